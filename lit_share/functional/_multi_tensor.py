@@ -1,0 +1,123 @@
+"""The algebra in place, on many ties at once: what callbacks and training loops use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from lit_share.functional._centers import CENTERS
+from lit_share.functional._penalty import Penalty, widened
+
+# Temporaries of this many elements stay in cache.
+_PACK = 2**18
+
+
+@torch.no_grad()
+def add_gradient_(
+    penalty: Penalty,
+    ties: Sequence[Sequence[Tensor]],
+    grads: Sequence[Sequence[Tensor | None]],
+    strength: float,
+    starts: Sequence[Sequence[Tensor] | None] | None = None,
+) -> None:
+    """Add ``strength`` times the gradient of the penalty to ``grads``.
+
+    Args:
+        penalty: The penalty.
+        ties: The members of each tie.
+        grads: For each tie, one tensor per member of the member's shape, or ``None`` where nothing is to be added.
+        strength: Finite number ≥ 0.
+        starts: With ``center="start"``, for each tie the members' starting values.
+
+    Raises:
+        ValueError: If members do not fit the penalty; see `Penalty.check`.
+
+    Example:
+        >>> w, grad = torch.tensor([1.0, -2.0]), torch.zeros(2)
+        >>> add_gradient_(Penalty(norm="squared", groups="element", center="zero"), [[w]], [[grad]], strength=0.5)
+        >>> grad
+        tensor([ 0.5000, -1.0000])
+    """
+    starts = [None] * len(ties) if starts is None else starts
+    if penalty.norm == "squared":
+        _add_squared_gradient_(penalty, ties, grads, strength, starts)
+        return
+    for members, grad, start in zip(ties, grads, starts, strict=True):
+        for g, pull in zip(grad, penalty.gradient(members, start), strict=True):
+            if g is not None:
+                g.add_(pull, alpha=strength)
+
+
+@torch.no_grad()
+def prox_(
+    penalty: Penalty,
+    ties: Sequence[Sequence[Tensor]],
+    steps: Sequence[float | Sequence[float]],
+    starts: Sequence[Sequence[Tensor] | None] | None = None,
+) -> None:
+    """Replace the members of each tie by their proximal step.
+
+    Args:
+        penalty: The penalty.
+        ties: The members of each tie.
+        steps: For each tie its step size, or one step size per member; a member with step 0 is not written to.
+        starts: With ``center="start"``, for each tie the members' starting values.
+
+    Raises:
+        ValueError: If members do not fit the penalty; see `Penalty.prox`.
+
+    Example:
+        >>> w = torch.tensor([1.0, -2.0])
+        >>> prox_(Penalty(norm="l1", groups="element", center="zero"), [[w]], steps=[1.5])
+        >>> w
+        tensor([ 0.0000, -0.5000])
+    """
+    starts = [None] * len(ties) if starts is None else starts
+    for members, step, start in zip(ties, steps, starts, strict=True):
+        moved = penalty.prox(members, step, start)
+        own = [step] * len(members) if isinstance(step, (int, float)) else step
+        for member, new, t in zip(members, moved, own, strict=True):
+            if t > 0.0:
+                member.copy_(new)
+
+
+def _add_squared_gradient_(
+    penalty: Penalty,
+    ties: Sequence[Sequence[Tensor]],
+    grads: Sequence[Sequence[Tensor | None]],
+    strength: float,
+    starts: Sequence[Sequence[Tensor] | None],
+) -> None:
+    """The squared norm pulls every element by its own deviation, s²·(W_i − c_i), so groups need no norms."""
+    center = CENTERS[penalty.center]
+    for pack in _packs(ties):
+        rows: list[tuple[Tensor, Tensor, Tensor, float]] = []
+        for members, grad, start in zip(ties[pack], grads[pack], starts[pack], strict=True):
+            penalty.check([w.shape for w in members])
+            wide = widened(members)
+            pull = strength * center.scale(len(members)) ** 2
+            rows += [
+                (g, w, c.expand_as(w), pull)
+                for g, w, c in zip(grad, wide, center.point(wide, start), strict=True)
+                if g is not None
+            ]
+        if rows:
+            into, weights, points, pulls = zip(*rows, strict=True)
+            deviations = torch._foreach_sub(weights, points)
+            torch._foreach_mul_(deviations, pulls)
+            torch._foreach_add_(into, deviations)
+
+
+def _packs(ties: Sequence[Sequence[Tensor]]) -> Iterator[slice]:
+    """Slices of consecutive ties that together have at most `_PACK` elements, or are one larger tie."""
+    begin, elements = 0, 0
+    for end, members in enumerate(ties):
+        size = sum(member.numel() for member in members)
+        if end > begin and elements + size > _PACK:
+            yield slice(begin, end)
+            begin, elements = end, 0
+        elements += size
+    if ties:
+        yield slice(begin, len(ties))

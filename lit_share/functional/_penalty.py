@@ -1,0 +1,260 @@
+"""The penalty: norm ∘ groups ∘ (weights − center)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from lit_share.functional._centers import CENTERS, CenterName
+from lit_share.functional._groups import GROUPS, GroupsName, Split
+from lit_share.functional._norms import NORMS, NormName
+from lit_share.functional._owl import check_owl_weights
+from lit_share.functional._steps import common_step, prox_of_pair, prox_of_squared
+
+OWLWeights = Tensor | Sequence[float] | Callable[[int], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Penalty:
+    r"""A penalty on the *members* of a tie: N ≥ 1 tensors of one shape that ought to be alike, or small.
+
+    .. math::
+        \Omega(W_1, \dots, W_N) = \omega(n), \qquad
+        n_g = \lVert D_g \rVert_2, \qquad
+        D_i = s\,(W_i - c_i)
+
+    The *center* c is what members are pulled towards, the *groups* g partition the elements of the deviations D (the
+    member axis is always inside a group), and the *norm* :math:`\omega` decides what becomes exactly zero.
+
+    Args:
+        norm: ``"squared"`` (½Σn²: pulls softly), ``"l1"`` (Σn: makes whole groups exactly equal to the center) or
+            ``"owl"`` (Σ w_k n_(k), n in descending order: also makes the norms of groups equal).
+        groups: ``"element"``, ``"output"`` (dim 0: an output unit or filter), ``"input"`` (dim 1: an input unit or
+            channel), ``"tensor"`` or ``"spectrum"`` (singular values).
+        center: ``"zero"``, ``"mean"`` of the members, ``"first"`` (the first member, which stays), or ``"start"``
+            (the member's own value when training began).
+        weights: For ``"owl"`` only: a tensor with one weight per group, or a function from the number of groups to
+            such a tensor, for instance ``functools.partial(owl_weights, lambda1=1.0, lambda2=0.1)``.
+
+    Raises:
+        ValueError: If a name is unknown, or ``weights`` are missing or not wanted.
+
+    Example:
+        Two models whose weights ought to be alike: half the squared distance, and its pull.
+
+        >>> import torch
+        >>> soft_tie = Penalty(norm="squared", groups="element", center="mean")
+        >>> a, b = torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0])
+        >>> soft_tie.value([a, b])
+        tensor(2.0000)
+        >>> soft_tie.gradient([a, b])
+        [tensor([ 0., -2.]), tensor([0., 2.])]
+
+        The same distance, element by element and not squared, makes them exactly equal:
+
+        >>> exact_tie = Penalty(norm="l1", groups="element", center="mean")
+        >>> exact_tie.prox([a, b], step=1.5)
+        [tensor([1., 3.]), tensor([1., 3.])]
+    """
+
+    norm: NormName
+    groups: GroupsName
+    center: CenterName
+    weights: OWLWeights | None = None
+    _weights_of: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for key, name, known in (
+            ("norm", self.norm, get_args(NormName)),
+            ("groups", self.groups, get_args(GroupsName)),
+            ("center", self.center, get_args(CenterName)),
+        ):
+            if name not in known:
+                raise ValueError(f"unknown {key} {name!r}: write one of {', '.join(map(repr, known))}")
+        if NORMS[self.norm].weighted and self.weights is None:
+            raise ValueError(
+                f"norm={self.norm!r} needs weights=: a tensor with one weight per group, or a function of the number "
+                "of groups such as functools.partial(owl_weights, lambda1=1.0, lambda2=0.1)"
+            )
+        if not NORMS[self.norm].weighted and self.weights is not None:
+            raise ValueError(f'weights= belong to norm="owl"; norm={self.norm!r} has none')
+
+    def value(self, members: Sequence[Tensor], start: Sequence[Tensor] | None = None) -> Tensor:
+        r"""The penalty :math:`\Omega`; it can be added to a loss.
+
+        Its backward pass is `gradient`, so it is finite and zero where deviations are zero.
+
+        Args:
+            members: N tensors of one shape, dtype and device.
+            start: With ``center="start"``, the members' starting values.
+
+        Returns:
+            Scalar tensor, in float32 or the members' dtype if that is wider.
+
+        Raises:
+            ValueError: If the members do not fit the penalty; see `check`.
+        """
+        value: Tensor = _Value.apply(self, start, *members)
+        return value
+
+    @torch.no_grad()
+    def gradient(self, members: Sequence[Tensor], start: Sequence[Tensor] | None = None) -> list[Tensor]:
+        r"""The gradient of `value`, in closed form.
+
+        .. math::
+            \nabla_{W_i} \Omega = s \, \frac{\omega'(n_g)}{n_g} \, D_i \quad \text{on group } g,
+            \qquad 0 \text{ where } n_g = 0
+
+        Args:
+            members: N tensors of one shape, dtype and device.
+            start: With ``center="start"``, the members' starting values.
+
+        Returns:
+            New tensors like ``members``; where :math:`\omega` has a kink, one of its subgradients.
+
+        Raises:
+            ValueError: If the members do not fit the penalty; see `check`.
+        """
+        self.check([w.shape for w in members])
+        work = _Deviations(self, members, start)
+        n, multiply = work.split()
+        slope = NORMS[self.norm].derivative(n, self._owl_weights(n))
+        pulls = multiply(work.scale**2 * _per_norm(slope, n))
+        return [pull.to(w) for pull, w in zip(pulls, members, strict=True)]
+
+    @torch.no_grad()
+    def prox(
+        self, members: Sequence[Tensor], step: float | Sequence[float], start: Sequence[Tensor] | None = None
+    ) -> list[Tensor]:
+        r"""The proximal operator of ``step`` times the penalty, in closed form.
+
+        .. math::
+            \operatorname{prox}(W) = \arg\min_V \sum_i \tfrac{1}{2} \lVert V_i - W_i \rVert_2^2 + t\,\Omega(V)
+            \;\Longrightarrow\;
+            V_i = c_i + (W_i - c_i) \frac{r_g}{n_g}, \quad r = \operatorname{prox}_{t s^2 \omega}(n)
+
+        Args:
+            members: N tensors of one shape, dtype and device.
+            step: t ≥ 0. Or one t_i ≥ 0 per member: then the distance of member i is weighted by 1/t_i, and a
+                member with t_i = 0 stays where it is.
+            start: With ``center="start"``, the members' starting values.
+
+        Returns:
+            New tensors like ``members``. Groups with r_g = 0 are *exactly* at the center.
+
+        Raises:
+            ValueError: If the members do not fit the penalty (see `check`), or different steps have no closed form:
+                they have one for pairs and for ``norm="squared"``.
+        """
+        self.check([w.shape for w in members])
+        work = _Deviations(self, members, start)
+        step = common_step(step, len(members), self.center)
+        if isinstance(step, float):
+            n, multiply = work.split()
+            shrunk = multiply(_per_norm(self._prox_norms(n, step * work.scale**2), n))
+            result = [c + d for c, d in zip(work.point, shrunk, strict=True)]
+        elif self.norm == "squared":
+            result = prox_of_squared(work.members, work.point, step, coupled=self.center == "mean")
+        elif self.center == "mean" and len(members) == 2:
+            n, multiply = GROUPS[self.groups].split([work.members[0] - work.members[1]])
+            (difference,) = multiply(_per_norm(self._prox_norms(n, sum(step)), n))
+            result = prox_of_pair(work.members, difference, step)
+        else:
+            raise ValueError(
+                f"a {self.norm} penalty with center={self.center!r} has no closed-form proximal step for "
+                f"{len(members)} members with different step sizes {step}: give them one learning rate, tie them in "
+                'pairs, or use norm="squared"'
+            )
+        return [v.to(w) for v, w in zip(result, members, strict=True)]
+
+    def check(self, shapes: Sequence[torch.Size | tuple[int, ...]]) -> None:
+        """Raise if members of these shapes do not fit the penalty.
+
+        Args:
+            shapes: The shape of each member.
+
+        Raises:
+            ValueError: If there are too few members for the center, their shapes differ, the grouping needs more
+                dimensions than they have, or the OWL weights are not valid.
+
+        Example:
+            >>> Penalty(norm="l1", groups="input", center="zero").check([(64,)])
+            Traceback (most recent call last):
+                ...
+            ValueError: groups="input" needs tensors of at least 2 dimensions, not of shape (64,): exclude ...
+        """
+        if len(shapes) < CENTERS[self.center].min_members:
+            raise ValueError(
+                f"center={self.center!r} needs at least {CENTERS[self.center].min_members} members, got {len(shapes)}: "
+                'give a pattern for each model, or write center="zero"'
+            )
+        if any(tuple(shape) != tuple(shapes[0]) for shape in shapes):
+            raise ValueError(f"members must have one shape, got {', '.join(str(tuple(s)) for s in shapes)}")
+        min_ndim = GROUPS[self.groups].min_ndim(len(shapes))
+        if len(shapes[0]) < min_ndim:
+            raise ValueError(
+                f'groups="{self.groups}" needs tensors of at least {min_ndim} dimensions, not of shape '
+                f"{tuple(shapes[0])}: exclude them (for instance exclude=['*.bias', '*norm*']) or choose other groups"
+            )
+
+    def _prox_norms(self, n: Tensor, step: float) -> Tensor:
+        return NORMS[self.norm].prox(n, self._owl_weights(n), step)
+
+    def _owl_weights(self, n: Tensor) -> Tensor | None:
+        if self.weights is None:
+            return None
+        if n.numel() not in self._weights_of:
+            given = self.weights(n.numel()) if callable(self.weights) else self.weights
+            weights = torch.as_tensor(given, dtype=torch.float64)
+            check_owl_weights(weights, n.numel())
+            self._weights_of[n.numel()] = weights
+        return self._weights_of[n.numel()]
+
+
+def widened(members: Sequence[Tensor]) -> list[Tensor]:
+    """The members in the dtype of computation: half precision is computed in float32."""
+    return [w.float() if w.dtype in (torch.bfloat16, torch.float16) else w for w in members]
+
+
+class _Deviations:
+    """The members in the dtype of computation, their centers, and the scaled deviations' groups."""
+
+    def __init__(self, penalty: Penalty, members: Sequence[Tensor], start: Sequence[Tensor] | None) -> None:
+        center = CENTERS[penalty.center]
+        self.members = widened(members)
+        self.point = center.point(self.members, start)
+        self.scale = center.scale(len(members))
+        self._groups = GROUPS[penalty.groups]
+
+    def split(self) -> Split:
+        """The norms of the groups of D_i = s·(W_i − c_i), and the *unscaled* deviations to be multiplied."""
+        n, multiply = self._groups.split([w - c for w, c in zip(self.members, self.point, strict=True)])
+        return Split(self.scale * n, multiply)
+
+
+class _Value(torch.autograd.Function):
+    """The penalty's value, whose backward pass is its closed-form gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, penalty: Penalty, start: Sequence[Tensor] | None, *members: Tensor) -> Tensor:
+        penalty.check([w.shape for w in members])
+        ctx.penalty, ctx.start = penalty, start
+        ctx.save_for_backward(*members)
+        n, _ = _Deviations(penalty, members, start).split()
+        return NORMS[penalty.norm].value(n, penalty._owl_weights(n))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
+        pulls = ctx.penalty.gradient(ctx.saved_tensors, ctx.start)
+        return None, None, *[outer.to(pull) * pull for pull in pulls]
+
+
+def _per_norm(numerator: Tensor, n: Tensor) -> Tensor:
+    """``numerator / n``, and 0 where n is zero or so small that the quotient could overflow."""
+    return torch.where(n > torch.finfo(n.dtype).tiny ** 0.5, numerator / n, 0.0)
