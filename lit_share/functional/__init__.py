@@ -27,8 +27,9 @@ trace_norm     l1        spectrum             zero    combinations of few common
 =============  ========  ===================  ======  ====================================================
 """
 
+from lit_share.functional._centers import mean
 from lit_share.functional._multi_tensor import add_gradient_, prox_
 from lit_share.functional._owl import owl_weights, prox_owl
 from lit_share.functional._penalty import Penalty
 
-__all__ = ["Penalty", "add_gradient_", "owl_weights", "prox_", "prox_owl"]
+__all__ = ["Penalty", "add_gradient_", "mean", "owl_weights", "prox_", "prox_owl"]

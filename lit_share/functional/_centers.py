@@ -27,13 +27,28 @@ def _zero(members: Sequence[Tensor], _: Sequence[Tensor] | None) -> list[Tensor]
     return [w.new_zeros(()) for w in members]
 
 
-def _mean(members: Sequence[Tensor], _: Sequence[Tensor] | None) -> list[Tensor]:
-    # Counted from the first member, so that the mean of equal members is exactly that member.
+def mean(members: Sequence[Tensor]) -> Tensor:
+    """The members' mean; of equal members it is exactly that member.
+
+    Args:
+        members: N ≥ 1 tensors of one shape, dtype and device.
+
+    Returns:
+        New tensor like each member.
+
+    Example:
+        >>> mean([torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0])])
+        tensor([1., 3.])
+    """
     first, *others = members
     offset = torch.zeros_like(first)
     for other in others:
         offset += other - first
-    return [torch.add(first, offset, alpha=1.0 / len(members))] * len(members)
+    return torch.add(first, offset, alpha=1.0 / len(members))
+
+
+def _mean(members: Sequence[Tensor], _: Sequence[Tensor] | None) -> list[Tensor]:
+    return [mean(members)] * len(members)
 
 
 def _first(members: Sequence[Tensor], _: Sequence[Tensor] | None) -> list[Tensor]:

@@ -151,7 +151,7 @@ class Penalty:
             ValueError: If the members do not fit the penalty (see `check`), or different steps have no closed form:
                 they have one for pairs and for ``norm="squared"``.
         """
-        self.check([w.shape for w in members])
+        self.check([w.shape for w in members], step)
         work = _Deviations(self, members, start)
         step = common_step(step, len(members), self.center)
         if isinstance(step, float):
@@ -160,27 +160,22 @@ class Penalty:
             result = [c + d for c, d in zip(work.point, shrunk, strict=True)]
         elif self.norm == "squared":
             result = prox_of_squared(work.members, work.point, step, coupled=self.center == "mean")
-        elif self.center == "mean" and len(members) == 2:
+        else:
             n, multiply = GROUPS[self.groups].split([work.members[0] - work.members[1]])
             (difference,) = multiply(_per_norm(self._prox_norms(n, sum(step)), n))
             result = prox_of_pair(work.members, difference, step)
-        else:
-            raise ValueError(
-                f"a {self.norm} penalty with center={self.center!r} has no closed-form proximal step for "
-                f"{len(members)} members with different step sizes {step}: give them one learning rate, tie them in "
-                'pairs, or use norm="squared"'
-            )
         return [v.to(w) for v, w in zip(result, members, strict=True)]
 
-    def check(self, shapes: Sequence[torch.Size | tuple[int, ...]]) -> None:
-        """Raise if members of these shapes do not fit the penalty.
+    def check(self, shapes: Sequence[torch.Size | tuple[int, ...]], step: float | Sequence[float] = 0.0) -> None:
+        """Raise if members of these shapes do not fit the penalty, or its proximal step has no closed form.
 
         Args:
             shapes: The shape of each member.
+            step: The proximal step, as in `prox`.
 
         Raises:
             ValueError: If there are too few members for the center, their shapes differ, the grouping needs more
-                dimensions than they have, or the OWL weights are not valid.
+                dimensions than they have, or the members' steps differ and have no closed form.
 
         Example:
             >>> Penalty(norm="l1", groups="input", center="zero").check([(64,)])
@@ -200,6 +195,14 @@ class Penalty:
             raise ValueError(
                 f'groups="{self.groups}" needs tensors of at least {min_ndim} dimensions, not of shape '
                 f"{tuple(shapes[0])}: exclude them (for instance exclude=['*.bias', '*norm*']) or choose other groups"
+            )
+        steps = common_step(step, len(shapes), self.center)
+        has_closed_form = self.norm == "squared" or (self.center == "mean" and len(shapes) == 2)
+        if not (isinstance(steps, float) or has_closed_form):
+            raise ValueError(
+                f"a {self.norm} penalty with center={self.center!r} has no closed-form proximal step for "
+                f"{len(shapes)} members with different step sizes {steps}: give them one learning rate, tie them in "
+                'pairs, or use norm="squared"'
             )
 
     def _prox_norms(self, n: Tensor, step: float) -> Tensor:

@@ -1,0 +1,25 @@
+"""Tying the parameters of `torch.nn` modules: which (`Ties`), softly (penalties), and as one Parameter (`share`)."""
+
+from lit_share.sharing._hard import share, unshare
+from lit_share.sharing._loops import add_penalty_gradient, apply_prox, starting_values
+from lit_share.sharing._plan import Plan
+from lit_share.sharing._stats import SharingStats, count_tied, relative_distance, sharing_stats
+from lit_share.sharing._tie import Member, Tie
+from lit_share.sharing._ties import TieError, Ties
+
+__all__ = [
+    "Member",
+    "Plan",
+    "SharingStats",
+    "Tie",
+    "TieError",
+    "Ties",
+    "add_penalty_gradient",
+    "apply_prox",
+    "count_tied",
+    "relative_distance",
+    "share",
+    "sharing_stats",
+    "starting_values",
+    "unshare",
+]

@@ -1,0 +1,112 @@
+"""Hard sharing: one Parameter in several places of a module."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Literal, get_args
+
+import torch
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from lit_share.functional import mean
+from lit_share.sharing._tie import Slot, Tie, slots
+from lit_share.sharing._ties import TieError, Ties
+
+Init = Literal["mean", "first"]
+
+
+@torch.no_grad()
+def share(module: nn.Module, ties: Ties, init: Init = "mean") -> list[Tie]:
+    """Make the members of each tie one `torch.nn.Parameter`.
+
+    All names stay as they are, in ``state_dict`` too, so checkpoints of the untied module fit. To be called before
+    the optimizer is made, and before the module is wrapped for distributed training.
+
+    Args:
+        module: The module, changed in place.
+        ties: Which parameters are shared.
+        init: The shared value: the ``"mean"`` of the members, or the ``"first"`` member.
+
+    Returns:
+        The ties that are now shared.
+
+    Raises:
+        TieError: If the patterns do not fit the module (see `Ties.find`), or a tie cannot be shared: it has one
+            member, members are parts of parameters, they differ in dtype, device or ``requires_grad``, or they are
+            already sharded.
+
+    Example:
+        >>> pair = nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2)})
+        >>> ties = share(pair, Ties("a.*", "b.*"))
+        >>> pair["a"].weight is pair["b"].weight
+        True
+        >>> sum(parameter.numel() for parameter in pair.parameters())
+        8
+    """
+    if init not in get_args(Init):
+        raise ValueError(f"unknown init {init!r}: write one of {', '.join(map(repr, get_args(Init)))}")
+    found = ties.find(module)
+    for tie in found:
+        _check_shareable(tie)
+    for tie in found:
+        members = list(dict.fromkeys(tie.parameters))
+        if init == "mean":
+            members[0].copy_(mean(members))
+        _put_one_in_all_places(module, members)
+    return found
+
+
+@torch.no_grad()
+def unshare(module: nn.Module, ties: Ties | None = None) -> None:
+    """Give every name its own copy of a shared parameter again, with the same value.
+
+    To be called before the optimizer is made.
+
+    Args:
+        module: The module, changed in place.
+        ties: Which parameters get copies of their own; all parameters that have several names where it is ``None``.
+
+    Raises:
+        TieError: If the patterns do not fit the module; see `Ties.find`.
+
+    Example:
+        >>> pair = nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2)})
+        >>> ties = share(pair, Ties("a.*", "b.*"))
+        >>> unshare(pair)
+        >>> pair["a"].weight is pair["b"].weight
+        False
+    """
+    places = slots(module) if ties is None else (member.slot for tie in ties.find(module) for member in tie.members)
+    seen: set[tuple[int, str]] = set()
+    by_parameter: dict[nn.Parameter, list[Slot]] = defaultdict(list)
+    for slot in places:
+        if (id(slot.owner), slot.attribute) not in seen:
+            seen.add((id(slot.owner), slot.attribute))
+            by_parameter[slot.parameter].append(slot)
+    for parameter, (_, *others) in by_parameter.items():
+        for slot in others:
+            slot.put(nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad))
+
+
+def _put_one_in_all_places(module: nn.Module, members: list[nn.Parameter]) -> None:
+    # Also in the places of earlier ties that hold one of these parameters.
+    for slot in slots(module):
+        if any(slot.parameter is member for member in members):
+            slot.put(members[0])
+
+
+def _check_shareable(tie: Tie) -> None:
+    names = ", ".join(repr(member.name) for member in tie.members)
+    if len(tie.members) < 2:
+        raise TieError(f"hard sharing of {names} needs at least two members: give a pattern for each place")
+    for member in tie.members:
+        if not member.is_whole:
+            raise TieError(f"{member.name!r} is a part of a parameter: only whole parameters can be shared")
+        if isinstance(member.parameter, DTensor):
+            raise TieError(f"{member.name!r} is already sharded: share before the module is wrapped by fully_shard")
+    for trait in ("dtype", "device", "requires_grad"):
+        values = [getattr(parameter, trait) for parameter in tie.parameters]
+        if len(set(values)) > 1:
+            listed = ", ".join(f"{m.name!r} has {v}" for m, v in zip(tie.members, values, strict=True))
+            raise TieError(f"shared parameters must agree in {trait}: {listed}")

@@ -1,0 +1,165 @@
+"""Penalties without a Trainer: for Fabric and plain training loops, and for the callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lit_share.functional import Penalty, add_gradient_, prox_
+from lit_share.sharing._tie import Tie
+from lit_share.sharing._ties import Ties
+
+Start = Mapping[str, Tensor]
+
+
+def add_penalty_gradient(
+    module: nn.Module,
+    penalty: Penalty,
+    ties: Ties | Sequence[Tie],
+    strength: float,
+    *,
+    start: Start | None = None,
+) -> None:
+    """Add the gradient of ``strength`` times the penalty to the ``.grad`` of the tied parameters.
+
+    To be called between ``loss.backward()`` and ``optimizer.step()``; equal to adding the penalty to the loss.
+
+    Args:
+        module: The module that holds the members.
+        penalty: The penalty.
+        ties: Which parameters are tied. ``ties.find(module)``, called once, saves the search in every step.
+        strength: Number ≥ 0; for the ``l2`` recipe it means what PyTorch calls ``weight_decay``.
+        start: With ``center="start"``, what `starting_values` returned before training.
+
+    Raises:
+        TieError: If the patterns do not fit the module; see `Ties.find`.
+        ValueError: If members do not fit the penalty (see `Penalty.check`), or a gradient is sparse.
+
+    Example:
+        >>> pair = nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2)})
+        >>> soft_tie = Penalty(norm="squared", groups="element", center="mean")
+        >>> add_penalty_gradient(pair, soft_tie, Ties("a.*", "b.*"), strength=0.1)
+        >>> torch.allclose(pair["a"].weight.grad, 0.1 * (pair["a"].weight - pair["b"].weight))
+        True
+    """
+    found = _found(module, penalty, ties)
+    add_gradients(penalty, found, [gradients(tie) for tie in found], strength, start)
+
+
+def apply_prox(
+    module: nn.Module,
+    penalty: Penalty,
+    ties: Ties | Sequence[Tie],
+    step: float,
+    *,
+    start: Start | None = None,
+) -> None:
+    """Replace the tied parameters by their proximal step, which makes groups *exactly* equal to their center.
+
+    To be called after ``optimizer.step()``. Parameters that do not require a gradient stay as they are.
+
+    Args:
+        module: The module that holds the members.
+        penalty: The penalty.
+        ties: Which parameters are tied. ``ties.find(module)``, called once, saves the search in every step.
+        step: Learning rate times strength, at least 0.
+        start: With ``center="start"``, what `starting_values` returned before training.
+
+    Raises:
+        TieError: If the patterns do not fit the module; see `Ties.find`.
+        ValueError: If members do not fit the penalty; see `Penalty.check` and `Penalty.prox`.
+
+    Example:
+        >>> pair = nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2)})
+        >>> layer_tie = Penalty(norm="l1", groups="tensor", center="mean")
+        >>> apply_prox(pair, layer_tie, Ties("a.*", "b.*"), step=100.0)
+        >>> torch.equal(pair["a"].weight, pair["b"].weight)
+        True
+    """
+    found = _found(module, penalty, ties)
+    steps = [[step if parameter.requires_grad else 0.0 for parameter in tie.parameters] for tie in found]
+    take_prox(penalty, found, steps, start)
+
+
+def starting_values(ties: Sequence[Tie]) -> dict[str, Tensor]:
+    """Copies of the members' present values by name, for ``center="start"``."""
+    return {member.name: t.clone() for tie in ties for member, t in zip(tie.members, tie.tensors(), strict=True)}
+
+
+def check_penalty(
+    penalty: Penalty, ties: Sequence[Tie], steps: Sequence[float | Sequence[float]] | None = None
+) -> None:
+    """Raise, naming the members, if a tie does not fit the penalty, or its ``steps`` have no closed form."""
+    for i, tie in enumerate(ties):
+        try:
+            penalty.check([tie.shape] * len(tie.members), steps[i] if steps else 0.0)
+        except ValueError as error:
+            raise ValueError(f"{', '.join(member.name for member in tie.members[:4])}: {error}") from None
+
+
+def gradients(tie: Tie, wanted: Callable[[nn.Parameter], bool] = lambda _: True) -> list[Tensor | None]:
+    """The members' parts of the ``.grad`` of those parameters that require one and are wanted, ``None`` for others.
+
+    A ``.grad`` that is missing is made, of zeros.
+    """
+    parts: list[Tensor | None] = []
+    for member in tie.members:
+        parameter = member.parameter
+        if not (parameter.requires_grad and wanted(parameter)):
+            parts.append(None)
+            continue
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        elif parameter.grad.layout != torch.strided:
+            raise ValueError(
+                f"the gradient of {member.name!r} is sparse: make it with sparse=False, or exclude it from the ties"
+            )
+        parts.append(member.view(parameter.grad))
+    return parts
+
+
+def add_gradients(
+    penalty: Penalty,
+    ties: Sequence[Tie],
+    into: Sequence[Sequence[Tensor | None]],
+    strength: float,
+    start: Start | None,
+) -> None:
+    """`lit_share.functional.add_gradient_` for the members of ties."""
+    with _full_precision(ties):
+        add_gradient_(penalty, [tie.tensors() for tie in ties], into, strength, _starts(ties, start))
+
+
+def take_prox(
+    penalty: Penalty, ties: Sequence[Tie], steps: Sequence[float | Sequence[float]], start: Start | None
+) -> None:
+    """`lit_share.functional.prox_` for the members of ties."""
+    with _full_precision(ties):
+        prox_(penalty, [tie.tensors() for tie in ties], steps, _starts(ties, start))
+
+
+def penalty_value(penalty: Penalty, ties: Sequence[Tie], start: Start | None = None) -> float:
+    """The sum of the penalty's values over ties."""
+    starts = _starts(ties, start) or [None] * len(ties)
+    with torch.no_grad(), _full_precision(ties):
+        values = [penalty.value(tie.tensors(), s) for tie, s in zip(ties, starts, strict=True)]
+        return float(torch.stack([value.double() for value in values]).sum())
+
+
+def _found(module: nn.Module, penalty: Penalty, ties: Ties | Sequence[Tie]) -> Sequence[Tie]:
+    if not isinstance(ties, Ties):
+        return ties
+    found = ties.find(module)
+    check_penalty(penalty, found)
+    return found
+
+
+def _starts(ties: Sequence[Tie], start: Start | None) -> list[list[Tensor] | None] | None:
+    return None if start is None else [[start[member.name] for member in tie.members] for tie in ties]
+
+
+def _full_precision(ties: Sequence[Tie]) -> torch.autocast:
+    device = ties[0].parameters[0].device.type if ties else "cpu"
+    return torch.autocast(device, enabled=False)

@@ -1,0 +1,91 @@
+"""The plan: what is tied with what, and what hard sharing would save, before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.table import Table
+
+from lit_share.sharing._tie import Tie
+
+_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class PlannedTie:
+    """One row of the plan.
+
+    Attributes:
+        name: The tie's name.
+        members: The names of its members.
+        shape: The shape of each.
+        parameters: The number of parameters that the members have together, shared ones counted once.
+        saved: How many of them hard sharing would save.
+    """
+
+    name: str
+    members: tuple[str, ...]
+    shape: tuple[int, ...]
+    parameters: int
+    saved: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The ties of a module, printable with `rich.print` and `print`."""
+
+    ties: tuple[PlannedTie, ...]
+
+    @classmethod
+    def of(cls, ties: Sequence[Tie]) -> Plan:
+        """The plan of these ties."""
+        return cls(tuple(_planned(tie) for tie in ties))
+
+    @property
+    def parameters(self) -> int:
+        """The number of parameters in all ties."""
+        return sum(tie.parameters for tie in self.ties)
+
+    @property
+    def saved(self) -> int:
+        """The number of parameters that hard sharing of all ties would save."""
+        return sum(tie.saved for tie in self.ties)
+
+    def __str__(self) -> str:
+        head = f"ties: {len(self.ties)}, tied parameters: {self.parameters:,}, saved by hard sharing: {self.saved:,}"
+        rows = [f"  {tie.name} ({_text(tie.shape)}): {_short(tie.members, ' = ')}" for tie in self.ties]
+        return "\n".join([head, *rows])
+
+    def __rich__(self) -> Table:
+        table = Table(title="Tie plan", show_footer=True)
+        table.add_column("tie", f"{len(self.ties)} ties", overflow="fold")
+        table.add_column("members", overflow="fold")
+        table.add_column("shape", justify="right")
+        table.add_column("parameters", f"{self.parameters:,}", justify="right")
+        table.add_column("saved if shared", f"{self.saved:,}", justify="right")
+        for tie in self.ties:
+            row = (tie.name, _short(tie.members, "\n"), _text(tie.shape), f"{tie.parameters:,}", f"{tie.saved:,}")
+            table.add_row(*row)
+        return table
+
+
+def _planned(tie: Tie) -> PlannedTie:
+    distinct = {(id(member.parameter), member.index): member for member in tie.members}
+    return PlannedTie(
+        name=tie.name,
+        members=tuple(member.name for member in tie.members),
+        shape=tuple(tie.shape),
+        parameters=len(distinct) * tie.numel,
+        saved=(len(distinct) - 1) * tie.numel,
+    )
+
+
+def _short(names: tuple[str, ...], separator: str) -> str:
+    if len(names) <= _SHOWN:
+        return separator.join(names)
+    return separator.join([*names[: _SHOWN - 1], f"… {len(names) - _SHOWN} more …", names[-1]])
+
+
+def _text(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape)) or "scalar"

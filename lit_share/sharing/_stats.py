@@ -1,0 +1,161 @@
+"""How much of a module is shared: counts and distances."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lit_share.sharing._tie import Tie, slots
+from lit_share.sharing._ties import Ties
+
+
+@dataclass(frozen=True)
+class SharingStats:
+    """Counts of the numbers in a module's parameters, after the GrOWL paper.
+
+    Attributes:
+        total: Numbers in all parameters, a shared one counted under each of its names.
+        unique: Numbers that are different: not zero, and stored or exactly tied ones counted once.
+        zeros: How many of ``total`` are exactly zero.
+        bytes: Bytes of the parameters as stored, each storage once.
+    """
+
+    total: int
+    unique: int
+    zeros: int
+    bytes: int
+
+    @property
+    def sparsity(self) -> float:
+        """Zeros / total, in [0, 1]."""
+        return self.zeros / max(self.total, 1)
+
+    @property
+    def sharing(self) -> float:
+        """Nonzero / unique, at least 1: how often a number is used."""
+        return (self.total - self.zeros) / max(self.unique, 1)
+
+    @property
+    def compression(self) -> float:
+        """Total / unique, at least 1."""
+        return self.total / max(self.unique, 1)
+
+    def as_dict(self) -> dict[str, float]:
+        """All counts and ratios by name."""
+        return asdict(self) | {name: getattr(self, name) for name in ("sparsity", "sharing", "compression")}
+
+
+@torch.no_grad()
+def sharing_stats(module: nn.Module, ties: Ties | Sequence[Tie] | None = None) -> SharingStats:
+    """Count the total, unique and zero numbers of a module's parameters.
+
+    Args:
+        module: The module.
+        ties: Ties whose members are searched for exactly equal numbers; without them only parameters that are one
+            and the same in memory count as shared.
+
+    Returns:
+        The counts; ``sparsity``, ``sharing`` and ``compression`` are its properties.
+
+    Raises:
+        TieError: If the patterns do not fit the module; see `Ties.find`.
+
+    Example:
+        >>> pair = nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2)})
+        >>> pair["b"].load_state_dict(pair["a"].state_dict())
+        <All keys matched successfully>
+        >>> sharing_stats(pair).unique, sharing_stats(pair, Ties("a.*", "b.*")).unique
+        (16, 8)
+
+    Source:
+        Zhang et al., *Learning to Share*, ICLR 2018, Section 4: sparsity, parameter sharing, compression rate.
+    """
+    total = zeros = unique = stored = 0
+    seen: set[int] = set()
+    for slot in slots(module):
+        parameter = slot.parameter
+        nonzero = int(torch.count_nonzero(parameter))
+        total += parameter.numel()
+        zeros += parameter.numel() - nonzero
+        if id(parameter) not in seen:
+            seen.add(id(parameter))
+            unique += nonzero
+            stored += parameter.numel() * parameter.element_size()
+    found = ties.find(module) if isinstance(ties, Ties) else ties or ()
+    # Ties that several callbacks found have the same members.
+    distinct = {frozenset(member.name for member in tie.members): tie for tie in found}
+    unique -= sum(_repeated_nonzeros(tie) for tie in distinct.values())
+    return SharingStats(total=total, unique=unique, zeros=zeros, bytes=stored)
+
+
+@torch.no_grad()
+def relative_distance(members: Sequence[Tensor]) -> float:
+    r"""How far the members are from each other, relative to their size.
+
+    .. math::
+        \sqrt{\frac{\sum_{i<j} \lVert W_i - W_j \rVert^2}{(N - 1) \sum_i \lVert W_i \rVert^2}}
+
+    It is 0 for equal members, about 1 for unrelated (orthogonal) ones, and at most :math:`\sqrt{N / (N - 1)}`.
+
+    Args:
+        members: N ≥ 2 tensors of one shape.
+
+    Returns:
+        The distance; 0 where all members are zero.
+
+    Example:
+        >>> relative_distance([torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])])
+        1.0
+    """
+    between, size = squared_distance(members)
+    return math.sqrt(float(between) / float(size)) if size > 0 else 0.0
+
+
+@torch.no_grad()
+def squared_distance(members: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    r"""The numerator and denominator of `relative_distance`, squared, which add up over ties.
+
+    Args:
+        members: N ≥ 2 tensors of one shape.
+
+    Returns:
+        :math:`\sum_{i<j} \lVert W_i - W_j \rVert^2` and :math:`(N - 1) \sum_i \lVert W_i \rVert^2`, float64 scalars.
+    """
+    wide = [member.detach().double() for member in members]
+    # Equal members must be at distance exactly 0, which the difference of two sums would not give.
+    pairs = [(x - y).square().sum() for i, x in enumerate(wide) for y in wide[:i]]
+    return torch.stack(pairs).sum(), (len(wide) - 1) * torch.stack([w.square().sum() for w in wide]).sum()
+
+
+@torch.no_grad()
+def count_tied(members: Sequence[Tensor]) -> int:
+    """The number of positions in which all members are exactly equal.
+
+    Args:
+        members: N ≥ 2 tensors of one shape.
+
+    Returns:
+        A count from 0 to the number of elements of one member.
+
+    Example:
+        >>> count_tied([torch.tensor([1.0, 0.0]), torch.tensor([1.0, 1.0])])
+        1
+    """
+    first, *others = members
+    return int(torch.stack([first == other for other in others]).all(dim=0).sum())
+
+
+def _repeated_nonzeros(tie: Tie) -> int:
+    """Non-zero numbers of the members that stand at the same position of an earlier member with memory of its own."""
+    own = list({(id(m.parameter), m.index): t for m, t in zip(tie.members, tie.tensors(), strict=True)}.values())
+    repeated = 0
+    for i, tensor in enumerate(own[1:], start=1):
+        is_earlier = torch.zeros_like(tensor, dtype=torch.bool)
+        for earlier in own[:i]:
+            is_earlier |= tensor == earlier
+        repeated += int((is_earlier & (tensor != 0)).sum())
+    return repeated

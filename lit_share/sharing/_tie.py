@@ -1,0 +1,103 @@
+"""A tie: the tensors of a module that ought to be alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+# What torch.compile, activation checkpointing and FSDP1 put into parameter names.
+_WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """A place in a module that holds a parameter: looked up each time, as the parameter in it may be replaced."""
+
+    name: str
+    owner: nn.Module
+    attribute: str
+
+    @property
+    def parameter(self) -> nn.Parameter:
+        """The parameter that the slot holds now."""
+        parameter = self.owner._parameters[self.attribute]
+        assert parameter is not None
+        return parameter
+
+    def put(self, parameter: nn.Parameter) -> None:
+        """Replace the parameter that the slot holds."""
+        self.owner._parameters[self.attribute] = parameter
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A tensor of a tie: a parameter, its transpose, or one of its slices along dim 0."""
+
+    slot: Slot
+    transposed: bool = False
+    index: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The parameter's name, with ``.T`` or ``[3]`` after it where the member is not all of it."""
+        return f"{self.slot.name}{'.T' if self.transposed else ''}{'' if self.index is None else f'[{self.index}]'}"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the member is a whole parameter as it stands."""
+        return not self.transposed and self.index is None
+
+    @property
+    def parameter(self) -> nn.Parameter:
+        """The parameter that the member is, or is a part of."""
+        return self.slot.parameter
+
+    def view(self, tensor: Tensor) -> Tensor:
+        """The member's part of a tensor of its parameter's shape."""
+        return tensor.T if self.transposed else tensor if self.index is None else tensor[self.index]
+
+
+@dataclass(frozen=True, eq=False)
+class Tie:
+    """N ≥ 1 tensors of one shape in a module, its *members*.
+
+    Attributes:
+        name: What the stars stand for, or the first member's name; unique among the ties that were found together.
+        members: The members, in the order of the patterns.
+    """
+
+    name: str
+    members: tuple[Member, ...]
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of each member."""
+        return self.tensors()[0].shape
+
+    @property
+    def numel(self) -> int:
+        """The number of elements of one member."""
+        return self.shape.numel()
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The members' parameters, one entry per member."""
+        return [member.parameter for member in self.members]
+
+    def tensors(self) -> list[Tensor]:
+        """The members' values now, outside of autograd; writing to them writes to the parameters."""
+        return [member.view(member.parameter.detach()) for member in self.members]
+
+
+def slots(module: nn.Module) -> Iterator[Slot]:
+    """All places of ``module`` that hold a parameter, under the names that its unwrapped modules give them."""
+    for prefix, owner in module.named_modules(remove_duplicate=False):
+        for attribute, parameter in owner._parameters.items():
+            if parameter is not None:
+                name = f"{prefix}.{attribute}" if prefix else attribute
+                for wrapper in _WRAPPERS:
+                    name = name.replace(wrapper, "")
+                yield Slot(name, owner, attribute)

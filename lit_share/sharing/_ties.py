@@ -1,0 +1,193 @@
+"""The tie language: which parameters ought to be alike."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import NoReturn
+
+from torch import nn
+
+from lit_share.sharing._pattern import Pattern
+from lit_share.sharing._plan import Plan
+from lit_share.sharing._tie import Member, Slot, Tie, slots
+
+_SHOWN = 5
+
+Stars = tuple[str, ...]
+
+
+class TieError(ValueError):
+    """Patterns that do not name ties of a module."""
+
+
+class Ties:
+    """Which parameters of a module are tied, by patterns of their names.
+
+    One pattern per member. `*` stands for any text, and for the *same* text in every pattern:
+
+    - ``Ties("a.net.*", "b.net.*")``: each parameter of model a with its namesake in model b; three models are three
+      patterns;
+    - ``Ties("a.encoder.*", "b.trunk.*")``: renames;
+    - ``Ties("layers.0.*", "layers.1.*", "layers.2.*")``: across the layers of one model;
+    - ``Ties("*.weight")``: one member each, which is plain regularisation;
+    - ``Ties("encoder.weight", "decoder.weight.T")``: a matrix and a transposed one;
+    - ``Ties("local.weight[:]")``: the slices of one parameter along dim 0 are each other's members.
+
+    Args:
+        *patterns: One pattern of parameter names per member.
+        exclude: Patterns of parameter names that are not tied; a tie with an excluded member is left out.
+
+    Raises:
+        TieError: If there is no pattern, or the patterns have different numbers of stars.
+
+    Example:
+        >>> model = nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2)})
+        >>> [tie.name for tie in Ties("a.*", "b.*").find(model)]
+        ['weight', 'bias']
+        >>> print(Ties("a.*", "b.*", exclude=["*.bias"]).plan(model))
+        ties: 1, tied parameters: 12, saved by hard sharing: 6
+          weight (2×3): a.weight = b.weight
+    """
+
+    def __init__(self, *patterns: str, exclude: Sequence[str] = ()) -> None:
+        if not patterns:
+            raise TieError('Ties needs at least one pattern, for instance Ties("a.net.*", "b.net.*")')
+        if isinstance(exclude, str):
+            raise TieError(f"exclude must be a list of patterns: write exclude=[{exclude!r}]")
+        for pattern in (*patterns, *exclude):
+            if not isinstance(pattern, str):
+                raise TieError(f"a pattern must be a string, got {pattern!r}: write Ties('a.*', 'b.*'), not a list")
+        self.patterns = tuple(map(Pattern, patterns))
+        self.exclude = tuple(exclude)
+        stars = {pattern.text: pattern.stars for pattern in self.patterns}
+        if len(set(stars.values())) > 1:
+            counts = ", ".join(f"{text!r} has {count}" for text, count in stars.items())
+            raise TieError(f"the patterns of one Ties must have the same number of stars: {counts}")
+
+    def __repr__(self) -> str:
+        patterns = ", ".join(repr(pattern.text) for pattern in self.patterns)
+        return f"Ties({patterns}, exclude={list(self.exclude)!r})" if self.exclude else f"Ties({patterns})"
+
+    def find(self, module: nn.Module) -> list[Tie]:
+        """The ties of ``module``, in the order of its parameters.
+
+        A parameter that the module holds under several names is found once where there is one pattern.
+
+        Args:
+            module: The module that holds all members; its parameter names are matched. The names are those of the
+                unwrapped module, also under `torch.compile` and activation checkpointing.
+
+        Returns:
+            The ties, bound to the module: their members are looked up in it by name whenever they are used.
+
+        Raises:
+            TieError: If a pattern matches nothing, a name has no counterpart in another pattern, the members of a
+                tie differ in shape, a star is ambiguous, or a member is named twice.
+        """
+        by_name = {slot.name: slot for slot in slots(module)}
+        excluded = {name for name in by_name if any(Pattern(e).match(name) is not None for e in self.exclude)}
+        matches = [self._matches(pattern, by_name) for pattern in self.patterns]
+        self._check_counterparts(matches, excluded)
+        found: list[Tie] = []
+        seen: set[tuple[int, ...]] = set()
+        for stars in matches[0]:
+            places = [match[stars] for match in matches]
+            if any(slot.name in excluded for slot in places):
+                continue
+            parameters = tuple(id(slot.parameter) for slot in places)
+            if len(places) == 1 and parameters in seen:
+                continue
+            seen.add(parameters)
+            found.append(self._tie(stars, places))
+        if not found:
+            raise TieError(f"{self} finds nothing: exclude={list(self.exclude)!r} leaves no parameter")
+        self._check_named_once(found)
+        return found
+
+    def plan(self, module: nn.Module) -> Plan:
+        """What would be tied in ``module``, to be printed.
+
+        Args:
+            module: The module that holds all members.
+
+        Returns:
+            An object to print with `rich.print` (a table) or `print` (plain text).
+
+        Raises:
+            TieError: As `find`.
+        """
+        return Plan.of(self.find(module))
+
+    def _matches(self, pattern: Pattern, by_name: Mapping[str, Slot]) -> dict[Stars, Slot]:
+        matches: dict[Stars, Slot] = {}
+        for name, slot in by_name.items():
+            stars = pattern.match(name)
+            if stars is None:
+                continue
+            if len(self.patterns) > 1 and pattern.is_ambiguous(name):
+                raise TieError(
+                    f"the stars of {pattern.text!r} are ambiguous in {name!r}: write one star, or more of the name"
+                )
+            matches[stars] = slot
+        if not matches:
+            self._raise_no_match(pattern, list(by_name))
+        return matches
+
+    def _raise_no_match(self, pattern: Pattern, names: list[str]) -> NoReturn:
+        close = get_close_matches(pattern.name, names, n=3, cutoff=0.5)
+        if close:
+            raise TieError(
+                f"pattern {pattern.text!r} matches no parameter: did you mean {' or '.join(map(repr, close))}?"
+            )
+        shown = ", ".join(map(repr, names[:_SHOWN])) or "none at all"
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        raise TieError(f"pattern {pattern.text!r} matches no parameter: the module has {shown}{more}")
+
+    def _check_counterparts(self, matches: list[dict[Stars, Slot]], excluded: set[str]) -> None:
+        """Every name that one pattern matches must have its counterpart in all others, or be excluded."""
+        lonely = [
+            f"{match[stars].name!r} has no counterpart {pattern.fill(stars)!r} in {pattern.text!r}"
+            for match in matches
+            for stars in match
+            if match[stars].name not in excluded
+            for pattern, other in zip(self.patterns, matches, strict=True)
+            if stars not in other
+        ]
+        if lonely:
+            more = f"\n  and {len(lonely) - _SHOWN} more" if len(lonely) > _SHOWN else ""
+            listed = "\n  ".join(lonely[:_SHOWN]) + more
+            raise TieError(f"{self} leaves names without a counterpart:\n  {listed}\nadd them to exclude=[...]")
+
+    def _tie(self, stars: Stars, places: list[Slot]) -> Tie:
+        members: list[Member] = []
+        for pattern, slot in zip(self.patterns, places, strict=True):
+            ndim = slot.parameter.ndim
+            if pattern.part == "transposed" and ndim != 2:
+                raise TieError(
+                    f"{pattern.text!r} transposes {slot.name!r} of shape {_text(slot)}: .T is for matrices only"
+                )
+            if pattern.part == "slices":
+                if ndim == 0:
+                    raise TieError(f"{pattern.text!r} slices {slot.name!r}, which is a single number: leave out [:]")
+                members += [Member(slot, index=i) for i in range(slot.parameter.shape[0])]
+            else:
+                members.append(Member(slot, transposed=pattern.part == "transposed"))
+        tie = Tie(places[0].name if len(places) == 1 or not any(stars) else ".".join(stars), tuple(members))
+        shapes = [tensor.shape for tensor in tie.tensors()]
+        if len(set(shapes)) > 1:
+            listed = ", ".join(f"{m.name!r} is {tuple(s)}" for m, s in zip(members, shapes, strict=True))
+            raise TieError(f"members of a tie must have one shape: {listed}; exclude them: exclude={[places[0].name]}")
+        return tie
+
+    def _check_named_once(self, found: list[Tie]) -> None:
+        counts = Counter(member.name for tie in found for member in tie.members)
+        twice = [name for name, count in counts.items() if count > 1]
+        if twice:
+            listed = ", ".join(map(repr, twice[:_SHOWN]))
+            raise TieError(f"{self} names a member twice: {listed}; each pattern must match parameters of its own")
+
+
+def _text(slot: Slot) -> str:
+    return str(tuple(slot.parameter.shape))
