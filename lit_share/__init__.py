@@ -1,1 +1,64 @@
-"""Parameter tying and parameter sharing for PyTorch Lightning."""
+"""Parameter tying and parameter sharing for PyTorch Lightning.
+
+The names below are loaded when they are first used, so that the algebra (`lit_share.functional`) and the tying of
+plain modules (`lit_share.sharing`) can be had without Lightning, Hydra and W&B.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lit_share.callbacks import Ramp, Regularize, Share, SharingMonitor
+    from lit_share.functional import Penalty, owl_weights, prox_owl
+    from lit_share.paired import Paired
+    from lit_share.sharing import (
+        SharingStats,
+        Tie,
+        TieError,
+        Ties,
+        add_penalty_gradient,
+        apply_prox,
+        share,
+        sharing_stats,
+        starting_values,
+        unshare,
+    )
+
+__all__ = [
+    "Paired",
+    "Penalty",
+    "Ramp",
+    "Regularize",
+    "Share",
+    "SharingMonitor",
+    "SharingStats",
+    "Tie",
+    "TieError",
+    "Ties",
+    "add_penalty_gradient",
+    "apply_prox",
+    "owl_weights",
+    "prox_owl",
+    "share",
+    "sharing_stats",
+    "starting_values",
+    "unshare",
+]
+
+_PACKAGES = ("functional", "sharing", "callbacks", "paired")
+
+
+def __getattr__(name: str) -> Any:
+    # In the order of the layers, so that a name of a lower one imports nothing above it.
+    if name in __all__:
+        for package in _PACKAGES:
+            module = import_module(f"{__name__}.{package}")
+            if name in module.__all__:
+                return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

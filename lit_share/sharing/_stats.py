@@ -92,7 +92,6 @@ def sharing_stats(module: nn.Module, ties: Ties | Sequence[Tie] | None = None) -
     return SharingStats(total=total, unique=unique, zeros=zeros, bytes=stored)
 
 
-@torch.no_grad()
 def relative_distance(members: Sequence[Tensor]) -> float:
     r"""How far the members are from each other, relative to their size.
 
@@ -111,8 +110,20 @@ def relative_distance(members: Sequence[Tensor]) -> float:
         >>> relative_distance([torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])])
         1.0
     """
-    between, size = squared_distance(members)
-    return math.sqrt(float(between) / float(size)) if size > 0 else 0.0
+    return overall_distance([members])
+
+
+def overall_distance(ties: Sequence[Sequence[Tensor]]) -> float:
+    """`relative_distance` over several ties: numerator and denominator are summed.
+
+    Args:
+        ties: The members of each tie.
+
+    Returns:
+        The distance; 0 where all members are zero.
+    """
+    between, size = (sum(map(float, column)) for column in zip(*map(squared_distance, ties), strict=True))
+    return math.sqrt(between / size) if size > 0.0 else 0.0
 
 
 @torch.no_grad()

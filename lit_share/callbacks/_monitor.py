@@ -1,0 +1,130 @@
+"""`SharingMonitor`: how alike the tied parameters are, logged during training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+from typing_extensions import override
+
+from lit_share.callbacks._regularize import Regularize
+from lit_share.callbacks._share import Share
+from lit_share.plots import distance_heatmap
+from lit_share.sharing import Tie, Ties, count_tied, relative_distance, sharing_stats
+from lit_share.sharing._stats import overall_distance
+
+
+class SharingMonitor(Callback):
+    """Logs what sharing does to the parameters, through the module's ``log`` and so to every logger.
+
+    At the end of every training epoch:
+
+    =============================  ====================================================================
+    ``sharing/penalty``            the penalties of all `Regularize` callbacks, times their strengths
+    ``sharing/distance``           relative distance of all members, see `relative_distance`
+    ``sharing/distance/<tie>``     the same for each tie
+    ``sharing/tied``               fraction of positions in which all members are exactly equal
+    ``sharing/sparsity``           fraction of exact zeros among all parameters
+    ``sharing/unique``             numbers that are different: not zero, tied ones counted once
+    ``sharing/compression``        all parameters / unique ones
+    =============================  ====================================================================
+
+    Once per run, a heat map of the distances, ties × epochs, goes to W&B as ``sharing/distances``.
+
+    Args:
+        ties: Which parameters are watched; those of the Trainer's `Regularize` and `Share` callbacks if ``None``.
+        per_tie: Whether each tie's distance is logged.
+        heatmap: Whether the heat map is logged.
+
+    Raises:
+        TieError: Before training starts, if the patterns do not fit the module; see `Ties.find`.
+
+    Example:
+        >>> trainer = Trainer(callbacks=[SharingMonitor(Ties("encoder_a.*", "encoder_b.*"))])  # doctest: +SKIP
+    """
+
+    def __init__(self, ties: Ties | None = None, per_tie: bool = True, heatmap: bool = True) -> None:
+        self.ties, self.per_tie, self.heatmap = ties, per_tie, heatmap
+        self.history: dict[str, list[float]] = {}
+        self._watched: list[Tie] = []
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"history": self.history}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history = state_dict["history"]
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.ties is not None:
+            self._watched = self.ties.find(pl_module)
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.ties is None:
+            self._watched = _ties_of_callbacks(trainer)
+        if trainer.current_epoch == 0:
+            self.history = {}
+            self._remember(self.distances())
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        distances = self.distances()
+        self._remember(distances)
+        # All ranks have the same parameters, so the mean over ranks is each one's own value.
+        pl_module.log_dict(self.measure(trainer, pl_module, distances), sync_dist=True)
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not (self.heatmap and self.history):
+            return
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                figure = distance_heatmap(self.history)
+                logger.experiment.log({"sharing/distances": figure, "trainer/global_step": trainer.global_step})
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._watched = []
+
+    def distances(self) -> dict[str, float]:
+        """The relative distance of every watched tie, by the tie's name."""
+        return {tie.name: relative_distance(tie.tensors()) for tie in self._watched if len(tie.members) > 1}
+
+    def measure(self, trainer: Trainer, pl_module: LightningModule, distances: dict[str, float]) -> dict[str, float]:
+        """What is logged, by its name."""
+        tied = [tie for tie in self._watched if len(tie.members) > 1]
+        stats = sharing_stats(pl_module, tied)
+        values = {
+            "sharing/sparsity": stats.sparsity,
+            "sharing/unique": float(stats.unique),
+            "sharing/compression": stats.compression,
+        }
+        penalties = [callback for callback in _callbacks(trainer) if isinstance(callback, Regularize)]
+        if penalties:
+            values["sharing/penalty"] = sum(callback.value(trainer) for callback in penalties)
+        if tied:
+            values["sharing/distance"] = overall_distance([tie.tensors() for tie in tied])
+            positions = sum(tie.numel for tie in tied)
+            values["sharing/tied"] = sum(count_tied(tie.tensors()) for tie in tied) / positions
+        if self.per_tie:
+            values |= {f"sharing/distance/{name}": distance for name, distance in distances.items()}
+        return values
+
+    def _remember(self, distances: dict[str, float]) -> None:
+        for name, distance in distances.items():
+            self.history.setdefault(name, []).append(distance)
+
+
+def _callbacks(trainer: Trainer) -> Sequence[Callback]:
+    return trainer.callbacks  # type: ignore[attr-defined,no-any-return]
+
+
+def _ties_of_callbacks(trainer: Trainer) -> list[Tie]:
+    """The ties of all callbacks, those with the same members once."""
+    found = [tie for c in _callbacks(trainer) if isinstance(c, (Regularize, Share)) for tie in c.found]
+    return list({tuple(member.name for member in tie.members): tie for tie in found}.values())

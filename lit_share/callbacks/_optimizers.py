@@ -1,0 +1,64 @@
+"""What the callbacks need to know of optimizers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lightning.pytorch import Trainer
+from torch import nn
+from torch.optim import LBFGS, Optimizer
+
+from lit_share.sharing import Tie
+
+
+def learning_rates(optimizer: Optimizer) -> dict[nn.Parameter, float]:
+    """The learning rate of every parameter that the optimizer owns and that requires a gradient."""
+    return {p: float(group["lr"]) for group in optimizer.param_groups for p in group["params"] if p.requires_grad}
+
+
+def has_gradients(optimizer: Optimizer) -> bool:
+    """Whether there is anything to step with: there is not where `training_step` returned ``None``."""
+    return any(p.grad is not None for group in optimizer.param_groups for p in group["params"])
+
+
+def loss_scale(trainer: Trainer, optimizer: Optimizer) -> float:
+    """The factor of the gradients at hand: fused optimizers under fp16 unscale them only within their step."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    if scaler is None or not getattr(optimizer, "_step_supports_amp_scaling", False):
+        return 1.0
+    return float(scaler.get_scale())
+
+
+def skipped_its_step(optimizer: Optimizer) -> bool:
+    """Whether a fused optimizer under fp16 found infinite gradients and left the weights as they are."""
+    found_inf = getattr(optimizer, "found_inf", None)
+    return found_inf is not None and bool(found_inf.item())
+
+
+def refuse_unsupported(optimizers: Sequence[Optimizer], ties: Sequence[Tie]) -> None:
+    """Raise if the penalty of these ties cannot be brought into the optimizers' steps.
+
+    Raises:
+        ValueError: If an optimizer is L-BFGS or has no learning rate, or an embedding of a tie has sparse gradients.
+    """
+    for optimizer in optimizers:
+        if isinstance(optimizer, LBFGS):
+            raise ValueError(
+                "Regularize cannot serve LBFGS, whose line search needs the penalty in the loss: add "
+                "strength * penalty.value([...]) to the loss in training_step instead"
+            )
+        if any("lr" not in group for group in optimizer.param_groups):
+            raise ValueError(f'the parameter groups of {type(optimizer).__name__} have no learning rate "lr"')
+    for member in (member for tie in ties for member in tie.members):
+        if getattr(member.slot.owner, "sparse", False):
+            raise ValueError(
+                f"{member.name!r} belongs to an embedding with sparse gradients: make it with sparse=False, or "
+                "exclude it from the ties"
+            )
+
+
+def remove_duplicate_parameters(optimizers: Sequence[Optimizer]) -> None:
+    """Leave every parameter only in the first group that has it, so that it is stepped once."""
+    seen: set[nn.Parameter] = set()
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        group["params"] = [p for p in group["params"] if not (p in seen or seen.add(p))]  # type: ignore[func-returns-value]

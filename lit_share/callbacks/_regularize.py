@@ -1,0 +1,219 @@
+"""`Regularize`: a penalty on ties in a Trainer."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal, get_args
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+from typing_extensions import override
+
+from lit_share.callbacks._optimizers import (
+    has_gradients,
+    learning_rates,
+    loss_scale,
+    refuse_unsupported,
+    skipped_its_step,
+)
+from lit_share.callbacks._schedule import Schedule
+from lit_share.functional import Penalty
+from lit_share.sharing import Tie, Ties, starting_values
+from lit_share.sharing._loops import add_gradients, check_penalty, gradients, penalty_value, take_prox
+
+Apply = Literal["auto", "gradient", "prox"]
+
+
+class Regularize(Callback):
+    r"""Adds a penalty on tied parameters to training.
+
+    As a *gradient*, ``strength`` times the penalty's closed-form gradient is added to ``.grad`` once per optimizer
+    step: after gradients are accumulated, reduced over ranks and unscaled, and before they are clipped. That equals
+    ``strength * penalty`` in the loss, whatever the batch size, accumulation, precision and number of devices.
+
+    As a *prox*, each optimizer step is followed by the proximal step of size ``lr * strength``, which is what makes
+    groups exactly equal to their center. With an adaptive optimizer this is the usual approximation: its own
+    per-parameter scaling is not applied to the penalty.
+
+    Only parameters that an optimizer owns and that require a gradient are moved. Where the members of a tie belong
+    to several optimizers, their proximal step is taken once all of these have stepped.
+
+    Args:
+        penalty: What is penalised.
+        ties: Which parameters are tied.
+        strength: Finite number ≥ 0; for the ``l2`` recipe it means what PyTorch calls ``weight_decay``.
+        schedule: Factor of the strength over time, a `Ramp` or any function of (steps, epochs) done; constant if
+            ``None``.
+        apply: ``"gradient"``, ``"prox"``, or ``"auto"``: gradient for ``norm="squared"``, prox for the others.
+
+    Raises:
+        ValueError: Before training starts, if the strength is not a finite number ≥ 0, the ties do not fit the
+            module (see `Ties.find`) or the penalty (see `Penalty.check`), or an optimizer is not supported: L-BFGS,
+            sparse gradients, or learning rates within a tie for which the prox has no closed form.
+
+    Example:
+        >>> soft_tie = Regularize(
+        ...     Penalty(norm="squared", groups="element", center="mean"),
+        ...     Ties("encoder_a.*", "encoder_b.*"),
+        ...     strength=0.1,
+        ... )
+        >>> trainer = Trainer(callbacks=[soft_tie], logger=False, enable_checkpointing=False)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        penalty: Penalty,
+        ties: Ties,
+        strength: float,
+        schedule: Schedule | None = None,
+        apply: Apply = "auto",
+    ) -> None:
+        if apply not in get_args(Apply):
+            raise ValueError(f"unknown apply {apply!r}: write one of {', '.join(map(repr, get_args(Apply)))}")
+        if not (math.isfinite(strength) and strength >= 0.0):
+            raise ValueError(f"strength must be a finite number >= 0, got {strength}")
+        self.penalty, self.ties, self.strength, self.schedule = penalty, ties, strength, schedule
+        self.uses_prox = apply == "prox" or (apply == "auto" and penalty.norm != "squared")
+        self.found: list[Tie] = []
+        self._start: dict[str, Tensor] = {}
+        self._start_was_loaded = False
+        self._handles: list[RemovableHandle] = []
+        self._announced: set[Optimizer] = set()
+        self._pulls: dict[Tie, list[Tensor]] = {}
+        self._waiting: dict[Tie, dict[Optimizer, list[float]]] = {}
+
+    @property
+    @override
+    def state_key(self) -> str:
+        """Tells apart the penalties of one Trainer in its checkpoints."""
+        p = self.penalty
+        return self._generate_state_key(norm=p.norm, groups=p.groups, center=p.center, ties=repr(self.ties))
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"start": self._start}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._start = state_dict["start"]
+        self._start_was_loaded = True
+
+    def current_strength(self, trainer: Trainer) -> float:
+        """The strength at this point of training."""
+        return self.strength * (self.schedule(trainer.global_step, trainer.current_epoch) if self.schedule else 1.0)
+
+    def value(self, trainer: Trainer) -> float:
+        """The penalty times the strength, of the parameters as they are now; only while fitting."""
+        return self.current_strength(trainer) * penalty_value(self.penalty, self.found, self._start or None)
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.found = self.ties.find(pl_module)
+        refuse_unsupported(trainer.optimizers, self.found)
+        rates = {p: lr for optimizer in trainer.optimizers for p, lr in learning_rates(optimizer).items()}
+        steps = [[rates.get(p, 0.0) for p in tie.parameters] for tie in self.found]
+        check_penalty(self.penalty, self.found, steps if self.uses_prox else None)
+        if not any(p in rates for tie in self.found for p in tie.parameters):
+            warnings.warn(f"no optimizer owns a parameter of {self.ties}: nothing is regularised for now", stacklevel=2)
+        if self.penalty.center == "start" and trainer.global_step == 0 and not self._start_was_loaded:
+            self._start = starting_values(self.found)
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._forget()
+        for tie in self.found:
+            for member in tie.members:
+                if member.name in self._start:
+                    self._start[member.name] = self._start[member.name].to(member.parameter)
+        after_step = partial(self._after_step, trainer)
+        self._handles = [optimizer.register_step_post_hook(after_step) for optimizer in trainer.optimizers]
+
+    @override
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        # New gradients are of the weights as they are now.
+        self._pulls.clear()
+
+    @override
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        self._announced.add(optimizer)
+        strength = self.current_strength(trainer) * loss_scale(trainer, optimizer)
+        if self.uses_prox or strength == 0.0 or not has_gradients(optimizer):
+            return
+        own = learning_rates(optimizer)
+        if len(trainer.optimizers) > 1:
+            self._add_gradients_one_by_one(own, strength)
+        else:
+            into = [gradients(tie, own.__contains__) for tie in self.found]
+            add_gradients(self.penalty, self.found, into, strength, self._start or None)
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._forget()
+        self.found = []
+        self._start_was_loaded = False
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._forget()
+
+    def _add_gradients_one_by_one(self, own: dict[Any, float], strength: float) -> None:
+        """Add the gradients of one of several optimizers.
+
+        When another one stepped after the last backward pass, the loss had still seen its old weights: so the pulls
+        of a tie are computed at the first step after a backward pass, and kept for the others.
+        """
+        for tie in self.found:
+            into = gradients(tie, own.__contains__)
+            if all(grad is None for grad in into):
+                continue
+            if tie not in self._pulls:
+                self._pulls[tie] = [t.new_zeros(t.shape) for t in tie.tensors()]
+                add_gradients(self.penalty, [tie], [self._pulls[tie]], 1.0, self._start or None)
+            for grad, pull in zip(into, self._pulls[tie], strict=True):
+                if grad is not None:
+                    grad.add_(pull, alpha=strength)
+
+    def _after_step(self, trainer: Trainer, optimizer: Optimizer, *_: Any) -> None:
+        if optimizer not in self._announced:
+            raise RuntimeError(
+                f"{type(optimizer).__name__} was stepped without Lightning knowing, so without the penalty: step what "
+                "self.optimizers() returns, not self.optimizers(use_pl_optimizer=False)"
+            )
+        self._announced.discard(optimizer)
+        strength = self.current_strength(trainer)
+        if not self.uses_prox or strength == 0.0 or skipped_its_step(optimizer) or not has_gradients(optimizer):
+            return
+        rates = learning_rates(optimizer)
+        ready: list[tuple[Tie, Sequence[float]]] = []
+        for tie in self.found:
+            steps = [strength * rates.get(p, 0.0) for p in tie.parameters]
+            if len(trainer.optimizers) > 1:
+                steps = self._steps_of_all(trainer, tie, optimizer, steps)
+            if any(steps):
+                ready.append((tie, steps))
+        if ready:
+            take_prox(self.penalty, [tie for tie, _ in ready], [steps for _, steps in ready], self._start or None)
+
+    def _steps_of_all(self, trainer: Trainer, tie: Tie, optimizer: Optimizer, steps: Sequence[float]) -> list[float]:
+        """The members' steps since their last proximal step, once all of their optimizers have stepped; else zeros."""
+        waiting = self._waiting.setdefault(tie, {})
+        before = waiting.get(optimizer, [0.0] * len(steps))
+        waiting[optimizer] = [x + y for x, y in zip(before, steps, strict=True)]
+        owners = [o for o in trainer.optimizers if not set(tie.parameters).isdisjoint(learning_rates(o))]
+        if any(owner not in waiting for owner in owners):
+            return [0.0] * len(steps)
+        del self._waiting[tie]
+        return [sum(column) for column in zip(*waiting.values(), strict=True)]
+
+    def _forget(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._announced.clear()
+        self._pulls.clear()
+        self._waiting.clear()

@@ -1,0 +1,37 @@
+"""The heat map of distances: ties × epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import plotly.graph_objects as go
+
+
+def distance_heatmap(history: Mapping[str, Sequence[float]]) -> go.Figure:
+    """Draw how far the members of each tie are apart, epoch by epoch.
+
+    Args:
+        history: The relative distances by the tie's name, at initialisation and after every epoch.
+
+    Returns:
+        A figure with ties as rows and epochs as columns; darker is closer.
+
+    Example:
+        >>> distance_heatmap({"trunk.0.weight": [1.0, 0.5], "trunk.0.bias": [0.9, 0.0]}).data[0].zmax
+        1.0
+    """
+    ties = list(history)
+    largest = max((max(distances) for distances in history.values()), default=1.0)
+    figure = go.Figure(
+        go.Heatmap(
+            z=[list(history[tie]) for tie in ties],
+            y=ties,
+            zmin=0.0,
+            zmax=max(1.0, largest),
+            colorscale="Viridis",
+            colorbar={"title": "relative<br>distance"},
+        )
+    )
+    figure.update_layout(title="Distance between tied parameters", xaxis_title="epoch", template="plotly_white")
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    return figure
