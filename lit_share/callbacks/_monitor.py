@@ -12,8 +12,7 @@ from typing_extensions import override
 from lit_share.callbacks._regularize import Regularize
 from lit_share.callbacks._share import Share
 from lit_share.plots import distance_heatmap
-from lit_share.sharing import Tie, Ties, count_tied, relative_distance, sharing_stats
-from lit_share.sharing._stats import overall_distance
+from lit_share.sharing import Tie, Ties, count_tied, overall_distance, relative_distance, sharing_stats
 
 
 class SharingMonitor(Callback):
@@ -106,7 +105,7 @@ class SharingMonitor(Callback):
         }
         penalties = [callback for callback in _callbacks(trainer) if isinstance(callback, Regularize)]
         if penalties:
-            values["sharing/penalty"] = sum(callback.value(trainer) for callback in penalties)
+            values["sharing/penalty"] = sum(callback.value(trainer, pl_module) for callback in penalties)
         if tied:
             values["sharing/distance"] = overall_distance([tie.tensors() for tie in tied])
             positions = sum(tie.numel for tie in tied)

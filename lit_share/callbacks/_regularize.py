@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
@@ -107,9 +107,10 @@ class Regularize(Callback):
         """The strength at this point of training."""
         return self.strength * (self.schedule(trainer.global_step, trainer.current_epoch) if self.schedule else 1.0)
 
-    def value(self, trainer: Trainer) -> float:
-        """The penalty times the strength, of the parameters as they are now; only while fitting."""
-        return self.current_strength(trainer) * penalty_value(self.penalty, self.found, self._start or None)
+    def value(self, trainer: Trainer, module: nn.Module) -> float:
+        """The penalty times the strength, of the module's parameters as they are now."""
+        found = self.found or self.ties.find(module)
+        return self.current_strength(trainer) * penalty_value(self.penalty, found, self._start or None)
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

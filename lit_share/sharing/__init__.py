@@ -3,7 +3,14 @@
 from lit_share.sharing._hard import share, unshare
 from lit_share.sharing._loops import add_penalty_gradient, apply_prox, starting_values
 from lit_share.sharing._plan import Plan
-from lit_share.sharing._stats import SharingStats, count_tied, relative_distance, sharing_stats
+from lit_share.sharing._stats import (
+    SharingStats,
+    count_tied,
+    overall_distance,
+    relative_distance,
+    sharing_stats,
+    squared_distance,
+)
 from lit_share.sharing._tie import Member, Tie
 from lit_share.sharing._ties import TieError, Ties
 
@@ -17,9 +24,11 @@ __all__ = [
     "add_penalty_gradient",
     "apply_prox",
     "count_tied",
+    "overall_distance",
     "relative_distance",
     "share",
     "sharing_stats",
+    "squared_distance",
     "starting_values",
     "unshare",
 ]

@@ -37,7 +37,8 @@ class Ties:
 
     Args:
         *patterns: One pattern of parameter names per member.
-        exclude: Patterns of parameter names that are not tied; a tie with an excluded member is left out.
+        exclude: Patterns of parameter names that are not tied; a tie with an excluded member is left out. Lists in
+            the list are flattened, so that configs can add to one another's.
 
     Raises:
         TieError: If there is no pattern, or the patterns have different numbers of stars.
@@ -51,16 +52,17 @@ class Ties:
           weight (2×3): a.weight = b.weight
     """
 
-    def __init__(self, *patterns: str, exclude: Sequence[str] = ()) -> None:
+    def __init__(self, *patterns: str, exclude: Sequence[str | Sequence[str]] = ()) -> None:
         if not patterns:
             raise TieError('Ties needs at least one pattern, for instance Ties("a.net.*", "b.net.*")')
         if isinstance(exclude, str):
             raise TieError(f"exclude must be a list of patterns: write exclude=[{exclude!r}]")
-        for pattern in (*patterns, *exclude):
+        flat = [e for entry in exclude for e in ([entry] if isinstance(entry, str) else entry)]
+        for pattern in (*patterns, *flat):
             if not isinstance(pattern, str):
                 raise TieError(f"a pattern must be a string, got {pattern!r}: write Ties('a.*', 'b.*'), not a list")
         self.patterns = tuple(map(Pattern, patterns))
-        self.exclude = tuple(exclude)
+        self.exclude = tuple(flat)
         stars = {pattern.text: pattern.stars for pattern in self.patterns}
         if len(set(stars.values())) > 1:
             counts = ", ".join(f"{text!r} has {count}" for text, count in stars.items())

@@ -1,0 +1,100 @@
+"""The config of `train.py`: its types, and what is made of it before anything is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from lit_share.app._check import check_config
+
+
+class Mode(Enum):
+    """Whether the objective is to be small or large."""
+
+    min = "min"
+    max = "max"
+
+
+@dataclass
+class TrainSchema:
+    """The types of the top-level keys; `conf/train.yaml` says what they mean."""
+
+    model: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    ties: dict[str, Any] = field(default_factory=dict)
+    regularizer: dict[str, Any] = field(default_factory=dict)
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    strength: float | None = None
+    objective: str = "val/loss"
+    mode: Mode = Mode.min
+    ckpt_path: str | None = None
+
+
+GROUPS = ("model", "data", "ties", "regularizer", "callbacks", "logger", "trainer")
+
+
+def register_schema() -> None:
+    """Make `train_schema` known to Hydra."""
+    ConfigStore.instance().store("train_schema", TrainSchema)
+
+
+def prepare(config: DictConfig) -> DictConfig:
+    """Check a composed config and complete it.
+
+    ``strength`` becomes every regularizer's own, and W&B gets the group of a multirun and the strategy as job type.
+
+    Args:
+        config: What Hydra composed.
+
+    Returns:
+        A resolved copy of plain values.
+
+    Raises:
+        ConfigError: If a key, group or value is unknown or of the wrong type; see `check_config`.
+    """
+    values = [entry.name for entry in fields(TrainSchema) if entry.name not in GROUPS]
+    check_config(config, GROUPS, values)
+    prepared = OmegaConf.create(OmegaConf.to_container(config, resolve=True, enum_to_str=True))
+    assert isinstance(prepared, DictConfig)
+    for regularizer in prepared.regularizer.values():
+        if "strength" in regularizer and prepared.strength is not None:
+            regularizer.strength = prepared.strength
+    wandb = prepared.logger.get("wandb")
+    if wandb is not None:
+        with open_dict(wandb):
+            wandb.job_type = wandb.get("job_type") or strategy(prepared)
+            wandb.group = wandb.get("group") or sweep_name()
+    return prepared
+
+
+def strategy(config: DictConfig) -> str:
+    """The name of a sharing strategy: its regularizers, or ``"none"``."""
+    return "+".join(map(str, config.regularizer)) or "none"
+
+
+def strength(config: DictConfig) -> float | None:
+    """The strength of a strategy that has one, or ``None``."""
+    strengths = {r.strength for r in config.regularizer.values() if "strength" in r}
+    return float(strengths.pop()) if len(strengths) == 1 else None
+
+
+def choice(group: str) -> str | None:
+    """What was chosen for a config group."""
+    return str(HydraConfig.get().runtime.choices.get(group)) if HydraConfig.initialized() else None
+
+
+def sweep_name() -> str | None:
+    """The folder name of a multirun, which all of its runs have in common."""
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        return "-".join(Path(HydraConfig.get().sweep.dir).parts[-2:])
+    return None

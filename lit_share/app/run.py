@@ -1,0 +1,157 @@
+"""One run: train, validate and test the best checkpoint, and write down what came out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import rich
+import torch
+from lightning.pytorch import seed_everything
+from omegaconf import DictConfig, OmegaConf
+from rich.table import Table
+
+from lit_share.app.build import Job, build
+from lit_share.app.config import choice, prepare, strategy, strength
+from lit_share.app.tracking import wandb_finished
+from lit_share.callbacks import Regularize, Share
+from lit_share.sharing import overall_distance, sharing_stats
+
+log = logging.getLogger(__name__)
+
+
+def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float:
+    """Do what the config says.
+
+    Args:
+        config: What Hydra composed from ``conf/train.yaml``.
+        output_dir: Where ``result.json`` is written.
+        overrides: What the user wrote on the command line.
+
+    Returns:
+        The objective on validation data, of the best checkpoint.
+
+    Raises:
+        ConfigError: Before anything is built, if the config is wrong.
+        TieError: Before training, if the ties do not fit the model.
+    """
+    config = prepare(config)
+    if config.strength is not None and strength(config) is None:
+        log.warning("strength=%s has no effect: %s has no strength", config.strength, strategy(config))
+    result = _facts(config, overrides)
+    try:
+        with wandb_finished():
+            seed_everything(config.seed, workers=True, verbose=False)
+            job = build(config)
+            _print_plan(job)
+            result |= _train(job, config)
+            _log_summary(job, result)
+    except BaseException as error:
+        result |= {"status": "failed", "error": "".join(traceback.format_exception_only(error)).strip()}
+        _write(result, output_dir)
+        raise
+    if job.trainer.is_global_zero:
+        _write(result, output_dir)
+        rich.print(_table(result, output_dir))
+    return float(result["validation"][config.objective])
+
+
+def _facts(config: DictConfig, overrides: list[str]) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "status": "finished",
+        "error": None,
+        "strategy": strategy(config),
+        "data": choice("data"),
+        "ties": choice("ties"),
+        "model": choice("model"),
+        "strength": strength(config),
+        "seed": config.seed,
+        "objective": config.objective,
+        "mode": config.mode,
+        "overrides": overrides,
+    }
+
+
+def _print_plan(job: Job) -> None:
+    """Print what is tied with what; wrong patterns are an error here, before training."""
+    for name, regularizer in job.regularizers.items():
+        if isinstance(regularizer, (Regularize, Share)):
+            rich.print(f"[bold]{name}[/bold]", regularizer.ties.plan(job.model))
+    if not job.regularizers:
+        rich.print("[bold]none[/bold]: nothing is shared")
+
+
+def _train(job: Job, config: DictConfig) -> dict[str, Any]:
+    trainer, model, data = job.trainer, job.model, job.data
+    for logger in trainer.loggers:
+        logger.log_hyperparams({**OmegaConf.to_container(config), **_parameter_counts(job)})  # type: ignore[dict-item]
+    begin = time.perf_counter()
+    trainer.fit(model, datamodule=data, ckpt_path=config.ckpt_path)
+    seconds = time.perf_counter() - begin
+    best = getattr(trainer.checkpoint_callback, "best_model_path", "") or None
+    (validation,) = trainer.validate(model, datamodule=data, ckpt_path=best, verbose=False)
+    (test,) = trainer.test(model, datamodule=data, ckpt_path=best, verbose=False)
+    if best is not None:
+        # Where processes were spawned, only they have loaded it.
+        model.load_state_dict(torch.load(best, map_location=model.device, weights_only=True)["state_dict"])
+    return {
+        "validation": dict(validation),
+        "test": dict(test),
+        "sharing": _sharing(job),
+        "seconds": seconds,
+        "epochs": trainer.current_epoch,
+        "checkpoint": best,
+    }
+
+
+def _parameter_counts(job: Job) -> dict[str, int]:
+    stats = sharing_stats(job.model)
+    trainable = sum(p.numel() for p in job.model.parameters() if p.requires_grad)
+    return {"parameters/total": stats.total, "parameters/unique": stats.unique, "parameters/trainable": trainable}
+
+
+def _sharing(job: Job) -> dict[str, float | None]:
+    """What sharing did to the tested model."""
+    ties = [tie for tie in job.ties.find(job.model) if len(tie.members) > 1]
+    penalties = [r.value(job.trainer, job.model) for r in job.regularizers.values() if isinstance(r, Regularize)]
+    return {
+        "penalty": sum(penalties),
+        "distance": overall_distance([tie.tensors() for tie in ties]) if ties else None,
+        **sharing_stats(job.model, ties).as_dict(),
+    }
+
+
+def _log_summary(job: Job, result: dict[str, Any]) -> None:
+    """The tested model's numbers, beside the curves."""
+    final = {f"final/{key}": value for key, value in result["sharing"].items() if value is not None}
+    for logger in job.trainer.loggers:
+        logger.log_metrics(final, step=job.trainer.global_step)
+        logger.save()
+
+
+def _write(result: dict[str, Any], output_dir: Path) -> None:
+    (output_dir / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _table(result: dict[str, Any], output_dir: Path) -> Table:
+    table = Table(title=f"{result['strategy']}, seed {result['seed']}", show_header=False)
+    table.add_column(overflow="fold")
+    table.add_column(justify="right", overflow="fold")
+    for name, value in result["test"].items():
+        table.add_row(name, f"{value:.4f}")
+    table.add_section()
+    sharing = result["sharing"]
+    table.add_row("penalty", f"{sharing['penalty']:.4g}")
+    if sharing["distance"] is not None:
+        table.add_row("distance", f"{sharing['distance']:.4f}")
+    table.add_row("parameters", f"{sharing['total']:,}")
+    table.add_row("unique parameters", f"{sharing['unique']:,}")
+    table.add_row("compression", f"{sharing['compression']:.2f}")
+    table.add_row("seconds", f"{result['seconds']:.1f}")
+    table.caption = f"written to {output_dir}"
+    return table

@@ -1,0 +1,29 @@
+"""What a run leaves with its trackers: W&B is finished in every case."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def wandb_finished() -> Iterator[None]:
+    """Finish the W&B run at the end, as failed where an exception passes through.
+
+    Otherwise the next run of this process would go on with it. The logger's ``offline=True`` sets ``WANDB_MODE``
+    for the whole process, which is taken back too.
+    """
+    mode = os.environ.get("WANDB_MODE")
+    exit_code = 1
+    try:
+        yield
+        exit_code = 0
+    finally:
+        wandb = sys.modules.get("wandb")
+        if wandb is not None and wandb.run is not None:
+            wandb.finish(exit_code=exit_code)
+        os.environ.pop("WANDB_MODE", None)
+        if mode is not None:
+            os.environ["WANDB_MODE"] = mode

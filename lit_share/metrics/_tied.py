@@ -1,0 +1,46 @@
+"""The fraction of numbers that are exactly tied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lit_share.sharing import count_tied
+
+
+class TiedFraction(Metric):
+    """The fraction of positions in which all members of a tie are exactly equal, over several ties.
+
+    Example:
+        >>> tied = TiedFraction()
+        >>> tied.update([torch.tensor([1.0, 0.0]), torch.tensor([1.0, 1.0])])
+        >>> tied.compute()
+        tensor(0.5000)
+    """
+
+    full_state_update = False
+    is_differentiable = False
+    higher_is_better = None
+    equal: Tensor
+    positions: Tensor
+
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.add_state("equal", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("positions", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, members: Sequence[Tensor]) -> None:
+        """Take in one tie.
+
+        Args:
+            members: N ≥ 2 tensors of one shape.
+        """
+        self.equal += count_tied(members)
+        self.positions += members[0].numel()
+
+    def compute(self) -> Tensor:
+        """The fraction: a scalar in [0, 1]."""
+        return self.equal / self.positions.clamp_min(1)

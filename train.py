@@ -1,0 +1,25 @@
+"""Train a pair of models with some sharing between them: `python train.py regularizer=soft_tie`."""
+
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from lit_share.app.config import register_schema
+
+register_schema()
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(config: DictConfig) -> float:
+    """Train as the config says, and return the objective for sweepers."""
+    # Heavy imports only when there is something to train: `--help` answers at once.
+    from lit_share.app.run import run
+
+    job = HydraConfig.get()
+    return run(config, Path(job.runtime.output_dir), list(job.overrides.task))
+
+
+if __name__ == "__main__":
+    main()
