@@ -28,6 +28,7 @@ class StrategySweeper(BasicSweeper):
 
     def _without_idle_strengths(self, grid: list[list[str]]) -> Iterator[tuple[str, ...]]:
         assert self.hydra_context is not None
+        assert self.config is not None
         has_strength: dict[tuple[str, ...], bool] = {}
         for cell in grid:
             chosen = tuple(override for override in cell if override.startswith(("regularizer=", "experiment=")))

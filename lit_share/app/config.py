@@ -37,6 +37,7 @@ class TrainSchema:
     strength: float | None = None
     objective: str = "val/loss"
     mode: Mode = Mode.min
+    threads: int | None = None
     ckpt_path: str | None = None
 
 

@@ -6,6 +6,8 @@ import json
 import logging
 import time
 import traceback
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import rich
 import torch
 from lightning.pytorch import seed_everything
 from omegaconf import DictConfig, OmegaConf
+from rich.box import SIMPLE
 from rich.table import Table
 
 from lit_share.app.build import Job, build
@@ -39,12 +42,17 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float:
         ConfigError: Before anything is built, if the config is wrong.
         TieError: Before training, if the ties do not fit the model.
     """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # Lightning 2.6 asks torch 2.13 something in a way that is to go away, at every batch.
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     config = prepare(config)
     if config.strength is not None and strength(config) is None:
         log.warning("strength=%s has no effect: %s has no strength", config.strength, strategy(config))
     result = _facts(config, overrides)
     try:
         with wandb_finished():
+            if config.threads is not None:
+                torch.set_num_threads(config.threads)
             seed_everything(config.seed, workers=True, verbose=False)
             job = build(config)
             _print_plan(job)
@@ -56,7 +64,8 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float:
         raise
     if job.trainer.is_global_zero:
         _write(result, output_dir)
-        rich.print(_table(result, output_dir))
+        rich.print(_table(result))
+        print(f"written to {output_dir}")
     return float(result["validation"][config.objective])
 
 
@@ -94,19 +103,23 @@ def _train(job: Job, config: DictConfig) -> dict[str, Any]:
     trainer.fit(model, datamodule=data, ckpt_path=config.ckpt_path)
     seconds = time.perf_counter() - begin
     best = getattr(trainer.checkpoint_callback, "best_model_path", "") or None
-    (validation,) = trainer.validate(model, datamodule=data, ckpt_path=best, verbose=False)
-    (test,) = trainer.test(model, datamodule=data, ckpt_path=best, verbose=False)
+    validation = trainer.validate(model, datamodule=data, ckpt_path=best, verbose=False)
+    test = trainer.test(model, datamodule=data, ckpt_path=best, verbose=False)
     if best is not None:
         # Where processes were spawned, only they have loaded it.
         model.load_state_dict(torch.load(best, map_location=model.device, weights_only=True)["state_dict"])
     return {
-        "validation": dict(validation),
-        "test": dict(test),
+        "validation": _merged(validation),
+        "test": _merged(test),
         "sharing": _sharing(job),
         "seconds": seconds,
         "epochs": trainer.current_epoch,
         "checkpoint": best,
     }
+
+
+def _merged(metrics_of_loaders: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: value for metrics in metrics_of_loaders for name, value in metrics.items()}
 
 
 def _parameter_counts(job: Job) -> dict[str, int]:
@@ -138,8 +151,8 @@ def _write(result: dict[str, Any], output_dir: Path) -> None:
     (output_dir / "result.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
-def _table(result: dict[str, Any], output_dir: Path) -> Table:
-    table = Table(title=f"{result['strategy']}, seed {result['seed']}", show_header=False)
+def _table(result: dict[str, Any]) -> Table:
+    table = Table(title=f"{result['strategy']}, seed {result['seed']}", box=SIMPLE, show_header=False)
     table.add_column(overflow="fold")
     table.add_column(justify="right", overflow="fold")
     for name, value in result["test"].items():
@@ -153,5 +166,4 @@ def _table(result: dict[str, Any], output_dir: Path) -> Table:
     table.add_row("unique parameters", f"{sharing['unique']:,}")
     table.add_row("compression", f"{sharing['compression']:.2f}")
     table.add_row("seconds", f"{result['seconds']:.1f}")
-    table.caption = f"written to {output_dir}"
     return table

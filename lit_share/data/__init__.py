@@ -1,0 +1,35 @@
+"""Data for two related models: one task in two domains, or two tasks on the same inputs."""
+
+from lit_share.data._arrays import (
+    SOURCES,
+    Arrays,
+    Source,
+    breast_cancer,
+    digits,
+    fashion_mnist,
+    mnist,
+    standardised,
+    wine,
+)
+from lit_share.data._domains import DOMAINS, Domain
+from lit_share.data._paired_domains import PairedDomains
+from lit_share.data._related_outputs import RelatedOutputs
+from lit_share.data._tasks import TASKS, Task
+
+__all__ = [
+    "DOMAINS",
+    "SOURCES",
+    "TASKS",
+    "Arrays",
+    "Domain",
+    "PairedDomains",
+    "RelatedOutputs",
+    "Source",
+    "Task",
+    "breast_cancer",
+    "digits",
+    "fashion_mnist",
+    "mnist",
+    "standardised",
+    "wine",
+]

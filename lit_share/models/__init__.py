@@ -1,0 +1,9 @@
+"""Small nets, an ordinary classifier and pairs of them, for experiments and examples."""
+
+from lit_share.models._classifier import Classifier
+from lit_share.models._cnn import CNN
+from lit_share.models._mlp import MLP
+from lit_share.models._pair import paired_classifiers
+from lit_share.models._transformer import TransformerClassifier
+
+__all__ = ["CNN", "MLP", "Classifier", "TransformerClassifier", "paired_classifiers"]

@@ -1,0 +1,133 @@
+"""Comparing strategies over seeds."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from difflib import get_close_matches
+from statistics import fmean, median
+from typing import TypeAlias
+
+from lit_share.report._comparison import BASELINE, Comparison, Row
+from lit_share.report._estimate import estimate
+from lit_share.report._results import Result
+
+# data, model, ties and strategy
+Setting: TypeAlias = tuple[str | None, str | None, str | None, str]
+
+
+def compare(results: Iterable[Result], metric: str | None = None) -> Comparison:
+    """Compare strategies by a test metric, with strengths chosen on validation data.
+
+    For each strategy and seed one run is chosen: the one with the best objective on validation data, and among equals
+    the one of the smallest strength. Test metrics choose nothing. Strategies are compared over seeds, and with the
+    strategy `none` seed by seed, because runs of one seed have their data and initial weights in common. A run
+    counts as failed if it ended with an error, or if its objective is not a finite number.
+
+    Args:
+        results: What `read_results` found. Different data, models and ties are compared apart, but they must have the
+            objective in common. `none` has no ties, so it stands for all ties if there is none for the same.
+        metric: Name of the test metric; by default the objective's name with `test` in place of `val`.
+
+    Returns:
+        The comparison, which Rich can print.
+
+    Raises:
+        ValueError: If there are no results, if their objectives differ, or if a finished run lacks the metric.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from lit_share.report import Result
+        >>> def run(strategy, strength, val, test):
+        ...     return Result(Path(), 1, "finished", strategy, 0, "val/acc", "max", strength=strength,
+        ...                   validation={"val/acc": val}, test={"test/acc": test})
+        >>> runs = [run("none", None, 0.7, 0.70), run("l2", 0.1, 0.9, 0.75), run("l2", 1.0, 0.8, 0.99)]
+        >>> for row in compare(runs).rows:
+        ...     print(row.strategy, row.strength, row.score.mean)
+        none None 0.7
+        l2 0.1 0.75
+    """
+    results = list(results)
+    if not results:
+        raise ValueError("there are no results to compare")
+    finished = [result for result in results if result.failure is None]
+    objective, mode = _objective(finished or results)
+    metric = metric or re.sub(r"(?<![a-z])val(?![a-z])", "test", objective)
+    for result in finished:
+        _check_metric(result, metric)
+
+    groups: dict[Setting, list[Result]] = defaultdict(list)
+    for result in results:
+        groups[result.data, result.model, result.ties, result.strategy].append(result)
+    chosen = {setting: _choose(runs) for setting, runs in groups.items()}
+    rows = [
+        _row(setting, chosen[setting], _baseline(setting, chosen), groups[setting], metric)
+        for setting in sorted(groups, key=lambda s: (*(name or "" for name in s[:3]), s[3] != BASELINE, s[3]))
+    ]
+    failures = [result for result in results if result.failure is not None]
+    return Comparison(tuple(rows), metric, objective, mode, tuple(failures))
+
+
+def _choose(runs: list[Result]) -> dict[int, Result]:
+    """The best run of each seed, by validation."""
+
+    def rank(run: Result) -> tuple[float, float]:
+        value = run.validation[run.objective]
+        return (value if run.mode == "max" else -value, -(run.strength or 0.0))
+
+    seeds = defaultdict(list)
+    for run in runs:
+        if run.failure is None:
+            seeds[run.seed].append(run)
+    return {seed: max(seeds[seed], key=rank) for seed in sorted(seeds)}
+
+
+def _baseline(setting: Setting, chosen: dict[Setting, dict[int, Result]]) -> dict[int, Result]:
+    """The runs of `none` with the same data and model, and the same ties if there are any such."""
+    data, model, ties, strategy = setting
+    if strategy == BASELINE:
+        return {}
+    candidates = [s for s in chosen if (s[0], s[1], s[3]) == (data, model, BASELINE)]
+    same_ties = (data, model, ties, BASELINE)
+    return chosen[same_ties] if same_ties in chosen else chosen[candidates[0]] if candidates else {}
+
+
+def _row(
+    setting: Setting, chosen: dict[int, Result], baseline: dict[int, Result], runs: list[Result], metric: str
+) -> Row:
+    pairs = [(run.test[metric], baseline[seed].test[metric]) for seed, run in chosen.items() if seed in baseline]
+    strengths = [run.strength for run in chosen.values() if run.strength is not None]
+    return Row(
+        *setting,
+        failed=sum(run.failure is not None for run in runs),
+        score=estimate([run.test[metric] for run in chosen.values()]),
+        difference=estimate([score - base for score, base in pairs]),
+        strength=median(strengths) if strengths else None,
+        distance=_mean(run.sharing.get("distance") for run in chosen.values()),
+        unique=_mean(run.sharing.get("unique") for run in chosen.values()),
+        seconds=_mean(run.seconds for run in chosen.values()),
+    )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def _objective(results: list[Result]) -> tuple[str, str]:
+    first = results[0]
+    for other in results:
+        if (other.objective, other.mode) != (first.objective, first.mode):
+            raise ValueError(
+                f"runs with different objectives cannot be compared: {first.objective} ({first.mode}) in {first.path},"
+                f" but {other.objective} ({other.mode}) in {other.path}; name directories with one objective only"
+            )
+    return first.objective, first.mode
+
+
+def _check_metric(result: Result, metric: str) -> None:
+    if metric not in result.test:
+        nearest = get_close_matches(metric, result.test, n=1)
+        names = f"did you mean {nearest[0]!r}?" if nearest else f"it has {', '.join(result.test) or 'none'}"
+        raise ValueError(f"no test metric {metric!r} in {result.path}: {names}")

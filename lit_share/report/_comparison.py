@@ -1,0 +1,149 @@
+"""The table that compares strategies."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from lit_share.report._estimate import UNDEFINED, Estimate
+from lit_share.report._results import Result
+
+BASELINE = "none"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One strategy with one choice of data, model and ties; means are over the chosen runs, one per seed.
+
+    Attributes:
+        data: The config chosen for the group of this name; so with `model` and `ties`.
+        model: See `data`.
+        ties: See `data`.
+        strategy: The regularizers' names joined by `+`.
+        failed: Number of runs that failed or diverged.
+        score: The metric over seeds; `None` if there is no run to choose from.
+        difference: The metric less that of `none`, over the seeds that both have; `None` if there are none.
+        strength: Median of the chosen strengths.
+        distance: Mean distance between members.
+        unique: Mean number of different parameters.
+        seconds: Mean duration of training.
+    """
+
+    data: str | None
+    model: str | None
+    ties: str | None
+    strategy: str
+    failed: int
+    score: Estimate | None
+    difference: Estimate | None
+    strength: float | None
+    distance: float | None
+    unique: float | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Strategies side by side; Rich prints it as a table.
+
+    Attributes:
+        rows: One per strategy, data, model and ties.
+        metric: Name of the test metric.
+        objective: Name of the validation metric by which runs were chosen.
+        mode: Whether the objective is to be large (`max`) or small (`min`).
+        failures: The runs that failed or diverged.
+    """
+
+    rows: tuple[Row, ...]
+    metric: str
+    objective: str
+    mode: str
+    failures: tuple[Result, ...]
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write the rows in full precision, with an empty cell for what is undefined.
+
+        Args:
+            path: The file to write.
+        """
+        records = [self._record(row) for row in self.rows]
+        with Path(path).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=records[0])
+            writer.writeheader()
+            writer.writerows(records)
+
+    def _record(self, row: Row) -> dict[str, object]:
+        score, difference = row.score, row.difference
+        return {
+            "data": row.data,
+            "model": row.model,
+            "ties": row.ties,
+            "strategy": row.strategy,
+            "metric": self.metric,
+            "n": score.n if score else 0,
+            "failed": row.failed,
+            "mean": score and score.mean,
+            "low": score and score.low,
+            "high": score and score.high,
+            "pairs": difference.n if difference else 0,
+            "difference": difference and difference.mean,
+            "difference_low": difference and difference.low,
+            "difference_high": difference and difference.high,
+            "strength": row.strength,
+            "distance": row.distance,
+            "unique": row.unique,
+            "seconds": row.seconds,
+        }
+
+    def __rich__(self) -> RenderableType:
+        table = Table(
+            box=SIMPLE_HEAD,
+            padding=0,
+            caption=f"mean ± 95 % t-interval over n seeds; median strength, chosen by {self.objective} ({self.mode})",
+            caption_justify="left",
+        )
+        varying = [name for name in ("data", "model", "ties") if len({getattr(row, name) for row in self.rows}) > 1]
+        for name in [*varying, "strategy"]:
+            table.add_column(name, overflow="fold", no_wrap=True)
+        for name in ["n", "failed", self.metric, f"− {BASELINE}", "strength", "distance", "unique", "seconds"]:
+            # In a narrow terminal other columns give way first.
+            table.add_column(Text(name), justify="right", overflow="fold", no_wrap=name not in ("strength", "distance"))
+        for row in self.rows:
+            names = [getattr(row, name) or UNDEFINED for name in varying]
+            table.add_row(*(Text(cell) for cell in [*names, row.strategy, *_cells(row)]))
+        return Group(*self._failure_lines(), table)
+
+    def _failure_lines(self) -> list[Text]:
+        """One line for each different reason."""
+        paths = defaultdict(list)
+        for result in self.failures:
+            paths[(result.failure or "").partition("\n")[0]].append(str(result.path.parent))
+        return [Text(f"{len(paths[why])} failed: {why} ({', '.join(paths[why])})") for why in paths]
+
+
+def _cells(row: Row) -> list[str]:
+    n = row.score.n if row.score else 0
+    difference = _format(row.difference)
+    if row.difference and row.difference.n < n:
+        difference += f" (n={row.difference.n})"
+    return [
+        str(n),
+        str(row.failed),
+        _format(row.score),
+        difference,
+        _format(row.strength, ".4g"),
+        _format(row.distance, ".4g"),
+        _format(row.unique, ",.0f"),
+        _format(row.seconds, ",.1f"),
+    ]
+
+
+def _format(value: object, spec: str = "") -> str:
+    return UNDEFINED if value is None else format(value, spec)
