@@ -15,7 +15,8 @@ class RelativeDistance(Metric):
     r"""How far the members of ties are from each other, relative to their size.
 
     .. math::
-        \sqrt{\frac{\sum_t \sum_{i<j} \lVert W_{t,i} - W_{t,j} \rVert^2}{\sum_t (N_t - 1) \sum_i \lVert W_{t,i} \rVert^2}}
+        \sqrt{\frac{\sum_t \sum_{i<j} \lVert W_{t,i} - W_{t,j} \rVert^2}
+                   {\sum_t (N_t - 1) \sum_i \lVert W_{t,i} \rVert^2}}
 
     Example:
         >>> distance = RelativeDistance()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.box import SIMPLE
 from rich.table import Table
 
 from lit_share.sharing._tie import Tie
@@ -58,12 +59,12 @@ class Plan:
         return "\n".join([head, *rows])
 
     def __rich__(self) -> Table:
-        table = Table(title="Tie plan", show_footer=True)
+        table = Table(title="Tie plan", box=SIMPLE, padding=(0, 1, 0, 0), show_footer=True)
         table.add_column("tie", f"{len(self.ties)} ties", overflow="fold")
         table.add_column("members", overflow="fold")
         table.add_column("shape", justify="right")
         table.add_column("parameters", f"{self.parameters:,}", justify="right")
-        table.add_column("saved if shared", f"{self.saved:,}", justify="right")
+        table.add_column("saved if\nshared", f"{self.saved:,}", justify="right")
         for tie in self.ties:
             row = (tie.name, _short(tie.members, "\n"), _text(tie.shape), f"{tie.parameters:,}", f"{tie.saved:,}")
             table.add_row(*row)

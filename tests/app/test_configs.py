@@ -1,0 +1,62 @@
+"""Every config file composes, is accepted by the checks, and runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lit_share.app.config import GROUPS, prepare
+from lit_share.app.run import run
+
+from .conftest import ROOT, Compose
+
+OPTIONS = sorted(path.relative_to(ROOT / "conf").with_suffix("") for path in (ROOT / "conf").glob("*/*.yaml"))
+# Parts of other options.
+PARTS = {Path("model/classifier"), Path("trainer/default")}
+# What needs something that may not be here: a GPU, two processes, or data from elsewhere.
+NEEDS = {
+    Path("trainer/gpu"): "a GPU",
+    Path("trainer/ddp_gpu"): "a GPU",
+    Path("trainer/ddp_cpu"): "processes of its own; see test_train.py",
+    Path("data/fashion_mnist"): "Debian's dataset-fashion-mnist",
+    Path("data/mnist"): "the extra [mnist]",
+}
+FAST = ("debug=fast", "logger=none", "callbacks=quiet")
+
+
+def override(option: Path) -> str:
+    group, name = option.parts
+    return f"+{group}={name}" if group not in (*GROUPS, "experiment", "debug") else f"{group}={name}"
+
+
+@pytest.mark.parametrize("option", [o for o in OPTIONS if o not in PARTS], ids=str)
+def test_composes_and_passes_the_checks(option: Path, compose_config: Compose) -> None:
+    prepare(compose_config(override(option)))
+
+
+@pytest.mark.parametrize("option", [o for o in OPTIONS if o not in PARTS and o not in NEEDS], ids=str)
+def test_runs(option: Path, compose_config: Compose, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="the extra [tensorboard]") if "tensorboard" in option.parts else None
+    ties = ["ties=trunk"] if option == Path("data/related") else []
+    config = compose_config(*(o for o in FAST if o.split("=")[0] != option.parts[0]), *ties, override(option))
+    if option.parts[0] == "logger" and config.logger.get("wandb"):
+        config.logger.wandb.save_dir = str(tmp_path)
+    run(config, tmp_path, [])
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["status"] == "finished"
+    assert 0.0 <= result["test"]["b/test/acc"] <= 1.0
+
+
+def test_every_recipe_says_in_its_first_line_what_it_means() -> None:
+    for option in OPTIONS:
+        lines = (ROOT / "conf" / option.with_suffix(".yaml")).read_text().splitlines()
+        comment = lines[1] if lines[0].startswith("# @package") else lines[0]
+        assert comment.startswith("# "), option
+
+
+def test_recipes_combine(compose_config: Compose, tmp_path: Path) -> None:
+    config = compose_config(*FAST, "regularizer=[growl,l2]")
+    run(config, tmp_path, [])
+    assert json.loads((tmp_path / "result.json").read_text())["strategy"] == "growl+l2"

@@ -1,0 +1,114 @@
+"""A run leaves what it promises, also when it fails."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import wandb
+
+from lit_share.app.config import prepare
+from lit_share.app.run import run
+
+from .conftest import Compose
+
+FAST = ("debug=fast", "logger=none", "callbacks=quiet")
+
+
+def test_result_holds_what_was_measured(compose_config: Compose, tmp_path: Path) -> None:
+    objective = run(compose_config(*FAST, "seed=3"), tmp_path, ["seed=3"])
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert objective == result["validation"]["b/val/acc"]
+    assert result["strategy"] == "soft_tie"
+    assert result["seed"] == 3
+    assert result["overrides"] == ["seed=3"]
+    assert result["sharing"]["total"] == 2 * (64 * 64 + 64 + 64 * 64 + 64 + 64 * 10 + 10)
+    assert result["sharing"]["penalty"] > 0.0
+    saved = torch.load(result["checkpoint"], weights_only=True)
+    assert "a.net.trunk.linear0.weight" in saved["state_dict"]
+
+
+def test_tested_model_is_the_best_checkpoint(compose_config: Compose, tmp_path: Path) -> None:
+    config = compose_config(*FAST, "trainer.max_epochs=3", "regularizer=soft_tie")
+    run(config, tmp_path, [])
+    result = json.loads((tmp_path / "result.json").read_text())
+    weights = torch.load(result["checkpoint"], weights_only=True)["state_dict"]
+    names = [name.removeprefix("a.") for name in weights if name.startswith("a.net.")]
+    pairs = [(weights[f"a.{name}"].double(), weights[f"b.{name}"].double()) for name in names]
+    between = sum(float((a - b).square().sum()) for a, b in pairs)
+    size = sum(float(a.square().sum() + b.square().sum()) for a, b in pairs)
+    assert result["sharing"]["distance"] == pytest.approx((between / size) ** 0.5, rel=1e-6)
+    assert result["sharing"]["penalty"] == pytest.approx(result["strength"] * 0.5 * between, rel=1e-4)
+
+
+def test_hard_sharing_stores_one_copy(compose_config: Compose, tmp_path: Path) -> None:
+    run(compose_config(*FAST, "regularizer=hard_tie"), tmp_path, [])
+    sharing = json.loads((tmp_path / "result.json").read_text())["sharing"]
+    assert sharing["compression"] == 2.0
+    assert sharing["distance"] == 0.0
+
+
+def test_same_seed_same_numbers(compose_config: Compose, tmp_path: Path) -> None:
+    results = []
+    for name in ("first", "second"):
+        run(compose_config(*FAST, output_dir=tmp_path / name), tmp_path / name, [])
+        results.append(json.loads((tmp_path / name / "result.json").read_text()))
+    assert results[0]["test"] == results[1]["test"]
+    assert results[0]["sharing"] == results[1]["sharing"]
+
+
+def test_goes_on_from_a_checkpoint(compose_config: Compose, tmp_path: Path) -> None:
+    parts = {
+        "whole": ("trainer.max_epochs=2",),
+        "half": ("trainer.max_epochs=1",),
+        "resumed": ("trainer.max_epochs=2", f"ckpt_path={tmp_path}/half/checkpoints/last.ckpt"),
+    }
+    for name, overrides in parts.items():
+        run(compose_config(*FAST, *overrides, output_dir=tmp_path / name), tmp_path / name, [])
+    whole, resumed = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "resumed"))
+    assert resumed["epochs"] == 2
+    assert resumed["test"] == whole["test"]
+
+
+def test_strength_is_every_regularizers_own(compose_config: Compose) -> None:
+    prepared = prepare(compose_config("regularizer=[soft_tie,l2]", "strength=0.25"))
+    assert [node.strength for node in prepared.regularizer.values()] == [0.25, 0.25]
+
+
+def test_strength_without_a_regularizer_that_has_one_is_said(
+    compose_config: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(compose_config(*FAST, "regularizer=hard_tie", "strength=0.5"), tmp_path, [])
+    assert "strength=0.5 has no effect: hard_tie has no strength" in caplog.text
+
+
+def test_failed_run_says_so(compose_config: Compose, tmp_path: Path) -> None:
+    config = compose_config("debug=fast", "callbacks=quiet", "ties.patterns=[a.nothing.*,b.net.*]", "logger=wandb")
+    with pytest.raises(ValueError, match=r"a\.nothing"):
+        run(config, tmp_path, [])
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["status"] == "failed"
+    assert "a.nothing.*" in result["error"]
+    assert wandb.run is None
+
+
+def test_every_run_is_a_wandb_run_of_its_own(compose_config: Compose, tmp_path: Path) -> None:
+    before = os.environ.get("WANDB_MODE")
+    for name in ("first", "second"):
+        config = compose_config("debug=fast", "callbacks=quiet", "logger=wandb", output_dir=tmp_path / name)
+        run(config, tmp_path / name, [])
+        assert wandb.run is None
+    assert len(list(tmp_path.glob("*/wandb/offline-run-*"))) == 2
+    assert os.environ.get("WANDB_MODE") == before
+    heatmaps = list(tmp_path.glob("*/wandb/offline-run-*/files/media/plotly/sharing/*.json"))
+    assert len(heatmaps) == 2
+
+
+def test_csv_has_the_documented_names(compose_config: Compose, tmp_path: Path) -> None:
+    run(compose_config("debug=fast", "callbacks=quiet", "logger=csv"), tmp_path, [])
+    header = (tmp_path / "csv" / "metrics.csv").read_text().splitlines()[0].split(",")
+    expected = {"a/val/acc", "b/test/acc", "sharing/penalty", "sharing/distance", "sharing/tied", "sharing/unique"}
+    assert expected <= set(header)

@@ -1,0 +1,63 @@
+"""`train.py` from the command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .conftest import ROOT
+
+FAST = ("debug=fast", "logger=none", "callbacks=quiet")
+
+
+def train(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "train.py"), *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys, runpy; sys.argv = ['train.py', '--help']\n"
+    code += f"try: runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')\nexcept SystemExit: pass\n"
+    code += "print('HEAVY', sorted({'torch', 'lightning', 'wandb', 'scipy', 'sklearn'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert "soft_tie" in done.stdout
+    assert "HEAVY []" in done.stdout
+
+
+def test_misspelt_group_is_an_error_before_anything_is_built(tmp_path: Path) -> None:
+    done = train(*FAST, "+regulariser=x", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "'regulariser'" in done.stderr or "regulariser: unknown key: did you mean 'regularizer'?" in done.stderr
+    assert "Tie plan" not in done.stdout
+
+
+@pytest.mark.slow
+def test_multirun_ends_with_the_comparison(tmp_path: Path) -> None:
+    sweep = ("-m", "regularizer=none,soft_tie,hard_tie", "strength=0.01,0.1", "seed=0", f"hydra.sweep.dir={tmp_path}/s")
+    done = train(*sweep, *FAST, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    results = [json.loads(path.read_text()) for path in tmp_path.glob("s/*/result.json")]
+    cells = sorted((r["strategy"], r["strength"]) for r in results if r["strategy"] == "soft_tie")
+    assert cells == [("soft_tie", 0.01), ("soft_tie", 0.1)]
+    assert sorted(r["strategy"] for r in results) == ["hard_tie", "none", "soft_tie", "soft_tie"]
+    assert "− none" in done.stdout
+    assert (tmp_path / "s" / "comparison.csv").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
+def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
+    """Two processes share a batch of the same size, so only the order of additions differs."""
+    tests = {}
+    for name, trainer in (("one", ("trainer=cpu",)), ("two", ("trainer=ddp_cpu", "data.batch_size=10"))):
+        data = ("data.n_a=40", "data.n_b=20") + (("data.batch_size=20",) if name == "one" else ())
+        done = train(*FAST, *trainer, *data, f"hydra.run.dir={tmp_path / name}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        tests[name] = json.loads((tmp_path / name / "result.json").read_text())
+    assert tests["two"]["status"] == "finished"
+    assert tests["two"]["sharing"]["total"] == tests["one"]["sharing"]["total"]
+    assert tests["two"]["test"]["b/test/acc"] == pytest.approx(tests["one"]["test"]["b/test/acc"], abs=0.3)
