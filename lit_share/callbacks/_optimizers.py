@@ -13,7 +13,13 @@ from lit_share.sharing import Tie
 
 def learning_rates(optimizer: Optimizer) -> dict[nn.Parameter, float]:
     """The learning rate of every parameter that the optimizer owns and that requires a gradient."""
-    return {p: float(group["lr"]) for group in optimizer.param_groups for p in group["params"] if p.requires_grad}
+    return {
+        p: float(group["lr"])
+        for group in optimizer.param_groups
+        if "lr" in group
+        for p in group["params"]
+        if p.requires_grad
+    }
 
 
 def has_gradients(optimizer: Optimizer) -> bool:
@@ -41,15 +47,17 @@ def refuse_unsupported(optimizers: Sequence[Optimizer], ties: Sequence[Tie]) -> 
     Raises:
         ValueError: If an optimizer is L-BFGS or has no learning rate, or an embedding of a tie has sparse gradients.
     """
+    members = [member for tie in ties for member in tie.members]
     for optimizer in optimizers:
         if isinstance(optimizer, LBFGS):
             raise ValueError(
                 "Regularize cannot serve LBFGS, whose line search needs the penalty in the loss: add "
                 "strength * penalty.value([...]) to the loss in training_step instead"
             )
-        if any("lr" not in group for group in optimizer.param_groups):
+        without = {p for group in optimizer.param_groups if "lr" not in group for p in group["params"]}
+        if any(member.parameter in without for member in members):
             raise ValueError(f'the parameter groups of {type(optimizer).__name__} have no learning rate "lr"')
-    for member in (member for tie in ties for member in tie.members):
+    for member in members:
         if getattr(member.slot.owner, "sparse", False):
             raise ValueError(
                 f"{member.name!r} belongs to an embedding with sparse gradients: make it with sparse=False, or "

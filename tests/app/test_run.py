@@ -60,15 +60,14 @@ def test_same_seed_same_numbers(compose_config: Compose, tmp_path: Path) -> None
     assert results[0]["sharing"] == results[1]["sharing"]
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists")
 def test_goes_on_from_a_checkpoint(compose_config: Compose, tmp_path: Path) -> None:
-    parts = {
-        "whole": ("trainer.max_epochs=2",),
-        "half": ("trainer.max_epochs=1",),
-        "resumed": ("trainer.max_epochs=2", f"ckpt_path={tmp_path}/half/checkpoints/last.ckpt"),
-    }
-    for name, overrides in parts.items():
-        run(compose_config(*FAST, *overrides, output_dir=tmp_path / name), tmp_path / name, [])
-    whole, resumed = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "resumed"))
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run(compose_config(*FAST, "trainer.max_epochs=2", output_dir=whole), whole, [])
+    run(compose_config(*FAST, "trainer.max_epochs=1", output_dir=parts), parts, [])
+    go_on = ("trainer.max_epochs=2", f"ckpt_path={parts}/checkpoints/last.ckpt")
+    run(compose_config(*FAST, *go_on, output_dir=parts), parts, [])
+    whole, resumed = (json.loads((path / "result.json").read_text()) for path in (whole, parts))
     assert resumed["epochs"] == 2
     assert resumed["test"] == whole["test"]
 
