@@ -83,7 +83,8 @@ def test_fashion_mnist_names_what_is_missing(fashion_folder):
         fashion_mnist(fashion_folder)
 
 
-tables = arrays(np.float32, (12, 3), elements=st.floats(-100, 100, width=32))
+# Whole numbers, because a column that is all but constant would send other rows beyond float32.
+tables = arrays(np.float32, (12, 3), elements=st.integers(-100, 100))
 
 
 @given(table=tables)

@@ -87,6 +87,14 @@ def test_seed_decides(make):
         assert set(images) != set(other[key]), key
 
 
+def test_order_of_training_follows_the_seed_and_differs_between_the_two(make):
+    sizes = SIZES | {"n_a": 40, "n_b": 40}
+    orders = [
+        tuple(loader.sampler) for seed in (0, 1) for loader in make(**sizes, seed=seed).train_dataloader().values()
+    ]
+    assert len(set(orders)) == 4
+
+
 def test_only_training_is_shuffled(make):
     data = make(**SIZES)
     for key, loader in loaders(data).items():
