@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-import torch
 from torch import Tensor
 
 CenterName = Literal["zero", "mean", "first", "start"]
@@ -15,16 +14,16 @@ CenterName = Literal["zero", "mean", "first", "start"]
 class Center(NamedTuple):
     """Where the members W_1 … W_N are pulled to, and the scale s of their deviations D_i = s·(W_i − c_i).
 
-    ``point(members, start)`` returns c_1 … c_N, tensors that broadcast to the members' shape.
+    ``split(members, start)`` takes the members apart into c_1 … c_N, which broadcast to their shape, and W_i − c_i.
     """
 
-    point: Callable[[Sequence[Tensor], Sequence[Tensor] | None], list[Tensor]]
+    split: Callable[[Sequence[Tensor], Sequence[Tensor] | None], tuple[list[Tensor], list[Tensor]]]
     scale: Callable[[int], float] = lambda _: 1.0
     min_members: int = 1
 
 
-def _zero(members: Sequence[Tensor], _: Sequence[Tensor] | None) -> list[Tensor]:
-    return [w.new_zeros(()) for w in members]
+def _zero(members: Sequence[Tensor], _: Sequence[Tensor] | None) -> tuple[list[Tensor], list[Tensor]]:
+    return [w.new_zeros(()) for w in members], list(members)
 
 
 def mean(members: Sequence[Tensor]) -> Tensor:
@@ -37,31 +36,35 @@ def mean(members: Sequence[Tensor]) -> Tensor:
         New tensor like each member.
 
     Example:
+        >>> import torch
         >>> mean([torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0])])
         tensor([1., 3.])
     """
-    first, *others = members
-    offset = torch.zeros_like(first)
-    for other in others:
-        offset += other - first
-    return torch.add(first, offset, alpha=1.0 / len(members))
+    (center, *_), _ = _mean(members, None)
+    return center
 
 
-def _mean(members: Sequence[Tensor], _: Sequence[Tensor] | None) -> list[Tensor]:
-    return [mean(members)] * len(members)
+def _mean(members: Sequence[Tensor], _: Sequence[Tensor] | None) -> tuple[list[Tensor], list[Tensor]]:
+    # Counted from the first member, so that what members have in common leaves no rounding errors behind: the mean
+    # of equal members is exactly that member, and deviations sum to zero however close the members are.
+    first = members[0]
+    offsets = [w - first for w in members]
+    offset = sum(offsets[1:], offsets[0]) / len(members)
+    return [first + offset] * len(members), [o - offset for o in offsets]
 
 
-def _first(members: Sequence[Tensor], _: Sequence[Tensor] | None) -> list[Tensor]:
-    return [members[0]] * len(members)
+def _first(members: Sequence[Tensor], _: Sequence[Tensor] | None) -> tuple[list[Tensor], list[Tensor]]:
+    return [members[0]] * len(members), [w - members[0] for w in members]
 
 
-def _start(members: Sequence[Tensor], start: Sequence[Tensor] | None) -> list[Tensor]:
+def _start(members: Sequence[Tensor], start: Sequence[Tensor] | None) -> tuple[list[Tensor], list[Tensor]]:
     if start is None or [s.shape for s in start] != [w.shape for w in members]:
         raise ValueError(
             'center="start" pulls every member to its own starting value: pass start=, one tensor per member, '
             "of the members' shape"
         )
-    return [s.to(w) for s, w in zip(start, members, strict=True)]
+    origins = [s.to(w) for s, w in zip(start, members, strict=True)]
+    return origins, [w - s for w, s in zip(members, origins, strict=True)]
 
 
 CENTERS: dict[CenterName, Center] = {

@@ -58,12 +58,15 @@ def _spectrum(deviations: Sequence[Tensor]) -> Split:
         wide = rows.shape[0] <= rows.shape[1]
         gram = rows @ rows.T if wide else rows.T @ rows
     eigenvalues, basis = torch.linalg.eigh(gram)
-    # Below this the eigenvalues are rounding errors, and their vectors carry no direction.
-    noise = gram.shape[0] * torch.finfo(gram.dtype).eps * eigenvalues[-1].clamp_min(0.0)
-    norms = torch.where(eigenvalues > noise, eigenvalues, 0.0).sqrt()
+    # Below this, eigenvalues are rounding errors, of the Gram matrix or of the deviations of stacked members from
+    # their mean (which have one singular value less than members), and their vectors carry no direction.
+    noise = len(gram) * torch.finfo(gram.dtype).eps
+    if rows is None:
+        noise = max(noise, (4 * len(gram) * torch.finfo(deviations[0].dtype).eps) ** 2)
+    norms = torch.where(eigenvalues > noise * eigenvalues.sum(), eigenvalues, 0.0).sqrt()
 
     def multiply(factor: Tensor) -> list[Tensor]:
-        rotation = (basis * factor) @ basis.T
+        rotation = (basis * factor.to(basis)) @ basis.T
         if rows is not None:
             product = rotation @ rows if wide else rows @ rotation
             return [product.view_as(deviations[0]).to(deviations[0])]
@@ -72,7 +75,7 @@ def _spectrum(deviations: Sequence[Tensor]) -> Split:
             sum((m * d for m, d in zip(row, deviations, strict=True)), torch.zeros_like(deviations[0])) for row in mixed
         ]
 
-    return Split(norms, multiply)
+    return Split(norms.to(deviations[0]), multiply)
 
 
 GROUPS: dict[GroupsName, Groups] = {

@@ -92,22 +92,17 @@ def _add_squared_gradient_(
 ) -> None:
     """The squared norm pulls every element by its own deviation, s²·(W_i − c_i), so groups need no norms."""
     center = CENTERS[penalty.center]
+    entries = list(zip(ties, grads, starts, strict=True))
     for pack in _packs(ties):
-        rows: list[tuple[Tensor, Tensor, Tensor, float]] = []
-        for members, grad, start in zip(ties[pack], grads[pack], starts[pack], strict=True):
+        rows: list[tuple[Tensor, Tensor, float]] = []
+        for members, grad, start in entries[pack]:
             penalty.check([w.shape for w in members])
-            wide = widened(members)
-            pull = strength * center.scale(len(members)) ** 2
-            rows += [
-                (g, w, c.expand_as(w), pull)
-                for g, w, c in zip(grad, wide, center.point(wide, start), strict=True)
-                if g is not None
-            ]
+            _, deviations = center.split(widened(members), start)
+            factor = strength * center.scale(len(members)) ** 2
+            rows += [(g, d, factor) for g, d in zip(grad, deviations, strict=True) if g is not None]
         if rows:
-            into, weights, points, pulls = zip(*rows, strict=True)
-            deviations = torch._foreach_sub(weights, points)
-            torch._foreach_mul_(deviations, pulls)
-            torch._foreach_add_(into, deviations)
+            into, pulled, factors = zip(*rows, strict=True)
+            torch._foreach_add_(into, torch._foreach_mul(pulled, factors))
 
 
 def _packs(ties: Sequence[Sequence[Tensor]]) -> Iterator[slice]:

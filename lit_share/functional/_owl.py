@@ -85,7 +85,7 @@ def prox_owl(values: Tensor, weights: Tensor) -> Tensor:
         Annals of Applied Statistics 2015, Algorithm 3.
     """
     check_owl_weights(weights, values.numel())
-    return _prox_owl(values, weights)
+    return _prox_owl(values.detach(), weights)
 
 
 def check_owl_weights(weights: Tensor, n: int) -> None:
@@ -102,7 +102,7 @@ def check_owl_weights(weights: Tensor, n: int) -> None:
 
 def _prox_owl(values: Tensor, weights: Tensor) -> Tensor:
     """`prox_owl` for weights that are known to be valid."""
-    magnitudes, order = values.detach().flatten().abs().sort(descending=True)
+    magnitudes, order = values.flatten().abs().sort(descending=True)
     target = (magnitudes.double() - weights.to(magnitudes.device, torch.float64)).cpu().numpy()
     # SciPy's result can be a view with negative strides, which torch does not take.
     pooled = torch.from_numpy(isotonic_regression(target, increasing=False).x.copy()).clamp_min_(0.0)

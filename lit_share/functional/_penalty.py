@@ -161,9 +161,9 @@ class Penalty:
         elif self.norm == "squared":
             result = prox_of_squared(work.members, work.point, step, coupled=self.center == "mean")
         else:
-            n, multiply = GROUPS[self.groups].split([work.members[0] - work.members[1]])
-            (difference,) = multiply(_per_norm(self._prox_norms(n, sum(step)), n))
-            result = prox_of_pair(work.members, difference, step)
+            n, multiply = work.split()
+            half, _ = multiply(_per_norm(self._prox_norms(n, sum(step)), n))
+            result = prox_of_pair(work.members, 2.0 * half, step)
         return [v.to(w) for v, w in zip(result, members, strict=True)]
 
     def check(self, shapes: Sequence[torch.Size | tuple[int, ...]], step: float | Sequence[float] = 0.0) -> None:
@@ -230,13 +230,13 @@ class _Deviations:
     def __init__(self, penalty: Penalty, members: Sequence[Tensor], start: Sequence[Tensor] | None) -> None:
         center = CENTERS[penalty.center]
         self.members = widened(members)
-        self.point = center.point(self.members, start)
+        self.point, self._deviations = center.split(self.members, start)
         self.scale = center.scale(len(members))
         self._groups = GROUPS[penalty.groups]
 
     def split(self) -> Split:
         """The norms of the groups of D_i = s·(W_i − c_i), and the *unscaled* deviations to be multiplied."""
-        n, multiply = self._groups.split([w - c for w, c in zip(self.members, self.point, strict=True)])
+        n, multiply = self._groups.split(self._deviations)
         return Split(self.scale * n, multiply)
 
 

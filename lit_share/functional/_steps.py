@@ -35,18 +35,16 @@ def prox_of_squared(
     With a fixed center, members are independent: :math:`V_i = c_i + (W_i - c_i) / (1 + t_i)`. Coupled by their mean,
 
     .. math::
-        V_i = a_i (W_i + t_i S), \qquad a_i = \frac{1}{1 + N t_i}, \qquad
-        S = \sum_j V_j = \frac{\sum_j a_j W_j}{1 - \sum_j a_j t_j}
+        V_i = m + a_i (W_i - m), \qquad a_i = \frac{1}{1 + N t_i}, \qquad m = \frac{\sum_j a_j W_j}{\sum_j a_j}
     """
     if not coupled:
         return [c + (w - c) / (1.0 + t) for w, c, t in zip(members, point, steps, strict=True)]
     count = len(members)
     shares = [1.0 / (1.0 + count * t) for t in steps]
-    total = torch.zeros_like(members[0])
+    mean = torch.zeros_like(members[0])
     for member, share in zip(members, shares, strict=True):
-        total.add_(member, alpha=share)
-    total /= 1.0 - sum(a * t for a, t in zip(shares, steps, strict=True))
-    return [a * (w + t * total) for w, a, t in zip(members, shares, steps, strict=True)]
+        mean.add_(member, alpha=share / sum(shares))
+    return [torch.lerp(mean, w, a) for w, a in zip(members, shares, strict=True)]
 
 
 def prox_of_pair(members: Sequence[Tensor], difference: Tensor, steps: Sequence[float]) -> list[Tensor]:
