@@ -66,7 +66,7 @@ class SharingMonitor(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.ties is None:
             self._watched = _ties_of_callbacks(trainer)
-        if trainer.current_epoch == 0:
+        if trainer.global_step == 0:
             self.history = {}
             self._remember(self.distances())
 

@@ -12,14 +12,8 @@ from lit_share.sharing import Tie
 
 
 def learning_rates(optimizer: Optimizer) -> dict[nn.Parameter, float]:
-    """The learning rate of every parameter that the optimizer owns and that requires a gradient."""
-    return {
-        p: float(group["lr"])
-        for group in optimizer.param_groups
-        if "lr" in group
-        for p in group["params"]
-        if p.requires_grad
-    }
+    """The learning rate of every parameter that the optimizer owns."""
+    return {p: float(group["lr"]) for group in optimizer.param_groups if "lr" in group for p in group["params"]}
 
 
 def has_gradients(optimizer: Optimizer) -> bool:

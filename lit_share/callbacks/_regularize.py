@@ -81,7 +81,7 @@ class Regularize(Callback):
         self.uses_prox = apply == "prox" or (apply == "auto" and penalty.norm != "squared")
         self.found: list[Tie] = []
         self._start: dict[str, Tensor] = {}
-        self._start_was_loaded = False
+        self._trainable: set[nn.Parameter] = set()
         self._handles: list[RemovableHandle] = []
         self._announced: set[Optimizer] = set()
         self._pulls: dict[Tie, list[Tensor]] = {}
@@ -101,7 +101,6 @@ class Regularize(Callback):
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._start = state_dict["start"]
-        self._start_was_loaded = True
 
     def current_strength(self, trainer: Trainer) -> float:
         """The strength at this point of training."""
@@ -116,23 +115,28 @@ class Regularize(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.found = self.ties.find(pl_module)
         refuse_unsupported(trainer.optimizers, self.found)
-        rates = {p: lr for optimizer in trainer.optimizers for p, lr in learning_rates(optimizer).items()}
+        self._note_trainable()
+        rates = {p: lr for o in trainer.optimizers for p, lr in learning_rates(o).items() if p in self._trainable}
         steps = [[rates.get(p, 0.0) for p in tie.parameters] for tie in self.found]
         check_penalty(self.penalty, self.found, steps if self.uses_prox else None)
         if not any(p in rates for tie in self.found for p in tie.parameters):
             warnings.warn(f"no optimizer owns a parameter of {self.ties}: nothing is regularised for now", stacklevel=2)
-        if self.penalty.center == "start" and trainer.global_step == 0 and not self._start_was_loaded:
-            self._start = starting_values(self.found)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._forget()
-        for tie in self.found:
-            for member in tie.members:
-                if member.name in self._start:
-                    self._start[member.name] = self._start[member.name].to(member.parameter)
+        now = starting_values(self.found) if self.penalty.center == "start" else {}
+        if trainer.global_step == 0 or not self._start:
+            self._start = now
+        self._start = {name: self._start[name].to(now[name]) for name in now}
         after_step = partial(self._after_step, trainer)
         self._handles = [optimizer.register_step_post_hook(after_step) for optimizer in trainer.optimizers]
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        if len(trainer.optimizers) > 1:
+            # Before an optimizer is toggled, and the parameters of others are frozen for a while.
+            self._note_trainable()
 
     @override
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
@@ -156,7 +160,7 @@ class Regularize(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._forget()
         self.found = []
-        self._start_was_loaded = False
+        self._trainable = set()
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -189,11 +193,13 @@ class Regularize(Callback):
         strength = self.current_strength(trainer)
         if not self.uses_prox or strength == 0.0 or skipped_its_step(optimizer) or not has_gradients(optimizer):
             return
+        several = len(trainer.optimizers) > 1
         rates = learning_rates(optimizer)
         ready: list[tuple[Tie, Sequence[float]]] = []
         for tie in self.found:
-            steps = [strength * rates.get(p, 0.0) for p in tie.parameters]
-            if len(trainer.optimizers) > 1:
+            trainable = self._trainable if several else {p for p in tie.parameters if p.requires_grad}
+            steps = [strength * rates.get(p, 0.0) if p in trainable else 0.0 for p in tie.parameters]
+            if several:
                 steps = self._steps_of_all(trainer, tie, optimizer, steps)
             if any(steps):
                 ready.append((tie, steps))
@@ -205,11 +211,15 @@ class Regularize(Callback):
         waiting = self._waiting.setdefault(tie, {})
         before = waiting.get(optimizer, [0.0] * len(steps))
         waiting[optimizer] = [x + y for x, y in zip(before, steps, strict=True)]
-        owners = [o for o in trainer.optimizers if not set(tie.parameters).isdisjoint(learning_rates(o))]
+        moving = self._trainable.intersection(tie.parameters)
+        owners = [o for o in trainer.optimizers if not moving.isdisjoint(learning_rates(o))]
         if any(owner not in waiting for owner in owners):
             return [0.0] * len(steps)
         del self._waiting[tie]
         return [sum(column) for column in zip(*waiting.values(), strict=True)]
+
+    def _note_trainable(self) -> None:
+        self._trainable = {p for tie in self.found for p in tie.parameters if p.requires_grad}
 
     def _forget(self) -> None:
         for handle in self._handles:

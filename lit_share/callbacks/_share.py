@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import Strategy
 from typing_extensions import override
 
 from lit_share.callbacks._optimizers import remove_duplicate_parameters
 from lit_share.sharing import Tie, TieError, Ties, share
 from lit_share.sharing._hard import Init
+
+# What a Trainer calls on its strategy once the module is complete, and no callback can see: with a checkpoint it is
+# loaded first, then the module is wrapped and optimizers are made.
+_AFTER_CONFIGURE_MODEL = ("load_model_state_dict", "setup")
 
 
 class Share(Callback):
@@ -39,12 +46,12 @@ class Share(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        try:
-            self.found = share(pl_module, self.ties, self.init)
-        except TieError:
-            # The module may not be complete yet; if the ties are wrong, this raises again.
-            strategy = trainer.strategy
-            strategy.setup = partial(self._setup_strategy, strategy.setup, pl_module)  # type: ignore[method-assign]
+        # The module may not be complete yet: it is shared again when it is, and if the ties are wrong, that raises.
+        with suppress(TieError):
+            share(pl_module, self.ties, self.init)
+        for name in _AFTER_CONFIGURE_MODEL:
+            method = getattr(trainer.strategy, name)
+            setattr(trainer.strategy, name, partial(self._share_first, trainer.strategy, name, method, pl_module))
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -53,8 +60,20 @@ class Share(Callback):
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.found = []
+        _unwrap(trainer.strategy)
 
-    def _setup_strategy(self, setup: Any, pl_module: LightningModule, trainer: Trainer) -> None:
-        trainer.strategy.setup = setup  # type: ignore[method-assign]
-        self.found = share(pl_module, self.ties, self.init)
-        setup(trainer)
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        _unwrap(trainer.strategy)
+
+    def _share_first(
+        self, strategy: Strategy, name: str, method: Callable, module: LightningModule, *args: Any, **kwargs: Any
+    ) -> Any:
+        setattr(strategy, name, method)
+        self.found = share(module, self.ties, self.init)
+        return method(*args, **kwargs)
+
+
+def _unwrap(strategy: Strategy) -> None:
+    for name in _AFTER_CONFIGURE_MODEL:
+        vars(strategy).pop(name, None)

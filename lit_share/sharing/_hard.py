@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from lit_share.functional import mean
-from lit_share.sharing._tie import Slot, Tie, slots
+from lit_share.sharing._tie import Slot, Tie, slots, unwrapped_name
 from lit_share.sharing._ties import TieError, Ties
 
 Init = Literal["mean", "first"]
@@ -21,7 +22,8 @@ def share(module: nn.Module, ties: Ties, init: Init = "mean") -> list[Tie]:
     """Make the members of each tie one `torch.nn.Parameter`.
 
     All names stay as they are, in ``state_dict`` too, so checkpoints of the untied module fit. To be called before
-    the optimizer is made, and before the module is wrapped for distributed training.
+    the optimizer is made, and before the module is wrapped for distributed training. A state dict in which the
+    members have different values is refused from then on.
 
     Args:
         module: The module, changed in place.
@@ -49,6 +51,8 @@ def share(module: nn.Module, ties: Ties, init: Init = "mean") -> list[Tie]:
     found = ties.find(module)
     for tie in found:
         _check_shareable(tie)
+    if any(len(set(tie.parameters)) > 1 for tie in found):
+        module.register_load_state_dict_pre_hook(_refuse_different_values)
     for tie in found:
         members = list(dict.fromkeys(tie.parameters))
         if init == "mean":
@@ -94,6 +98,21 @@ def _put_one_in_all_places(module: nn.Module, members: list[nn.Parameter]) -> No
     for slot in slots(module):
         if any(slot.parameter is member for member in members):
             slot.put(members[0])
+
+
+def _refuse_different_values(module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str, *_: Any) -> None:
+    """Raise if a state dict has different values for one parameter: the last one would win without a word."""
+    loaded = {unwrapped_name(key.removeprefix(prefix)): (key, value) for key, value in state_dict.items()}
+    first: dict[nn.Parameter, tuple[str, Tensor]] = {}
+    for slot in slots(module):
+        if slot.name in loaded:
+            key, value = loaded[slot.name]
+            other, expected = first.setdefault(slot.parameter, (key, value))
+            if not torch.equal(expected, value):
+                raise TieError(
+                    f"{other!r} and {key!r} are one parameter here, but differ in the state dict: load it before they "
+                    "are shared, or make them equal in it"
+                )
 
 
 def _check_shareable(tie: Tie) -> None:

@@ -44,7 +44,8 @@ def add_penalty_gradient(
         >>> torch.allclose(pair["a"].weight.grad, 0.1 * (pair["a"].weight - pair["b"].weight))
         True
     """
-    found = _found(module, penalty, ties)
+    found = _found(module, ties)
+    check_penalty(penalty, found)
     add_gradients(penalty, found, [gradients(tie) for tie in found], strength, start)
 
 
@@ -78,8 +79,9 @@ def apply_prox(
         >>> torch.equal(pair["a"].weight, pair["b"].weight)
         True
     """
-    found = _found(module, penalty, ties)
+    found = _found(module, ties)
     steps = [[step if parameter.requires_grad else 0.0 for parameter in tie.parameters] for tie in found]
+    check_penalty(penalty, found, steps)
     take_prox(penalty, found, steps, start)
 
 
@@ -148,12 +150,8 @@ def penalty_value(penalty: Penalty, ties: Sequence[Tie], start: Start | None = N
         return float(torch.stack([value.double() for value in values]).sum())
 
 
-def _found(module: nn.Module, penalty: Penalty, ties: Ties | Sequence[Tie]) -> Sequence[Tie]:
-    if not isinstance(ties, Ties):
-        return ties
-    found = ties.find(module)
-    check_penalty(penalty, found)
-    return found
+def _found(module: nn.Module, ties: Ties | Sequence[Tie]) -> Sequence[Tie]:
+    return ties.find(module) if isinstance(ties, Ties) else ties
 
 
 def _starts(ties: Sequence[Tie], start: Start | None) -> list[list[Tensor] | None] | None:

@@ -6,7 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
 from lit_share.sharing._tie import Tie, slots
@@ -86,9 +89,7 @@ def sharing_stats(module: nn.Module, ties: Ties | Sequence[Tie] | None = None) -
             unique += nonzero
             stored += parameter.numel() * parameter.element_size()
     found = ties.find(module) if isinstance(ties, Ties) else ties or ()
-    # Ties that several callbacks found have the same members.
-    distinct = {frozenset(member.name for member in tie.members): tie for tie in found}
-    unique -= sum(_repeated_nonzeros(tie) for tie in distinct.values())
+    unique -= sum(map(_repeated_nonzeros, _disjoint(found)))
     return SharingStats(total=total, unique=unique, zeros=zeros, bytes=stored)
 
 
@@ -160,13 +161,39 @@ def count_tied(members: Sequence[Tensor]) -> int:
     return int(torch.stack([first == other for other in others]).all(dim=0).sum())
 
 
-def _repeated_nonzeros(tie: Tie) -> int:
-    """Non-zero numbers of the members that stand at the same position of an earlier member with memory of its own."""
-    own = list({(id(m.parameter), m.index): t for m, t in zip(tie.members, tie.tensors(), strict=True)}.values())
-    repeated = 0
-    for i, tensor in enumerate(own[1:], start=1):
-        is_earlier = torch.zeros_like(tensor, dtype=torch.bool)
-        for earlier in own[:i]:
-            is_earlier |= tensor == earlier
-        repeated += int((is_earlier & (tensor != 0)).sum())
-    return repeated
+def _disjoint(ties: Sequence[Tie]) -> list[list[Tie]]:
+    """The ties, those that have members in common together."""
+    clusters: list[tuple[set[int], list[Tie]]] = []
+    for tie in ties:
+        parameters = {id(parameter) for parameter in tie.parameters}
+        together = [cluster for cluster in clusters if cluster[0] & parameters]
+        clusters = [cluster for cluster in clusters if not cluster[0] & parameters]
+        clusters.append((parameters.union(*(c[0] for c in together)), [t for c in together for t in c[1]] + [tie]))
+    return [cluster for _, cluster in clusters]
+
+
+def _repeated_nonzeros(ties: Sequence[Tie]) -> int:
+    """How many non-zero numbers of overlapping ties are equal to another one at the same position of a tie.
+
+    Numbers are the nodes of a graph, equal ones have an edge, and each connected component needs one number only.
+    """
+    offsets: dict[int, int] = {}
+    size = 0
+    edges: list[Tensor] = []
+    for tie in ties:
+        for parameter in tie.parameters:
+            if id(parameter) not in offsets:
+                offsets[id(parameter)] = size
+                size += parameter.numel()
+        places = [
+            m.view(torch.arange(m.parameter.numel()).view(m.parameter.shape)).flatten() + offsets[id(m.parameter)]
+            for m in tie.members
+        ]
+        values, order = torch.stack([tensor.flatten().cpu() for tensor in tie.tensors()]).sort(dim=0)
+        nodes = torch.stack(places).gather(0, order)
+        equal = (values[1:] == values[:-1]) & (values[1:] != 0)
+        edges.append(torch.stack([nodes[:-1][equal], nodes[1:][equal]]))
+    start, end = torch.cat(edges, dim=1).numpy()
+    graph = coo_array((np.ones(len(start), dtype=bool), (start, end)), shape=(size, size))
+    components, _ = connected_components(graph, directed=False)
+    return size - int(components)

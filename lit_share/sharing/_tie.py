@@ -94,10 +94,23 @@ class Tie:
 
 def slots(module: nn.Module) -> Iterator[Slot]:
     """All places of ``module`` that hold a parameter, under the names that its unwrapped modules give them."""
+    module = _unwrapped(module)
     for prefix, owner in module.named_modules(remove_duplicate=False):
         for attribute, parameter in owner._parameters.items():
             if parameter is not None:
-                name = f"{prefix}.{attribute}" if prefix else attribute
-                for wrapper in _WRAPPERS:
-                    name = name.replace(wrapper, "")
-                yield Slot(name, owner, attribute)
+                yield Slot(unwrapped_name(f"{prefix}.{attribute}".lstrip(".")), owner, attribute)
+
+
+def unwrapped_name(name: str) -> str:
+    """A parameter's name without what wrappers put into it."""
+    for wrapper in _WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """The user's module in what Fabric and data parallelism make of it."""
+    inner = module._modules.get("_original_module") or module._modules.get("module")
+    if type(module).__name__ in ("_FabricModule", "DistributedDataParallel", "DataParallel") and inner is not None:
+        return _unwrapped(inner)
+    return module

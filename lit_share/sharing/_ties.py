@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import NoReturn
 
@@ -75,7 +76,8 @@ class Ties:
     def find(self, module: nn.Module) -> list[Tie]:
         """The ties of ``module``, in the order of its parameters.
 
-        A parameter that the module holds under several names is found once where there is one pattern.
+        Where the same parameters stand under several names, as in language models that use one weight as embedding
+        and as head, the tie is found once.
 
         Args:
             module: The module that holds all members; its parameter names are matched. The names are those of the
@@ -94,18 +96,18 @@ class Ties:
         self._check_counterparts(matches, excluded)
         found: list[Tie] = []
         seen: set[tuple[int, ...]] = set()
-        for stars in matches[0]:
-            places = [match[stars] for match in matches]
-            if any(slot.name in excluded for slot in places):
-                continue
+        for stars in dict.fromkeys(stars for match in matches for stars in match):
+            places = [match[stars] for match in matches if stars in match]
             parameters = tuple(id(slot.parameter) for slot in places)
-            if len(places) == 1 and parameters in seen:
+            if parameters in seen or any(slot.name in excluded for slot in places):
                 continue
             seen.add(parameters)
             found.append(self._tie(stars, places))
         if not found:
             raise TieError(f"{self} finds nothing: exclude={list(self.exclude)!r} leaves no parameter")
         self._check_named_once(found)
+        if len({tie.name for tie in found}) < len(found):
+            found = [replace(tie, name=tie.members[0].name) for tie in found]
         return found
 
     def plan(self, module: nn.Module) -> Plan:
@@ -171,8 +173,9 @@ class Ties:
                     f"{pattern.text!r} transposes {slot.name!r} of shape {_text(slot)}: .T is for matrices only"
                 )
             if pattern.part == "slices":
-                if ndim == 0:
-                    raise TieError(f"{pattern.text!r} slices {slot.name!r}, which is a single number: leave out [:]")
+                if ndim == 0 or slot.parameter.shape[0] == 0:
+                    what = "has no slices" if ndim else "is a single number"
+                    raise TieError(f"{pattern.text!r} slices {slot.name!r}, which {what}: leave out [:]")
                 members += [Member(slot, index=i) for i in range(slot.parameter.shape[0])]
             else:
                 members.append(Member(slot, transposed=pattern.part == "transposed"))

@@ -116,6 +116,15 @@ class TestAddGradient:
             assert_close(own.tolist(), pull)
             assert_close(wide.tolist(), [-p for p in pull])
 
+    @pytest.mark.parametrize("spec", [s for s in SPECS if s.norm == "squared" and s.groups == "element"], ids=str)
+    def test_half_precision_is_computed_in_float32(self, spec):
+        """Gradients that are kept in float32 lose nothing to the members' dtype."""
+        for c in ties_of(spec, torch.bfloat16):
+            grads = [torch.zeros(w.shape) for w in c.members]
+            add_gradient_(c.penalty, [c.members], [grads], 0.3, [c.start])
+            wide = c.to(torch.float32)
+            assert_close(grads, [0.3 * pull for pull in wide.gradient()], rtol=1e-6, atol=1e-6)
+
     @pytest.mark.parametrize("penalty", [SQUARED, L1], ids=["squared", "l1"])
     def test_adds_up_and_zero_strength_adds_nothing(self, penalty):
         ties = [[torch.tensor([1.0, 2.0]), torch.tensor([3.0, 2.0])]]

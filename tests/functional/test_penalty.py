@@ -259,7 +259,8 @@ def test_start_can_be_kept_in_another_dtype():
     penalty = Penalty("squared", "element", "start")
     (pull,) = penalty.gradient(members, start)
     assert_close(pull, torch.tensor([-0.001, 1.0], dtype=torch.bfloat16))
-    assert penalty.value(members, start).dtype == torch.float32
+    for kept in (start, [start[0].double()]):
+        assert penalty.value(members, kept).dtype == torch.float32
     assert penalty.prox(members, 0.1, start)[0].dtype == torch.bfloat16
 
 

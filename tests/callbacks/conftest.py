@@ -1,0 +1,34 @@
+import os
+import warnings
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    # Lightning's advice on speed, which depends on the number of cores.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # Lightning 2.6 builds its CombinedLoader with a class that torch 2.13 deprecates.
+    warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec.*")
+    # What some of the modules do on purpose.
+    warnings.filterwarnings("ignore", message=".*`training_step` returned `None`.*")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Modules of 23 parameters are not worth a second one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch, tmp_path):
+    """Loggers and strategies leave variables behind, and files where they are not told where to."""
+    monkeypatch.chdir(tmp_path)
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)

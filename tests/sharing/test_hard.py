@@ -1,0 +1,309 @@
+"""Hard sharing: one Parameter in several places."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import re
+
+import pytest
+import torch
+from torch import distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
+
+from lit_share.sharing import TieError, Ties, share, unshare
+
+from ._modules import mlp, module_of, named, pair_of
+
+
+@pytest.fixture
+def pair():
+    return pair_of(a=mlp(0), b=mlp(1))
+
+
+def values(module):
+    return {name: parameter.detach().clone() for name, parameter in named(module).items()}
+
+
+def assert_same(left, right):
+    assert left.keys() == right.keys()
+    for name in left:
+        torch.testing.assert_close(left[name], right[name], rtol=0, atol=0, msg=name)
+
+
+def refused(module, *patterns):
+    before = named(module)
+    with pytest.raises(TieError) as error:
+        share(module, Ties(*patterns))
+    assert all(named(module)[name] is parameter for name, parameter in before.items()), "nothing may be shared"
+    return str(error.value)
+
+
+def test_one_parameter_in_all_places(pair):
+    ties = share(pair, Ties("a.*", "b.*"))
+    assert [tie.name for tie in ties] == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    for name, parameter in pair["a"].named_parameters():
+        assert pair["b"].get_parameter(name) is parameter
+        assert isinstance(parameter, nn.Parameter)
+        assert parameter.requires_grad
+        assert parameter.is_leaf
+    assert sum(parameter.numel() for parameter in pair.parameters()) == 23
+
+
+def test_only_what_is_tied(pair):
+    before = named(pair)
+    share(pair, Ties("a.0.*", "b.0.*"))
+    assert pair["a"][0].weight is pair["b"][0].weight
+    for name in ("a.2.weight", "a.2.bias", "b.2.weight", "b.2.bias"):
+        assert named(pair)[name] is before[name]
+
+
+def test_mean(pair):
+    before = values(pair)
+    share(pair, Ties("a.*", "b.*"), init="mean")
+    for name, parameter in pair["b"].named_parameters():
+        torch.testing.assert_close(
+            parameter.detach(), (before[f"a.{name}"] + before[f"b.{name}"]) / 2, rtol=1e-15, atol=1e-15
+        )
+
+
+def test_mean_of_three():
+    module = module_of({"a": (4,), "b": (4,), "c": (4,)})
+    expected = torch.stack([module.a, module.b, module.c]).mean(dim=0).detach()
+    share(module, Ties("a", "b", "c"))
+    assert module.a is module.b
+    assert module.a is module.c
+    torch.testing.assert_close(module.a.detach(), expected)
+
+
+@pytest.mark.parametrize("patterns", [("a.*", "b.*"), ("b.*", "a.*")])
+def test_first(pair, patterns):
+    before = values(pair)
+    share(pair, Ties(*patterns), init="first")
+    for name, parameter in pair["b"].named_parameters():
+        assert torch.equal(parameter, before[patterns[0].replace("*", name)])
+
+
+def test_mean_of_equal_members_is_bitwise_the_member():
+    module = pair_of(a=mlp(0), b=mlp(0), c=mlp(0))
+    before = values(module)
+    share(module, Ties("a.*", "b.*", "c.*"))
+    assert_same(values(module), before)
+
+
+def test_names_in_state_dict_are_unchanged(pair):
+    untied = copy.deepcopy(pair)
+    share(pair, Ties("a.*", "b.*"))
+    assert list(pair.state_dict()) == list(untied.state_dict())
+    untied.load_state_dict(pair.state_dict())
+    assert_same(values(untied), values(pair))
+    pair.load_state_dict(untied.state_dict())
+    assert pair["a"][0].weight is pair["b"][0].weight
+
+
+def test_ties_survive_copies_moves_and_files(pair, tmp_path):
+    share(pair, Ties("a.*", "b.*"))
+    torch.save(pair, tmp_path / "pair.pt")
+    loaded = torch.load(tmp_path / "pair.pt", weights_only=False)
+    for other in (copy.deepcopy(pair), loaded, copy.deepcopy(pair).float(), copy.deepcopy(pair).to(torch.bfloat16)):
+        assert other["a"][0].weight is other["b"][0].weight
+        assert other["a"][0].weight is not pair["a"][0].weight
+
+
+def test_gradients_are_summed_over_the_places(pair):
+    x = torch.randn(5, 4, dtype=torch.float64)
+
+    def loss(module):
+        return module["a"](x).square().mean() + module["b"](2.0 * x + 1.0).abs().mean()
+
+    share(pair, Ties("a.*", "b.*"))
+    untied = copy.deepcopy(pair)
+    unshare(untied)
+    assert torch.equal(loss(pair), loss(untied))
+    loss(pair).backward()
+    loss(untied).backward()
+    for name, parameter in pair["a"].named_parameters():
+        expected = untied["a"].get_parameter(name).grad + untied["b"].get_parameter(name).grad
+        torch.testing.assert_close(parameter.grad, expected, rtol=1e-14, atol=1e-14)
+
+
+def test_an_optimizer_steps_the_shared_parameter_once(pair):
+    share(pair, Ties("a.*", "b.*"))
+    before = values(pair)
+    optimizer = torch.optim.SGD(pair.parameters(), lr=0.5)
+    sum(p.sum() for p in pair["a"].parameters()).backward()
+    optimizer.step()
+    for name, parameter in named(pair).items():
+        torch.testing.assert_close(parameter.detach(), before[name] - 0.5)
+
+
+def test_chains():
+    """Sharing (a, b) and then (c, b) shares all three, whichever place comes first."""
+    for order in itertools.permutations(["a", "b", "c"]):
+        module = module_of({"a.w": (3,), "b.w": (3,), "c.w": (3,), "d.w": (3,)})
+        x, y, z = (module.get_parameter(f"{name}.w").detach().clone() for name in order)
+        share(module, Ties(f"{order[0]}.*", f"{order[1]}.*"))
+        share(module, Ties(f"{order[2]}.*", f"{order[1]}.*"))
+        assert module.a.w is module.b.w
+        assert module.b.w is module.c.w
+        assert module.d.w is not module.a.w
+        torch.testing.assert_close(module.a.w.detach(), (z + (x + y) / 2) / 2)
+
+
+def test_chain_with_first_takes_the_newest_first():
+    module = module_of({"a": (3,), "b": (3,), "c": (3,)})
+    c = module.c.detach().clone()
+    share(module, Ties("a", "b"))
+    share(module, Ties("c", "b"), init="first")
+    assert module.a is module.b is module.c
+    assert torch.equal(module.a, c)
+
+
+def test_two_chains_become_one():
+    module = module_of({"a": (3,), "b": (3,), "c": (3,), "d": (3,)})
+    share(module, Ties("a", "b"))
+    share(module, Ties("c", "d"))
+    share(module, Ties("d", "a"))
+    assert module.a is module.b is module.c is module.d
+
+
+def test_sharing_again_changes_nothing(pair):
+    share(pair, Ties("a.*", "b.*"))
+    before, parameters = values(pair), named(pair)
+    share(pair, Ties("a.*", "b.*"))
+    assert_same(values(pair), before)
+    assert all(named(pair)[name] is parameter for name, parameter in parameters.items())
+
+
+def test_places_of_a_shared_submodule():
+    """A module that is used in two places holds its parameter once: all its names follow."""
+    net = nn.Linear(2, 2)
+    module = nn.ModuleDict({"a": net, "again": net, "b": nn.Linear(2, 2)})
+    share(module, Ties("b.*", "a.*"))
+    assert module["again"].weight is module["b"].weight
+    assert len(list(module.parameters())) == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # torch, of its own code
+def test_compiled_modules():
+    pair = pair_of(a=torch.compile(mlp(0), backend="eager"), b=mlp(1))
+    share(pair, Ties("a.*", "b.*"))
+    for name, parameter in pair["b"].named_parameters():
+        assert named(pair)[f"a._orig_mod.{name}"] is parameter
+
+
+def test_frozen_members_are_shared():
+    module = module_of({"a": (3,), "b": (3,)}).requires_grad_(False)
+    share(module, Ties("a", "b"))
+    assert module.a is module.b
+    assert not module.a.requires_grad
+
+
+# Refusals
+
+
+def test_one_member(pair):
+    assert "'a.0.weight' needs at least two members" in refused(pair, "a.0.weight")
+
+
+def test_transposed():
+    message = refused(module_of({"enc": (3, 2), "dec": (2, 3)}), "enc", "dec.T")
+    assert "'dec.T' is a part of a parameter" in message
+
+
+def test_slices():
+    assert "'w[0]' is a part of a parameter" in refused(module_of({"w": (3, 2)}), "w[:]")
+
+
+def test_dtype(pair):
+    pair["b"][2].half()
+    message = refused(pair, "a.*", "b.*")
+    assert "agree in dtype: 'a.2.weight' has torch.float64, 'b.2.weight' has torch.float16" in message
+
+
+def test_requires_grad(pair):
+    pair["b"][2].bias.requires_grad_(False)
+    assert "agree in requires_grad: 'a.2.bias' has True, 'b.2.bias' has False" in refused(pair, "a.*", "b.*")
+
+
+def test_device(pair):
+    pair["b"].to("meta")
+    assert "agree in device: 'a.0.weight' has cpu, 'b.0.weight' has meta" in refused(pair, "a.*", "b.*")
+
+
+def test_unknown_init(pair):
+    with pytest.raises(ValueError, match=re.escape("unknown init 'last': write one of 'mean', 'first'")):
+        share(pair, Ties("a.*", "b.*"), init="last")
+
+
+@pytest.fixture
+def mesh():
+    store = distributed.HashStore()
+    distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    distributed.destroy_process_group()
+
+
+def test_sharded_parameters(mesh):
+    module = module_of({"a": (4, 2), "b": (4, 2)})
+    for name in ("a", "b"):
+        sharded = distribute_tensor(module.get_parameter(name).detach(), mesh, [Shard(0)])
+        module.register_parameter(name, nn.Parameter(sharded))
+    message = refused(module, "a", "b")
+    assert "'a' is already sharded" in message
+    assert "fully_shard" in message
+
+
+# Unsharing
+
+
+def test_unshare_gives_independent_copies(pair):
+    share(pair, Ties("a.*", "b.*"))
+    before = values(pair)
+    unshare(pair)
+    assert_same(values(pair), before)
+    parameters = list(named(pair).values())
+    assert len({id(parameter) for parameter in parameters}) == 8
+    assert len({parameter.untyped_storage().data_ptr() for parameter in parameters}) == 8
+    assert all(isinstance(p, nn.Parameter) and p.requires_grad and p.is_leaf for p in parameters)
+    with torch.no_grad():
+        pair["b"][0].weight.add_(1.0)
+    assert torch.equal(pair["a"][0].weight, before["a.0.weight"])
+
+
+def test_unshare_some(pair):
+    share(pair, Ties("a.*", "b.*"))
+    unshare(pair, Ties("a.0.*", "b.0.*"))
+    assert pair["a"][0].weight is not pair["b"][0].weight
+    assert pair["a"][2].weight is pair["b"][2].weight
+
+
+def test_unshare_all_places_of_a_chain():
+    module = module_of({"a": (3,), "b": (3,), "c": (3,)})
+    share(module, Ties("a", "b"))
+    share(module, Ties("c", "b"))
+    unshare(module)
+    assert len({id(parameter) for parameter in module.parameters()}) == 3
+
+
+def test_unshare_keeps_frozen_parameters_frozen():
+    module = module_of({"a": (3,), "b": (3,)}).requires_grad_(False)
+    share(module, Ties("a", "b"))
+    unshare(module)
+    assert module.a is not module.b
+    assert not module.a.requires_grad
+    assert not module.b.requires_grad
+
+
+def test_unshare_what_is_not_shared_changes_nothing(pair):
+    before = named(pair)
+    unshare(pair)
+    assert all(named(pair)[name] is parameter for name, parameter in before.items())
+
+
+def test_a_module_may_be_shared_after_it_was_unshared(pair):
+    share(pair, Ties("a.*", "b.*"))
+    unshare(pair)
+    share(pair, Ties("a.*", "b.*"))
+    assert pair["a"][0].weight is pair["b"][0].weight
