@@ -1,4 +1,4 @@
-"""`python -m lit_share.report DIR [DIR ...] [--metric b/test/acc]` prints the comparison of finished runs."""
+"""`python -m lit_share.report DIR [DIR ...]` prints the comparison of finished runs."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m lit_share.report", description="Compare the strategies of runs.")
     parser.add_argument("directories", nargs="+", metavar="DIR", help="where to look for result.json, recursively")
     parser.add_argument("--metric", help="test metric to compare (default: the objective, with test in place of val)")
+    parser.add_argument("--baseline", default="none", help="strategy to compare the others with (default: none)")
+    parser.add_argument("--svg", metavar="FILE", help="write a picture of the table, too")
     options = parser.parse_args(arguments)
     try:
-        print_comparison(options.directories, options.metric)
+        print_comparison(options.directories, options.metric, options.baseline, options.svg)
     except (OSError, ValueError) as error:
         parser.error(str(error))
 

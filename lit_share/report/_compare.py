@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from statistics import fmean, median
 from typing import TypeAlias
 
-from lit_share.report._comparison import BASELINE, Comparison, Row
+from lit_share.report._comparison import Comparison, Row
 from lit_share.report._estimate import estimate
 from lit_share.report._results import Result
 
@@ -17,24 +17,26 @@ from lit_share.report._results import Result
 Setting: TypeAlias = tuple[str | None, str | None, str | None, str]
 
 
-def compare(results: Iterable[Result], metric: str | None = None) -> Comparison:
+def compare(results: Iterable[Result], metric: str | None = None, baseline: str = "none") -> Comparison:
     """Compare strategies by a test metric, with strengths chosen on validation data.
 
     For each strategy and seed one run is chosen: the one with the best objective on validation data, and among equals
     the one of the smallest strength. Test metrics choose nothing. Strategies are compared over seeds, and with the
-    strategy `none` seed by seed, because runs of one seed have their data and initial weights in common. A run
-    counts as failed if it ended with an error, or if its objective is not a finite number.
+    baseline seed by seed, because runs of one seed have their data and initial weights in common. A run counts as
+    failed if it ended with an error, or if its objective is not a finite number.
 
     Args:
         results: What `read_results` found. Different data, models and ties are compared apart, but they must have the
             objective in common. `none` has no ties, so it stands for all ties if there is none for the same.
         metric: Name of the test metric; by default the objective's name with `test` in place of `val`.
+        baseline: The strategy that the others are compared with.
 
     Returns:
         The comparison, which Rich can print.
 
     Raises:
-        ValueError: If there are no results, if their objectives differ, or if a finished run lacks the metric.
+        ValueError: If there are no results, or none of the baseline that is asked for, if their objectives differ, or
+            if a finished run lacks the metric.
 
     Example:
         >>> from pathlib import Path
@@ -51,6 +53,9 @@ def compare(results: Iterable[Result], metric: str | None = None) -> Comparison:
     results = list(results)
     if not results:
         raise ValueError("there are no results to compare")
+    strategies = {result.strategy for result in results}
+    if baseline not in {*strategies, "none"}:
+        raise ValueError(f"no run of the baseline {baseline!r}: there are {', '.join(sorted(strategies))}")
     finished = [result for result in results if result.failure is None]
     objective, mode = _objective(finished or results)
     metric = metric or re.sub(r"(?<![a-z])val(?![a-z])", "test", objective)
@@ -62,11 +67,11 @@ def compare(results: Iterable[Result], metric: str | None = None) -> Comparison:
         groups[result.data, result.model, result.ties, result.strategy].append(result)
     chosen = {setting: _choose(runs) for setting, runs in groups.items()}
     rows = [
-        _row(setting, chosen[setting], _baseline(setting, chosen), groups[setting], metric)
-        for setting in sorted(groups, key=lambda s: (*(name or "" for name in s[:3]), s[3] != BASELINE, s[3]))
+        _row(setting, chosen[setting], _baseline(setting, chosen, baseline), groups[setting], metric)
+        for setting in sorted(groups, key=lambda s: (*(name or "" for name in s[:3]), s[3] != baseline, s[3]))
     ]
     failures = [result for result in results if result.failure is not None]
-    return Comparison(tuple(rows), metric, objective, mode, tuple(failures))
+    return Comparison(tuple(rows), metric, objective, mode, tuple(failures), baseline)
 
 
 def _choose(runs: list[Result]) -> dict[int, Result]:
@@ -83,13 +88,13 @@ def _choose(runs: list[Result]) -> dict[int, Result]:
     return {seed: max(seeds[seed], key=rank) for seed in sorted(seeds)}
 
 
-def _baseline(setting: Setting, chosen: dict[Setting, dict[int, Result]]) -> dict[int, Result]:
-    """The runs of `none` with the same data and model, and the same ties if there are any such."""
+def _baseline(setting: Setting, chosen: dict[Setting, dict[int, Result]], baseline: str) -> dict[int, Result]:
+    """The baseline's runs with the same data and model, and the same ties if there are any such."""
     data, model, ties, strategy = setting
-    if strategy == BASELINE:
+    if strategy == baseline:
         return {}
-    candidates = [s for s in chosen if (s[0], s[1], s[3]) == (data, model, BASELINE)]
-    same_ties = (data, model, ties, BASELINE)
+    candidates = [s for s in chosen if (s[0], s[1], s[3]) == (data, model, baseline)]
+    same_ties = (data, model, ties, baseline)
     return chosen[same_ties] if same_ties in chosen else chosen[candidates[0]] if candidates else {}
 
 

@@ -15,8 +15,6 @@ from rich.text import Text
 from lit_share.report._estimate import UNDEFINED, Estimate
 from lit_share.report._results import Result
 
-BASELINE = "none"
-
 
 @dataclass(frozen=True)
 class Row:
@@ -59,6 +57,7 @@ class Comparison:
         objective: Name of the validation metric by which runs were chosen.
         mode: Whether the objective is to be large (`max`) or small (`min`).
         failures: The runs that failed or diverged.
+        baseline: The strategy that the others are compared with.
     """
 
     rows: tuple[Row, ...]
@@ -66,6 +65,7 @@ class Comparison:
     objective: str
     mode: str
     failures: tuple[Result, ...]
+    baseline: str = "none"
 
     def to_csv(self, path: str | Path) -> None:
         """Write the rows in full precision, with an empty cell for what is undefined.
@@ -92,6 +92,7 @@ class Comparison:
             "mean": score and score.mean,
             "low": score and score.low,
             "high": score and score.high,
+            "baseline": self.baseline,
             "pairs": difference.n if difference else 0,
             "difference": difference and difference.mean,
             "difference_low": difference and difference.low,
@@ -112,7 +113,7 @@ class Comparison:
         varying = [name for name in ("data", "model", "ties") if len({getattr(row, name) for row in self.rows}) > 1]
         for name in [*varying, "strategy"]:
             table.add_column(name, overflow="fold", no_wrap=True)
-        for name in ["n", "failed", self.metric, f"− {BASELINE}", "strength", "distance", "unique", "seconds"]:
+        for name in ["n", "failed", self.metric, f"− {self.baseline}", "strength", "distance", "unique", "seconds"]:
             # In a narrow terminal other columns give way first.
             table.add_column(Text(name), justify="right", overflow="fold", no_wrap=name not in ("strength", "distance"))
         for row in self.rows:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from io import StringIO
 from pathlib import Path
 
+from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
 
@@ -13,12 +16,19 @@ from lit_share.report._comparison import Comparison
 from lit_share.report._results import read_results, unfinished_runs
 
 
-def print_comparison(directories: Iterable[str | Path], metric: str | None = None) -> Comparison:
+def print_comparison(
+    directories: Iterable[str | Path],
+    metric: str | None = None,
+    baseline: str = "none",
+    svg: str | Path | None = None,
+) -> Comparison:
     """Read the results below some directories, compare them and print the table.
 
     Args:
         directories: Output directories of runs or multiruns, or any directories above them.
         metric: See `compare`.
+        baseline: See `compare`.
+        svg: A file for a picture of the table.
 
     Returns:
         What was printed.
@@ -31,11 +41,17 @@ def print_comparison(directories: Iterable[str | Path], metric: str | None = Non
     results = read_results(directories)
     if not results:
         raise FileNotFoundError(f"no result.json below {', '.join(map(str, directories))}")
-    comparison = compare(results, metric)
+    comparison = compare(results, metric, baseline)
     console = Console()
     if not console.is_terminal:
         console.width = 160  # in a log file, instead of 80
     if unfinished := unfinished_runs(directories):
         console.print(Text(f"{len(unfinished)} without a result.json: {', '.join(map(str, unfinished))}"))
     console.print(comparison)
+    if svg is not None:
+        picture = Console(record=True, width=100, file=StringIO())
+        picture.print(comparison)
+        # Without the web fonts that Rich would have loaded whenever the picture is looked at.
+        form = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+        Path(svg).write_text(picture.export_svg(title="python -m lit_share.report", code_format=form))
     return comparison

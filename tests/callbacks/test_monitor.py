@@ -165,10 +165,21 @@ def test_three_members():
 
 
 def test_ties_of_several_callbacks_are_watched_once():
-    callbacks = [Regularize(EXACT_TIE, PAIR, 0.3), Regularize(Penalty("squared", "element", "mean"), PAIR, 0.1)]
+    some = Ties("a.0.*", "b.0.*")
+    callbacks = [Regularize(EXACT_TIE, PAIR, 0.3), Regularize(Penalty("squared", "element", "mean"), some, 0.1)]
     rows, weights = watched(Two(), SharingMonitor(), *callbacks)
     assert rows[-1]["sharing/unique"] == counts(weights[-1])[2]
     assert rows[-1]["sharing/distance"] == pytest.approx(distance(*LEAVES, of=weights[-1]))
+
+
+def test_ties_of_several_callbacks_that_have_the_same_names():
+    """The stars of both stand for "weight" and "bias"."""
+    first, second = Ties("a.0.*", "b.0.*"), Ties("a.2.*", "b.2.*")
+    monitor = SharingMonitor()
+    rows, weights = watched(Two(), monitor, Regularize(EXACT_TIE, first, 0.3), Share(second))
+    expected = sorted(distance(leaf, of=weights[-1]) for leaf in LEAVES)
+    assert sorted(history[-1] for history in monitor.history.values()) == pytest.approx(expected)
+    assert sum(key.startswith("sharing/distance/") for key in rows[-1]) == 4
 
 
 def test_own_ties_go_before_those_of_callbacks():

@@ -22,6 +22,24 @@ def test_runs_that_left_nothing_are_named(tmp_path, write, capsys):
     assert f"1 without a result.json: {tmp_path / '1'}" in capsys.readouterr().out.replace("\n", "")
 
 
+def test_any_strategy_can_be_the_baseline(tmp_path, write, capsys):
+    write(tmp_path / "0", "none", test=0.5)
+    write(tmp_path / "1", "hard_tie", test=0.75)
+    main([str(tmp_path), "--baseline", "hard_tie"])
+    table = capsys.readouterr().out
+    assert "− hard_tie" in table
+    assert "-0.25 ± –" in table
+
+
+def test_writes_a_picture(tmp_path, write):
+    write(tmp_path / "0", "soft_tie")
+    main([str(tmp_path), "--svg", str(tmp_path / "table.svg")])
+    picture = (tmp_path / "table.svg").read_text()
+    assert picture.startswith("<svg")
+    assert "soft_tie" in picture
+    assert "url(" not in picture.replace("url(#", "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -29,6 +47,7 @@ def test_runs_that_left_nothing_are_named(tmp_path, write, capsys):
         (["empty"], "no result.json below empty"),
         (["nowhere"], "no directory nowhere"),
         (["run", "--metric", "b/test/ac"], "did you mean 'b/test/acc'?"),
+        (["run", "--baseline", "l2"], "no run of the baseline 'l2': there are none"),
         (["broken"], "is not the result of a run"),
     ],
 )
