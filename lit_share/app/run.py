@@ -13,14 +13,14 @@ from typing import Any
 
 import rich
 import torch
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 from rich.box import SIMPLE
 from rich.table import Table
 
 from lit_share.app.build import Job, build
 from lit_share.app.config import choice, prepare, strategy, strength
-from lit_share.app.tracking import wandb_finished
+from lit_share.app.tracking import read_csv_columns, wandb_finished
 from lit_share.callbacks import Regularize, Share
 from lit_share.sharing import overall_distance, sharing_stats
 
@@ -102,18 +102,27 @@ def _train(job: Job, config: DictConfig) -> dict[str, Any]:
     begin = time.perf_counter()
     trainer.fit(model, datamodule=data, ckpt_path=config.ckpt_path)
     seconds = time.perf_counter() - begin
+    read_csv_columns(trainer.loggers)
     best = getattr(trainer.checkpoint_callback, "best_model_path", "") or None
-    validation = trainer.validate(model, datamodule=data, ckpt_path=best, verbose=False)
-    test = trainer.test(model, datamodule=data, ckpt_path=best, verbose=False)
+    evaluator = trainer
+    if trainer.world_size > 1:
+        # Several processes would evaluate some examples twice, to have equally many each.
+        evaluator = Trainer(accelerator=config.trainer.accelerator, devices=1, logger=trainer.loggers)
+    validation = evaluator.validate(model, datamodule=data, ckpt_path=best, verbose=False)
+    test = evaluator.test(model, datamodule=data, ckpt_path=best, verbose=False)
+    step, epoch = trainer.global_step, trainer.current_epoch
     if best is not None:
-        # Where processes were spawned, only they have loaded it.
-        model.load_state_dict(torch.load(best, map_location=model.device, weights_only=True)["state_dict"])
+        # Where processes were spawned, only they know where training was and what callbacks remember.
+        checkpoint = torch.load(best, map_location="cpu", weights_only=True)
+        step, epoch = checkpoint["global_step"], checkpoint["epoch"]
+        for regularizer in job.regularizers.values():
+            if regularizer.state_key in checkpoint["callbacks"]:
+                regularizer.load_state_dict(checkpoint["callbacks"][regularizer.state_key])
     return {
         "validation": _merged(validation),
         "test": _merged(test),
-        "sharing": _sharing(job),
+        "sharing": _sharing(job, step, epoch),
         "seconds": seconds,
-        "epochs": trainer.current_epoch,
         "checkpoint": best,
     }
 
@@ -128,10 +137,10 @@ def _parameter_counts(job: Job) -> dict[str, int]:
     return {"parameters/total": stats.total, "parameters/unique": stats.unique, "parameters/trainable": trainable}
 
 
-def _sharing(job: Job) -> dict[str, float | None]:
-    """What sharing did to the tested model."""
+def _sharing(job: Job, step: int, epoch: int) -> dict[str, float | None]:
+    """What sharing did to the tested model, which was saved after so many steps and epochs."""
     ties = [tie for tie in job.ties.find(job.model) if len(tie.members) > 1]
-    penalties = [r.value(job.trainer, job.model) for r in job.regularizers.values() if isinstance(r, Regularize)]
+    penalties = [r.value(job.model, step, epoch) for r in job.regularizers.values() if isinstance(r, Regularize)]
     return {
         "penalty": sum(penalties),
         "distance": overall_distance([tie.tensors() for tie in ties]) if ties else None,

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from lightning.pytorch.loggers import CSVLogger, Logger
+
+
+def read_csv_columns(loggers: Iterable[Logger]) -> None:
+    """Tell CSV loggers which columns their files have, which they do not know where spawned processes wrote them."""
+    for logger in loggers:
+        if isinstance(logger, CSVLogger) and (path := Path(logger.log_dir, "metrics.csv")).exists():
+            with path.open(newline="") as file:
+                logger.experiment.metrics_keys = next(csv.reader(file), [])
 
 
 @contextmanager

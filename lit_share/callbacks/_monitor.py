@@ -105,7 +105,8 @@ class SharingMonitor(Callback):
         }
         penalties = [callback for callback in _callbacks(trainer) if isinstance(callback, Regularize)]
         if penalties:
-            values["sharing/penalty"] = sum(callback.value(trainer, pl_module) for callback in penalties)
+            now = (trainer.global_step, trainer.current_epoch)
+            values["sharing/penalty"] = sum(callback.value(pl_module, *now) for callback in penalties)
         if tied:
             values["sharing/distance"] = overall_distance([tie.tensors() for tie in tied])
             positions = sum(tie.numel for tie in tied)

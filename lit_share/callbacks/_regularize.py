@@ -102,14 +102,23 @@ class Regularize(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._start = state_dict["start"]
 
-    def current_strength(self, trainer: Trainer) -> float:
-        """The strength at this point of training."""
-        return self.strength * (self.schedule(trainer.global_step, trainer.current_epoch) if self.schedule else 1.0)
+    def strength_at(self, step: int, epoch: int) -> float:
+        """The strength after so many optimizer steps and epochs."""
+        return self.strength * (self.schedule(step, epoch) if self.schedule else 1.0)
 
-    def value(self, trainer: Trainer, module: nn.Module) -> float:
-        """The penalty times the strength, of the module's parameters as they are now."""
+    def value(self, module: nn.Module, step: int, epoch: int) -> float:
+        """The penalty times the strength, of the module's parameters as they are now.
+
+        Args:
+            module: The module that is, or was, trained.
+            step: Optimizer steps done, for the strength.
+            epoch: Epochs done, for the strength.
+
+        Returns:
+            What the penalty adds to the loss.
+        """
         found = self.found or self.ties.find(module)
-        return self.current_strength(trainer) * penalty_value(self.penalty, found, self._start or None)
+        return self.strength_at(step, epoch) * penalty_value(self.penalty, found, self._start or None)
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -146,7 +155,7 @@ class Regularize(Callback):
     @override
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         self._announced.add(optimizer)
-        strength = self.current_strength(trainer) * loss_scale(trainer, optimizer)
+        strength = self.strength_at(trainer.global_step, trainer.current_epoch) * loss_scale(trainer, optimizer)
         if self.uses_prox or strength == 0.0 or not has_gradients(optimizer):
             return
         own = learning_rates(optimizer)
@@ -190,7 +199,7 @@ class Regularize(Callback):
                 "self.optimizers() returns, not self.optimizers(use_pl_optimizer=False)"
             )
         self._announced.discard(optimizer)
-        strength = self.current_strength(trainer)
+        strength = self.strength_at(trainer.global_step, trainer.current_epoch)
         if not self.uses_prox or strength == 0.0 or skipped_its_step(optimizer) or not has_gradients(optimizer):
             return
         several = len(trainer.optimizers) > 1

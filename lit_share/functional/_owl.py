@@ -50,7 +50,8 @@ def owl_weights(n: int, lambda1: float, lambda2: float, fraction: float = 1.0) -
     for name, value in (("lambda1", lambda1), ("lambda2", lambda2)):
         if not (math.isfinite(value) and value >= 0.0):
             raise ValueError(f"owl_weights needs a finite {name} >= 0, got {name}={value}")
-    ramp = math.ceil(fraction * n) - torch.arange(n, dtype=torch.float64)
+    # Rounded first, because 0.07 * 100 is a little more than 7.
+    ramp = math.ceil(round(fraction * n, 9)) - torch.arange(n, dtype=torch.float64)
     return lambda1 + lambda2 * ramp.clamp_min(0.0)
 
 

@@ -68,7 +68,6 @@ def test_goes_on_from_a_checkpoint(compose_config: Compose, tmp_path: Path) -> N
     go_on = ("trainer.max_epochs=2", f"ckpt_path={parts}/checkpoints/last.ckpt")
     run(compose_config(*FAST, *go_on, output_dir=parts), parts, [])
     whole, resumed = (json.loads((path / "result.json").read_text()) for path in (whole, parts))
-    assert resumed["epochs"] == 2
     assert resumed["test"] == whole["test"]
 
 

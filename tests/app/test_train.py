@@ -55,9 +55,12 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     tests = {}
     for name, trainer in (("one", ("trainer=cpu",)), ("two", ("trainer=ddp_cpu", "data.batch_size=10"))):
         data = ("data.n_a=40", "data.n_b=20") + (("data.batch_size=20",) if name == "one" else ())
-        done = train(*FAST, *trainer, *data, f"hydra.run.dir={tmp_path / name}", cwd=tmp_path)
+        fast = ("debug=fast", "logger=csv", "callbacks=quiet", "regularizer=l2_sp")
+        done = train(*fast, *trainer, *data, f"hydra.run.dir={tmp_path / name}", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         tests[name] = json.loads((tmp_path / name / "result.json").read_text())
     assert tests["two"]["status"] == "finished"
     assert tests["two"]["sharing"]["total"] == tests["one"]["sharing"]["total"]
+    assert tests["two"]["sharing"]["penalty"] > 0.0
+    assert "b/test/acc" in (tmp_path / "two" / "csv" / "metrics.csv").read_text().splitlines()[0]
     assert tests["two"]["test"]["b/test/acc"] == pytest.approx(tests["one"]["test"]["b/test/acc"], abs=0.3)

@@ -720,11 +720,14 @@ def test_origin_of_a_new_fit_after_resuming(tmp_path):
     assert_same(weights(again), weights(fresh))
 
 
-def test_origin_of_fine_tuning_is_the_checkpoint(tmp_path):
+@pytest.mark.parametrize("used", [False, True])
+def test_origin_of_fine_tuning_is_the_checkpoint(used, tmp_path):
     """A checkpoint that was trained without the penalty has no origin, so it is the origin."""
     fit(Two(), epochs=2).save_checkpoint(tmp_path / "pretrained.ckpt")
-    module, expected = Two(seeds=(5, 6)), Two()
-    fit(module, regularize("l2_sp", 0.5), epochs=4, ckpt_path=tmp_path / "pretrained.ckpt")
+    module, expected, callback = Two(seeds=(5, 6)), Two(), regularize("l2_sp", 0.5)
+    if used:
+        fit(Two(), callback)
+    fit(module, callback, epochs=4, ckpt_path=tmp_path / "pretrained.ckpt")
     expected.load_state_dict(torch.load(tmp_path / "pretrained.ckpt", weights_only=True)["state_dict"])
     expected.origin, expected.omega = [w.detach().clone() for w in each(expected)], formula("l2_sp", 0.5)
     fit(expected, epochs=2)

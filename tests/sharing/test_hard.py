@@ -102,6 +102,40 @@ def test_names_in_state_dict_are_unchanged(pair):
     assert pair["a"][0].weight is pair["b"][0].weight
 
 
+def refused_state(module, state):
+    with pytest.raises(TieError) as error:
+        module.load_state_dict(state)
+    return str(error.value)
+
+
+def test_a_state_with_different_values_is_refused(pair):
+    """Else the last name would win without a word."""
+    state = pair.state_dict()
+    share(pair, Ties("a.*", "b.*"))
+    message = refused_state(pair, state)
+    assert "'a.0.weight' and 'b.0.weight' are one parameter here, but differ" in message
+    unshare(pair)
+    pair.load_state_dict(state)
+    assert_same(values(pair), state)
+
+
+def test_a_state_of_the_module_around_it():
+    """Which may have parameters of the same names."""
+    around = pair_of(inner=pair_of(a=mlp(0), b=mlp(1)), a=mlp(2), b=mlp(3))
+    apart = copy.deepcopy(around.state_dict())
+    share(around["inner"], Ties("a.*", "b.*"))
+    state = copy.deepcopy(around.state_dict())
+    around.load_state_dict(state)
+    assert_same(values(around), state)
+    assert "'inner.a.0.weight' and 'inner.b.0.weight'" in refused_state(around, apart)
+
+
+def test_a_state_that_is_assigned_keeps_the_tie(pair):
+    share(pair, Ties("a.*", "b.*"))
+    pair.load_state_dict(copy.deepcopy(pair.state_dict()), assign=True)
+    assert pair["a"][0].weight is pair["b"][0].weight
+
+
 def test_ties_survive_copies_moves_and_files(pair, tmp_path):
     share(pair, Ties("a.*", "b.*"))
     torch.save(pair, tmp_path / "pair.pt")
@@ -277,6 +311,18 @@ def test_unshare_some(pair):
     unshare(pair, Ties("a.0.*", "b.0.*"))
     assert pair["a"][0].weight is not pair["b"][0].weight
     assert pair["a"][2].weight is pair["b"][2].weight
+
+
+def test_unshare_models_that_use_a_weight_twice():
+    """The models are apart again; each may keep what it shares within itself."""
+    models = {root: pair_of(embed=nn.Linear(3, 2), head=nn.Linear(3, 2)) for root in "ab"}
+    for model in models.values():
+        model["head"].weight = model["embed"].weight
+    pair = pair_of(**models)
+    share(pair, Ties("a.*", "b.*"))
+    assert len(list(pair.parameters())) == 3
+    unshare(pair, Ties("a.*", "b.*"))
+    assert {id(p) for p in pair["a"].parameters()}.isdisjoint(id(p) for p in pair["b"].parameters())
 
 
 def test_unshare_all_places_of_a_chain():

@@ -190,6 +190,18 @@ def test_names_are_those_of_the_module_that_is_checkpointed():
     assert list(found(module, "a.*", "b.*")) == ["0.weight", "0.bias", "2.weight", "2.bias"]
 
 
+def test_names_are_those_of_the_module_that_is_run_in_parallel():
+    module = nn.DataParallel(pair_of(a=mlp(0), b=nn.Sequential(mlp(1))))
+    assert found(module, "a.0.*", "b.0.0.*") == {
+        "weight": ["a.0.weight", "b.0.0.weight"],
+        "bias": ["a.0.bias", "b.0.0.bias"],
+    }
+
+
+def test_a_module_that_is_called_module_keeps_its_name():
+    assert list(found(pair_of(module=mlp(0)), "module.0.*")) == ["module.0.weight", "module.0.bias"]
+
+
 # Members are looked up when they are used
 
 
