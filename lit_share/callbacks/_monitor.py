@@ -13,6 +13,7 @@ from lit_share.callbacks._regularize import Regularize
 from lit_share.callbacks._share import Share
 from lit_share.plots import distance_heatmap
 from lit_share.sharing import Tie, Ties, count_tied, overall_distance, relative_distance, sharing_stats
+from lit_share.sharing._tie import distinctly_named
 
 
 class SharingMonitor(Callback):
@@ -127,4 +128,4 @@ def _callbacks(trainer: Trainer) -> Sequence[Callback]:
 def _ties_of_callbacks(trainer: Trainer) -> list[Tie]:
     """The ties of all callbacks, those with the same members once."""
     found = [tie for c in _callbacks(trainer) if isinstance(c, (Regularize, Share)) for tie in c.found]
-    return list({tuple(member.name for member in tie.members): tie for tie in found}.values())
+    return distinctly_named(list({tuple(member.name for member in tie.members): tie for tie in found}.values()))

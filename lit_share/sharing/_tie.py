@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +66,8 @@ class Tie:
     """N ≥ 1 tensors of one shape in a module, its *members*.
 
     Attributes:
-        name: What the stars stand for, or the first member's name; unique among the ties that were found together.
+        name: What the stars stand for, or the first member's name; where ties that were found together would have one
+            name, all their members' names.
         members: The members, in the order of the patterns.
     """
 
@@ -90,6 +92,14 @@ class Tie:
     def tensors(self) -> list[Tensor]:
         """The members' values now, outside of autograd; writing to them writes to the parameters."""
         return [member.view(member.parameter.detach()) for member in self.members]
+
+
+def distinctly_named(ties: Sequence[Tie]) -> list[Tie]:
+    """The ties, those of one name renamed after their members."""
+    counts = Counter(tie.name for tie in ties)
+    return [
+        tie if counts[tie.name] == 1 else replace(tie, name=" = ".join(m.name for m in tie.members)) for tie in ties
+    ]
 
 
 def slots(module: nn.Module) -> Iterator[Slot]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from difflib import get_close_matches
 from typing import NoReturn
 
@@ -12,7 +11,7 @@ from torch import nn
 
 from lit_share.sharing._pattern import Pattern
 from lit_share.sharing._plan import Plan
-from lit_share.sharing._tie import Member, Slot, Tie, slots
+from lit_share.sharing._tie import Member, Slot, Tie, distinctly_named, slots
 
 _SHOWN = 5
 
@@ -106,9 +105,7 @@ class Ties:
         if not found:
             raise TieError(f"{self} finds nothing: exclude={list(self.exclude)!r} leaves no parameter")
         self._check_named_once(found)
-        if len({tie.name for tie in found}) < len(found):
-            found = [replace(tie, name=tie.members[0].name) for tie in found]
-        return found
+        return distinctly_named(found)
 
     def plan(self, module: nn.Module) -> Plan:
         """What would be tied in ``module``, to be printed.
