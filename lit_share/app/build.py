@@ -30,13 +30,21 @@ def build(config: DictConfig) -> Job:
     if not isinstance(model, LightningModule):
         model = model(data)
     regularizers = {str(name): _make(node) for name, node in config.regularizer.items()}
-    callbacks = [_make(node) for node in config.callbacks.values() if node is not None]
-    loggers = [_make(node) for node in config.logger.values() if node is not None]
+    callbacks = [_make(node) for node in config.callbacks.values()]
+    loggers = [_make(node) for node in config.logger.values()]
     trainer = _make(config.trainer, _partial_=True)(
         callbacks=[*regularizers.values(), *callbacks], logger=loggers or False
     )
     ties = Ties(*config.ties.patterns, exclude=config.ties.exclude)
     return Job(trainer, model, data, ties, regularizers)
+
+
+def evaluator(job: Job, config: DictConfig) -> Trainer:
+    """A trainer on one device: several would evaluate some examples twice, to have equally many each."""
+    if job.trainer.world_size == 1:
+        return job.trainer
+    make: Any = _make(config.trainer, _partial_=True, devices=1, strategy="auto")
+    return make(logger=job.trainer.loggers)  # type: ignore[no-any-return]
 
 
 def _make(node: DictConfig, **keywords: Any) -> Any:

@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lit_share.app._check import check_config
+from lit_share.app._check import ConfigError, check_config
 
 
 class Mode(Enum):
@@ -41,7 +41,11 @@ class TrainSchema:
     ckpt_path: str | None = None
 
 
+CONFIG_FILE = "config.yaml"
 GROUPS = ("model", "data", "ties", "regularizer", "callbacks", "logger", "trainer")
+
+
+_SAFE_IN_SWEEPS = ("auto", "ddp_spawn", "None")
 
 
 def register_schema() -> None:
@@ -67,6 +71,16 @@ def prepare(config: DictConfig) -> DictConfig:
     check_config(config, GROUPS, values)
     prepared = OmegaConf.create(OmegaConf.to_container(config, resolve=True, enum_to_str=True))
     assert isinstance(prepared, DictConfig)
+    for group in ("regularizer", "callbacks", "logger"):
+        prepared[group] = {name: node for name, node in prepared[group].items() if node is not None}
+        for name, node in prepared[group].items():
+            if not isinstance(node, DictConfig):
+                raise ConfigError(f"{group}.{name}: expected a mapping with a _target_, got {node!r}")
+    if sweep_name() and str(prepared.trainer.get("strategy", "auto")) not in _SAFE_IN_SWEEPS:
+        raise ConfigError(
+            f"trainer.strategy={prepared.trainer.strategy} starts processes that would run the whole multirun again: "
+            "write trainer.strategy=ddp_spawn"
+        )
     for regularizer in prepared.regularizer.values():
         if "strength" in regularizer and prepared.strength is not None:
             regularizer.strength = prepared.strength
@@ -92,6 +106,23 @@ def strength(config: DictConfig) -> float | None:
 def choice(group: str) -> str | None:
     """What was chosen for a config group."""
     return str(HydraConfig.get().runtime.choices.get(group)) if HydraConfig.initialized() else None
+
+
+def refuse_another_experiment(config: DictConfig) -> None:
+    """Raise if ``ckpt_path`` belongs to a run of another experiment.
+
+    Raises:
+        ConfigError: If the run that left the checkpoint had another model, data, ties, regularizer or seed.
+    """
+    left = Path(config.ckpt_path).absolute().parents[1] / CONFIG_FILE
+    if not left.exists():
+        return
+    before = OmegaConf.load(left)
+    assert isinstance(before, DictConfig)
+    changed = [key for key in ("model", "data", "ties", "regularizer", "seed") if before[key] != config[key]]
+    if changed:
+        listed = "\n  ".join(f"{key}: {before[key]} in {left}, but {config[key]} now" for key in changed)
+        raise ConfigError(f"ckpt_path goes on with another experiment; repeat its overrides:\n  {listed}")
 
 
 def sweep_name() -> str | None:

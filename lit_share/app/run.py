@@ -13,16 +13,16 @@ from typing import Any
 
 import rich
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import seed_everything
 from omegaconf import DictConfig, OmegaConf
 from rich.box import SIMPLE
 from rich.table import Table
 
-from lit_share.app.build import Job, build
-from lit_share.app.config import choice, prepare, strategy, strength
-from lit_share.app.tracking import read_csv_columns, wandb_finished
+from lit_share.app.build import Job, build, evaluator
+from lit_share.app.config import CONFIG_FILE, choice, prepare, refuse_another_experiment, strategy, strength
+from lit_share.app.tracking import is_first_rank, read_csv_columns, wandb_finished
 from lit_share.callbacks import Regularize, Share
-from lit_share.sharing import overall_distance, sharing_stats
+from lit_share.sharing import overall_distance, share, sharing_stats
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +46,11 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float:
     # Lightning 2.6 asks torch 2.13 something in a way that is to go away, at every batch.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     config = prepare(config)
+    if config.ckpt_path is not None:
+        refuse_another_experiment(config)
     if config.strength is not None and strength(config) is None:
         log.warning("strength=%s has no effect: %s has no strength", config.strength, strategy(config))
+    OmegaConf.save(config, output_dir / CONFIG_FILE)
     result = _facts(config, overrides)
     try:
         with wandb_finished():
@@ -57,16 +60,17 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float:
             job = build(config)
             _print_plan(job)
             result |= _train(job, config)
+            objective = _objective(result)
             _log_summary(job, result)
     except BaseException as error:
         result |= {"status": "failed", "error": "".join(traceback.format_exception_only(error)).strip()}
         _write(result, output_dir)
         raise
-    if job.trainer.is_global_zero:
-        _write(result, output_dir)
+    _write(result, output_dir)
+    if is_first_rank():
         rich.print(_table(result))
         print(f"written to {output_dir}")
-    return float(result["validation"][config.objective])
+    return objective
 
 
 def _facts(config: DictConfig, overrides: list[str]) -> dict[str, Any]:
@@ -97,6 +101,10 @@ def _print_plan(job: Job) -> None:
 
 def _train(job: Job, config: DictConfig) -> dict[str, Any]:
     trainer, model, data = job.trainer, job.model, job.data
+    for regularizer in job.regularizers.values():
+        if isinstance(regularizer, Share):
+            # The callback would do so too, but only where the training runs, and after parameters are counted.
+            share(model, regularizer.ties, regularizer.init)
     for logger in trainer.loggers:
         logger.log_hyperparams({**OmegaConf.to_container(config), **_parameter_counts(job)})  # type: ignore[dict-item]
     begin = time.perf_counter()
@@ -104,12 +112,9 @@ def _train(job: Job, config: DictConfig) -> dict[str, Any]:
     seconds = time.perf_counter() - begin
     read_csv_columns(trainer.loggers)
     best = getattr(trainer.checkpoint_callback, "best_model_path", "") or None
-    evaluator = trainer
-    if trainer.world_size > 1:
-        # Several processes would evaluate some examples twice, to have equally many each.
-        evaluator = Trainer(accelerator=config.trainer.accelerator, devices=1, logger=trainer.loggers)
-    validation = evaluator.validate(model, datamodule=data, ckpt_path=best, verbose=False)
-    test = evaluator.test(model, datamodule=data, ckpt_path=best, verbose=False)
+    tester = evaluator(job, config)
+    validation = tester.validate(model, datamodule=data, ckpt_path=best, verbose=False)
+    test = tester.test(model, datamodule=data, ckpt_path=best, verbose=False)
     step, epoch = trainer.global_step, trainer.current_epoch
     if best is not None:
         # Where processes were spawned, only they know where training was and what callbacks remember.
@@ -125,6 +130,14 @@ def _train(job: Job, config: DictConfig) -> dict[str, Any]:
         "seconds": seconds,
         "checkpoint": best,
     }
+
+
+def _objective(result: dict[str, Any]) -> float:
+    """The objective's value on validation data."""
+    if result["objective"] not in result["validation"]:
+        known = ", ".join(result["validation"])
+        raise ValueError(f"objective={result['objective']} is not among the validation metrics: write one of {known}")
+    return float(result["validation"][result["objective"]])
 
 
 def _merged(metrics_of_loaders: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -157,7 +170,8 @@ def _log_summary(job: Job, result: dict[str, Any]) -> None:
 
 
 def _write(result: dict[str, Any], output_dir: Path) -> None:
-    (output_dir / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    if is_first_rank():
+        (output_dir / "result.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
 def _table(result: dict[str, Any]) -> Table:

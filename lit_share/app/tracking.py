@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.utilities import rank_zero_only
 
 
 def read_csv_columns(loggers: Iterable[Logger]) -> None:
@@ -18,6 +19,11 @@ def read_csv_columns(loggers: Iterable[Logger]) -> None:
         if isinstance(logger, CSVLogger) and (path := Path(logger.log_dir, "metrics.csv")).exists():
             with path.open(newline="") as file:
                 logger.experiment.metrics_keys = next(csv.reader(file), [])
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the one that writes files and prints."""
+    return int(getattr(rank_zero_only, "rank", 0) or 0) == 0
 
 
 @contextmanager

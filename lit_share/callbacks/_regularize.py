@@ -52,6 +52,7 @@ class Regularize(Callback):
         apply: ``"gradient"``, ``"prox"``, or ``"auto"``: gradient for ``norm="squared"``, prox for the others.
 
     Raises:
+        TypeError: If an argument is of another type.
         ValueError: Before training starts, if the strength is not a finite number ≥ 0, the ties do not fit the
             module (see `Ties.find`) or the penalty (see `Penalty.check`), or an optimizer is not supported: L-BFGS,
             sparse gradients, or learning rates within a tie for which the prox has no closed form.
@@ -73,12 +74,17 @@ class Regularize(Callback):
         schedule: Schedule | None = None,
         apply: Apply = "auto",
     ) -> None:
+        for name, value, kind in (("penalty", penalty, Penalty), ("ties", ties, Ties)):
+            if not isinstance(value, kind):
+                raise TypeError(f"{name} must be a lit_share.{kind.__name__}(...), got {value!r}")
+        if isinstance(strength, bool) or not isinstance(strength, (int, float)):
+            raise TypeError(f"strength must be a number, got {strength!r}")
         if apply not in get_args(Apply):
             raise ValueError(f"unknown apply {apply!r}: write one of {', '.join(map(repr, get_args(Apply)))}")
         if not (math.isfinite(strength) and strength >= 0.0):
             raise ValueError(f"strength must be a finite number >= 0, got {strength}")
         self.penalty, self.ties, self.strength, self.schedule = penalty, ties, strength, schedule
-        self.uses_prox = apply == "prox" or (apply == "auto" and penalty.norm != "squared")
+        self.uses_prox = apply == "prox" or (apply == "auto" and not penalty.is_smooth)
         self.found: list[Tie] = []
         self._start: dict[str, Tensor] = {}
         self._trainable: set[nn.Parameter] = set()
@@ -121,7 +127,16 @@ class Regularize(Callback):
         return self.strength_at(step, epoch) * penalty_value(self.penalty, found, self._start or None)
 
     @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit" and trainer.global_step == 0:
+            # A new training has a new origin, unless a checkpoint that is loaded after this has one.
+            self._start = {}
+
+    @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        twins = [c for c in trainer.callbacks if isinstance(c, Regularize) and c.state_key == self.state_key]  # type: ignore[attr-defined]
+        if len(twins) > 1:
+            raise ValueError(f"two Regularize callbacks have the same penalty on {self.ties}: make them one")
         self.found = self.ties.find(pl_module)
         refuse_unsupported(trainer.optimizers, self.found)
         self._note_trainable()
@@ -135,8 +150,7 @@ class Regularize(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._forget()
         now = starting_values(self.found) if self.penalty.center == "start" else {}
-        if trainer.global_step == 0 or not self._start:
-            self._start = now
+        self._start = self._start or now
         self._start = {name: self._start[name].to(now[name]) for name in now}
         after_step = partial(self._after_step, trainer)
         self._handles = [optimizer.register_step_post_hook(after_step) for optimizer in trainer.optimizers]

@@ -20,6 +20,8 @@ class Center(NamedTuple):
     split: Callable[[Sequence[Tensor], Sequence[Tensor] | None], tuple[list[Tensor], list[Tensor]]]
     scale: Callable[[int], float] = lambda _: 1.0
     min_members: int = 1
+    coupled: bool = False  # whether the center moves with the members, as their mean does
+    holds_first: bool = False  # whether the first member is the center and stays
 
 
 def _zero(members: Sequence[Tensor], _: Sequence[Tensor] | None) -> tuple[list[Tensor], list[Tensor]]:
@@ -71,9 +73,9 @@ CENTERS: dict[CenterName, Center] = {
     # c = 0: plain regularisation; several members are regularised jointly
     "zero": Center(_zero),
     # c = the members' mean; with s = √N a group's norm is n² = Σ_{i<j} ‖W_i − W_j‖², so ‖W_A − W_B‖ for a pair
-    "mean": Center(_mean, scale=math.sqrt, min_members=2),
+    "mean": Center(_mean, scale=math.sqrt, min_members=2, coupled=True),
     # c = W_1, held constant: the others follow it
-    "first": Center(_first, min_members=2),
+    "first": Center(_first, min_members=2, holds_first=True),
     # c = the member's own value when training began (L2-SP)
     "start": Center(_start),
 }

@@ -41,7 +41,7 @@ def add_gradient_(
         tensor([ 0.5000, -1.0000])
     """
     starts = [None] * len(ties) if starts is None else starts
-    if penalty.norm == "squared":
+    if penalty.is_smooth:
         _add_squared_gradient_(penalty, ties, grads, strength, starts)
         return
     for members, grad, start in zip(ties, grads, starts, strict=True):

@@ -23,7 +23,8 @@ class Norm(NamedTuple):
     value: Callable[[Tensor, Tensor | None], Tensor]  # ω(n)
     derivative: Callable[[Tensor, Tensor | None], Tensor]  # ∂ω/∂n_g
     prox: Callable[[Tensor, Tensor | None, float], Tensor]  # argmin_r ½‖r − n‖² + t·ω(r)
-    weighted: bool = False
+    weighted: bool = False  # whether it has OWL weights
+    smooth: bool = False  # whether every element is pulled by its own deviation: ω'(n) = n, so groups do not matter
 
 
 def _owl_value(n: Tensor, w: Tensor | None) -> Tensor:
@@ -47,6 +48,7 @@ NORMS: dict[NormName, Norm] = {
         value=lambda n, _: 0.5 * n.square().sum(),
         derivative=lambda n, _: n,
         prox=lambda n, _, t: n / (1.0 + t),
+        smooth=True,
     ),
     # Σ n
     "l1": Norm(

@@ -60,6 +60,11 @@ class Penalty:
         >>> exact_tie = Penalty(norm="l1", groups="element", center="mean")
         >>> exact_tie.prox([a, b], step=1.5)
         [tensor([1., 3.]), tensor([1., 3.])]
+
+    Source:
+        Parikh, Boyd: *Proximal Algorithms*, Foundations and Trends in Optimization 2014, Sections 2 and 6; Bach,
+        Jenatton, Mairal, Obozinski: *Optimization with Sparsity-Inducing Penalties*, 2012, Section 3. The recipes'
+        own sources stand at their names in the documentation of `lit_share.functional`.
     """
 
     norm: NormName
@@ -83,6 +88,11 @@ class Penalty:
             )
         if not NORMS[self.norm].weighted and self.weights is not None:
             raise ValueError(f'weights= belong to norm="owl"; norm={self.norm!r} has none')
+
+    @property
+    def is_smooth(self) -> bool:
+        """Whether the penalty is differentiable everywhere, so that its gradient alone serves it well."""
+        return NORMS[self.norm].smooth
 
     def value(self, members: Sequence[Tensor], start: Sequence[Tensor] | None = None) -> Tensor:
         r"""The penalty :math:`\Omega`; it can be added to a loss.
@@ -153,13 +163,13 @@ class Penalty:
         """
         self.check([w.shape for w in members], step)
         work = _Deviations(self, members, start)
-        step = common_step(step, len(members), self.center)
+        step = common_step(step, len(members), CENTERS[self.center])
         if isinstance(step, float):
             n, multiply = work.split()
             shrunk = multiply(_per_norm(self._prox_norms(n, step * work.scale**2), n))
             result = [c + d for c, d in zip(work.point, shrunk, strict=True)]
-        elif self.norm == "squared":
-            result = prox_of_squared(work.members, work.point, step, coupled=self.center == "mean")
+        elif self.is_smooth:
+            result = prox_of_squared(work.members, work.point, step, coupled=CENTERS[self.center].coupled)
         else:
             n, multiply = work.split()
             half, _ = multiply(_per_norm(self._prox_norms(n, sum(step)), n))
@@ -196,8 +206,8 @@ class Penalty:
                 f'groups="{self.groups}" needs tensors of at least {min_ndim} dimensions, not of shape '
                 f"{tuple(shapes[0])}: exclude them (for instance exclude=['*.bias', '*norm*']) or choose other groups"
             )
-        steps = common_step(step, len(shapes), self.center)
-        has_closed_form = self.norm == "squared" or (self.center == "mean" and len(shapes) == 2)
+        steps = common_step(step, len(shapes), CENTERS[self.center])
+        has_closed_form = self.is_smooth or (CENTERS[self.center].coupled and len(shapes) == 2)
         if not (isinstance(steps, float) or has_closed_form):
             raise ValueError(
                 f"a {self.norm} penalty with center={self.center!r} has no closed-form proximal step for "

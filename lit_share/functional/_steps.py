@@ -11,8 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lit_share.functional._centers import Center
 
-def common_step(step: float | Sequence[float], members: int, center: str) -> float | list[float]:
+
+def common_step(step: float | Sequence[float], members: int, center: Center) -> float | list[float]:
     """The one step of all members that move, or the list of their steps where these differ.
 
     Raises:
@@ -23,7 +25,7 @@ def common_step(step: float | Sequence[float], members: int, center: str) -> flo
         raise ValueError(f"step must be one number or one per member: got {len(steps)} steps for {members} members")
     if any(not (math.isfinite(t) and t >= 0.0) for t in steps):
         raise ValueError(f"a proximal step must be finite and at least 0, got step={step}")
-    moving = steps[1:] if center == "first" else steps
+    moving = steps[1:] if center.holds_first else steps
     return steps[0] if not moving else moving[0] if len(set(moving)) == 1 else steps
 
 

@@ -13,8 +13,12 @@ from lit_share.report._comparison import Comparison, Row
 from lit_share.report._estimate import estimate
 from lit_share.report._results import Result
 
-# data, model, ties and strategy
-Setting: TypeAlias = tuple[str | None, str | None, str | None, str]
+# data, model, ties, what else was overridden, strategy
+Setting: TypeAlias = tuple[str | None, str | None, str | None, str, str]
+# Overrides of these keys make no other experiment: they have columns of their own, are what is compared or what a
+# strategy is tuned by, or change no numbers.
+_NO_SETTING = ("data", "model", "ties", "regularizer", "strength", "seed", "logger", "callbacks", "ckpt_path", "hydra")
+_COLUMNS = ("data", "model", "ties")
 
 
 def compare(results: Iterable[Result], metric: str | None = None, baseline: str = "none") -> Comparison:
@@ -26,8 +30,9 @@ def compare(results: Iterable[Result], metric: str | None = None, baseline: str 
     failed if it ended with an error, or if its objective is not a finite number.
 
     Args:
-        results: What `read_results` found. Different data, models and ties are compared apart, but they must have the
-            objective in common. `none` has no ties, so it stands for all ties if there is none for the same.
+        results: What `read_results` found. Different data, models, ties and other overrides than of the strategy,
+            strength and seed are compared apart, but they must have the objective in common. `none` has no ties, so
+            it stands for all ties if there is none for the same.
         metric: Name of the test metric; by default the objective's name with `test` in place of `val`.
         baseline: The strategy that the others are compared with.
 
@@ -64,14 +69,25 @@ def compare(results: Iterable[Result], metric: str | None = None, baseline: str 
 
     groups: dict[Setting, list[Result]] = defaultdict(list)
     for result in results:
-        groups[result.data, result.model, result.ties, result.strategy].append(result)
+        groups[result.data, result.model, result.ties, _others(result), result.strategy].append(result)
     chosen = {setting: _choose(runs) for setting, runs in groups.items()}
     rows = [
         _row(setting, chosen[setting], _baseline(setting, chosen, baseline), groups[setting], metric)
-        for setting in sorted(groups, key=lambda s: (*(name or "" for name in s[:3]), s[3] != baseline, s[3]))
+        for setting in sorted(groups, key=lambda s: (*(name or "" for name in s[:4]), s[4] != baseline, s[4]))
     ]
     failures = [result for result in results if result.failure is not None]
     return Comparison(tuple(rows), metric, objective, mode, tuple(failures), baseline)
+
+
+def _others(result: Result) -> str:
+    """The overrides that make another experiment, such as `data.n_b=20`."""
+    kept = []
+    for override in result.overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        group = key.partition(".")[0]
+        if group not in _NO_SETTING or (group in _COLUMNS and key != group):
+            kept.append(override)
+    return " ".join(sorted(kept))
 
 
 def _choose(runs: list[Result]) -> dict[int, Result]:
@@ -90,11 +106,11 @@ def _choose(runs: list[Result]) -> dict[int, Result]:
 
 def _baseline(setting: Setting, chosen: dict[Setting, dict[int, Result]], baseline: str) -> dict[int, Result]:
     """The baseline's runs with the same data and model, and the same ties if there are any such."""
-    data, model, ties, strategy = setting
+    data, model, ties, others, strategy = setting
     if strategy == baseline:
         return {}
-    candidates = [s for s in chosen if (s[0], s[1], s[3]) == (data, model, baseline)]
-    same_ties = (data, model, ties, baseline)
+    candidates = [s for s in chosen if (*s[:2], *s[3:]) == (data, model, others, baseline)]
+    same_ties = (data, model, ties, others, baseline)
     return chosen[same_ties] if same_ties in chosen else chosen[candidates[0]] if candidates else {}
 
 

@@ -24,10 +24,11 @@ class Row:
         data: The config chosen for the group of this name; so with `model` and `ties`.
         model: See `data`.
         ties: See `data`.
+        overrides: What else was overridden, such as `data.n_b=20`.
         strategy: The regularizers' names joined by `+`.
         failed: Number of runs that failed or diverged.
         score: The metric over seeds; `None` if there is no run to choose from.
-        difference: The metric less that of `none`, over the seeds that both have; `None` if there are none.
+        difference: The metric less that of the baseline, over the seeds that both have; `None` if there are none.
         strength: Median of the chosen strengths.
         distance: Mean distance between members.
         unique: Mean number of different parameters.
@@ -37,6 +38,7 @@ class Row:
     data: str | None
     model: str | None
     ties: str | None
+    overrides: str
     strategy: str
     failed: int
     score: Estimate | None
@@ -85,6 +87,7 @@ class Comparison:
             "data": row.data,
             "model": row.model,
             "ties": row.ties,
+            "overrides": row.overrides,
             "strategy": row.strategy,
             "metric": self.metric,
             "n": score.n if score else 0,
@@ -110,7 +113,11 @@ class Comparison:
             caption=f"mean ± 95 % t-interval over n seeds; median strength, chosen by {self.objective} ({self.mode})",
             caption_justify="left",
         )
-        varying = [name for name in ("data", "model", "ties") if len({getattr(row, name) for row in self.rows}) > 1]
+        varying = [
+            name
+            for name in ("data", "model", "ties", "overrides")
+            if len({getattr(row, name) for row in self.rows}) > 1
+        ]
         for name in [*varying, "strategy"]:
             table.add_column(name, overflow="fold", no_wrap=True)
         for name in ["n", "failed", self.metric, f"− {self.baseline}", "strength", "distance", "unique", "seconds"]:

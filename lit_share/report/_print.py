@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from io import StringIO
 from pathlib import Path
 
-from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
 
@@ -51,7 +50,7 @@ def print_comparison(
     if svg is not None:
         picture = Console(record=True, width=100, file=StringIO())
         picture.print(comparison)
-        # Without the web fonts that Rich would have loaded whenever the picture is looked at.
-        form = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
-        Path(svg).write_text(picture.export_svg(title="python -m lit_share.report", code_format=form))
+        drawn = picture.export_svg(title="python -m lit_share.report")
+        # Without the web fonts that would be loaded whenever the picture is looked at.
+        Path(svg).write_text(re.sub(r"@font-face \{.*?\}", "", drawn, flags=re.DOTALL))
     return comparison

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from lit_share.functional import mean
-from lit_share.sharing._tie import Slot, Tie, slots, unwrapped_name
+from lit_share.sharing._tie import Tie, slots, unwrapped_name
 from lit_share.sharing._ties import TieError, Ties
 
 Init = Literal["mean", "first"]
@@ -51,8 +52,10 @@ def share(module: nn.Module, ties: Ties, init: Init = "mean") -> list[Tie]:
     found = ties.find(module)
     for tie in found:
         _check_shareable(tie)
-    if any(len(set(tie.parameters)) > 1 for tie in found):
-        module.register_load_state_dict_pre_hook(_refuse_different_values)
+    if not any(isinstance(getattr(hook, "__self__", None), _KeepShared) for hook in _load_hooks(module)):
+        keep = _KeepShared()
+        module.register_load_state_dict_pre_hook(keep.before)
+        module.register_load_state_dict_post_hook(keep.after)
     for tie in found:
         members = list(dict.fromkeys(tie.parameters))
         if init == "mean":
@@ -81,16 +84,20 @@ def unshare(module: nn.Module, ties: Ties | None = None) -> None:
         >>> pair["a"].weight is pair["b"].weight
         False
     """
-    places = slots(module) if ties is None else (member.slot for tie in ties.find(module) for member in tie.members)
-    seen: set[tuple[int, str]] = set()
-    by_parameter: dict[nn.Parameter, list[Slot]] = defaultdict(list)
-    for slot in places:
-        if (id(slot.owner), slot.attribute) not in seen:
-            seen.add((id(slot.owner), slot.attribute))
-            by_parameter[slot.parameter].append(slot)
-    for parameter, (_, *others) in by_parameter.items():
-        for slot in others:
-            slot.put(nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad))
+    # What is to be apart: all places, or the patterns, which may each match one parameter in several places.
+    sides = enumerate(slots(module)) if ties is None else (s for _, row in ties.places(module) for s in enumerate(row))
+    copies: dict[tuple[nn.Parameter, int], nn.Parameter] = {}
+    first: dict[nn.Parameter, int] = {}
+    done: set[tuple[int, str]] = set()
+    for side, slot in sides:
+        parameter = slot.parameter
+        if (id(slot.owner), slot.attribute) in done:
+            continue
+        done.add((id(slot.owner), slot.attribute))
+        if first.setdefault(parameter, side) != side:
+            if (parameter, side) not in copies:
+                copies[parameter, side] = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+            slot.put(copies[parameter, side])
 
 
 def _put_one_in_all_places(module: nn.Module, members: list[nn.Parameter]) -> None:
@@ -100,19 +107,38 @@ def _put_one_in_all_places(module: nn.Module, members: list[nn.Parameter]) -> No
             slot.put(members[0])
 
 
-def _refuse_different_values(module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str, *_: Any) -> None:
-    """Raise if a state dict has different values for one parameter: the last one would win without a word."""
-    loaded = {unwrapped_name(key.removeprefix(prefix)): (key, value) for key, value in state_dict.items()}
-    first: dict[nn.Parameter, tuple[str, Tensor]] = {}
-    for slot in slots(module):
-        if slot.name in loaded:
-            key, value = loaded[slot.name]
-            other, expected = first.setdefault(slot.parameter, (key, value))
-            if not torch.equal(expected, value):
-                raise TieError(
-                    f"{other!r} and {key!r} are one parameter here, but differ in the state dict: load it before they "
-                    "are shared, or make them equal in it"
-                )
+def _load_hooks(module: nn.Module) -> Iterable[Callable]:
+    return module._load_state_dict_post_hooks.values()
+
+
+class _KeepShared:
+    """Keeps shared parameters one while a state dict is loaded into their module."""
+
+    def __init__(self) -> None:
+        self.groups: list[list[str]] = []
+
+    def before(self, module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str, *_: Any) -> None:
+        """Raise if the state dict has different values for one parameter: the last one would win without a word."""
+        loaded = {unwrapped_name(key.removeprefix(prefix)): (key, value) for key, value in state_dict.items()}
+        names: dict[nn.Parameter, list[str]] = defaultdict(list)
+        for slot in slots(module):
+            names[slot.parameter].append(slot.name)
+        self.groups = [group for group in names.values() if len(group) > 1]
+        for group in self.groups:
+            entries = [loaded[name] for name in group if name in loaded]
+            for (key, value), (other, different) in pairwise(entries):
+                if value.shape != different.shape or not torch.allclose(value, different, 0.0, 0.0, equal_nan=True):
+                    raise TieError(
+                        f"{key!r} and {other!r} are one parameter here, but differ in the state dict: load it before "
+                        "they are shared, or make them equal in it"
+                    )
+
+    def after(self, module: nn.Module, _: Any) -> None:
+        """Make them one again where ``load_state_dict(assign=True)`` gave each name a parameter of its own."""
+        by_name = {slot.name: slot for slot in slots(module)}
+        for first, *others in self.groups:
+            for other in others:
+                by_name[other].put(by_name[first].parameter)
 
 
 def _check_shareable(tie: Tie) -> None:

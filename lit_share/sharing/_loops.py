@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -35,7 +36,8 @@ def add_penalty_gradient(
 
     Raises:
         TieError: If the patterns do not fit the module; see `Ties.find`.
-        ValueError: If members do not fit the penalty (see `Penalty.check`), or a gradient is sparse.
+        ValueError: If the strength is not a finite number ≥ 0, members do not fit the penalty (see `Penalty.check`),
+            or a gradient is sparse.
 
     Example:
         >>> pair = nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2)})
@@ -44,6 +46,8 @@ def add_penalty_gradient(
         >>> torch.allclose(pair["a"].weight.grad, 0.1 * (pair["a"].weight - pair["b"].weight))
         True
     """
+    if not (math.isfinite(strength) and strength >= 0.0):
+        raise ValueError(f"strength must be a finite number >= 0, got {strength}")
     found = _found(module, ties)
     check_penalty(penalty, found)
     add_gradients(penalty, found, [gradients(tie) for tie in found], strength, start)
@@ -86,7 +90,19 @@ def apply_prox(
 
 
 def starting_values(ties: Sequence[Tie]) -> dict[str, Tensor]:
-    """Copies of the members' present values by name, for ``center="start"``."""
+    """Copies of the members' present values, for ``center="start"``.
+
+    Args:
+        ties: What ``ties.find(module)`` returned.
+
+    Returns:
+        The values by the members' names.
+
+    Example:
+        >>> layer = nn.Linear(3, 2)
+        >>> sorted(starting_values(Ties("*").find(layer)))
+        ['bias', 'weight']
+    """
     return {member.name: t.clone() for tie in ties for member, t in zip(tie.members, tie.tensors(), strict=True)}
 
 
@@ -137,7 +153,18 @@ def add_gradients(
 def take_prox(
     penalty: Penalty, ties: Sequence[Tie], steps: Sequence[float | Sequence[float]], start: Start | None
 ) -> None:
-    """`lit_share.functional.prox_` for the members of ties."""
+    """`lit_share.functional.prox_` for the members of ties.
+
+    N members that are one parameter move as one, by N times the step, as N terms of the gradient would move it.
+    """
+    steps = [
+        [t * len(tie.members) for t in ([step] * len(tie.members) if isinstance(step, (int, float)) else step)]
+        if len(tie.members) > 1
+        and len({id(parameter) for parameter in tie.parameters}) == 1
+        and tie.members[0].is_whole
+        else step
+        for tie, step in zip(ties, steps, strict=True)
+    ]
     with _full_precision(ties):
         prox_(penalty, [tie.tensors() for tie in ties], steps, _starts(ties, start))
 

@@ -89,21 +89,10 @@ class Ties:
             TieError: If a pattern matches nothing, a name has no counterpart in another pattern, the members of a
                 tie differ in shape, a star is ambiguous, or a member is named twice.
         """
-        by_name = {slot.name: slot for slot in slots(module)}
-        excluded = {name for name in by_name if any(Pattern(e).match(name) is not None for e in self.exclude)}
-        matches = [self._matches(pattern, by_name) for pattern in self.patterns]
-        self._check_counterparts(matches, excluded)
-        found: list[Tie] = []
-        seen: set[tuple[int, ...]] = set()
-        for stars in dict.fromkeys(stars for match in matches for stars in match):
-            places = [match[stars] for match in matches if stars in match]
-            parameters = tuple(id(slot.parameter) for slot in places)
-            if parameters in seen or any(slot.name in excluded for slot in places):
-                continue
-            seen.add(parameters)
-            found.append(self._tie(stars, places))
-        if not found:
-            raise TieError(f"{self} finds nothing: exclude={list(self.exclude)!r} leaves no parameter")
+        distinct: dict[tuple[int, ...], tuple[Stars, list[Slot]]] = {}
+        for stars, row in self.places(module):
+            distinct.setdefault(tuple(id(slot.parameter) for slot in row), (stars, row))
+        found = [self._tie(stars, row) for stars, row in distinct.values()]
         self._check_named_once(found)
         return distinctly_named(found)
 
@@ -120,6 +109,21 @@ class Ties:
             TieError: As `find`.
         """
         return Plan.of(self.find(module))
+
+    def places(self, module: nn.Module) -> list[tuple[Stars, list[Slot]]]:
+        """What the stars stand for, and the places of the members, one per pattern; see `find` for the errors."""
+        by_name = {slot.name: slot for slot in slots(module)}
+        excluded = {name for name in by_name if any(Pattern(e).match(name) is not None for e in self.exclude)}
+        matches = [self._matches(pattern, by_name) for pattern in self.patterns]
+        self._check_counterparts(matches, excluded)
+        rows = [
+            (stars, [match[stars] for match in matches if stars in match])
+            for stars in dict.fromkeys(stars for match in matches for stars in match)
+        ]
+        kept = [(stars, row) for stars, row in rows if not any(slot.name in excluded for slot in row)]
+        if not kept:
+            raise TieError(f"{self} finds nothing: exclude={list(self.exclude)!r} leaves no parameter")
+        return kept
 
     def _matches(self, pattern: Pattern, by_name: Mapping[str, Slot]) -> dict[Stars, Slot]:
         matches: dict[Stars, Slot] = {}

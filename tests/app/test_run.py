@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import wandb
 
+import wandb
 from lit_share.app.config import prepare
 from lit_share.app.run import run
 
@@ -107,6 +107,34 @@ def test_every_run_is_a_wandb_run_of_its_own(compose_config: Compose, tmp_path: 
 
 def test_csv_has_the_documented_names(compose_config: Compose, tmp_path: Path) -> None:
     run(compose_config("debug=fast", "callbacks=quiet", "logger=csv"), tmp_path, [])
-    header = (tmp_path / "csv" / "metrics.csv").read_text().splitlines()[0].split(",")
+    header = (tmp_path / "csv" / "version_0" / "metrics.csv").read_text().splitlines()[0].split(",")
     expected = {"a/val/acc", "b/test/acc", "sharing/penalty", "sharing/distance", "sharing/tied", "sharing/unique"}
     assert expected <= set(header)
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists")
+def test_a_checkpoint_of_another_experiment_is_refused(compose_config: Compose, tmp_path: Path) -> None:
+    run(compose_config(*FAST, "regularizer=layer_tie"), tmp_path, [])
+    go_on = f"ckpt_path={tmp_path}/checkpoints/last.ckpt"
+    with pytest.raises(ValueError, match="another experiment; repeat its overrides:\n  regularizer: "):
+        run(compose_config(*FAST, go_on), tmp_path, [])
+    assert json.loads((tmp_path / "result.json").read_text())["strategy"] == "layer_tie"
+
+
+def test_misspelt_objective_is_named(compose_config: Compose, tmp_path: Path) -> None:
+    config = compose_config(*FAST, "objective=b/val/accuracy", "~callbacks.checkpoint")
+    with pytest.raises(ValueError, match=r"objective=b/val/accuracy is not among.*b/val/acc"):
+        run(config, tmp_path, [])
+    assert json.loads((tmp_path / "result.json").read_text())["status"] == "failed"
+
+
+def test_shared_parameters_are_counted_once_in_the_hyperparameters(compose_config: Compose, tmp_path: Path) -> None:
+    run(compose_config("debug=fast", "callbacks=quiet", "logger=csv", "regularizer=hard_tie"), tmp_path, [])
+    hparams = (tmp_path / "csv" / "version_0" / "hparams.yaml").read_text()
+    assert "parameters/unique: 8970\n" in hparams
+    assert "parameters/total: 17940\n" in hparams
+
+
+def test_a_strength_in_place_of_a_recipe_is_named(compose_config: Compose) -> None:
+    with pytest.raises(ValueError, match=r"regularizer.strength: expected a mapping"):
+        prepare(compose_config("+regularizer.strength=0.1"))

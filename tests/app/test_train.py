@@ -62,5 +62,5 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     assert tests["two"]["status"] == "finished"
     assert tests["two"]["sharing"]["total"] == tests["one"]["sharing"]["total"]
     assert tests["two"]["sharing"]["penalty"] > 0.0
-    assert "b/test/acc" in (tmp_path / "two" / "csv" / "metrics.csv").read_text().splitlines()[0]
+    assert "b/test/acc" in (tmp_path / "two" / "csv" / "version_0" / "metrics.csv").read_text().splitlines()[0]
     assert tests["two"]["test"]["b/test/acc"] == pytest.approx(tests["one"]["test"]["b/test/acc"], abs=0.3)

@@ -135,6 +135,11 @@ def groups(module):
     return torch.optim.SGD(parts, lr=0.1)
 
 
+def all_of_them(module):
+    """Frozen parameters too."""
+    return torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+
+
 # Name: the module, its optimizer, and the Trainer's options.
 REGIMES = {
     "sgd": (Two, sgd, {}),
@@ -149,6 +154,7 @@ REGIMES = {
     "clip value": (Two, adam, {"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"}),
     "clip accumulated": (Two, sgd, {"gradient_clip_val": 0.05, "accumulate_grad_batches": 4}),
     "frozen member": (Frozen, partial(sgd, momentum=0.9), {}),
+    "frozen member in the optimizer": (Frozen, all_of_them, {}),
     "member without a loss": (OneLearns, partial(sgd, momentum=0.9), {}),
     "member without a loss, adam": (OneLearns, adam, {}),
     "steps without a loss": (Skips, partial(sgd, momentum=0.9), {}),
@@ -173,7 +179,7 @@ COMBINATIONS = [
     (name, regime)
     for name in ("soft_tie", "unit_tie", "l2_sp", "follow")
     for regime in REGIMES
-    if (name, regime) != ("follow", "frozen member")
+    if not (name == "follow" and regime.startswith("frozen"))
 ]
 
 
@@ -496,10 +502,11 @@ def test_prox_follows_the_schedule():
     assert_same(weights(module), expected, 1e-12)
 
 
-def test_prox_of_a_frozen_member():
-    """The other one comes to it."""
+@pytest.mark.parametrize("optimizer", [sgd, lambda module: torch.optim.SGD(module.parameters(), lr=0.1)])
+def test_prox_of_a_frozen_member(optimizer):
+    """The other one comes to it, whether or not an optimizer has the frozen one."""
     strength = 0.5
-    module = Frozen()
+    module = Frozen(optimizer=optimizer)
     before = weights(module)
     fit(module, regularize("exact_tie", strength))
     expected = Frozen()
@@ -511,6 +518,30 @@ def test_prox_of_a_frozen_member():
                     a.copy_(b + shrink(a - 0.1 * grad - b, 0.1 * strength))
     assert assert_same_with_zeros(module, expected, "exact_tie") > 0
     assert all(torch.equal(p, before[f"b.{name}"]) for name, p in module.b.named_parameters())
+
+
+def test_prox_of_a_member_that_is_frozen_for_one_epoch():
+    class Thaws(Manual):
+        def on_train_epoch_start(self):
+            self.b.requires_grad_(self.current_epoch > 0)
+
+    strength = 0.3
+    module, expected = Thaws(optimizer=partial(two_optimizers, make=torch.optim.SGD)), Two()
+    fit(module, regularize("exact_tie", strength))
+    for epoch in range(2):
+        expected.b.requires_grad_(epoch > 0)
+        for batch in loader():
+            expected.zero_grad()
+            sum(expected.losses(batch)).backward()
+            with torch.no_grad():
+                for p in each(expected):
+                    p.sub_(0.0 if p.grad is None else 0.1 * p.grad)
+                if epoch > 0:
+                    PROXES["exact_tie"](expected, {"a": 0.1 * strength, "b": 0.1 * strength})
+                else:
+                    for a, b in pairs(expected):
+                        a.copy_(b + shrink(a - b, 0.1 * strength))
+    assert assert_same_with_zeros(module, expected, "exact_tie") > 0
 
 
 def test_prox_of_the_first_member_as_center():
@@ -786,6 +817,20 @@ def test_three_members_with_different_rates():
     # As a gradient it needs no closed form; and the squared penalty has one.
     fit(ThreeRates(), Regularize(Penalty("l1", "element", "mean"), three, 0.1, apply="gradient"))
     fit(ThreeRates(), Regularize(SOFT_TIE, three, 0.1, apply="prox"))
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.2])
+def test_three_members_of_which_one_is_frozen(rate):
+    """It has a step of zero, whatever its rate."""
+
+    class FrozenRates(ThreeRates):
+        def configure_optimizers(self):
+            self.c.requires_grad_(False)
+            groups = [{"params": net.parameters()} for net in (self.a, self.b)]
+            return torch.optim.SGD([*groups, {"params": self.c.parameters(), "lr": rate}], lr=0.1)
+
+    callback = Regularize(Penalty("l1", "element", "mean"), Ties("a.*", "b.*", "c.*"), 1.0)
+    refused(ValueError, r"c\.0\.weight: .*no closed-form.*\[0\.1, 0\.1, 0\.0\]", callback, FrozenRates())
 
 
 def test_three_members_in_two_optimizers_that_are_toggled():

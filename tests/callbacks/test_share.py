@@ -364,12 +364,15 @@ def test_members_of_different_kind():
 
 
 def test_a_trainer_can_be_used_again_after_a_refusal():
+    first = BuiltInConfigureModel()
+    fit(first, Share(PAIR), epochs=1).save_checkpoint("shared.ckpt")
     made = trainer(Share(PAIR))
     with pytest.raises(TieError):
         made.fit(Lonely(), loader())
     module = BuiltInConfigureModel()
-    made.fit(module, loader())
+    made.fit(module, loader(), ckpt_path="shared.ckpt")
     assert is_shared(module)
+    assert made.current_epoch == 2
 
 
 class Lonely(Two):

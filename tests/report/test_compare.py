@@ -273,3 +273,30 @@ def test_csv(tmp_path):
 
 def test_names_are_not_read_as_markup():
     assert "[red]x" in printed(compare([run("[red]x")]))
+
+
+def test_other_overrides_are_other_experiments():
+    results = [
+        run(
+            strategy,
+            seed=seed,
+            test=test + 0.1 * seed,
+            overrides=[f"data.n_b={n}", f"regularizer={strategy}", f"seed={seed}"],
+        )
+        for n, base in ((20, 0.3), (100, 0.6))
+        for strategy, test in (("none", base), ("l2", base + 0.05))
+        for seed in (0, 1)
+    ]
+    found = {(row.overrides, row.strategy): row for row in compare(results).rows}
+    assert set(found) == {(f"data.n_b={n}", strategy) for n in (20, 100) for strategy in ("none", "l2")}
+    assert all(row.score.n == 2 for row in found.values())
+    assert found["data.n_b=20", "l2"].difference.mean == pytest.approx(0.05)
+
+
+def test_tuning_a_strategy_is_not_another_experiment():
+    results = [
+        run("l2", val=val, test=val, overrides=["regularizer=l2", f"regularizer.l2.strength={val}", "hydra.run.dir=x"])
+        for val in (0.1, 0.9)
+    ]
+    (row,) = compare(results).rows
+    assert row.score.mean == 0.9
