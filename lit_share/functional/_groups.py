@@ -28,6 +28,7 @@ class Groups(NamedTuple):
 
     split: Callable[[Sequence[Tensor]], Split]
     min_ndim: Callable[[int], int] = lambda _: 0
+    elementwise: bool = False  # whether every element is a group by itself
 
 
 def _partition(keep: Callable[[int], tuple[int, ...]]) -> Callable[[Sequence[Tensor]], Split]:
@@ -80,7 +81,7 @@ def _spectrum(deviations: Sequence[Tensor]) -> Split:
 
 GROUPS: dict[GroupsName, Groups] = {
     # every number by itself
-    "element": Groups(_partition(keep=lambda ndim: tuple(range(ndim)))),
+    "element": Groups(_partition(keep=lambda ndim: tuple(range(ndim))), elementwise=True),
     # dim 0: one output unit or filter
     "output": Groups(_partition(keep=lambda _: (0,)), min_ndim=lambda _: 1),
     # dim 1: one input unit or channel, over all outputs (a row of the GrOWL paper's matrices)

@@ -1,4 +1,8 @@
-"""The algebra in place, on many ties at once: what callbacks and training loops use."""
+"""The algebra in place, on many ties at once: what callbacks and training loops use.
+
+Where elements do not depend on each other, large tensors are taken block by block and small ones together, so that
+temporaries are small.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,11 @@ from torch import Tensor
 from lit_share.functional._centers import CENTERS
 from lit_share.functional._penalty import Penalty, widened
 
+# Members, their gradients, and their starting values.
+Entry = tuple[Sequence[Tensor], Sequence[Tensor | None], Sequence[Tensor] | None]
+
 # Temporaries of this many elements stay in cache.
-_PACK = 2**18
+_BLOCK = 2**18
 
 
 @torch.no_grad()
@@ -44,10 +51,11 @@ def add_gradient_(
     if penalty.is_smooth:
         _add_squared_gradient_(penalty, ties, grads, strength, starts)
         return
-    for members, grad, start in zip(ties, grads, starts, strict=True):
-        for g, pull in zip(grad, penalty.gradient(members, start), strict=True):
-            if g is not None:
-                g.add_(pull, alpha=strength)
+    for whole in zip(ties, grads, starts, strict=True):
+        for members, grad, start in _blocks(*whole) if penalty.is_separable else [whole]:
+            for g, pull in zip(grad, penalty.gradient(members, start), strict=True):
+                if g is not None:
+                    g.add_(pull, alpha=strength)
 
 
 @torch.no_grad()
@@ -75,12 +83,12 @@ def prox_(
         tensor([ 0.0000, -0.5000])
     """
     starts = [None] * len(ties) if starts is None else starts
-    for members, step, start in zip(ties, steps, starts, strict=True):
-        moved = penalty.prox(members, step, start)
-        own = [step] * len(members) if isinstance(step, (int, float)) else step
-        for member, new, t in zip(members, moved, own, strict=True):
-            if t > 0.0:
-                member.copy_(new)
+    for tie, step, origin in zip(ties, steps, starts, strict=True):
+        own = [step] * len(tie) if isinstance(step, (int, float)) else step
+        for members, _, start in _blocks(tie, (), origin) if penalty.is_separable else [(tie, (), origin)]:
+            for member, new, t in zip(members, penalty.prox(members, step, start), own, strict=True):
+                if t > 0.0:
+                    member.copy_(new)
 
 
 def _add_squared_gradient_(
@@ -92,11 +100,13 @@ def _add_squared_gradient_(
 ) -> None:
     """The squared norm pulls every element by its own deviation, s²·(W_i − c_i), so groups need no norms."""
     center = CENTERS[penalty.center]
-    entries = list(zip(ties, grads, starts, strict=True))
-    for pack in _packs(ties):
+    entries: list[Entry] = []
+    for members, grad, start in zip(ties, grads, starts, strict=True):
+        penalty.check([w.shape for w in members])
+        entries += _blocks(members, grad, start)
+    for pack in _packs(entries):
         rows: list[tuple[Tensor, Tensor, float]] = []
-        for members, grad, start in entries[pack]:
-            penalty.check([w.shape for w in members])
+        for members, grad, start in pack:
             _, deviations = center.split(widened(members), start)
             factor = strength * center.scale(len(members)) ** 2
             rows += [(g, d, factor) for g, d in zip(grad, deviations, strict=True) if g is not None]
@@ -105,14 +115,34 @@ def _add_squared_gradient_(
             torch._foreach_add_(into, torch._foreach_mul(pulled, factors))
 
 
-def _packs(ties: Sequence[Sequence[Tensor]]) -> Iterator[slice]:
-    """Slices of consecutive ties that together have at most `_PACK` elements, or are one larger tie."""
+def _blocks(members: Sequence[Tensor], grad: Sequence[Tensor | None], start: Sequence[Tensor] | None) -> list[Entry]:
+    """The tie in blocks of at most `_BLOCK` elements; whole where its tensors are small or have gaps."""
+    tensors = [tensor for tensor in (*members, *grad, *(start or ())) if tensor is not None]
+    size = members[0].numel()
+    if size <= _BLOCK or not all(tensor.is_contiguous() and tensor.numel() == size for tensor in tensors):
+        return [(members, grad, start)]
+
+    def cut(tensor: Tensor, begin: int) -> Tensor:
+        return tensor.view(-1)[begin : begin + _BLOCK]
+
+    return [
+        (
+            [cut(w, begin) for w in members],
+            [None if g is None else cut(g, begin) for g in grad],
+            None if start is None else [cut(s, begin) for s in start],
+        )
+        for begin in range(0, size, _BLOCK)
+    ]
+
+
+def _packs(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+    """Runs of entries that together have at most `_BLOCK` elements per member, or are one larger entry."""
     begin, elements = 0, 0
-    for end, members in enumerate(ties):
-        size = sum(member.numel() for member in members)
-        if end > begin and elements + size > _PACK:
-            yield slice(begin, end)
+    for end, (members, _, _) in enumerate(entries):
+        size = members[0].numel()
+        if end > begin and elements + size > _BLOCK:
+            yield entries[begin:end]
             begin, elements = end, 0
         elements += size
-    if ties:
-        yield slice(begin, len(ties))
+    if entries:
+        yield entries[begin:]

@@ -94,6 +94,11 @@ class Penalty:
         """Whether the penalty is differentiable everywhere, so that its gradient alone serves it well."""
         return NORMS[self.norm].smooth
 
+    @property
+    def is_separable(self) -> bool:
+        """Whether every element has a penalty of its own, so that tensors can be taken block by block."""
+        return GROUPS[self.groups].elementwise and not NORMS[self.norm].weighted
+
     def value(self, members: Sequence[Tensor], start: Sequence[Tensor] | None = None) -> Tensor:
         r"""The penalty :math:`\Omega`; it can be added to a loss.
 

@@ -196,6 +196,12 @@ def test_a_checkpoint_can_follow_what_is_logged():
     assert float(best.best_model_score) == pytest.approx(min(row["sharing/distance"] for row in rows), rel=1e-6)
 
 
+def test_two_monitors_are_refused():
+    """They would log under the same names, and Lightning would log the mean of both."""
+    with pytest.raises((RuntimeError, ValueError)):
+        fit(Two(), SharingMonitor(Ties("a.0.*", "b.0.*")), SharingMonitor(Ties("a.2.*", "b.2.*")))
+
+
 def test_wrong_patterns_before_training():
     module = Two()
     with pytest.raises(TieError, match=r"'c\.\*' matches no parameter"):

@@ -884,6 +884,24 @@ def test_strength(strength):
         Regularize(SOFT_TIE, PAIR, strength)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("l2", PAIR, 0.1), r"penalty must be a lit_share\.Penalty\(\.\.\.\), got 'l2'"),
+        ((SOFT_TIE, "a.*", 0.1), r"ties must be a lit_share\.Ties\(\.\.\.\), got 'a\.\*'"),
+        ((SOFT_TIE, PAIR, "0.1"), "strength must be a number, got '0.1'"),
+    ],
+)
+def test_types(arguments, message):
+    with pytest.raises(TypeError, match=message):
+        Regularize(*arguments)
+
+
+def test_one_penalty_twice():
+    with pytest.raises((RuntimeError, ValueError), match="Regularize"):
+        fit(Two(), regularize("soft_tie", 0.1), regularize("soft_tie", 0.2))
+
+
 def test_apply():
     with pytest.raises(ValueError, match=re.escape("unknown apply 'both': write one of 'auto', 'gradient', 'prox'")):
         Regularize(SOFT_TIE, PAIR, 0.1, apply="both")
