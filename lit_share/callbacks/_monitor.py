@@ -50,12 +50,6 @@ class SharingMonitor(Callback):
         self.history: dict[str, list[float]] = {}
         self._watched: list[Tie] = []
 
-    @property
-    @override
-    def state_key(self) -> str:
-        """Tells apart the monitors of one Trainer in its checkpoints."""
-        return self._generate_state_key(ties=repr(self.ties))
-
     @override
     def state_dict(self) -> dict[str, Any]:
         return {"history": self.history}

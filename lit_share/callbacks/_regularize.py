@@ -134,9 +134,6 @@ class Regularize(Callback):
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        twins = [c for c in trainer.callbacks if isinstance(c, Regularize) and c.state_key == self.state_key]  # type: ignore[attr-defined]
-        if len(twins) > 1:
-            raise ValueError(f"two Regularize callbacks have the same penalty on {self.ties}: make them one")
         self.found = self.ties.find(pl_module)
         refuse_unsupported(trainer.optimizers, self.found)
         self._note_trainable()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
 import wandb
+
 from lit_share.app.config import prepare
 from lit_share.app.run import run
 
