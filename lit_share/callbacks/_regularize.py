@@ -90,6 +90,7 @@ class Regularize(Callback):
         self._trainable: set[nn.Parameter] = set()
         self._handles: list[RemovableHandle] = []
         self._announced: set[Optimizer] = set()
+        self._idle: set[Optimizer] = set()
         self._pulls: dict[Tie, list[Tensor]] = {}
         self._waiting: dict[Tie, dict[Optimizer, list[float]]] = {}
 
@@ -151,6 +152,18 @@ class Regularize(Callback):
         self._start = {name: self._start[name].to(now[name]) for name in now}
         after_step = partial(self._after_step, trainer)
         self._handles = [optimizer.register_step_post_hook(after_step) for optimizer in trainer.optimizers]
+        self._idle = set(trainer.optimizers)
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._waiting and self._idle:
+            names = ", ".join(tie.name for tie in self._waiting)
+            idle = ", ".join(f"optimizer {i}" for i, o in enumerate(trainer.optimizers) if o in self._idle)
+            warnings.warn(
+                f"{idle} never stepped, so the proximal step of {names}, which waits for it, was never taken: freeze "
+                "its parameters, or exclude them from the ties",
+                stacklevel=2,
+            )
 
     @override
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
@@ -206,10 +219,11 @@ class Regularize(Callback):
     def _after_step(self, trainer: Trainer, optimizer: Optimizer, *_: Any) -> None:
         if optimizer not in self._announced:
             raise RuntimeError(
-                f"{type(optimizer).__name__} was stepped without Lightning knowing, so without the penalty: step what "
-                "self.optimizers() returns, not self.optimizers(use_pl_optimizer=False)"
+                f"{type(optimizer).__name__} was stepped without Lightning knowing, which penalties and their schedules "
+                "depend on: step what self.optimizers() returns, not self.optimizers(use_pl_optimizer=False)"
             )
         self._announced.discard(optimizer)
+        self._idle.discard(optimizer)
         strength = self.strength_at(trainer.global_step, trainer.current_epoch)
         if not self.uses_prox or strength == 0.0 or skipped_its_step(optimizer) or not has_gradients(optimizer):
             return
@@ -246,5 +260,6 @@ class Regularize(Callback):
             handle.remove()
         self._handles = []
         self._announced.clear()
+        self._idle.clear()
         self._pulls.clear()
         self._waiting.clear()

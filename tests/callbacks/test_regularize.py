@@ -1078,3 +1078,19 @@ def test_two_processes_train_as_one_does(monkeypatch):
     assert any(bool((b == c).any()) for b, c in zip(together.b.parameters(), together.c.parameters(), strict=True))
     for key, value in single.callback_metrics.items():
         torch.testing.assert_close(made.callback_metrics[key].cpu(), value.cpu())
+
+
+def test_an_optimizer_that_never_steps_is_named():
+    """The proximal step of its ties waits for it in vain."""
+
+    class Starved(Manual):
+        def training_step(self, batch, batch_idx):
+            one, two = self.optimizers()
+            one.zero_grad()
+            two.zero_grad()
+            self.manual_backward(sum(self.losses(batch)))
+            one.step()
+
+    module = Starved(optimizer=partial(two_optimizers, make=torch.optim.SGD))
+    with pytest.warns(UserWarning, match=r"optimizer 1 never stepped, so the proximal step of 0\.weight"):
+        fit(module, regularize("exact_tie", 0.3))
