@@ -219,7 +219,7 @@ class Regularize(Callback):
     def _after_step(self, trainer: Trainer, optimizer: Optimizer, *_: Any) -> None:
         if optimizer not in self._announced:
             raise RuntimeError(
-                f"{type(optimizer).__name__} was stepped without Lightning knowing, which penalties and their schedules "
+                f"{type(optimizer).__name__} was stepped without Lightning knowing, which penalties and schedules "
                 "depend on: step what self.optimizers() returns, not self.optimizers(use_pl_optimizer=False)"
             )
         self._announced.discard(optimizer)
