@@ -63,4 +63,5 @@ def remove_duplicate_parameters(optimizers: Sequence[Optimizer]) -> None:
     """Leave every parameter only in the first group that has it, so that it is stepped once."""
     seen: set[nn.Parameter] = set()
     for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-        group["params"] = [p for p in group["params"] if not (p in seen or seen.add(p))]  # type: ignore[func-returns-value]
+        group["params"] = [p for p in dict.fromkeys(group["params"]) if p not in seen]
+        seen.update(group["params"])

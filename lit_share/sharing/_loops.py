@@ -153,20 +153,10 @@ def add_gradients(
 def take_prox(
     penalty: Penalty, ties: Sequence[Tie], steps: Sequence[float | Sequence[float]], start: Start | None
 ) -> None:
-    """`lit_share.functional.prox_` for the members of ties.
-
-    N members that are one parameter move as one, by N times the step, as N terms of the gradient would move it.
-    """
-    steps = [
-        [t * len(tie.members) for t in ([step] * len(tie.members) if isinstance(step, (int, float)) else step)]
-        if len(tie.members) > 1
-        and len({id(parameter) for parameter in tie.parameters}) == 1
-        and tie.members[0].is_whole
-        else step
-        for tie, step in zip(ties, steps, strict=True)
-    ]
+    """`lit_share.functional.prox_` for the members of ties."""
+    own = [_own_steps(tie, step) for tie, step in zip(ties, steps, strict=True)]
     with _full_precision(ties):
-        prox_(penalty, [tie.tensors() for tie in ties], steps, _starts(ties, start))
+        prox_(penalty, [tie.tensors() for tie in ties], own, _starts(ties, start))
 
 
 def penalty_value(penalty: Penalty, ties: Sequence[Tie], start: Start | None = None) -> float:
@@ -179,6 +169,14 @@ def penalty_value(penalty: Penalty, ties: Sequence[Tie], start: Start | None = N
 
 def _found(module: nn.Module, ties: Ties | Sequence[Tie]) -> Sequence[Tie]:
     return ties.find(module) if isinstance(ties, Ties) else ties
+
+
+def _own_steps(tie: Tie, step: float | Sequence[float]) -> list[float]:
+    """One step per member; N members that are one parameter move it as one, so by N times the step."""
+    count = len(tie.members)
+    steps = [step] * count if isinstance(step, (int, float)) else step
+    are_one = len(set(tie.parameters)) == 1 and all(member.is_whole for member in tie.members)
+    return [count * t for t in steps] if are_one else list(steps)
 
 
 def _starts(ties: Sequence[Tie], start: Start | None) -> list[list[Tensor] | None] | None:

@@ -10,7 +10,7 @@ from lightning.fabric import Fabric
 from torch import nn
 
 from lit_share.functional import Penalty
-from lit_share.sharing import TieError, Ties, add_penalty_gradient, apply_prox, starting_values
+from lit_share.sharing import TieError, Ties, add_penalty_gradient, apply_prox, share, starting_values
 
 from ._modules import mlp, module_of, named, pair_of
 
@@ -460,3 +460,19 @@ def test_fabric_loop(which, pair, batch):
     add_penalty_gradient(pair if which == "the module" else wrapped, penalty, ties, STRENGTH)
     for key, parameter in named(pair).items():
         torch.testing.assert_close(parameter.grad, expected[key])
+
+
+def test_a_shared_parameter_moves_as_its_minimiser():
+    """Two members that are one parameter: argmin_v ½‖v − w‖² + t Σ_j √2 ‖v[:, j]‖."""
+    pair = pair_of(a=nn.Linear(3, 2, bias=False), b=nn.Linear(3, 2, bias=False))
+    share(pair, Ties("a.*", "b.*"))
+    w = pair["a"].weight.detach().clone()
+    norms = w.norm(dim=0, keepdim=True)
+    apply_prox(pair, Penalty("l1", "input", "zero"), Ties("a.*", "b.*"), 0.1)
+    expected = w * ((norms - 0.1 * 2**0.5).clamp_min(0.0) / norms)
+    torch.testing.assert_close(pair["b"].weight.detach(), expected)
+
+
+def test_strength_must_be_a_number():
+    with pytest.raises(ValueError, match="strength must be a finite number >= 0, got nan"):
+        add_penalty_gradient(nn.Linear(2, 1), Penalty("squared", "element", "zero"), Ties("*"), float("nan"))
