@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from lit_share.functional._centers import CENTERS
 from lit_share.functional._penalty import Penalty, widened
@@ -116,10 +117,12 @@ def _add_squared_gradient_(
 
 
 def _blocks(members: Sequence[Tensor], grad: Sequence[Tensor | None], start: Sequence[Tensor] | None) -> list[Entry]:
-    """The tie in blocks of at most `_BLOCK` elements; whole where its tensors are small or have gaps."""
+    """The tie in blocks of at most `_BLOCK` elements; whole where its tensors are small, have gaps or are sharded."""
     tensors = [tensor for tensor in (*members, *grad, *(start or ())) if tensor is not None]
     size = members[0].numel()
-    if size <= _BLOCK or not all(tensor.is_contiguous() and tensor.numel() == size for tensor in tensors):
+    if size <= _BLOCK or not all(
+        tensor.is_contiguous() and tensor.numel() == size and not isinstance(tensor, DTensor) for tensor in tensors
+    ):
         return [(members, grad, start)]
 
     def cut(tensor: Tensor, begin: int) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from lit_share.functional import Penalty, add_gradient_, prox_
 from lit_share.sharing._tie import Tie
@@ -113,8 +114,20 @@ def check_penalty(
     for i, tie in enumerate(ties):
         try:
             penalty.check([tie.shape] * len(tie.members), steps[i] if steps else 0.0)
+            _check_shards(penalty, tie)
         except ValueError as error:
             raise ValueError(f"{', '.join(member.name for member in tie.members[:4])}: {error}") from None
+
+
+def _check_shards(penalty: Penalty, tie: Tie) -> None:
+    """Raise if a penalty needs what several processes have of a sharded parameter."""
+    if penalty.is_smooth or not any(isinstance(parameter, DTensor) for parameter in tie.parameters):
+        return
+    if penalty.weights is not None or penalty.groups in ("element", "spectrum"):
+        raise ValueError(
+            f'norm="{penalty.norm}" with groups="{penalty.groups}" does not work on sharded parameters yet: use '
+            'norm="squared", or norm="l1" with groups "output", "input" or "tensor"'
+        )
 
 
 def gradients(tie: Tie, wanted: Callable[[nn.Parameter], bool] = lambda _: True) -> list[Tensor | None]:

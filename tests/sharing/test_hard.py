@@ -8,8 +8,7 @@ import re
 
 import pytest
 import torch
-from torch import distributed, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch import nn
 from torch.distributed.tensor import Shard, distribute_tensor
 
 from lit_share.sharing import TieError, Ties, share, unshare
@@ -269,14 +268,6 @@ def test_device(pair):
 def test_unknown_init(pair):
     with pytest.raises(ValueError, match=re.escape("unknown init 'last': write one of 'mean', 'first'")):
         share(pair, Ties("a.*", "b.*"), init="last")
-
-
-@pytest.fixture
-def mesh():
-    store = distributed.HashStore()
-    distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    yield init_device_mesh("cpu", (1,))
-    distributed.destroy_process_group()
 
 
 def test_sharded_parameters(mesh):
