@@ -179,9 +179,12 @@ class Regularize(Callback):
     @override
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         self._announced.add(optimizer)
-        strength = self.strength_at(trainer.global_step, trainer.current_epoch) * loss_scale(trainer, optimizer)
-        if self.uses_prox or strength == 0.0 or not has_gradients(optimizer):
+        if self.uses_prox or not has_gradients(optimizer):
             return
+        strength = self.strength_at(trainer.global_step, trainer.current_epoch)
+        if strength == 0.0:
+            return
+        strength *= loss_scale(trainer, optimizer)
         own = learning_rates(optimizer)
         if len(trainer.optimizers) > 1:
             self._add_gradients_one_by_one(own, strength)
@@ -224,8 +227,10 @@ class Regularize(Callback):
             )
         self._announced.discard(optimizer)
         self._idle.discard(optimizer)
+        if not self.uses_prox or skipped_its_step(optimizer) or not has_gradients(optimizer):
+            return
         strength = self.strength_at(trainer.global_step, trainer.current_epoch)
-        if not self.uses_prox or strength == 0.0 or skipped_its_step(optimizer) or not has_gradients(optimizer):
+        if strength == 0.0:
             return
         several = len(trainer.optimizers) > 1
         rates = learning_rates(optimizer)

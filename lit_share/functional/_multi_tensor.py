@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from lit_share.functional._centers import CENTERS
 from lit_share.functional._penalty import Penalty, widened
+from lit_share.functional._steps import per_member
 
 # Members, their gradients, and their starting values.
 Entry = tuple[Sequence[Tensor], Sequence[Tensor | None], Sequence[Tensor] | None]
@@ -85,7 +86,7 @@ def prox_(
     """
     starts = [None] * len(ties) if starts is None else starts
     for tie, step, origin in zip(ties, steps, starts, strict=True):
-        own = [step] * len(tie) if isinstance(step, (int, float)) else step
+        own = per_member(step, len(tie))
         for members, _, start in _blocks(tie, (), origin) if penalty.is_separable else [(tie, (), origin)]:
             for member, new, t in zip(members, penalty.prox(members, step, start), own, strict=True):
                 if t > 0.0:

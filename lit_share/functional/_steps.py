@@ -14,13 +14,18 @@ from torch import Tensor
 from lit_share.functional._centers import Center
 
 
+def per_member(step: float | Sequence[float], members: int) -> list[float]:
+    """The step of each member, where one number stands for all."""
+    return [float(step)] * members if isinstance(step, (int, float)) else [float(t) for t in step]
+
+
 def common_step(step: float | Sequence[float], members: int, center: Center) -> float | list[float]:
     """The one step of all members that move, or the list of their steps where these differ.
 
     Raises:
         ValueError: If a step is negative or not finite, or there is not one step per member.
     """
-    steps = [float(step)] * members if isinstance(step, (int, float)) else [float(t) for t in step]
+    steps = per_member(step, members)
     if len(steps) != members:
         raise ValueError(f"step must be one number or one per member: got {len(steps)} steps for {members} members")
     if any(not (math.isfinite(t) and t >= 0.0) for t in steps):

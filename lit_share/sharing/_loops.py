@@ -163,9 +163,7 @@ def add_gradients(
         add_gradient_(penalty, [tie.tensors() for tie in ties], into, strength, _starts(ties, start))
 
 
-def take_prox(
-    penalty: Penalty, ties: Sequence[Tie], steps: Sequence[float | Sequence[float]], start: Start | None
-) -> None:
+def take_prox(penalty: Penalty, ties: Sequence[Tie], steps: Sequence[Sequence[float]], start: Start | None) -> None:
     """`lit_share.functional.prox_` for the members of ties."""
     own = [_own_steps(tie, step) for tie, step in zip(ties, steps, strict=True)]
     with _full_precision(ties):
@@ -184,12 +182,10 @@ def _found(module: nn.Module, ties: Ties | Sequence[Tie]) -> Sequence[Tie]:
     return ties.find(module) if isinstance(ties, Ties) else ties
 
 
-def _own_steps(tie: Tie, step: float | Sequence[float]) -> list[float]:
-    """One step per member; N members that are one parameter move it as one, so by N times the step."""
-    count = len(tie.members)
-    steps = [step] * count if isinstance(step, (int, float)) else step
+def _own_steps(tie: Tie, steps: Sequence[float]) -> Sequence[float]:
+    """The members' steps; N members that are one parameter move it as one, so by N times the step."""
     are_one = len(set(tie.parameters)) == 1 and all(member.is_whole for member in tie.members)
-    return [count * t for t in steps] if are_one else list(steps)
+    return [len(tie.members) * t for t in steps] if are_one else steps
 
 
 def _starts(ties: Sequence[Tie], start: Start | None) -> list[list[Tensor] | None] | None:
