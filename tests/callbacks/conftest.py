@@ -2,7 +2,6 @@ import os
 import warnings
 
 import pytest
-import torch
 
 
 @pytest.fixture(autouse=True)
@@ -13,15 +12,6 @@ def _quiet():
     warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec.*")
     # What some of the modules do on purpose.
     warnings.filterwarnings("ignore", message=".*`training_step` returned `None`.*")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Modules of 23 parameters are not worth a second one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

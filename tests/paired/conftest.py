@@ -108,14 +108,6 @@ def kit():
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
 def _quiet():
     # Lightning's advice on speed, which depends on the number of cores.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
