@@ -23,7 +23,9 @@ if TYPE_CHECKING:
         share,
         sharing_stats,
         starting_values,
+        unique_parameters,
         unshare,
+        verify_shared,
     )
 
 __all__ = [
@@ -44,7 +46,9 @@ __all__ = [
     "share",
     "sharing_stats",
     "starting_values",
+    "unique_parameters",
     "unshare",
+    "verify_shared",
 ]
 
 _PACKAGES = ("functional", "sharing", "callbacks", "paired")

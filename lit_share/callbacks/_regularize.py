@@ -24,7 +24,14 @@ from lit_share.callbacks._optimizers import (
 from lit_share.callbacks._schedule import Schedule
 from lit_share.functional import Penalty
 from lit_share.sharing import Tie, Ties, starting_values
-from lit_share.sharing._loops import add_gradients, check_penalty, gradients, penalty_value, take_prox
+from lit_share.sharing._loops import (
+    add_gradients,
+    check_penalty,
+    gradients,
+    pass_on_gradients,
+    penalty_value,
+    take_prox,
+)
 
 Apply = Literal["auto", "gradient", "prox"]
 
@@ -191,6 +198,7 @@ class Regularize(Callback):
         else:
             into = [gradients(tie, own.__contains__) for tie in self.found]
             add_gradients(self.penalty, self.found, into, strength, self._start or None)
+            pass_on_gradients(self.found, into)
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -218,6 +226,7 @@ class Regularize(Callback):
             for grad, pull in zip(into, self._pulls[tie], strict=True):
                 if grad is not None:
                     grad.add_(pull, alpha=strength)
+            pass_on_gradients([tie], [into])
 
     def _after_step(self, trainer: Trainer, optimizer: Optimizer, *_: Any) -> None:
         if optimizer not in self._announced:

@@ -5,34 +5,54 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import nn
+from torch.distributed.tensor import DTensor
+from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
-from lit_share.callbacks._optimizers import remove_duplicate_parameters
-from lit_share.sharing import Tie, TieError, Ties, share
-from lit_share.sharing._hard import Init
+from lit_share.callbacks._optimizers import (
+    OptimizerStates,
+    remove_duplicate_parameters,
+    warn_of_lost_gradients,
+)
+from lit_share.callbacks._regularize import Regularize
+from lit_share.sharing import Tie, TieError, Ties, share, verify_shared
+from lit_share.sharing._hard import Init, Where, rebuild_shared
+from lit_share.sharing._record import shared_places
 
-# What a Trainer calls on its strategy once the module is complete, and no callback can see: with a checkpoint it is
-# loaded first, then the module is wrapped and optimizers are made.
-_AFTER_CONFIGURE_MODEL = ("load_model_state_dict", "setup")
+# What a Trainer calls on its strategy at times that no callback sees: before `configure_model`, before a checkpoint is
+# loaded, when the module is complete and not yet wrapped, and when optimizers get their states back.
+_WRAPPED = ("tensor_init_context", "load_model_state_dict", "setup", "load_optimizer_state_dict")
 
 
 class Share(Callback):
-    """Makes the members of each tie one Parameter before training.
+    """Makes the members of each tie one Parameter, before training or at a later epoch.
 
     Modules that are built in ``__init__`` are shared in ``setup``; modules that are built later, in the module's own
-    ``setup`` or ``configure_model``, before the strategy wraps them and makes optimizers. Parameters that an
-    optimizer was given twice are stepped once, in the group that had them first.
+    ``setup`` or ``configure_model``, before the strategy wraps them and makes optimizers. Where ``configure_model``
+    also wraps them with ``fully_shard``, it has to call `share` in between. Parameters that an optimizer was given
+    twice are stepped once, in the group that had them first. That they are still shared is verified when the strategy
+    has set up the module, at every epoch, and before the module is evaluated.
+
+    With ``where="equal"`` and an ``epoch``, what a penalty has made equal until then is stored once from then on: the
+    first member's parameters and optimizer state stay, those of the others go. The penalty goes on with the rest.
 
     Args:
         ties: Which parameters are shared.
         init: The shared value: the ``"mean"`` of the members, or the ``"first"`` member.
+        where: ``"all"`` that is tied, or what is ``"equal"``; see `share`.
+        buffers: Whether buffers whose names fit the patterns are shared, too.
+        epoch: The epoch before which parameters are shared; 0 is before training. A later one is for training in one
+            process.
 
     Raises:
-        TieError: Before training starts, if the ties do not fit the module, or cannot be shared; see `share`.
+        TieError: Before training starts, if the ties do not fit the module, or cannot be shared (see `share`); if a
+            checkpoint has other values or another optimizer state; if what was shared no longer is.
 
     Example:
         >>> trainer = Trainer(  # doctest: +SKIP
@@ -40,40 +60,176 @@ class Share(Callback):
         ... )
     """
 
-    def __init__(self, ties: Ties, init: Init = "mean") -> None:
-        self.ties, self.init = ties, init
+    def __init__(
+        self, ties: Ties, init: Init = "mean", where: Where = "all", buffers: bool = False, epoch: int = 0
+    ) -> None:
+        for name, value, known in (("init", init, Init), ("where", where, Where)):
+            if value not in get_args(known):
+                raise ValueError(f"unknown {name} {value!r}: write one of {', '.join(map(repr, get_args(known)))}")
+        if not isinstance(epoch, int) or epoch < 0:
+            raise ValueError(f"epoch must be a whole number >= 0, got {epoch!r}")
+        self.ties, self.init, self.where, self.buffers, self.epoch = ties, init, where, buffers, epoch
         self.found: list[Tie] = []
+        # What is shared, as plain data for checkpoints; None as long as nothing was.
+        self._shared: list[dict[str, Any]] | None = None
+        self._parameters: set[nn.Parameter] = set()
+        self._handles: list[RemovableHandle] = []
+
+    @property
+    @override
+    def state_key(self) -> str:
+        """Tells apart the ties of one Trainer in its checkpoints."""
+        return self._generate_state_key(ties=repr(self.ties), where=self.where, epoch=self.epoch)
+
+    def __repr__(self) -> str:
+        return f"Share({self.ties!r}, where={self.where!r}, epoch={self.epoch})"
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"shared": self._shared}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._shared = state_dict["shared"]
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        # The module may not be complete yet: it is shared again when it is, and if the ties are wrong, that raises.
-        with suppress(TieError):
-            share(pl_module, self.ties, self.init)
-        for name in _AFTER_CONFIGURE_MODEL:
+        self._shared = None
+        if self.epoch > 0 and stage == "fit":
+            self._refuse_during_training(trainer)
+        if self._is_before_training:
+            self._share_what_is_there(pl_module)
+        for name in _WRAPPED:
             method = getattr(trainer.strategy, name)
-            setattr(trainer.strategy, name, partial(self._share_first, trainer.strategy, name, method, pl_module))
+            setattr(trainer.strategy, name, partial(self._wrapped, name, trainer, pl_module, method))
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        remove_duplicate_parameters(trainer.optimizers)
+        verify_shared(pl_module)
+        self._parameters = self._trained()
+        lost = remove_duplicate_parameters(trainer.optimizers)
+        if lost and not pl_module.automatic_optimization:
+            names = {p: name for name, p in pl_module.named_parameters()}
+            self._handles = warn_of_lost_gradients(trainer.optimizers, {p: names[p] for p in lost if p in names})
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if self.where == "equal" and isinstance(callback, Regularize):
+                self._refuse_prox_of_units(callback, pl_module)
+
+    @override
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._shared is None and trainer.current_epoch >= self.epoch:
+            states = OptimizerStates(trainer.optimizers, pl_module)
+            self._share(pl_module)
+            states.hand_over()
+            self._parameters = self._trained()
+        self._verify(pl_module)
+
+    @override
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        verify_shared(pl_module)
+
+    @override
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        verify_shared(pl_module)
+
+    @override
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        verify_shared(pl_module)
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.found = []
-        _unwrap(trainer.strategy)
+        self.found, self._parameters = [], set()
+        self._clean_up(trainer)
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        _unwrap(trainer.strategy)
+        self._clean_up(trainer)
 
-    def _share_first(
-        self, strategy: Strategy, name: str, method: Callable, module: LightningModule, *args: Any, **kwargs: Any
+    @property
+    def _is_before_training(self) -> bool:
+        """Whether members become one whatever their values, before training."""
+        return self.where == "all" and self.epoch == 0
+
+    def _share(self, module: LightningModule) -> None:
+        share(module, self.ties, self.init, where=self.where, buffers=self.buffers)
+        self._shared = shared_places(module)
+
+    def _share_what_is_there(self, module: LightningModule) -> None:
+        # The module may not be complete yet: it is shared again when it is, and if the ties are wrong, that raises.
+        with suppress(TieError):
+            share(module, self.ties, self.init, buffers=self.buffers)
+
+    def _share_when_complete(self, trainer: Trainer, module: LightningModule) -> None:
+        # The module is not wrapped yet; a checkpoint is loaded, but there are no optimizers yet.
+        self.found = self.ties.find(module)
+        if self._shared is not None and not self._is_before_training:
+            rebuild_shared(module, self._shared)
+        elif self._is_before_training or (self.epoch == 0 and trainer.state.fn == TrainerFn.FITTING):
+            self._share(module)
+
+    def _wrapped(
+        self, name: str, trainer: Trainer, module: LightningModule, method: Callable, *args: Any, **kwargs: Any
     ) -> Any:
-        setattr(strategy, name, method)
-        self.found = share(module, self.ties, self.init)
-        return method(*args, **kwargs)
+        """Call a method of the strategy, at a time that no callback sees."""
+        if name == "setup":
+            self._share_when_complete(trainer, module)
+        elif self._is_before_training:
+            self._share_what_is_there(module)
+        try:
+            return method(*args, **kwargs)
+        except ValueError as error:
+            if "more than one parameter group" in str(error):
+                raise TieError(
+                    "some parameters appear in more than one parameter group, as they are shared: in "
+                    "configure_optimizers, give the optimizer lit_share.unique_parameters([...])"
+                ) from error
+            if name == "load_optimizer_state_dict":
+                raise TieError(
+                    f"the checkpoint's optimizer state does not fit the parameters as {self!r} shares them ({error}): "
+                    "start anew from its weights, with load_from_checkpoint and without ckpt_path"
+                ) from error
+            raise
 
+    def _clean_up(self, trainer: Trainer) -> None:
+        for name in _WRAPPED:
+            vars(trainer.strategy).pop(name, None)
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
 
-def _unwrap(strategy: Strategy) -> None:
-    for name in _AFTER_CONFIGURE_MODEL:
-        vars(strategy).pop(name, None)
+    def _trained(self) -> set[nn.Parameter]:
+        return {member.parameter for tie in self.found for member in tie.members}
+
+    def _verify(self, module: LightningModule) -> None:
+        verify_shared(module)
+        # FSDP2 replaces sharded parameters by whole ones and back.
+        if self._trained() != self._parameters and not any(isinstance(p, DTensor) for p in self._parameters):
+            (tie, *_) = (tie for tie in self.found if not self._parameters.issuperset(tie.parameters))
+            raise TieError(
+                f"{tie.members[0].name!r} was replaced during training, so that the optimizer does not have it: write "
+                "to it in place, with copy_"
+            )
+
+    def _refuse_during_training(self, trainer: Trainer) -> None:
+        if trainer.world_size > 1:
+            raise TieError(
+                f"Share(epoch={self.epoch}) works in one process, here are {trainer.world_size}: share after training, "
+                "with lit_share.share, and train on"
+            )
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, WeightAveraging):
+                raise TieError(
+                    f"{type(callback).__name__} cannot follow Share(epoch={self.epoch}), as it goes through the "
+                    "parameters in their order: share before training, or after it"
+                )
+
+    def _refuse_prox_of_units(self, callback: Regularize, module: LightningModule) -> None:
+        if not callback.uses_prox or callback.penalty.center in ("mean", "first"):
+            return
+        both = {m.name for t in callback.ties.find(module) for m in t.members}
+        both &= {m.name for t in self.found for m in t.members}
+        if both:
+            raise TieError(
+                f'the proximal step of a penalty with center="{callback.penalty.center}" has no closed form for '
+                f'{min(both)!r}, which may share some of its units: use apply="gradient", or share after training'
+            )

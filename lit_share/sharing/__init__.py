@@ -3,6 +3,7 @@
 from lit_share.sharing._hard import share, unshare
 from lit_share.sharing._loops import add_penalty_gradient, apply_prox, starting_values
 from lit_share.sharing._plan import Plan
+from lit_share.sharing._record import verify_shared
 from lit_share.sharing._stats import (
     SharingStats,
     count_tied,
@@ -13,6 +14,7 @@ from lit_share.sharing._stats import (
 )
 from lit_share.sharing._tie import Member, Tie
 from lit_share.sharing._ties import TieError, Ties
+from lit_share.sharing._unique import unique_parameters
 
 __all__ = [
     "Member",
@@ -30,5 +32,7 @@ __all__ = [
     "sharing_stats",
     "squared_distance",
     "starting_values",
+    "unique_parameters",
     "unshare",
+    "verify_shared",
 ]

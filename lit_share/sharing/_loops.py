@@ -51,7 +51,9 @@ def add_penalty_gradient(
         raise ValueError(f"strength must be a finite number >= 0, got {strength}")
     found = _found(module, ties)
     check_penalty(penalty, found)
-    add_gradients(penalty, found, [gradients(tie) for tie in found], strength, start)
+    into = [gradients(tie) for tie in found]
+    add_gradients(penalty, found, into, strength, start)
+    pass_on_gradients(found, into)
 
 
 def apply_prox(
@@ -115,6 +117,8 @@ def check_penalty(
         try:
             penalty.check([tie.shape] * len(tie.members), steps[i] if steps else 0.0)
             _check_shards(penalty, tie)
+            if steps is not None:
+                _check_partial(penalty, tie)
         except ValueError as error:
             raise ValueError(f"{', '.join(member.name for member in tie.members[:4])}: {error}") from None
 
@@ -130,10 +134,21 @@ def _check_shards(penalty: Penalty, tie: Tie) -> None:
         )
 
 
+def _check_partial(penalty: Penalty, tie: Tie) -> None:
+    """Raise if a prox would move units that another parameter of the module stores."""
+    partial = [member.name for member in tie.members if member.slot.is_partial]
+    if partial and penalty.center not in ("mean", "first"):
+        raise ValueError(
+            f'{partial[0]} shares some of its units, for which a proximal step with center="{penalty.center}" has no '
+            'closed form: use apply="gradient", or exclude it from the ties'
+        )
+
+
 def gradients(tie: Tie, wanted: Callable[[nn.Parameter], bool] = lambda _: True) -> list[Tensor | None]:
     """The members' parts of the ``.grad`` of those parameters that require one and are wanted, ``None`` for others.
 
-    A ``.grad`` that is missing is made, of zeros.
+    A ``.grad`` that is missing is made, of zeros. Where only some units of a member are shared, the part is a tensor of
+    zeros, for `pass_on_gradients`.
     """
     parts: list[Tensor | None] = []
     for member in tie.members:
@@ -141,14 +156,25 @@ def gradients(tie: Tie, wanted: Callable[[nn.Parameter], bool] = lambda _: True)
         if not (parameter.requires_grad and wanted(parameter)):
             parts.append(None)
             continue
+        if member.slot.is_partial:
+            parts.append(torch.zeros_like(member.value()))
+            continue
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
         elif parameter.grad.layout != torch.strided:
             raise ValueError(
                 f"the gradient of {member.name!r} is sparse: make it with sparse=False, or exclude it from the ties"
             )
-        parts.append(member.view(parameter.grad))
+        parts.append(member.part_of(parameter.grad))
     return parts
+
+
+def pass_on_gradients(ties: Sequence[Tie], into: Sequence[Sequence[Tensor | None]]) -> None:
+    """Add the gradients of members of which only some units are shared to those of all that they are made of."""
+    for tie, parts in zip(ties, into, strict=True):
+        for member, part in zip(tie.members, parts, strict=True):
+            if part is not None and member.slot.is_partial:
+                member.slot.add_to_gradient(part.T if member.transposed else part)
 
 
 def add_gradients(
@@ -166,8 +192,15 @@ def add_gradients(
 def take_prox(penalty: Penalty, ties: Sequence[Tie], steps: Sequence[Sequence[float]], start: Start | None) -> None:
     """`lit_share.functional.prox_` for the members of ties."""
     own = [_own_steps(tie, step) for tie, step in zip(ties, steps, strict=True)]
+    members = [tie.tensors() for tie in ties]
     with _full_precision(ties):
-        prox_(penalty, [tie.tensors() for tie in ties], own, _starts(ties, start))
+        prox_(penalty, members, own, _starts(ties, start))
+    for tie, tensors in zip(ties, members, strict=True):
+        for member, tensor in zip(tie.members, tensors, strict=True):
+            if member.slot.is_partial:
+                # What other members store has moved by itself.
+                with torch.no_grad():
+                    member.slot.write(tensor.T if member.transposed else tensor)
 
 
 def penalty_value(penalty: Penalty, ties: Sequence[Tie], start: Start | None = None) -> float:
@@ -184,8 +217,7 @@ def _found(module: nn.Module, ties: Ties | Sequence[Tie]) -> Sequence[Tie]:
 
 def _own_steps(tie: Tie, steps: Sequence[float]) -> Sequence[float]:
     """The members' steps; N members that are one parameter move it as one, so by N times the step."""
-    are_one = len(set(tie.parameters)) == 1 and all(member.is_whole for member in tie.members)
-    return [len(tie.members) * t for t in steps] if are_one else steps
+    return [len(tie.members) * t for t in steps] if tie.is_one else steps
 
 
 def _starts(ties: Sequence[Tie], start: Start | None) -> list[list[Tensor] | None] | None:

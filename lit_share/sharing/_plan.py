@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rich.box import SIMPLE
 from rich.table import Table
 
-from lit_share.sharing._tie import Tie
+from lit_share.sharing._tie import BufferSlot, Tie
 
 _SHOWN = 4
 
@@ -37,11 +37,13 @@ class Plan:
     """The ties of a module, printable with `rich.print` and `print`."""
 
     ties: tuple[PlannedTie, ...]
+    buffers: tuple[tuple[str, ...], ...] = ()
 
     @classmethod
-    def of(cls, ties: Sequence[Tie]) -> Plan:
-        """The plan of these ties."""
-        return cls(tuple(_planned(tie) for tie in ties))
+    def of(cls, ties: Sequence[Tie], buffers: Sequence[Sequence[BufferSlot]] = ()) -> Plan:
+        """The plan of these ties, and of the buffers that go with them."""
+        apart = [row for row in buffers if len({id(place.stored) for place in row}) > 1]
+        return cls(tuple(_planned(tie) for tie in ties), tuple(tuple(place.name for place in row) for row in apart))
 
     @property
     def parameters(self) -> int:
@@ -56,10 +58,11 @@ class Plan:
     def __str__(self) -> str:
         head = f"ties: {len(self.ties)}, tied parameters: {self.parameters:,}, saved by hard sharing: {self.saved:,}"
         rows = [f"  {tie.name} ({_text(tie.shape)}): {_short(tie.members, ' = ')}" for tie in self.ties]
-        return "\n".join([head, *rows])
+        return "\n".join([head, *rows, *self._remark()])
 
     def __rich__(self) -> Table:
-        table = Table(title="Tie plan", box=SIMPLE, padding=(0, 1, 0, 0), show_footer=True)
+        remark = "".join(self._remark()) or None
+        table = Table(title="Tie plan", caption=remark, box=SIMPLE, padding=(0, 1, 0, 0), show_footer=True)
         table.add_column("tie", f"{len(self.ties)} ties", overflow="fold")
         table.add_column("members", overflow="fold")
         table.add_column("shape", justify="right")
@@ -69,6 +72,12 @@ class Plan:
             row = (tie.name, _short(tie.members, "\n"), _text(tie.shape), f"{tie.parameters:,}", f"{tie.saved:,}")
             table.add_row(*row)
         return table
+
+    def _remark(self) -> list[str]:
+        if not self.buffers:
+            return []
+        named = _short(self.buffers[0], ", ") + (f" and {len(self.buffers) - 1} more" if self.buffers[1:] else "")
+        return [f"each model keeps its own buffers ({named}) unless they are shared with buffers=True"]
 
 
 def _planned(tie: Tie) -> PlannedTie:

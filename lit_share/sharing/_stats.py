@@ -80,13 +80,12 @@ def sharing_stats(module: nn.Module, ties: Ties | Sequence[Tie] | None = None) -
     total = zeros = unique = stored = 0
     seen: set[int] = set()
     for slot in slots(module):
-        parameter = slot.parameter
-        nonzero = int(torch.count_nonzero(parameter))
-        total += parameter.numel()
-        zeros += parameter.numel() - nonzero
-        if id(parameter) not in seen:
+        tensor, parameter = slot.full(), slot.stored
+        total += tensor.numel()
+        zeros += tensor.numel() - int(torch.count_nonzero(tensor))
+        if parameter is not None and id(parameter) not in seen:
             seen.add(id(parameter))
-            unique += nonzero
+            unique += int(torch.count_nonzero(parameter))
             stored += parameter.numel() * parameter.element_size()
     found = ties.find(module) if isinstance(ties, Ties) else ties or ()
     unique -= sum(map(_repeated_nonzeros, _disjoint(found)))
@@ -165,7 +164,7 @@ def _disjoint(ties: Sequence[Tie]) -> list[list[Tie]]:
     """The ties, those that have members in common together."""
     clusters: list[tuple[set[int], list[Tie]]] = []
     for tie in ties:
-        parameters = {id(parameter) for parameter in tie.parameters}
+        parameters = {id(p) for p in _stored(tie)}
         together = [cluster for cluster in clusters if cluster[0] & parameters]
         clusters = [cluster for cluster in clusters if not cluster[0] & parameters]
         clusters.append((parameters.union(*(c[0] for c in together)), [t for c in together for t in c[1]] + [tie]))
@@ -177,18 +176,15 @@ def _repeated_nonzeros(ties: Sequence[Tie]) -> int:
 
     Numbers are the nodes of a graph, equal ones have an edge, and each connected component needs one number only.
     """
-    offsets: dict[int, int] = {}
+    nodes_of: dict[nn.Parameter, Tensor] = {}
     size = 0
+    for parameter in (parameter for tie in ties for parameter in _stored(tie)):
+        if parameter not in nodes_of:
+            nodes_of[parameter] = torch.arange(size, size + parameter.numel()).view(parameter.shape)
+            size += parameter.numel()
     edges: list[Tensor] = []
     for tie in ties:
-        for parameter in tie.parameters:
-            if id(parameter) not in offsets:
-                offsets[id(parameter)] = size
-                size += parameter.numel()
-        places = [
-            m.view(torch.arange(m.parameter.numel()).view(m.parameter.shape)).flatten() + offsets[id(m.parameter)]
-            for m in tie.members
-        ]
+        places = [member.value(nodes_of.__getitem__).flatten() for member in tie.members]
         values, order = torch.stack([tensor.flatten().cpu() for tensor in tie.tensors()]).sort(dim=0)
         nodes = torch.stack(places).gather(0, order)
         equal = (values[1:] == values[:-1]) & (values[1:] != 0)
@@ -197,3 +193,16 @@ def _repeated_nonzeros(ties: Sequence[Tie]) -> int:
     graph = coo_array((np.ones(len(start), dtype=bool), (start, end)), shape=(size, size))
     components, _ = connected_components(graph, directed=False)
     return size - int(components)
+
+
+def _stored(tie: Tie) -> list[nn.Parameter]:
+    """All parameters that the members are made of."""
+    stored: list[nn.Parameter] = []
+
+    def note(parameter: nn.Parameter) -> Tensor:
+        stored.append(parameter)
+        return parameter.detach()
+
+    for member in tie.members:
+        member.value(note)
+    return stored

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from lit_share.sharing._derived import Derived, derived_in, full, underive
+
 # What torch.compile, activation checkpointing and FSDP1 put into parameter names.
 _WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
+# Modules that have the user's module under a name of their own.
+_WRAPPER_CLASSES = {
+    "_FabricModule": "_original_module",
+    "DistributedDataParallel": "module",
+    "DataParallel": "module",
+    "OptimizedModule": "_orig_mod",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,15 +31,89 @@ class Slot:
     attribute: str
 
     @property
+    def stored(self) -> nn.Parameter | None:
+        """What is stored under this name: the parameter, the units of its own, or nothing; see `Derived`."""
+        return self.owner._parameters[self.attribute]
+
+    @property
+    def derived(self) -> Derived | None:
+        """How the tensor is made, where another place stores it."""
+        return derived_in(self.owner).get(self.attribute)
+
+    @property
+    def source(self) -> Slot | None:
+        """The place that the tensor is made of, where that is another one."""
+        how = self.derived
+        return None if how is None else Slot(f"what {self.name} is made of", how.owner, how.attribute)
+
+    @property
     def parameter(self) -> nn.Parameter:
-        """The parameter that the slot holds now."""
-        parameter = self.owner._parameters[self.attribute]
-        assert parameter is not None
-        return parameter
+        """The parameter that is trained here: what is stored under this name, or else what it is made of."""
+        stored, source = self.stored, self.source
+        if stored is None:
+            assert source is not None
+            return source.parameter
+        return stored
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether some units are stored here, and others in another place."""
+        how, source = self.derived, self.source
+        return how is not None and source is not None and (how.apart is not None or source.is_partial)
+
+    @property
+    def is_turned(self) -> bool:
+        """Whether the tensor is the transpose of what is stored."""
+        how, source = self.derived, self.source
+        return how is not None and source is not None and how.transposed != source.is_turned
+
+    def full(self, of: Callable[[nn.Parameter], Tensor] = nn.Parameter.detach) -> Tensor:
+        """The tensor of the place, outside of autograd; a view of what is stored unless `is_partial`."""
+        return full(self.owner, self.attribute, of)
+
+    def write(self, tensor: Tensor) -> None:
+        """Store a tensor of the place's shape; units that another place stores are left as they are."""
+        how, stored, source = self.derived, self.stored, self.source
+        if stored is not None:
+            stored.detach().copy_(tensor if how is None else how.own_part(tensor))
+        elif how is not None and source is not None:
+            source.write(how.shared_part(tensor))
+
+    def add_to_gradient(self, tensor: Tensor) -> None:
+        """Add a gradient of the place's shape to those of all parameters that it is made of."""
+        how, stored, source = self.derived, self.stored, self.source
+        if stored is not None and stored.requires_grad:
+            part = tensor if how is None else how.own_part(tensor)
+            stored.grad = part.clone() if stored.grad is None else stored.grad.add_(part)
+        if how is not None and source is not None:
+            source.add_to_gradient(how.shared_part(tensor))
 
     def put(self, parameter: nn.Parameter) -> None:
-        """Replace the parameter that the slot holds."""
-        self.owner._parameters[self.attribute] = parameter
+        """Store this parameter here."""
+        if self.derived is not None:
+            underive(self.owner, self.attribute)
+        # Not past the module's back: recurrent ones keep a list of their weights.
+        setattr(self.owner, self.attribute, parameter)
+
+
+@dataclass(frozen=True, eq=False)
+class BufferSlot:
+    """A place in a module that holds a buffer."""
+
+    name: str
+    owner: nn.Module
+    attribute: str
+
+    @property
+    def stored(self) -> Tensor:
+        """The buffer."""
+        buffer = self.owner._buffers[self.attribute]
+        assert buffer is not None
+        return buffer
+
+    def put(self, buffer: Tensor) -> None:
+        """Hold this buffer here."""
+        self.owner._buffers[self.attribute] = buffer
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,18 +130,23 @@ class Member:
         return f"{self.slot.name}{'.T' if self.transposed else ''}{'' if self.index is None else f'[{self.index}]'}"
 
     @property
-    def is_whole(self) -> bool:
-        """Whether the member is a whole parameter as it stands."""
-        return not self.transposed and self.index is None
-
-    @property
     def parameter(self) -> nn.Parameter:
         """The parameter that the member is, or is a part of."""
         return self.slot.parameter
 
-    def view(self, tensor: Tensor) -> Tensor:
-        """The member's part of a tensor of its parameter's shape."""
+    @property
+    def is_turned(self) -> bool:
+        """Whether the member is the transpose of what is stored."""
+        return self.transposed != self.slot.is_turned
+
+    def value(self, of: Callable[[nn.Parameter], Tensor] = nn.Parameter.detach) -> Tensor:
+        """The member's tensor, with ``of`` applied to the parameters that it is made of."""
+        tensor = self.slot.full(of)
         return tensor.T if self.transposed else tensor if self.index is None else tensor[self.index]
+
+    def part_of(self, tensor: Tensor) -> Tensor:
+        """The member's part of a tensor of its parameter's shape."""
+        return tensor.T if self.is_turned else tensor if self.index is None else tensor[self.index]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,9 +177,18 @@ class Tie:
         """The members' parameters, one entry per member."""
         return [member.parameter for member in self.members]
 
+    @property
+    def is_one(self) -> bool:
+        """Whether all members are one stored parameter."""
+        stored = {(id(m.parameter), m.is_turned, m.index) for m in self.members}
+        return len(stored) == 1 and not any(m.slot.is_partial for m in self.members)
+
     def tensors(self) -> list[Tensor]:
-        """The members' values now, outside of autograd; writing to them writes to the parameters."""
-        return [member.view(member.parameter.detach()) for member in self.members]
+        """The members' values now, outside of autograd.
+
+        Writing to them writes to the parameters, except where a member's slot `is_partial`.
+        """
+        return [member.value() for member in self.members]
 
 
 def distinctly_named(ties: Sequence[Tie]) -> list[Tie]:
@@ -103,12 +200,19 @@ def distinctly_named(ties: Sequence[Tie]) -> list[Tie]:
 
 
 def slots(module: nn.Module) -> Iterator[Slot]:
-    """All places of ``module`` that hold a parameter, under the names that its unwrapped modules give them."""
-    module = _unwrapped(module)
-    for prefix, owner in module.named_modules(remove_duplicate=False):
+    """All places of ``module`` that have a parameter, under the names that its unwrapped modules give them."""
+    for prefix, owner in unwrapped(module).named_modules(remove_duplicate=False):
         for attribute, parameter in owner._parameters.items():
-            if parameter is not None:
+            if parameter is not None or attribute in derived_in(owner):
                 yield Slot(unwrapped_name(f"{prefix}.{attribute}".lstrip(".")), owner, attribute)
+
+
+def buffer_slots(module: nn.Module) -> Iterator[BufferSlot]:
+    """All places of ``module`` that have a buffer, under the names that its unwrapped modules give them."""
+    for prefix, owner in unwrapped(module).named_modules(remove_duplicate=False):
+        for attribute, buffer in owner._buffers.items():
+            if buffer is not None:
+                yield BufferSlot(unwrapped_name(f"{prefix}.{attribute}".lstrip(".")), owner, attribute)
 
 
 def unwrapped_name(name: str) -> str:
@@ -118,9 +222,11 @@ def unwrapped_name(name: str) -> str:
     return name
 
 
-def _unwrapped(module: nn.Module) -> nn.Module:
-    """The user's module in what Fabric and data parallelism make of it."""
-    inner = module._modules.get("_original_module") or module._modules.get("module")
-    if type(module).__name__ in ("_FabricModule", "DistributedDataParallel", "DataParallel") and inner is not None:
-        return _unwrapped(inner)
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The user's module in what Fabric, compilation and data parallelism make of it."""
+    kind = type(module).__name__
+    for wrapper, attribute in _WRAPPER_CLASSES.items():
+        inner = module._modules.get(attribute)
+        if kind == wrapper and inner is not None:
+            return unwrapped(inner)
     return module

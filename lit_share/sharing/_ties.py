@@ -11,7 +11,7 @@ from torch import nn
 
 from lit_share.sharing._pattern import Pattern
 from lit_share.sharing._plan import Plan
-from lit_share.sharing._tie import Member, Slot, Tie, distinctly_named, slots
+from lit_share.sharing._tie import BufferSlot, Member, Slot, Tie, buffer_slots, distinctly_named, slots
 
 _SHOWN = 5
 
@@ -108,7 +108,7 @@ class Ties:
         Raises:
             TieError: As `find`.
         """
-        return Plan.of(self.find(module))
+        return Plan.of(self.find(module), self.buffers(module))
 
     def places(self, module: nn.Module) -> list[tuple[Stars, list[Slot]]]:
         """What the stars stand for, and the places of the members, one per pattern; see `find` for the errors."""
@@ -124,6 +124,24 @@ class Ties:
         if not kept:
             raise TieError(f"{self} finds nothing: exclude={list(self.exclude)!r} leaves no parameter")
         return kept
+
+    def buffers(self, module: nn.Module) -> list[list[BufferSlot]]:
+        """The buffers whose names fit the patterns, like those of the members, one row of places for each.
+
+        A buffer without a counterpart in each pattern is left out.
+        """
+        by_name = {slot.name: slot for slot in buffer_slots(module)}
+        excluded = {name for name in by_name if any(Pattern(e).match(name) is not None for e in self.exclude)}
+        rows: dict[Stars, list[BufferSlot]] = {}
+        for pattern in self.patterns:
+            if pattern.part == "whole":
+                for name in by_name.keys() - excluded:
+                    stars = pattern.match(name)
+                    if stars is not None:
+                        rows.setdefault(stars, []).append(by_name[name])
+        order = list(by_name)
+        complete = [row for row in rows.values() if len(row) == len(self.patterns) > 1]
+        return sorted(complete, key=lambda row: order.index(row[0].name))
 
     def _matches(self, pattern: Pattern, by_name: Mapping[str, Slot]) -> dict[Stars, Slot]:
         matches: dict[Stars, Slot] = {}
@@ -168,16 +186,14 @@ class Ties:
     def _tie(self, stars: Stars, places: list[Slot]) -> Tie:
         members: list[Member] = []
         for pattern, slot in zip(self.patterns, places, strict=True):
-            ndim = slot.parameter.ndim
-            if pattern.part == "transposed" and ndim != 2:
-                raise TieError(
-                    f"{pattern.text!r} transposes {slot.name!r} of shape {_text(slot)}: .T is for matrices only"
-                )
+            shape = tuple(slot.full().shape)
+            if pattern.part == "transposed" and len(shape) != 2:
+                raise TieError(f"{pattern.text!r} transposes {slot.name!r} of shape {shape}: .T is for matrices only")
             if pattern.part == "slices":
-                if ndim == 0 or slot.parameter.shape[0] == 0:
-                    what = "has no slices" if ndim else "is a single number"
+                if 0 in shape[:1] or not shape:
+                    what = "has no slices" if shape else "is a single number"
                     raise TieError(f"{pattern.text!r} slices {slot.name!r}, which {what}: leave out [:]")
-                members += [Member(slot, index=i) for i in range(slot.parameter.shape[0])]
+                members += [Member(slot, index=i) for i in range(shape[0])]
             else:
                 members.append(Member(slot, transposed=pattern.part == "transposed"))
         tie = Tie(places[0].name if len(places) == 1 or not any(stars) else ".".join(stars), tuple(members))
@@ -193,7 +209,3 @@ class Ties:
         if twice:
             listed = ", ".join(map(repr, twice[:_SHOWN]))
             raise TieError(f"{self} names a member twice: {listed}; each pattern must match parameters of its own")
-
-
-def _text(slot: Slot) -> str:
-    return str(tuple(slot.parameter.shape))

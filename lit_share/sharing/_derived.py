@@ -1,0 +1,194 @@
+"""Places whose tensor is made of another place's parameter: transposed, or with some units of its own.
+
+Sharing a whole parameter needs nothing but the same `torch.nn.Parameter` in two places. A transposed matrix cannot be
+that, as it has another shape, nor can a parameter of which only some units are shared. Two Parameters on one memory
+would be stepped twice, and fall apart when the module is moved; a parametrization gives the entries of ``state_dict``
+other names. So the place becomes a property of the module's class, which makes the tensor whenever it is read:
+gradients flow to what is stored, and what is stored is all that an optimizer, DDP or FSDP2 sees.
+"""
+
+from __future__ import annotations
+
+import copyreg
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_KEY = "_lit_share_derived"
+
+
+@dataclass(eq=False)
+class Derived:
+    """How a place's tensor is made.
+
+    Attributes:
+        owner: The module of the place that it is made of.
+        attribute: The name of the parameter there.
+        transposed: Whether the other's transpose is meant.
+        dim: The dimension of the other's tensor along which ``apart`` counts.
+        apart: The units that this place has for itself, stored under its own name; ``None`` if there are none.
+    """
+
+    owner: nn.Module
+    attribute: str
+    transposed: bool = False
+    dim: int = 0
+    apart: Tensor | None = None
+
+    def make(self, source: Tensor, own: Tensor | None) -> Tensor:
+        """The place's tensor, from the other place's and its own units."""
+        if self.apart is not None:
+            assert own is not None
+            source = source.index_copy(self.dim, self._apart_on(source.device), own)
+        return source.T if self.transposed else source
+
+    def own_part(self, tensor: Tensor) -> Tensor:
+        """The units of a tensor of the place's shape that belong to the place alone."""
+        assert self.apart is not None
+        return self._turned(tensor).index_select(self.dim, self._apart_on(tensor.device))
+
+    def shared_part(self, tensor: Tensor) -> Tensor:
+        """A tensor of the place's shape as the other place has it, with zeros for the units of this one alone."""
+        turned = self._turned(tensor)
+        return turned if self.apart is None else turned.index_fill(self.dim, self._apart_on(tensor.device), 0)
+
+    def _turned(self, tensor: Tensor) -> Tensor:
+        return tensor.T if self.transposed else tensor
+
+    def _apart_on(self, device: torch.device) -> Tensor:
+        assert self.apart is not None
+        if self.apart.device == device:
+            return self.apart
+        moved = self.apart.to(device)
+        if device.type != "meta":  # which would forget it
+            self.apart = moved
+        return moved
+
+
+def derived_in(owner: nn.Module) -> Mapping[str, Derived]:
+    """The derived places of a module, by attribute."""
+    places: Mapping[str, Derived] = owner.__dict__.get(_KEY, {})
+    return places
+
+
+def derive(owner: nn.Module, attribute: str, how: Derived, own: nn.Parameter | None = None) -> None:
+    """Make a place a derived one, which stores only its own units, if any."""
+    if isinstance(owner, nn.RNNBase):
+        raise TypeError(f"{type(owner).__name__} keeps its weights in a list of its own")
+    if not derived_in(owner):
+        owner.__dict__[_KEY] = {}
+        owner.register_state_dict_post_hook(_write_in_full)
+        owner.register_load_state_dict_pre_hook(_load_in_full)
+    owner.__dict__[_KEY][attribute] = how
+    owner._parameters[attribute] = own
+    owner.__class__ = _class_with(_plain(type(owner)), frozenset(derived_in(owner)))
+
+
+def underive(owner: nn.Module, attribute: str) -> None:
+    """Make a place an ordinary one, to which a parameter can be assigned."""
+    del owner.__dict__[_KEY][attribute]
+    attributes = frozenset(derived_in(owner))
+    owner.__class__ = _class_with(_plain(type(owner)), attributes) if attributes else _plain(type(owner))
+    if not attributes:
+        del owner.__dict__[_KEY]
+        for hooks in (owner._state_dict_hooks, owner._load_state_dict_pre_hooks):
+            for key, hook in list(hooks.items()):
+                if getattr(hook, "hook", hook) in (_write_in_full, _load_in_full):
+                    del hooks[key]
+
+
+def full(owner: nn.Module, attribute: str, of: Callable[[nn.Parameter], Tensor]) -> Tensor:
+    """The tensor of a place, with ``of`` applied to the parameters that it is made of."""
+    stored = owner._parameters[attribute]
+    own = None if stored is None else of(stored)
+    how = derived_in(owner).get(attribute)
+    if how is None:
+        assert own is not None
+        return own
+    return how.make(full(how.owner, how.attribute, of), own)
+
+
+def _plain(kind: Any) -> Any:
+    return getattr(kind, "_lit_share_plain", kind)
+
+
+@cache
+def _class_with(plain: Any, attributes: frozenset[str]) -> Any:
+    """A subclass in which these attributes are made when they are read."""
+    namespace: dict[str, Any] = {name: property(_getter(name)) for name in attributes}
+    keep = {name: getattr(plain, name) for name in ("__module__", "__qualname__", "__doc__")}
+    return type(plain.__name__, (plain,), {**keep, **namespace, "_lit_share_plain": plain, "__reduce_ex__": _reduce})
+
+
+def _getter(attribute: str) -> Callable[[Any], Any]:
+    def get(owner: nn.Module) -> Any:
+        how = owner.__dict__[_KEY][attribute]
+        # Read as the module itself would, which may have been wrapped or sharded since.
+        return how.make(getattr(how.owner, how.attribute), owner._parameters[attribute])
+
+    return get
+
+
+def _reduce(self: nn.Module, protocol: Any) -> Any:
+    # A class that is made on the fly cannot be found by its name: the copy makes it again.
+    function, arguments, *rest = _plain(type(self)).__reduce_ex__(self, protocol)
+    if function is copyreg.__newobj__:  # type: ignore[attr-defined]
+        return _new, (_plain(type(self)), frozenset(derived_in(self))), *rest
+    return (function, arguments, *rest)
+
+
+def _new(plain: Any, attributes: frozenset[str]) -> Any:
+    kind = _class_with(plain, attributes)
+    return kind.__new__(kind)
+
+
+@torch.no_grad()
+def _write_in_full(owner: nn.Module, state_dict: dict[str, Any], prefix: str, _: Any) -> None:
+    """Give ``state_dict`` the entries, and the order, that the module would have if nothing were shared."""
+    for attribute in derived_in(owner):
+        state_dict[prefix + attribute] = full(owner, attribute, nn.Parameter.detach)
+    first = [prefix + name for name in owner._parameters]
+    for key in [*first, *(key for key in list(state_dict) if key.startswith(prefix) and key not in first)]:
+        if key in state_dict:
+            state_dict[key] = state_dict.pop(key)
+
+
+@torch.no_grad()
+def _load_in_full(owner: nn.Module, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+    """Load the entry of a derived place into the parameters that it is made of."""
+    *_, missing, _, errors = rest
+    for attribute, how in derived_in(owner).items():
+        key = prefix + attribute
+        if key not in state_dict:
+            missing.append(key)
+            continue
+        entry = state_dict.pop(key)
+        shape = full(owner, attribute, nn.Parameter.detach).shape
+        if entry.shape != shape:
+            errors.append(f"size mismatch for {key}: {tuple(entry.shape)} in the state dict, {tuple(shape)} here")
+            continue
+        if how.apart is not None:
+            state_dict[key] = how.own_part(entry)
+        # As with one Parameter in two places, loading one of them loads the other.
+        write_shared(how, entry)
+
+
+def write_shared(how: Derived, tensor: Tensor) -> None:
+    """Write what a tensor has of a derived place's shared units to the place that stores them."""
+    source = full(how.owner, how.attribute, nn.Parameter.detach)
+    value = how._turned(tensor)
+    if how.apart is not None:
+        apart = how._apart_on(source.device)
+        value = value.to(source).index_copy(how.dim, apart, source.index_select(how.dim, apart))
+    further = derived_in(how.owner).get(how.attribute)
+    if further is None:
+        source.copy_(value)
+    else:
+        own = how.owner._parameters[how.attribute]
+        if own is not None:
+            own.copy_(further.own_part(value))
+        write_shared(further, value)
