@@ -27,8 +27,10 @@ if TYPE_CHECKING:
         unshare,
         verify_shared,
     )
+    from lit_share.sharing.compact import CompactFileError, load_compact, save_compact
 
 __all__ = [
+    "CompactFileError",
     "Paired",
     "Penalty",
     "Ramp",
@@ -41,8 +43,10 @@ __all__ = [
     "Ties",
     "add_penalty_gradient",
     "apply_prox",
+    "load_compact",
     "owl_weights",
     "prox_owl",
+    "save_compact",
     "share",
     "sharing_stats",
     "starting_values",
@@ -51,7 +55,7 @@ __all__ = [
     "verify_shared",
 ]
 
-_PACKAGES = ("functional", "sharing", "callbacks", "paired")
+_PACKAGES = ("functional", "sharing", "sharing.compact", "callbacks", "paired")
 
 
 def __getattr__(name: str) -> Any:

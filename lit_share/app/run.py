@@ -23,6 +23,7 @@ from lit_share.app.config import CONFIG_FILE, choice, prepare, refuse_another_ex
 from lit_share.app.tracking import is_first_rank, read_csv_columns, wandb_finished
 from lit_share.callbacks import Regularize, Share
 from lit_share.sharing import overall_distance, share, sharing_stats
+from lit_share.sharing._stats import count_numbers
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +146,7 @@ def _merged(metrics_of_loaders: Sequence[Mapping[str, float]]) -> dict[str, floa
 
 
 def _parameter_counts(job: Job) -> dict[str, int]:
-    stats = sharing_stats(job.model)
+    stats = count_numbers(job.model)
     trainable = sum(p.numel() for p in job.model.parameters() if p.requires_grad)
     return {"parameters/total": stats.total, "parameters/unique": stats.unique, "parameters/trainable": trainable}
 
@@ -188,5 +189,7 @@ def _table(result: dict[str, Any]) -> Table:
     table.add_row("parameters", f"{sharing['total']:,}")
     table.add_row("unique parameters", f"{sharing['unique']:,}")
     table.add_row("compression", f"{sharing['compression']:.2f}")
+    if sharing["bytes"] is not None:
+        table.add_row("bytes in a compact file", f"{sharing['bytes']:,}")
     table.add_row("seconds", f"{result['seconds']:.1f}")
     return table

@@ -12,7 +12,8 @@ from typing_extensions import override
 from lit_share.callbacks._regularize import Regularize
 from lit_share.callbacks._share import Share
 from lit_share.plots import distance_heatmap
-from lit_share.sharing import Tie, Ties, count_tied, overall_distance, relative_distance, sharing_stats
+from lit_share.sharing import Tie, Ties, count_tied, overall_distance, relative_distance
+from lit_share.sharing._stats import count_numbers
 from lit_share.sharing._tie import distinctly_named
 
 
@@ -98,7 +99,7 @@ class SharingMonitor(Callback):
     def measure(self, trainer: Trainer, pl_module: LightningModule, distances: dict[str, float]) -> dict[str, float]:
         """What is logged, by its name."""
         tied = [tie for tie in self._watched if len(tie.members) > 1]
-        stats = sharing_stats(pl_module, tied)
+        stats = count_numbers(pl_module, tied)
         values = {
             "sharing/sparsity": stats.sparsity,
             "sharing/unique": float(stats.unique),

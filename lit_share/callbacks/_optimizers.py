@@ -98,6 +98,8 @@ def warn_of_lost_gradients(optimizers: Sequence[Optimizer], names: Mapping[nn.Pa
                 "the sum of the losses",
                 stacklevel=2,
             )
+            for handle in handles:
+                handle.remove()
         waiting[parameter] = parameter.grad
 
     def stepped(optimizer: Optimizer, *_: object) -> None:

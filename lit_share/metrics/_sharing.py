@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lit_share.sharing import Ties, sharing_stats
+from lit_share.sharing import Ties
+from lit_share.sharing._stats import count_numbers
 
 
 class ParameterSharing(Metric):
@@ -48,7 +49,7 @@ class ParameterSharing(Metric):
         Raises:
             TieError: If the patterns do not fit the module; see `Ties.find`.
         """
-        stats = sharing_stats(module, self.ties)
+        stats = count_numbers(module, self.ties)
         self.total += stats.total
         self.unique += stats.unique
         self.zeros += stats.zeros

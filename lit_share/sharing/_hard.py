@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 
 from lit_share.functional import mean
 from lit_share.sharing._derived import Derived, derive
-from lit_share.sharing._record import remember_shared
+from lit_share.sharing._record import agree, remember_shared
 from lit_share.sharing._tie import BufferSlot, Member, Slot, Tie, buffer_slots, slots, unwrapped
 from lit_share.sharing._ties import TieError, Ties
 
@@ -152,7 +152,7 @@ def rebuild_shared(module: nn.Module, entries: Iterable[Mapping[str, Any]]) -> N
         names: Sequence[str] = entry["names"]
         if all(name in buffers for name in names):
             rows.append([buffers[name] for name in names])
-            if not all(torch.equal(rows[-1][0].stored, place.stored) for place in rows[-1][1:]):
+            if not all(agree(rows[-1][0].stored, place.stored) for place in rows[-1][1:]):
                 raise TieError(f"{' and '.join(map(repr, names))} are to be one, but have different values")
             continue
         tie = Tie(names[0], tuple(_member(parameters, name) for name in names))
@@ -186,7 +186,7 @@ def _check_values(tie: Tie, apart: Tensor | None) -> None:
             if not first.ndim or (len(apart) and not 0 <= int(apart.min()) <= int(apart.max()) < len(first)):
                 raise TieError(f"{member.name!r} has no units {apart.tolist()[:5]} … to be apart")
             other = other.index_copy(0, apart.to(other.device), first.index_select(0, apart.to(first.device)))
-        if not torch.allclose(first, other, 0.0, 0.0, equal_nan=True):
+        if not agree(first, other):
             raise TieError(f"{tie.members[0].name!r} and {member.name!r} are to be one, but have different values")
 
 

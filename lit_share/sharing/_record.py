@@ -112,7 +112,7 @@ class Record:
         for group in (*self.parameters, *self.buffers):
             entries = [loaded[name] for name in group if name in loaded]
             for (key, value), (other, different) in pairwise(entries):
-                if not _agree(value, different):
+                if not agree(value, different):
                     raise TieError(_differ(key, other))
         by_name = {slot.name: slot for slot in slots(module)}
         for name, source in self.derived.items():
@@ -178,7 +178,7 @@ def _names(places: Iterable[Slot]) -> dict[tuple[int, str], str]:
 
 def _join_equal(first: Slot | BufferSlot, other: Slot | BufferSlot) -> None:
     one, two = first.stored, other.stored
-    if one is None or two is None or not _agree(one, two):
+    if one is None or two is None or not agree(one, two):
         raise TieError(
             f"{first.name!r} and {other.name!r} were one, but have different values now: make them equal, and call "
             "lit_share.verify_shared, or share them again with lit_share.share"
@@ -186,7 +186,7 @@ def _join_equal(first: Slot | BufferSlot, other: Slot | BufferSlot) -> None:
     other.put(one)  # type: ignore[arg-type]
 
 
-def _agree(one: Tensor, two: Tensor) -> bool:
+def agree(one: Tensor, two: Tensor) -> bool:
     """Whether two tensors have the same values; those that have none yet do, those in pieces cannot be compared."""
     if one.shape != two.shape or one.dtype != two.dtype or one.device != two.device:
         return False
@@ -201,7 +201,7 @@ def _fits(how: Derived, source: Tensor, tensor: Tensor) -> bool:
     turned = tensor.T if how.transposed else tensor
     if turned.shape != source.shape:
         return False
-    return _agree(how.make(source, None if how.apart is None else how.own_part(tensor)), tensor)
+    return agree(how.make(source, None if how.apart is None else how.own_part(tensor)), tensor)
 
 
 def _differ(key: str, other: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -24,13 +25,14 @@ class SharingStats:
         total: Numbers in all parameters, a shared one counted under each of its names.
         unique: Numbers that are different: not zero, and stored or exactly tied ones counted once.
         zeros: How many of ``total`` are exactly zero.
-        bytes: Bytes of the parameters as stored, each storage once.
+        bytes: Bytes of the parameters and buffers in the module's compact file, without its header; see
+            `lit_share.save_compact`. ``None`` where such a file cannot hold the module, which `save_compact` explains.
     """
 
     total: int
     unique: int
     zeros: int
-    bytes: int
+    bytes: int | None = None
 
     @property
     def sparsity(self) -> float:
@@ -47,14 +49,13 @@ class SharingStats:
         """Total / unique, at least 1."""
         return self.total / max(self.unique, 1)
 
-    def as_dict(self) -> dict[str, float]:
+    def as_dict(self) -> dict[str, float | None]:
         """All counts and ratios by name."""
         return asdict(self) | {name: getattr(self, name) for name in ("sparsity", "sharing", "compression")}
 
 
-@torch.no_grad()
 def sharing_stats(module: nn.Module, ties: Ties | Sequence[Tie] | None = None) -> SharingStats:
-    """Count the total, unique and zero numbers of a module's parameters.
+    """Count the total, unique and zero numbers of a module's parameters, and the bytes that store them.
 
     Args:
         module: The module.
@@ -77,7 +78,18 @@ def sharing_stats(module: nn.Module, ties: Ties | Sequence[Tie] | None = None) -
     Source:
         Zhang et al., *Learning to Share*, ICLR 2018, Section 4: sparsity, parameter sharing, compression rate.
     """
-    total = zeros = unique = stored = 0
+    from lit_share.sharing.compact import CompactFileError, compact_bytes
+
+    counts = count_numbers(module, ties)
+    with suppress(CompactFileError):
+        return replace(counts, bytes=compact_bytes(module))
+    return counts
+
+
+@torch.no_grad()
+def count_numbers(module: nn.Module, ties: Ties | Sequence[Tie] | None = None) -> SharingStats:
+    """`sharing_stats` without the bytes, which take longer."""
+    total = zeros = unique = 0
     seen: set[int] = set()
     for slot in slots(module):
         tensor, parameter = slot.full(), slot.stored
@@ -86,10 +98,9 @@ def sharing_stats(module: nn.Module, ties: Ties | Sequence[Tie] | None = None) -
         if parameter is not None and id(parameter) not in seen:
             seen.add(id(parameter))
             unique += int(torch.count_nonzero(parameter))
-            stored += parameter.numel() * parameter.element_size()
     found = ties.find(module) if isinstance(ties, Ties) else ties or ()
     unique -= sum(map(_repeated_nonzeros, _disjoint(found)))
-    return SharingStats(total=total, unique=unique, zeros=zeros, bytes=stored)
+    return SharingStats(total=total, unique=unique, zeros=zeros)
 
 
 def relative_distance(members: Sequence[Tensor]) -> float:

@@ -18,7 +18,7 @@ LAYERS = [
     {"sharing"},
     {"models", "data", "metrics", "plots", "paired"},
     {"callbacks"},
-    {"report", "app"},
+    {"report", "app", "cli"},
 ]
 LEVELS = {name: level for level, layer in enumerate(LAYERS) for name in layer}
 HEAVY = {"lightning", "pytorch_lightning", "hydra", "omegaconf", "wandb"}

@@ -11,16 +11,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.fabric import Fabric
+from safetensors import safe_open
 from torch import nn
 
 from lit_share.sharing import Ties, count_tied, relative_distance, share, sharing_stats
 from lit_share.sharing._stats import overall_distance
+from lit_share.sharing.compact import load_compact, save_compact
 
 from ._modules import mlp, module_of, named, pair_of
 
 
 def count_by_hand(module, ties=()):
-    """Total, unique, zeros and bytes, number by number.
+    """Total, unique and zeros, number by number.
 
     ``ties`` are lists of members, a member is a name and what is taken of the array of that name. Every number of
     memory is a cell; cells with one non-zero value at one position of a tie are joined.
@@ -43,7 +45,6 @@ def count_by_hand(module, ties=()):
         "total": sum(p.numel() for p in parameters.values()),
         "unique": len({id(group) for group in groups.values()}),
         "zeros": sum(int((p == 0).sum()) for p in parameters.values()),
-        "bytes": sum(p.numel() * p.element_size() for p in distinct.values()),
     }
 
 
@@ -53,7 +54,7 @@ def whole(name):
 
 def counted(module, ties=None):
     stats = sharing_stats(module, ties)
-    return {name: getattr(stats, name) for name in ("total", "unique", "zeros", "bytes")}
+    return {name: getattr(stats, name) for name in ("total", "unique", "zeros")}
 
 
 def coarse(module, seed=0, values=3):
@@ -82,7 +83,7 @@ def test_zeros():
 
 def test_equal_numbers_count_as_shared_only_in_ties():
     pair = pair_of(a=mlp(0), b=mlp(0))
-    assert counted(pair) == {"total": 46, "unique": 46, "zeros": 0, "bytes": 46 * 8}
+    assert counted(pair) == {"total": 46, "unique": 46, "zeros": 0}
     stats = sharing_stats(pair, Ties("a.*", "b.*"))
     assert (stats.unique, stats.sharing, stats.compression) == (23, 2.0, 2.0)
 
@@ -113,7 +114,7 @@ def test_all_zeros():
 
 def test_module_without_parameters():
     stats = sharing_stats(nn.Tanh())
-    assert counted(nn.Tanh()) == {"total": 0, "unique": 0, "zeros": 0, "bytes": 0}
+    assert counted(nn.Tanh()) == {"total": 0, "unique": 0, "zeros": 0}
     assert stats.sparsity == 0.0
 
 
@@ -129,6 +130,50 @@ def test_as_dict():
         "sharing": (stats.total - stats.zeros) / stats.unique,
         "compression": stats.total / stats.unique,
     }
+
+
+def stored_bytes(path):
+    with safe_open(path, framework="pt") as file:
+        return sum(file.get_tensor(name).nbytes for name in file.keys())  # noqa: SIM118
+
+
+def large(seed):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(30, 20), nn.BatchNorm1d(20), nn.Linear(20, 30))
+
+
+@pytest.mark.parametrize("kind", ["apart", "shared", "transposed", "units", "sparse", "equal, not shared"])
+def test_bytes_are_those_of_the_compact_file(kind, tmp_path):
+    pair = pair_of(a=large(0), b=large(1))
+    apart = sharing_stats(pair).bytes
+    with torch.no_grad():
+        if kind == "shared":
+            share(pair, Ties("a.*", "b.*"))
+        elif kind == "transposed":
+            share(pair, Ties("*.0.weight", "*.2.weight.T"))
+        elif kind == "units":
+            pair["b"][0].weight[:15] = pair["a"][0].weight[:15]
+            share(pair, Ties("a.*", "b.*"), where="equal")
+        elif kind == "sparse":
+            pair["a"][0].weight[:, 5:] = 0.0
+        elif kind == "equal, not shared":
+            pair["b"].load_state_dict(pair["a"].state_dict())
+    save_compact(pair, tmp_path / "pair.safetensors")
+    stats = sharing_stats(pair)
+    assert stats.bytes == stored_bytes(tmp_path / "pair.safetensors")
+    assert stats.bytes == apart if kind == "apart" else stats.bytes < 0.85 * apart
+    load_compact(tmp_path / "pair.safetensors", fresh := pair_of(a=large(2), b=large(3)))
+    assert sharing_stats(fresh) == stats
+
+
+def test_bytes_of_what_no_compact_file_holds():
+    class Stateful(nn.Linear):
+        def get_extra_state(self):
+            return {"no": "tensor"}
+
+    assert sharing_stats(Stateful(3, 2)).bytes is None
+    assert sharing_stats(Stateful(3, 2)).total == 8
 
 
 def test_bytes_of_mixed_precision():

@@ -1,0 +1,53 @@
+"""`lit-share compact`: a checkpoint to a compact file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "compact",
+        help="write the weights of a checkpoint to a compact file",
+        description="Write the weights of a checkpoint to a safetensors file in which each number is stored once. "
+        "Load it with lit_share.load_compact(path, module), which makes tied parameters one again.",
+        epilog="example: lit-share compact runs/last.ckpt model.safetensors",
+    )
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="a Lightning checkpoint, or a state dict by torch.save"
+    )
+    parser.add_argument("output", metavar="OUTPUT", help="the file to write, by custom *.safetensors")
+    parser.add_argument("--force", action="store_true", help="replace OUTPUT if it exists")
+    parser.add_argument("--json", action="store_true", help="print the sizes as JSON")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> None:
+    checkpoint, output = Path(options.checkpoint), Path(options.output)
+    if output.exists() and checkpoint.exists() and output.samefile(checkpoint):
+        raise ValueError(f"{options.output!r} is the checkpoint itself: give another OUTPUT")
+    if output.exists() and not options.force:
+        raise ValueError(f"{options.output!r} exists: write --force to replace it")
+
+    from lit_share.cli._checkpoint import read_checkpoint
+    from lit_share.sharing.compact import pack, write
+
+    tensors, ties = read_checkpoint(checkpoint)
+    packed = pack(tensors, ties)
+    write(packed, output)
+    sizes = {
+        "checkpoint_bytes": checkpoint.stat().st_size,
+        "tensor_bytes": sum(stored.nbytes for stored in packed.manifest.tensors.values()),
+        "stored_bytes": packed.nbytes,
+        "output_bytes": output.stat().st_size,
+        "ties": len(packed.manifest.ties),
+    }
+    if options.json:
+        print(json.dumps(sizes, indent=2))
+        return
+    plain, stored = f"{sizes['tensor_bytes']:,}", f"{sizes['stored_bytes']:,}"
+    print(f"{options.checkpoint}: {sizes['checkpoint_bytes']:,} bytes")
+    print(f"{options.output}: {sizes['output_bytes']:,} bytes; {stored} of numbers, which are {plain} under all names")

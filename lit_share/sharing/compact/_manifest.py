@@ -1,0 +1,106 @@
+"""The manifest of a compact file: all that is needed to make the tensors and their ties of its entries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+from typing_extensions import Self
+
+from lit_share.sharing.compact._error import CompactFileError
+from lit_share.sharing.compact._layout import in_order
+from lit_share.sharing.compact._own import Own
+from lit_share.sharing.compact._rows import Rows
+from lit_share.sharing.compact._same import Same
+from lit_share.sharing.compact._sparse import Sparse
+from lit_share.sharing.compact._stored import Count, Stored, Strict
+
+VERSION: Final = 1
+
+AnyStored = Annotated[Own | Same | Sparse | Rows, Field(discriminator="kind")]
+
+
+class RecordedTie(Strict):
+    """Places that hold one parameter or buffer, as `lit_share.sharing` records them.
+
+    Attributes:
+        names: The places, with ``.T`` after the name of a transposed one.
+        apart: Rows that the places do not share.
+    """
+
+    names: Annotated[tuple[str, ...], Field(min_length=1)]
+    apart: tuple[Count, ...] | None = None
+
+
+class Manifest(Strict):
+    """The manifest.
+
+    Attributes:
+        version: Of the file format.
+        tensors: How each tensor is stored, in the order in which they are decoded.
+        ties: Which of the tensors are one parameter.
+        checksums: A CRC-32 of each entry of the file.
+    """
+
+    version: Literal[1] = VERSION
+    tensors: dict[str, AnyStored]
+    ties: tuple[RecordedTie, ...] = ()
+    checksums: dict[str, Count]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name, stored, earlier in in_order(self.tensors):
+            try:
+                stored.check(earlier)
+            except ValueError as error:
+                raise ValueError(f"{name!r} {error}") from None
+        for tie in self.ties:
+            _check_tie(tie, self.tensors)
+        return self
+
+    def dump(self) -> str:
+        """As JSON."""
+        return self.model_dump_json(exclude_none=True)
+
+    @classmethod
+    def parse(cls, text: str) -> Manifest:
+        """The inverse of `dump`, or a `CompactFileError`."""
+        try:
+            version = _Version.model_validate_json(text).version
+            if version > VERSION:
+                raise CompactFileError(f"has format {version}: {_NEWER}")
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            if error.errors()[0]["type"] in ("union_tag_invalid", "extra_forbidden"):
+                raise CompactFileError(
+                    f"has something unknown in its manifest ({first_problem(error)}): {_NEWER}"
+                ) from None
+            raise CompactFileError(f"is damaged: its manifest is wrong: {first_problem(error)}") from None
+
+
+_NEWER = "it was written by a newer lit_share, so update this one"
+
+
+class _Version(BaseModel):
+    version: Annotated[int, Field(ge=1)]
+
+
+def first_problem(error: ValueError) -> str:
+    """The first problem that `pydantic` found, in a line; another error as it is."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where!a}: {message}" if where else message
+
+
+def _check_tie(tie: RecordedTie, tensors: Mapping[str, Stored]) -> None:
+    for place in tie.names:
+        stored = tensors.get(place) or tensors.get(place.removesuffix(".T"))
+        if stored is None:
+            raise ValueError(f"a tie names {place!r}, which is not in the file")
+        rows = stored.shape[::-1] if place not in tensors else stored.shape
+        if tie.apart and (not rows or max(tie.apart) >= rows[0]):
+            raise ValueError(f"a tie keeps rows of {place!r} apart that it does not have")

@@ -1,0 +1,32 @@
+"""Checking that tensors which are said to be one parameter are equal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from lit_share.sharing.compact._bits import Bits
+from lit_share.sharing.compact._manifest import RecordedTie
+
+
+def check_ties(ties: Iterable[RecordedTie], arrays: Mapping[str, Bits]) -> None:
+    """Raise `ValueError` if places of a tie differ in rows that they share."""
+    for tie in ties:
+        first, *others = (_place(place, arrays) for place in tie.names)
+        for place, other in zip(tie.names[1:], others, strict=True):
+            if first.shape != other.shape or first.dtype != other.dtype or not _equal(first, other, tie.apart or ()):
+                raise ValueError(f"{tie.names[0]!r} and {place!r} are tied, but not equal")
+
+
+def _place(place: str, arrays: Mapping[str, Bits]) -> Bits:
+    return arrays[place] if place in arrays else arrays[place.removesuffix(".T")].T
+
+
+def _equal(first: Bits, other: Bits, apart: Iterable[int]) -> bool:
+    apart = list(apart)
+    if not apart:
+        return np.array_equal(first, other)
+    shared = np.ones(len(first), dtype=bool)
+    shared[apart] = False
+    return np.array_equal(first[shared], other[shared])

@@ -1,0 +1,366 @@
+"""`Share(where="equal", epoch=...)`: from soft to hard, in the middle of training."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import ClassVar
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from torch import nn
+
+from lit_share.callbacks import Regularize, Share, SharingMonitor
+from lit_share.functional import Penalty
+from lit_share.paired import Paired
+from lit_share.sharing import TieError, Ties
+
+from ._modules import Manual, ManualEach, Two, assert_same, fit, loader, mlp, sgd, trainer, two_optimizers, weights
+
+PAIR = Ties("a.*", "b.*")
+ADAM = partial(torch.optim.Adam, lr=0.05)
+
+
+def adam(module):
+    return ADAM(module.parameters())
+
+
+def shapes(module):
+    return {name: tuple(p.shape) for name, p in module.named_parameters(remove_duplicate=False)}
+
+
+class Alike(Two):
+    """Models that start with equal units in the first layer, and equal second layers."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        with torch.no_grad():
+            self.b[0].weight[:2] = self.a[0].weight[:2]
+            self.b[2].load_state_dict(self.a[2].state_dict())
+
+
+PARTLY_SHARED = {
+    "a.0.weight": (3, 4),
+    "a.0.bias": (3,),
+    "a.2.weight": (2, 3),
+    "a.2.bias": (2,),
+    "b.0.weight": (1, 4),
+    "b.0.bias": (3,),
+    "b.2.weight": (2, 3),
+    "b.2.bias": (2,),
+}
+
+
+class ByHand(nn.Module):
+    """The same models, written with the numbers that are stored."""
+
+    def __init__(self):
+        super().__init__()
+        start = Alike()
+        self.common, self.a, self.b = (
+            nn.Parameter(w.detach().clone())
+            for w in (start.a[0].weight[:2], start.a[0].weight[2:], start.b[0].weight[2:])
+        )
+        self.bias_a, self.bias_b = (nn.Parameter(m[0].bias.detach().clone()) for m in (start.a, start.b))
+        self.second = start.a[2]
+
+    def losses(self, batch):
+        x, *targets = batch
+        for own, bias, y in ((self.a, self.bias_a, targets[0]), (self.b, self.bias_b, targets[1])):
+            hidden = torch.tanh(nn.functional.linear(x, torch.cat([self.common, own]), bias))
+            yield nn.functional.mse_loss(self.second(hidden), y)
+
+    def tensors(self):
+        return {
+            "a.0.weight": torch.cat([self.common, self.a]),
+            "b.0.weight": torch.cat([self.common, self.b]),
+            "a.0.bias": self.bias_a,
+            "b.0.bias": self.bias_b,
+            "a.2.weight": self.second.weight,
+            "b.2.weight": self.second.weight,
+            "a.2.bias": self.second.bias,
+            "b.2.bias": self.second.bias,
+        }
+
+
+@pytest.mark.parametrize("make", [ADAM, partial(torch.optim.SGD, lr=0.1, momentum=0.9)])
+def test_equal_members_and_units_are_trained_as_one(make):
+    module, expected = Alike(optimizer=lambda m: make(m.parameters())), ByHand()
+    fit(module, Share(PAIR, where="equal"))
+    assert {k: tuple(p.shape) for k, p in module.named_parameters(remove_duplicate=False)} == PARTLY_SHARED
+    optimizer = make(expected.parameters())
+    for _ in range(2):
+        for batch in loader():
+            optimizer.zero_grad()
+            sum(expected.losses(batch)).backward()
+            optimizer.step()
+    state = module.state_dict()
+    for name, value in expected.tensors().items():
+        torch.testing.assert_close(state[name], value.detach(), rtol=1e-10, atol=1e-10)
+
+
+LAYER_TIE = (Penalty("l1", "tensor", "mean"), PAIR, 2.0)
+
+
+def test_what_a_penalty_made_equal_is_stored_once():
+    """layer_tie makes tensors equal; from the third epoch on they are one, and the penalty goes on with the rest."""
+
+    class Watch(Callback):
+        seen: ClassVar = []
+
+        def on_train_epoch_end(self, trainer, pl_module):
+            equal = sum(
+                torch.equal(x, y) for x, y in zip(pl_module.a.parameters(), pl_module.b.parameters(), strict=True)
+            )
+            stored = sum(p.numel() for group in trainer.optimizers[0].param_groups for p in group["params"])
+            self.seen.append((equal, stored))
+
+    module = Two(optimizer=adam)
+    with torch.no_grad():
+        module.b[2].load_state_dict(module.a[2].state_dict())
+    Watch.seen.clear()
+    made = fit(module, Regularize(*LAYER_TIE), Share(PAIR, where="equal", epoch=2), SharingMonitor(), Watch(), epochs=4)
+    assert [stored for _, stored in Watch.seen[:2]] == [46, 46]
+    equal = Watch.seen[1][0]
+    assert equal >= 1
+    assert Watch.seen[2][1] < 46
+    states = made.optimizers[0].state
+    owned = {p for group in made.optimizers[0].param_groups for p in group["params"]}
+    assert set(states) == owned == set(module.parameters())
+    assert made.callback_metrics["sharing/tied"] > 0
+
+
+def test_states_of_optimizers_are_taken_over():
+    """The first member's state goes on; units that stay apart keep their own."""
+    kept = {}
+
+    class Keep(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 1:
+                state = trainer.optimizers[0].state
+                kept.update({n: state[p]["exp_avg"].clone() for n, p in pl_module.named_parameters()})
+                with torch.no_grad():
+                    pl_module.b[0].weight[:2] = pl_module.a[0].weight[:2]
+                    pl_module.b[2].load_state_dict(pl_module.a[2].state_dict())
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.current_epoch == 1 and batch_idx == 0:
+                state = trainer.optimizers[0].state
+                now = {n: state[p]["exp_avg"] for n, p in pl_module.named_parameters()}
+                torch.testing.assert_close(now["a.0.weight"], kept["a.0.weight"])
+                torch.testing.assert_close(now["b.0.weight"], kept["b.0.weight"][2:])
+                torch.testing.assert_close(now["a.2.weight"], kept["a.2.weight"])
+                kept["checked"] = True
+
+    module = Two(optimizer=adam)
+    fit(module, Keep(), Share(PAIR, where="equal", epoch=1), epochs=2)
+    assert kept["checked"]
+    assert shapes(module) == PARTLY_SHARED
+
+
+def test_all_at_an_epoch():
+    """Two models that are warmed up apart and then merged."""
+    module = Two(optimizer=adam)
+    fit(module, Share(PAIR, epoch=1), epochs=3)
+    assert len(list(module.parameters())) == 4
+    assert module.a[0].weight is module.b[0].weight
+
+
+def test_twice():
+    module = Two(optimizer=adam)
+    with torch.no_grad():
+        module.b[0].weight[:2] = module.a[0].weight[:2]
+    made = fit(module, Share(PAIR, where="equal"), Share(PAIR, epoch=1), epochs=2)
+    assert len(list(module.parameters())) == 4
+    assert set(made.optimizers[0].state) == set(module.parameters())
+
+
+@pytest.mark.parametrize("kind", [Manual])
+def test_several_optimizers(kind):
+    optimizer = partial(two_optimizers, make=torch.optim.Adam, lrs=(0.1, 0.1))
+    module = kind(optimizer=optimizer)
+    with torch.no_grad():
+        module.b[2].load_state_dict(module.a[2].state_dict())
+    made = fit(module, Share(PAIR, where="equal", epoch=0), epochs=1)
+    assert module.a[2].weight is module.b[2].weight
+    assert [sum(p.numel() for g in o.param_groups for p in g["params"]) for o in made.optimizers] == [23, 15]
+
+
+def test_paired_modules():
+    class Child(Two):
+        def __init__(self, seed):
+            super().__init__(optimizer=adam)
+            self.a = mlp(0)
+            del self.b
+            with torch.no_grad():
+                self.a[0].weight[2] += seed
+
+        def losses(self, batch):
+            return (nn.functional.mse_loss(self.a(batch[0]), batch[1]),)
+
+    pair = Paired(x=Child(0), y=Child(1))
+
+    class MakeEqual(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 1:
+                with torch.no_grad():
+                    pl_module.y.a[0].weight[:2] = pl_module.x.a[0].weight[:2]
+
+    made = fit(
+        pair, MakeEqual(), Share(Ties("x.*", "y.*"), where="equal", epoch=1), data={"x": loader(), "y": loader()}
+    )
+    assert shapes(pair)["y.a.0.weight"] == (1, 4)
+    (composite,) = made.optimizers
+    parts = composite.parts.values()
+    assert {p for part in parts for p in part.state} == set(pair.parameters())
+    made.save_checkpoint("pair.ckpt")
+    pair.export_child("y", "child.ckpt", checkpoint="pair.ckpt")
+    alone = Child(0)
+    alone.load_state_dict(torch.load("child.ckpt", weights_only=True)["state_dict"])
+    assert torch.equal(alone.a[0].weight, pair.y.a[0].weight)
+
+
+# Resuming
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_resuming_is_bitwise_as_if_never_stopped(stop):
+    def run(module, epochs, **options):
+        share = Share(PAIR, where="equal", epoch=2)
+        return fit(module, Regularize(*LAYER_TIE), share, epochs=epochs, **options)
+
+    def two():
+        module = Two(optimizer=adam)
+        with torch.no_grad():
+            module.b[2].load_state_dict(module.a[2].state_dict())
+        return module
+
+    whole, first, second = two(), two(), two()
+    run(whole, 4)
+    assert len(list(whole.parameters())) < 8
+    run(first, stop).save_checkpoint("half.ckpt")
+    run(second, 4, ckpt_path="half.ckpt")
+    assert_same(whole.state_dict(), second.state_dict())
+    assert shapes(whole) == shapes(second)
+
+
+def test_resuming_units(tmp_path):
+    whole, first, second = (Alike(optimizer=adam) for _ in range(3))
+    callback = partial(Share, PAIR, where="equal")
+    fit(whole, callback(), epochs=4)
+    fit(first, callback(), epochs=2).save_checkpoint("half.ckpt")
+    torch.load("half.ckpt", weights_only=True)
+    fit(second, callback(), epochs=4, ckpt_path="half.ckpt")
+    assert shapes(second) == PARTLY_SHARED
+    assert_same(whole.state_dict(), second.state_dict())
+
+
+def test_a_checkpoint_of_shared_units_is_tested_with_and_without_the_callback():
+    module = Alike(optimizer=adam)
+
+    def test_step(self, batch, batch_idx):
+        self.log("test", sum(self.losses(batch)))
+
+    kind = type("Tested", (Two,), {"test_step": test_step})
+    fit(module, Share(PAIR, where="equal")).save_checkpoint("units.ckpt")
+    (expected,) = trainer(Share(PAIR, where="equal")).test(kind(), loader(), ckpt_path="units.ckpt", verbose=False)
+    with pytest.warns(UserWarning, match="Please add the following callbacks.*Share"):
+        assert trainer().test(kind(), loader(), ckpt_path="units.ckpt", verbose=False) == [expected]
+
+
+def test_two_fits_in_a_row():
+    module, whole = Alike(optimizer=adam), Alike(optimizer=adam)
+    callback = Share(PAIR, where="equal", epoch=1)
+    made = trainer(callback, epochs=2)
+    made.fit(module, loader())
+    first = shapes(module)
+    made.fit_loop.max_epochs = 4
+    made.fit(module, loader())
+    assert shapes(module) == first
+    other = Alike(optimizer=adam)
+    fit(other, callback, epochs=1)
+    assert shapes(other) == shapes(whole), "another module is not shared before its epoch"
+
+
+# Refusals
+
+
+def test_averaging_is_refused():
+    module = Two()
+    with pytest.raises(TieError, match=r"EMAWeightAveraging cannot follow Share\(epoch=1\)"):
+        fit(module, Share(PAIR, epoch=1), EMAWeightAveraging(decay=0.9))
+    assert module.steps_taken == 0
+
+
+def test_several_processes_are_refused():
+    made = trainer(Share(PAIR, epoch=1), devices=2, strategy="ddp_spawn")
+    with pytest.raises(TieError, match="works in one process, here are 2"):
+        made.callbacks[0].setup(made, Two(), "fit")
+
+
+@pytest.mark.parametrize(("center", "refused"), [("zero", True), ("start", True), ("mean", False), ("first", False)])
+def test_a_proximal_step_towards_zero_is_refused_before_training(center, refused):
+    module = Two()
+    callbacks = Regularize(Penalty("l1", "output", center), PAIR, 0.1), Share(PAIR, where="equal", epoch=1)
+    if refused:
+        with pytest.raises(TieError, match=r'center="\w+" has no closed form for \'a\.0\.bias\''):
+            fit(module, *callbacks)
+        assert module.steps_taken == 0
+    else:
+        fit(module, *callbacks)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"where": "some"}, "unknown where 'some': write one of 'all', 'equal'"),
+        ({"init": "last"}, "unknown init 'last'"),
+        ({"epoch": -1}, "epoch must be a whole number >= 0, got -1"),
+        ({"epoch": 1.5}, "epoch must be a whole number >= 0, got 1.5"),
+    ],
+)
+def test_wrong_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
+        Share(PAIR, **options)
+
+
+def test_a_parameter_that_is_replaced_during_training():
+    class Replace(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            for net in (pl_module.a, pl_module.b):
+                net[0].weight = nn.Parameter(pl_module.a[0].weight.detach().clone())
+
+    with pytest.raises(TieError, match=r"'a\.0\.weight' was replaced during training"):
+        fit(Two(), Share(PAIR), Replace())
+
+
+def test_a_parameter_that_is_untied_during_training():
+    class Replace(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            pl_module.b[0].weight = nn.Parameter(torch.zeros(3, 4, dtype=torch.float64))
+
+    with pytest.raises(TieError, match=r"'a\.0\.weight' and 'b\.0\.weight' were one, but have different values"):
+        fit(Two(), Share(PAIR), Replace())
+
+
+# Manual optimisation
+
+
+def test_a_lost_gradient_is_warned_of():
+    """Parameters belong to the first optimizer, so what the second loss adds is cleared before a step."""
+    with pytest.warns(UserWarning, match="was lost: it is shared") as warned:
+        fit(ManualEach(), Share(PAIR), epochs=1)
+    assert len([w for w in warned if "was lost" in str(w.message)]) == 1
+
+
+def test_one_backward_pass_loses_nothing():
+    fit(Manual(), Share(PAIR), epochs=2)
+
+
+def test_hooks_are_removed():
+    module = Manual()
+    fit(module, Share(PAIR), epochs=1)
+    assert not any(p._post_accumulate_grad_hooks for p in module.parameters())
+    assert all(weights(module)[n].shape == s for n, s in shapes(module).items())
+    assert sgd(module).param_groups
