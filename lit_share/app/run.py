@@ -103,9 +103,9 @@ def _print_plan(job: Job) -> None:
 def _train(job: Job, config: DictConfig) -> dict[str, Any]:
     trainer, model, data = job.trainer, job.model, job.data
     for regularizer in job.regularizers.values():
-        if isinstance(regularizer, Share):
+        if isinstance(regularizer, Share) and regularizer.is_before_training:
             # The callback would do so too, but only where the training runs, and after parameters are counted.
-            share(model, regularizer.ties, regularizer.init)
+            share(model, regularizer.ties, regularizer.init, buffers=regularizer.buffers)
     for logger in trainer.loggers:
         logger.log_hyperparams({**OmegaConf.to_container(config), **_parameter_counts(job)})  # type: ignore[dict-item]
     begin = time.perf_counter()

@@ -97,7 +97,7 @@ class Share(Callback):
         self._shared = None
         if self.epoch > 0 and stage == "fit":
             self._refuse_during_training(trainer)
-        if self._is_before_training:
+        if self.is_before_training:
             self._share_what_is_there(pl_module)
         for name in _WRAPPED:
             method = getattr(trainer.strategy, name)
@@ -146,7 +146,7 @@ class Share(Callback):
         self._clean_up(trainer)
 
     @property
-    def _is_before_training(self) -> bool:
+    def is_before_training(self) -> bool:
         """Whether members become one whatever their values, before training."""
         return self.where == "all" and self.epoch == 0
 
@@ -162,9 +162,9 @@ class Share(Callback):
     def _share_when_complete(self, trainer: Trainer, module: LightningModule) -> None:
         # The module is not wrapped yet; a checkpoint is loaded, but there are no optimizers yet.
         self.found = self.ties.find(module)
-        if self._shared is not None and not self._is_before_training:
+        if self._shared is not None and not self.is_before_training:
             rebuild_shared(module, self._shared)
-        elif self._is_before_training or (self.epoch == 0 and trainer.state.fn == TrainerFn.FITTING):
+        elif self.is_before_training or (self.epoch == 0 and trainer.state.fn == TrainerFn.FITTING):
             self._share(module)
 
     def _wrapped(
@@ -173,7 +173,7 @@ class Share(Callback):
         """Call a method of the strategy, at a time that no callback sees."""
         if name == "setup":
             self._share_when_complete(trainer, module)
-        elif self._is_before_training:
+        elif self.is_before_training:
             self._share_what_is_there(module)
         try:
             return method(*args, **kwargs)
