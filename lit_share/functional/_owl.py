@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from scipy.optimize import isotonic_regression
 from torch import Tensor
 
 
@@ -103,6 +102,8 @@ def check_owl_weights(weights: Tensor, n: int) -> None:
 
 def _prox_owl(values: Tensor, weights: Tensor) -> Tensor:
     """`prox_owl` for weights that are known to be valid."""
+    from scipy.optimize import isotonic_regression  # a quarter of a second and 30 MB, which only this needs
+
     magnitudes, order = values.flatten().abs().sort(descending=True)
     target = (magnitudes.double() - weights.to(magnitudes.device, torch.float64)).cpu().numpy()
     # SciPy's result can be a view with negative strides, which torch does not take.

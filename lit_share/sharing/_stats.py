@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
 from lit_share.sharing._tie import Tie, slots
@@ -187,6 +185,9 @@ def _repeated_nonzeros(ties: Sequence[Tie]) -> int:
 
     Numbers are the nodes of a graph, equal ones have an edge, and each connected component needs one number only.
     """
+    from scipy.sparse import coo_array  # slow to import, and training does without
+    from scipy.sparse.csgraph import connected_components
+
     nodes_of: dict[nn.Parameter, Tensor] = {}
     size = 0
     for parameter in (parameter for tie in ties for parameter in _stored(tie)):
