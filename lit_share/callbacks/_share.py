@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
@@ -162,6 +163,11 @@ class Share(Callback):
     def _share_when_complete(self, trainer: Trainer, module: LightningModule) -> None:
         # The module is not wrapped yet; a checkpoint is loaded, but there are no optimizers yet.
         self.found = self.ties.find(module)
+        if not self.is_before_training and any(isinstance(part, FSDPModule) for part in module.modules()):
+            raise TieError(
+                f"{self!r} looks at values, which fully_shard has spread over processes: call lit_share.share(self, "
+                'ties, where="equal") before fully_shard instead'
+            )
         if self._shared is not None and not self.is_before_training:
             rebuild_shared(module, self._shared)
         elif self.is_before_training or (self.epoch == 0 and trainer.state.fn == TrainerFn.FITTING):

@@ -1,5 +1,6 @@
 """Tying the parameters of `torch.nn` modules: which (`Ties`), softly (penalties), and as one Parameter (`share`)."""
 
+from lit_share.sharing._error import TieError
 from lit_share.sharing._hard import share, unshare
 from lit_share.sharing._loops import add_penalty_gradient, apply_prox, starting_values
 from lit_share.sharing._plan import Plan
@@ -13,7 +14,7 @@ from lit_share.sharing._stats import (
     squared_distance,
 )
 from lit_share.sharing._tie import Member, Tie
-from lit_share.sharing._ties import TieError, Ties
+from lit_share.sharing._ties import Ties
 from lit_share.sharing._unique import unique_parameters
 
 __all__ = [

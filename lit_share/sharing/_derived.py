@@ -17,6 +17,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from lit_share.sharing._error import TieError
 
 _KEY = "_lit_share_derived"
 
@@ -43,6 +46,12 @@ class Derived:
         """The place's tensor, from the other place's and its own units."""
         if self.apart is not None:
             assert own is not None
+            if isinstance(source, DTensor):
+                raise TieError(
+                    f"{self.attribute!r} of {type(self.owner).__name__} shares only some of its units with another "
+                    "parameter, which fully_shard cannot divide: give it units of its own with lit_share.unshare, or "
+                    "use DDP"
+                )
             source = source.index_copy(self.dim, self._apart_on(source.device), own)
         return source.T if self.transposed else source
 

@@ -12,9 +12,10 @@ from torch.distributed.tensor import DTensor
 
 from lit_share.functional import mean
 from lit_share.sharing._derived import Derived, derive
+from lit_share.sharing._error import TieError
 from lit_share.sharing._record import agree, remember_shared
 from lit_share.sharing._tie import BufferSlot, Member, Slot, Tie, buffer_slots, slots, unwrapped
-from lit_share.sharing._ties import TieError, Ties
+from lit_share.sharing._ties import Ties
 
 Init = Literal["mean", "first"]
 Where = Literal["all", "equal"]
@@ -72,6 +73,8 @@ def share(
         _check_buffers(ties, rows)
     for tie in apart:
         tensors = tie.tensors()
+        if where == "equal" and tensors[0].is_meta:
+            raise TieError(f"{tie.members[0].name!r} is on the meta device, where no values are equal: load it first")
         if where == "all":
             _make_one(module, tie, mean(tensors) if init == "mean" else tensors[0])
             continue

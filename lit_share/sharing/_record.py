@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from lit_share.sharing._derived import Derived
+from lit_share.sharing._error import TieError
 from lit_share.sharing._tie import BufferSlot, Slot, buffer_slots, slots, unwrapped, unwrapped_name
-from lit_share.sharing._ties import TieError
 
 
 def verify_shared(module: nn.Module) -> None:
@@ -187,13 +187,17 @@ def _join_equal(first: Slot | BufferSlot, other: Slot | BufferSlot) -> None:
 
 
 def agree(one: Tensor, two: Tensor) -> bool:
-    """Whether two tensors have the same values; those that have none yet do, those in pieces cannot be compared."""
+    """Whether two tensors have the same values; those that have none yet do."""
+    if isinstance(one, DTensor) and isinstance(two, DTensor):
+        # Each process has the same piece of both.
+        alike = one.device_mesh == two.device_mesh and one.placements == two.placements
+        return alike and agree(one.to_local(), two.to_local())
     if one.shape != two.shape or one.dtype != two.dtype or one.device != two.device:
         return False
     if one.is_meta or one is two:
         return True
     if isinstance(one, DTensor) or isinstance(two, DTensor):
-        return False
+        return False  # one in pieces, one whole
     return torch.allclose(one, two, 0.0, 0.0, equal_nan=True)
 
 

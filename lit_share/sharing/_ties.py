@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from torch import nn
 
+from lit_share.sharing._error import TieError
 from lit_share.sharing._pattern import Pattern
 from lit_share.sharing._plan import Plan
 from lit_share.sharing._tie import BufferSlot, Member, Slot, Tie, buffer_slots, distinctly_named, slots
@@ -16,10 +17,6 @@ from lit_share.sharing._tie import BufferSlot, Member, Slot, Tie, buffer_slots, 
 _SHOWN = 5
 
 Stars = tuple[str, ...]
-
-
-class TieError(ValueError):
-    """Patterns that do not name ties of a module."""
 
 
 class Ties:
