@@ -13,6 +13,7 @@ from lit_share.callbacks._regularize import Regularize
 from lit_share.callbacks._share import Share
 from lit_share.plots import distance_heatmap
 from lit_share.sharing import Tie, Ties, count_tied, overall_distance, relative_distance
+from lit_share.sharing._shareable import check_ties
 from lit_share.sharing._stats import count_numbers
 from lit_share.sharing._tie import distinctly_named
 
@@ -47,6 +48,8 @@ class SharingMonitor(Callback):
     """
 
     def __init__(self, ties: Ties | None = None, per_tie: bool = True, heatmap: bool = True) -> None:
+        if ties is not None:
+            check_ties(ties)
         self.ties, self.per_tie, self.heatmap = ties, per_tie, heatmap
         self.history: dict[str, list[float]] = {}
         self._watched: list[Tie] = []

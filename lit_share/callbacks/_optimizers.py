@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from lightning.pytorch import Trainer
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import LBFGS, Optimizer
-from torch.utils.hooks import RemovableHandle
 
 from lit_share.sharing import Tie
-from lit_share.sharing._tie import Slot, slots
 
 
 def learning_rates(optimizer: Optimizer) -> dict[nn.Parameter, float]:
@@ -61,110 +57,3 @@ def refuse_unsupported(optimizers: Sequence[Optimizer], ties: Sequence[Tie]) -> 
                 f"{member.name!r} belongs to an embedding with sparse gradients: make it with sparse=False, or "
                 "exclude it from the ties"
             )
-
-
-def remove_duplicate_parameters(optimizers: Sequence[Optimizer]) -> set[nn.Parameter]:
-    """Leave every parameter only in the first group that has it, so that it is stepped once.
-
-    Returns:
-        The parameters that were removed from an optimizer because another one has them.
-    """
-    owners: dict[nn.Parameter, Optimizer] = {}
-    lost: set[nn.Parameter] = set()
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            lost |= {p for p in group["params"] if owners.get(p, optimizer) is not optimizer}
-            group["params"] = [p for p in dict.fromkeys(group["params"]) if p not in owners]
-            owners |= dict.fromkeys(group["params"], optimizer)
-    return lost
-
-
-def warn_of_lost_gradients(optimizers: Sequence[Optimizer], names: Mapping[nn.Parameter, str]) -> list[RemovableHandle]:
-    """Warn when the gradient of a shared parameter is cleared before the one optimizer that has it was stepped.
-
-    That happens under manual optimisation with a backward pass for each of several optimizers.
-
-    Returns:
-        The hooks, to be removed after training.
-    """
-    waiting: dict[nn.Parameter, Tensor | None] = {}
-
-    def accumulated(parameter: nn.Parameter) -> None:
-        before = waiting.get(parameter)
-        if before is not None and before is not parameter.grad:
-            warnings.warn(
-                f"a gradient of {names[parameter]!r} was lost: it is shared, its optimizer had stepped before the "
-                "backward pass, and cleared it before its next step; step all optimizers after one backward pass of "
-                "the sum of the losses",
-                stacklevel=2,
-            )
-            for handle in handles:
-                handle.remove()
-        waiting[parameter] = parameter.grad
-
-    def stepped(optimizer: Optimizer, *_: object) -> None:
-        for parameter in learning_rates(optimizer):
-            waiting.pop(parameter, None)
-
-    handles = [parameter.register_post_accumulate_grad_hook(accumulated) for parameter in names]
-    handles += [optimizer.register_step_post_hook(stepped) for optimizer in optimizers]
-    return handles
-
-
-class OptimizerStates:
-    """The optimizers' states as they were, for the parameters that a module has after some of them were shared.
-
-    Args:
-        optimizers: The optimizers.
-        module: The module, before parameters are shared.
-    """
-
-    def __init__(self, optimizers: Sequence[Optimizer], module: nn.Module) -> None:
-        self.module = module
-        self.optimizers = [part for o in optimizers for part in getattr(o, "parts", {"": o}).values()]
-        self.stored = {slot.name: slot.stored for slot in slots(module)}
-        self.states = {slot.name: self._state(slot) for slot in slots(module)}
-
-    def hand_over(self) -> None:
-        """Replace, in all groups, the parameters that the module had by those that it has.
-
-        What is new takes over its part of the state of what was in its place.
-        """
-        new: dict[nn.Parameter, Slot] = {}
-        kept = {slot.stored for slot in slots(self.module)}
-        had = set(self.stored.values())
-        for slot in slots(self.module):
-            before = self.stored[slot.name]
-            if before is not None and before not in kept and slot.stored is not None and slot.stored not in had:
-                new[before] = slot
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                before = group["params"]
-                group["params"] = [
-                    new[p].parameter if p in new else p for p in before if p in new or p in kept or p not in had
-                ]
-                for parameter in before:
-                    if parameter in new:
-                        optimizer.state[new[parameter].parameter] = self._part(new[parameter])
-                    if parameter in had - kept:
-                        optimizer.state.pop(parameter, None)
-
-    def _state(self, slot: Slot) -> dict[str, Any]:
-        """The state of a place's parameter, what has its shape in the shape of the place."""
-        states = {p: state for optimizer in self.optimizers for p, state in optimizer.state.items()}
-        return {
-            key: slot.full(lambda p, key=key: states[p][key]) if _is_like(value, slot.parameter) else value  # type: ignore[misc]
-            for key, value in states.get(slot.parameter, {}).items()
-        }
-
-    def _part(self, slot: Slot) -> dict[str, Any]:
-        how = slot.derived
-        shape = slot.full().shape
-        return {
-            key: how.own_part(value) if how and isinstance(value, Tensor) and value.shape == shape else value
-            for key, value in self.states[slot.name].items()
-        }
-
-
-def _is_like(value: object, parameter: nn.Parameter) -> bool:
-    return isinstance(value, Tensor) and value.shape == parameter.shape

@@ -32,6 +32,8 @@ from lit_share.sharing._loops import (
     penalty_value,
     take_prox,
 )
+from lit_share.sharing._shareable import check_ties
+from lit_share.sharing._tie import stored_parameters
 
 Apply = Literal["auto", "gradient", "prox"]
 
@@ -81,9 +83,9 @@ class Regularize(Callback):
         schedule: Schedule | None = None,
         apply: Apply = "auto",
     ) -> None:
-        for name, value, kind in (("penalty", penalty, Penalty), ("ties", ties, Ties)):
-            if not isinstance(value, kind):
-                raise TypeError(f"{name} must be a lit_share.{kind.__name__}(...), got {value!r}")
+        if not isinstance(penalty, Penalty):
+            raise TypeError(f"penalty must be a lit_share.Penalty(...), got {penalty!r}")
+        check_ties(ties)
         if isinstance(strength, bool) or not isinstance(strength, (int, float)):
             raise TypeError(f"strength must be a number, got {strength!r}")
         if apply not in get_args(Apply):
@@ -120,6 +122,13 @@ class Regularize(Callback):
         """The strength after so many optimizer steps and epochs."""
         return self.strength * (self.schedule(step, epoch) if self.schedule else 1.0)
 
+    def find_ties(self, module: nn.Module) -> None:
+        """Find the ties: before training, and again when parameters have become one in the middle of it."""
+        self.found = self.ties.find(module)
+        self._note_trainable()
+        self._pulls.clear()
+        self._waiting.clear()
+
     def value(self, module: nn.Module, step: int, epoch: int) -> float:
         """The penalty times the strength, of the module's parameters as they are now.
 
@@ -142,9 +151,8 @@ class Regularize(Callback):
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.found = self.ties.find(pl_module)
+        self.find_ties(pl_module)
         refuse_unsupported(trainer.optimizers, self.found)
-        self._note_trainable()
         rates = {p: lr for o in trainer.optimizers for p, lr in learning_rates(o).items() if p in self._trainable}
         steps = [[rates.get(p, 0.0) for p in tie.parameters] for tie in self.found]
         check_penalty(self.penalty, self.found, steps if self.uses_prox else None)
@@ -217,16 +225,17 @@ class Regularize(Callback):
         of a tie are computed at the first step after a backward pass, and kept for the others.
         """
         for tie in self.found:
-            into = gradients(tie, own.__contains__)
-            if all(grad is None for grad in into):
+            if own.keys().isdisjoint(stored_parameters(tie)):
                 continue
             if tie not in self._pulls:
                 self._pulls[tie] = [t.new_zeros(t.shape) for t in tie.tensors()]
                 add_gradients(self.penalty, [tie], [self._pulls[tie]], 1.0, self._start or None)
-            for grad, pull in zip(into, self._pulls[tie], strict=True):
-                if grad is not None:
+            for member, grad, pull in zip(tie.members, gradients(tie, own.__contains__), self._pulls[tie], strict=True):
+                if member.slot.is_partial:
+                    pull = strength * (pull.T if member.transposed else pull)
+                    member.slot.add_to_gradient(pull, own.__contains__)
+                elif grad is not None:
                     grad.add_(pull, alpha=strength)
-            pass_on_gradients([tie], [into])
 
     def _after_step(self, trainer: Trainer, optimizer: Optimizer, *_: Any) -> None:
         if optimizer not in self._announced:

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
-from lit_share.callbacks._optimizers import (
-    OptimizerStates,
-    remove_duplicate_parameters,
-    warn_of_lost_gradients,
-)
+from lit_share.callbacks._duplicates import remove_duplicate_parameters, warn_of_lost_gradients
+from lit_share.callbacks._hand_over import OptimizerStates
 from lit_share.callbacks._regularize import Regularize
 from lit_share.sharing import Tie, TieError, Ties, share, verify_shared
-from lit_share.sharing._hard import Init, Where, rebuild_shared
-from lit_share.sharing._record import shared_places
+from lit_share.sharing._hard import Init, Where
+from lit_share.sharing._rebuild import rebuild_shared, shared_places
+from lit_share.sharing._shareable import check_choice, check_ties
 
 # What a Trainer calls on its strategy at times that no callback sees: before `configure_model`, before a checkpoint is
 # loaded, when the module is complete and not yet wrapped, and when optimizers get their states back.
@@ -39,6 +39,9 @@ class Share(Callback):
     also wraps them with ``fully_shard``, it has to call `share` in between. Parameters that an optimizer was given
     twice are stepped once, in the group that had them first. That they are still shared is verified when the strategy
     has set up the module, at every epoch, and before the module is evaluated.
+
+    A loss that is a sum over models gives shared parameters the sum of the models' gradients: with plain SGD that is,
+    from equal members, a step as long as those of all of them together.
 
     With ``where="equal"`` and an ``epoch``, what a penalty has made equal until then is stored once from then on: the
     first member's parameters and optimizer state stay, those of the others go. The penalty goes on with the rest.
@@ -64,16 +67,17 @@ class Share(Callback):
     def __init__(
         self, ties: Ties, init: Init = "mean", where: Where = "all", buffers: bool = False, epoch: int = 0
     ) -> None:
-        for name, value, known in (("init", init, Init), ("where", where, Where)):
-            if value not in get_args(known):
-                raise ValueError(f"unknown {name} {value!r}: write one of {', '.join(map(repr, get_args(known)))}")
+        check_ties(ties)
+        check_choice("init", init, Init)
+        check_choice("where", where, Where)
         if not isinstance(epoch, int) or epoch < 0:
             raise ValueError(f"epoch must be a whole number >= 0, got {epoch!r}")
         self.ties, self.init, self.where, self.buffers, self.epoch = ties, init, where, buffers, epoch
         self.found: list[Tie] = []
         # What is shared, as plain data for checkpoints; None as long as nothing was.
         self._shared: list[dict[str, Any]] | None = None
-        self._parameters: set[nn.Parameter] = set()
+        self._module: LightningModule | None = None
+        self._all_are_trained = False
         self._handles: list[RemovableHandle] = []
 
     @property
@@ -87,6 +91,9 @@ class Share(Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
+        if self._module is not None and self._shared is not None:
+            # Another callback may have shared more since.
+            self._shared = shared_places(self._module)
         return {"shared": self._shared}
 
     @override
@@ -95,7 +102,7 @@ class Share(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._shared = None
+        self._shared, self._module = None, pl_module
         if self.epoch > 0 and stage == "fit":
             self._refuse_during_training(trainer)
         if self.is_before_training:
@@ -107,11 +114,18 @@ class Share(Callback):
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         verify_shared(pl_module)
-        self._parameters = self._trained()
-        lost = remove_duplicate_parameters(trainer.optimizers)
+        names = {p: name for name, p in pl_module.named_parameters()}
+        lost = remove_duplicate_parameters(trainer.optimizers, names)
         if lost and not pl_module.automatic_optimization:
-            names = {p: name for name, p in pl_module.named_parameters()}
             self._handles = warn_of_lost_gradients(trainer.optimizers, {p: names[p] for p in lost if p in names})
+        untrained = self._untrained(trainer)
+        self._all_are_trained = not untrained
+        if untrained:
+            warnings.warn(
+                f"{untrained[0]!r} is shared and requires a gradient, but no optimizer has its parameter: give the "
+                "optimizers self.parameters(), or freeze it",
+                stacklevel=2,
+            )
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if self.where == "equal" and isinstance(callback, Regularize):
                 self._refuse_prox_of_units(callback, pl_module)
@@ -122,8 +136,21 @@ class Share(Callback):
             states = OptimizerStates(trainer.optimizers, pl_module)
             self._share(pl_module)
             states.hand_over()
-            self._parameters = self._trained()
-        self._verify(pl_module)
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, Regularize):
+                    callback.find_ties(pl_module)
+        verify_shared(pl_module)
+        untrained = self._untrained(trainer)
+        if untrained and self._all_are_trained:
+            raise TieError(
+                f"{untrained[0]!r} was replaced during training, so that the optimizer does not have it: write to it "
+                "in place, with copy_"
+            )
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._shared is None:
+            warnings.warn(f"training ended before epoch {self.epoch}, so {self!r} shared nothing", stacklevel=2)
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -139,7 +166,8 @@ class Share(Callback):
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.found, self._parameters = [], set()
+        self.state_dict()
+        self.found, self._module = [], None
         self._clean_up(trainer)
 
     @override
@@ -152,8 +180,15 @@ class Share(Callback):
         return self.where == "all" and self.epoch == 0
 
     def _share(self, module: LightningModule) -> None:
-        share(module, self.ties, self.init, where=self.where, buffers=self.buffers)
+        shared = share(module, self.ties, self.init, where=self.where, buffers=self.buffers)
         self._shared = shared_places(module)
+        if not shared:
+            warnings.warn(f"{self!r} shared nothing: no members, and no units of them, are equal", stacklevel=2)
+        elif not self.is_before_training:
+            whole = sum(tie.is_one for tie in shared)
+            rank_zero_info(
+                f"{self!r}: of {len(self.found)} ties {whole} are one parameter now, {len(shared) - whole} in part"
+            )
 
     def _share_what_is_there(self, module: LightningModule) -> None:
         # The module may not be complete yet: it is shared again when it is, and if the ties are wrong, that raises.
@@ -203,18 +238,16 @@ class Share(Callback):
             handle.remove()
         self._handles = []
 
-    def _trained(self) -> set[nn.Parameter]:
-        return {member.parameter for tie in self.found for member in tie.members}
-
-    def _verify(self, module: LightningModule) -> None:
-        verify_shared(module)
+    def _untrained(self, trainer: Trainer) -> list[str]:
+        """Members that require a gradient, and whose parameter no optimizer has."""
+        owned = {p for optimizer in trainer.optimizers for group in optimizer.param_groups for p in group["params"]}
+        parameters: dict[nn.Parameter, str] = {}
+        for member in (member for tie in self.found for member in tie.members):
+            parameters.setdefault(member.parameter, member.name)
         # FSDP2 replaces sharded parameters by whole ones and back.
-        if self._trained() != self._parameters and not any(isinstance(p, DTensor) for p in self._parameters):
-            (tie, *_) = (tie for tie in self.found if not self._parameters.issuperset(tie.parameters))
-            raise TieError(
-                f"{tie.members[0].name!r} was replaced during training, so that the optimizer does not have it: write "
-                "to it in place, with copy_"
-            )
+        if any(isinstance(p, DTensor) for p in owned):
+            return []
+        return [name for p, name in parameters.items() if p.requires_grad and p not in owned]
 
     def _refuse_during_training(self, trainer: Trainer) -> None:
         if trainer.world_size > 1:
@@ -223,7 +256,7 @@ class Share(Callback):
                 "with lit_share.share, and train on"
             )
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, WeightAveraging):
+            if isinstance(callback, (WeightAveraging, StochasticWeightAveraging)):
                 raise TieError(
                     f"{type(callback).__name__} cannot follow Share(epoch={self.epoch}), as it goes through the "
                     "parameters in their order: share before training, or after it"

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from lit_share.sharing._tie import unwrapped_name
+from lit_share.sharing.compact import is_compact, saved_ties
 
-_Tie = dict[str, Any]
+_Tie = Mapping[str, Any]
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], list[_Tie]]:
@@ -31,23 +32,25 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], list[_Tie]]:
     """
     with path.open("rb"):
         pass  # the usual errors for a file that is not there, or not a file
+    if is_compact(path):
+        raise ValueError(f"{str(path)!r} is a compact file already: look at it with lit-share inspect")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{str(path)!r} cannot be read without pickle, which could run any code that is in it: if you trust it, "
-            f"torch.save(torch.load({str(path)!r}, weights_only=False)['state_dict'], 'weights.pt') in Python, and "
-            f"compact 'weights.pt' ({str(error).strip().splitlines()[0][:200]})"
+            f"load it with torch.load({str(path)!r}, weights_only=False) in Python, torch.save its state dict alone as "
+            f"'weights.pt', and compact that ({str(error).strip().splitlines()[0][:200]})"
         ) from None
-    except (RuntimeError, EOFError) as error:
-        raise ValueError(f"{str(path)!r} is not a file that torch.load can read: {error}") from None
+    except Exception as error:  # what is no pickle at all fails in many ways
+        raise ValueError(f"{str(path)!r} is not a file that torch.load can read: {error!r}") from None
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f"{str(path)!r} holds a {type(checkpoint).__name__}, not a checkpoint or a state dict")
     state = checkpoint.get("state_dict")
     if not isinstance(state, Mapping):
         state, checkpoint = checkpoint, {}
     tensors = {unwrapped_name(str(name)): tensor for name, tensor in state.items()}
-    ties = _recorded(checkpoint)
+    ties = saved_ties(_recorded(checkpoint), tensors)
     for tie in _in_memory(tensors):
         if not any(set(tie["names"]) <= set(known["names"]) for known in ties):
             ties.append(tie)
@@ -56,8 +59,11 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], list[_Tie]]:
 
 def _recorded(checkpoint: Mapping[str, Any]) -> list[_Tie]:
     """What `Share` callbacks left in their state."""
-    states = (state for key, state in (checkpoint.get("callbacks") or {}).items() if key.startswith("Share"))
-    return [tie for state in states if isinstance(state, Mapping) for tie in state.get("shared") or ()]
+    states = (checkpoint.get("callbacks") or {}).values()
+    ties = [tie for state in states if isinstance(state, Mapping) for tie in state.get("shared") or ()]
+    if not all(isinstance(tie, Mapping) for tie in ties):
+        raise ValueError("the ties do not fit the tensors: the state of a Share callback is not what it writes")
+    return ties
 
 
 def _in_memory(tensors: Mapping[str, Any]) -> list[_Tie]:

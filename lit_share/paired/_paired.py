@@ -133,7 +133,8 @@ class Paired(Delegating):
                     names = [key for key, each in self.named_parameters(remove_duplicate=False) if each is parameter]
                     raise ValueError(
                         f"{' and '.join(names)} are one parameter, which the optimizers of {owners[parameter]!r} and"
-                        f" {name!r} would both step: leave it out of one, or tie two parameters with lit_share.Share"
+                        f" {name!r} would both step: add callbacks=[lit_share.Share(...)] with their ties to the"
+                        " Trainer, which lets the first one do so"
                     )
         super().on_fit_start()
 
@@ -197,7 +198,8 @@ class Paired(Delegating):
 def _refuse(name: str, child: object) -> None:
     if not isinstance(child, LightningModule):
         raise TypeError(
-            f"child {name!r} must be a LightningModule, got a {type(child).__name__}: write Paired(a=LitA(), b=LitB())"
+            f"child {name!r} must be a LightningModule, got a {type(child).__name__}: write Paired(a=LitA(), b=LitB()),"
+            " or Paired.load_from_checkpoint(path, a=LitA(), b=LitB())"
         )
     if isinstance(child, Delegating):
         raise ValueError(f"child {name!r} is a pair itself: pass its children, Paired(**pair.by_name(), ...)")

@@ -44,6 +44,9 @@ class Derived:
 
     def make(self, source: Tensor, own: Tensor | None) -> Tensor:
         """The place's tensor, from the other place's and its own units."""
+        if self.is_replaced(source, own):
+            assert own is not None
+            return own
         if self.apart is not None:
             assert own is not None
             if isinstance(source, DTensor):
@@ -54,6 +57,12 @@ class Derived:
                 )
             source = source.index_copy(self.dim, self._apart_on(source.device), own)
         return source.T if self.transposed else source
+
+    def is_replaced(self, source: Tensor, own: Tensor | None) -> bool:
+        """Whether something else was put in the place than its own units, as `torch.func.functional_call` does."""
+        if own is None or self.apart is None:
+            return own is not None
+        return own.shape != (*source.shape[: self.dim], len(self.apart), *source.shape[self.dim + 1 :])
 
     def own_part(self, tensor: Tensor) -> Tensor:
         """The units of a tensor of the place's shape that belong to the place alone."""
@@ -86,23 +95,25 @@ def derived_in(owner: nn.Module) -> Mapping[str, Derived]:
 
 def derive(owner: nn.Module, attribute: str, how: Derived, own: nn.Parameter | None = None) -> None:
     """Make a place a derived one, which stores only its own units, if any."""
-    if isinstance(owner, nn.RNNBase):
-        raise TypeError(f"{type(owner).__name__} keeps its weights in a list of its own")
     if not derived_in(owner):
         owner.__dict__[_KEY] = {}
         owner.register_state_dict_post_hook(_write_in_full)
         owner.register_load_state_dict_pre_hook(_load_in_full)
     owner.__dict__[_KEY][attribute] = how
     owner._parameters[attribute] = own
-    owner.__class__ = _class_with(_plain(type(owner)), frozenset(derived_in(owner)))
+    _fit_class(owner)
 
 
 def underive(owner: nn.Module, attribute: str) -> None:
     """Make a place an ordinary one, to which a parameter can be assigned."""
+    if not can_be_derived(owner):
+        raise TieError(
+            f"a {type(owner).__name__} was parametrized or sharded after {attribute!r} of it was shared: undo that "
+            "first"
+        )
     del owner.__dict__[_KEY][attribute]
-    attributes = frozenset(derived_in(owner))
-    owner.__class__ = _class_with(_plain(type(owner)), attributes) if attributes else _plain(type(owner))
-    if not attributes:
+    _fit_class(owner)
+    if not derived_in(owner):
         del owner.__dict__[_KEY]
         for hooks in (owner._state_dict_hooks, owner._load_state_dict_pre_hooks):
             for key, hook in list(hooks.items()):
@@ -121,8 +132,34 @@ def full(owner: nn.Module, attribute: str, of: Callable[[nn.Parameter], Tensor])
     return how.make(full(how.owner, how.attribute, of), own)
 
 
-def _plain(kind: Any) -> Any:
-    return getattr(kind, "_lit_share_plain", kind)
+def can_be_derived(owner: nn.Module) -> bool:
+    """Whether a place of this module can be made when it is read."""
+    # Recurrent layers keep a list of their weights; parametrized ones have a class of their own on top of ours.
+    return not isinstance(owner, nn.RNNBase) and ("_lit_share_plain" in vars(type(owner))) == isinstance(owner, _Made)
+
+
+class _Made:
+    """What the classes have in common that are made for modules with derived places."""
+
+    _lit_share_plain: type[nn.Module]
+
+    def __init_subclass__(cls, **_: Any) -> None:
+        """Keep these classes out of registries that the user's class has of its subclasses."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # A class that is made on the fly cannot be found by its name: the copy makes it again.
+        function, arguments, *rest = tuple[Any, ...](super().__reduce_ex__(protocol))
+        if function is copyreg.__newobj__:  # type: ignore[attr-defined]
+            return _new, (self._lit_share_plain, frozenset(derived_in(self))), *rest  # type: ignore[arg-type]
+        return (function, arguments, *rest)
+
+
+def _fit_class(owner: nn.Module) -> None:
+    """Give a module the class that makes its derived places."""
+    kind: Any = type(owner)
+    plain = kind._lit_share_plain if isinstance(owner, _Made) else kind
+    attributes = frozenset(derived_in(owner))
+    owner.__class__ = _class_with(plain, attributes) if attributes else plain
 
 
 @cache
@@ -130,24 +167,18 @@ def _class_with(plain: Any, attributes: frozenset[str]) -> Any:
     """A subclass in which these attributes are made when they are read."""
     namespace: dict[str, Any] = {name: property(_getter(name)) for name in attributes}
     keep = {name: getattr(plain, name) for name in ("__module__", "__qualname__", "__doc__")}
-    return type(plain.__name__, (plain,), {**keep, **namespace, "_lit_share_plain": plain, "__reduce_ex__": _reduce})
+    return type(plain.__name__, (_Made, plain), {**keep, **namespace, "_lit_share_plain": plain})
 
 
 def _getter(attribute: str) -> Callable[[Any], Any]:
     def get(owner: nn.Module) -> Any:
-        how = owner.__dict__[_KEY][attribute]
+        how = derived_in(owner).get(attribute)
+        if how is None:  # another object of the class, as a module's own `clone` may make it
+            return nn.Module.__getattr__(owner, attribute)
         # Read as the module itself would, which may have been wrapped or sharded since.
         return how.make(getattr(how.owner, how.attribute), owner._parameters[attribute])
 
     return get
-
-
-def _reduce(self: nn.Module, protocol: Any) -> Any:
-    # A class that is made on the fly cannot be found by its name: the copy makes it again.
-    function, arguments, *rest = _plain(type(self)).__reduce_ex__(self, protocol)
-    if function is copyreg.__newobj__:  # type: ignore[attr-defined]
-        return _new, (_plain(type(self)), frozenset(derived_in(self))), *rest
-    return (function, arguments, *rest)
 
 
 def _new(plain: Any, attributes: frozenset[str]) -> Any:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
 
 from lit_share.functional import mean
-from lit_share.sharing._derived import Derived, derive
+from lit_share.sharing._derived import can_be_derived
 from lit_share.sharing._error import TieError
-from lit_share.sharing._record import agree, remember_shared
-from lit_share.sharing._tie import BufferSlot, Member, Slot, Tie, buffer_slots, slots, unwrapped
+from lit_share.sharing._places import Places, make_buffer_one, unequal_units
+from lit_share.sharing._record import remember_shared
+from lit_share.sharing._shareable import check_buffers, check_choice, check_shareable, check_ties
+from lit_share.sharing._tie import Slot, Tie, buffer_slots, slots
 from lit_share.sharing._ties import Ties
 
 Init = Literal["mean", "first"]
@@ -30,11 +29,14 @@ def share(
     All names stay as they are, in ``state_dict`` too, so checkpoints of the untied module fit. A transposed member
     (``.T``) is made of the stored one whenever it is read. What is shared stays so when the module is moved, copied,
     pickled or loaded; a state dict in which the members have different values is refused from then on. To be called
-    before the optimizer is made, and before the module is wrapped for distributed training.
+    before the optimizer is made, which would otherwise go on with parameters that are not the module's any more, and
+    before the module is wrapped for distributed training.
 
     With ``where="equal"`` only what has become exactly equal is shared, as by a penalty with a proximal step: members
     that are equal as a whole, and units (along dim 0 of the members) that are equal in all members. The module then
-    computes what it did before.
+    computes what it did before. A member of which some units are shared, like a transposed one, is no Parameter any
+    more but a tensor that is computed when it is read: ``named_parameters`` has its own units only, and what is written
+    to it in place is lost. Load a state dict instead, write to the first member, or `unshare` first.
 
     Args:
         module: The module, changed in place.
@@ -61,30 +63,31 @@ def share(
         >>> sum(parameter.numel() for parameter in pair.parameters())
         8
     """
-    for name, value, known in (("init", init, Init), ("where", where, Where)):
-        if value not in get_args(known):
-            raise ValueError(f"unknown {name} {value!r}: write one of {', '.join(map(repr, get_args(known)))}")
+    check_ties(ties)
+    check_choice("init", init, Init)
+    check_choice("where", where, Where)
     found = ties.find(module)
     apart = [tie for tie in found if len(tie.members) < 2 or not tie.is_one]
-    for tie in apart:
-        _check_shareable(module, tie)
+    check_shareable(module, apart)
     rows = ties.buffers(module) if buffers else []
     if buffers:
-        _check_buffers(ties, rows)
+        check_buffers(ties, rows)
+    places = Places(module)
     for tie in apart:
         tensors = tie.tensors()
-        if where == "equal" and tensors[0].is_meta:
-            raise TieError(f"{tie.members[0].name!r} is on the meta device, where no values are equal: load it first")
         if where == "all":
-            _make_one(module, tie, mean(tensors) if init == "mean" else tensors[0])
+            places.make_one(tie, mean(tensors) if init == "mean" else tensors[0])
             continue
-        units = _unequal_units(tensors)
+        if tensors[0].is_meta:
+            raise TieError(f"{tie.members[0].name!r} is on the meta device, where no values are equal: load it first")
+        units = unequal_units(tensors)
         if units is None or _is_worth_it(tie, units):
-            _share_units(module, tie, units)
+            places.share_units(tie, units)
+    if where == "equal":
+        rows = [row for row in rows if all(torch.equal(row[0].stored, place.stored) for place in row[1:])]
     for row in rows:
-        if where == "all" or all(torch.equal(row[0].stored, slot.stored) for slot in row[1:]):
-            _make_buffer_one(row, init)
-    remember_shared(module)
+        make_buffer_one(row, averaged=init == "mean")
+    remember_shared(module, rows)
     return [tie for tie in found if tie.is_one or any(member.slot.is_partial for member in tie.members)]
 
 
@@ -109,12 +112,12 @@ def unshare(module: nn.Module, ties: Ties | None = None) -> None:
         >>> pair["a"].weight is pair["b"].weight
         False
     """
-    # What is to be apart: all places, or the patterns, which may each match one parameter in several places.
-    sides = enumerate(slots(module)) if ties is None else (s for _, row in ties.places(module) for s in enumerate(row))
+    if ties is not None:
+        check_ties(ties)
     copies: dict[tuple[nn.Parameter, int], nn.Parameter] = {}
     first: dict[nn.Parameter, int] = {}
     done: set[tuple[int, str]] = set()
-    for side, slot in list(sides):
+    for side, slot in _sides(module, ties):
         parameter = slot.parameter
         if (id(slot.owner), slot.attribute) in done:
             continue
@@ -135,100 +138,11 @@ def unshare(module: nn.Module, ties: Ties | None = None) -> None:
     remember_shared(module)
 
 
-@torch.no_grad()
-def rebuild_shared(module: nn.Module, entries: Iterable[Mapping[str, Any]]) -> None:
-    """Make one again what `shared_places` found, in a module with the same values.
-
-    Args:
-        module: The module, changed in place.
-        entries: What `shared_places` returned.
-
-    Raises:
-        TieError: If a place is not there or cannot be shared, or values that were one are different; nothing is
-            changed then.
-    """
-    parameters = {slot.name: slot for slot in slots(module)}
-    buffers = {slot.name: slot for slot in buffer_slots(module)}
-    rows: list[list[BufferSlot]] = []
-    ties: list[tuple[Tie, Tensor | None]] = []
-    for entry in entries:
-        names: Sequence[str] = entry["names"]
-        if all(name in buffers for name in names):
-            rows.append([buffers[name] for name in names])
-            if not all(agree(rows[-1][0].stored, place.stored) for place in rows[-1][1:]):
-                raise TieError(f"{' and '.join(map(repr, names))} are to be one, but have different values")
-            continue
-        tie = Tie(names[0], tuple(_member(parameters, name) for name in names))
-        units = torch.tensor(entry["apart"], dtype=torch.long) if "apart" in entry else None
-        _check_values(tie, units)
-        if not tie.is_one:
-            _check_shareable(module, tie)
-            ties.append((tie, units))
-    for tie, units in ties:
-        _share_units(module, tie, units)
-    for row in rows:
-        _make_buffer_one(row, "first")
-    remember_shared(module)
-
-
-def _member(slots_by_name: Mapping[str, Slot], name: str) -> Member:
-    transposed = name not in slots_by_name and name.endswith(".T")
-    slot = slots_by_name.get(name.removesuffix(".T") if transposed else name)
-    if slot is None:
-        raise TieError(f"the module has no parameter {name!r} to be shared")
-    return Member(slot, transposed)
-
-
-def _check_values(tie: Tie, apart: Tensor | None) -> None:
-    first, *others = tie.tensors()
-    for member, other in zip(tie.members[1:], others, strict=True):
-        if first.shape != other.shape:
-            shapes = f"{tuple(first.shape)} and {tuple(other.shape)}"
-            raise TieError(f"{tie.members[0].name!r} and {member.name!r} are to be one, but have shapes {shapes}")
-        if apart is not None:
-            if not first.ndim or (len(apart) and not 0 <= int(apart.min()) <= int(apart.max()) < len(first)):
-                raise TieError(f"{member.name!r} has no units {apart.tolist()[:5]} … to be apart")
-            other = other.index_copy(0, apart.to(other.device), first.index_select(0, apart.to(first.device)))
-        if not agree(first, other):
-            raise TieError(f"{tie.members[0].name!r} and {member.name!r} are to be one, but have different values")
-
-
-def _make_one(module: nn.Module, tie: Tie, value: Tensor) -> None:
-    """Store this value once for all members."""
-    _store_in_full(module, tie)
-    first = tie.members[0]
-    first.parameter.copy_(value.T if first.is_turned else value)
-    for slot, turned in _places_of_others(module, tie):
-        if turned:
-            derive(slot.owner, slot.attribute, _made_of(module, first.parameter, transposed=True))
-        else:
-            slot.put(first.parameter)
-
-
-def _share_units(module: nn.Module, tie: Tie, apart: Tensor | None) -> None:
-    """Store equal members once, or only those units of them that are not ``apart``."""
-    if apart is None:
-        _make_one(module, tie, tie.tensors()[0])
-        return
-    _store_in_full(module, tie)
-    first = tie.members[0]
-    own: dict[nn.Parameter, nn.Parameter] = {}
-    for slot, turned in _places_of_others(module, tie):
-        how = _made_of(module, first.parameter, transposed=turned, dim=int(first.is_turned), apart=apart)
-        parameter = slot.parameter
-        if parameter not in own:
-            own[parameter] = nn.Parameter(how.own_part(slot.full()), parameter.requires_grad)
-        derive(slot.owner, slot.attribute, how, own[parameter])
-
-
-def _unequal_units(members: Sequence[Tensor]) -> Tensor | None:
-    """The units in which members differ; ``None`` if there are none."""
-    first, *others = members
-    equal = torch.stack([first == other for other in others]).all(dim=0)
-    if equal.all():
-        return None
-    units = equal.flatten(1).all(dim=1) if equal.ndim > 1 else equal.reshape(-1)
-    return (~units).nonzero().flatten()
+def _sides(module: nn.Module, ties: Ties | None) -> list[tuple[int, Slot]]:
+    """What is to be apart: all places, or the patterns, which may each match one parameter in several places."""
+    if ties is None:
+        return list(enumerate(slots(module)))
+    return [numbered for _, row in ties.places(module) for numbered in enumerate(row)]
 
 
 def _is_worth_it(tie: Tie, apart: Tensor) -> bool:
@@ -238,77 +152,5 @@ def _is_worth_it(tie: Tie, apart: Tensor) -> bool:
     saved = (units - len(apart)) * (tensor.numel() // units) * tensor.element_size()
     hows = [member.slot.derived for member in tie.members[1:]]
     done = all(how is not None and how.apart is not None and torch.equal(how.apart, apart) for how in hows)
-    recurrent = any(isinstance(member.slot.owner, nn.RNNBase) for member in tie.members)
-    return saved > len(apart) * apart.element_size() and not recurrent and not done
-
-
-def _store_in_full(module: nn.Module, tie: Tie) -> None:
-    """Give members of which some units are shared a parameter of all units."""
-    for member in tie.members:
-        if member.slot.is_partial:
-            own, whole = member.slot.stored, nn.Parameter(member.slot.full(), member.parameter.requires_grad)
-            for slot in slots(module):
-                if slot.stored is own:
-                    slot.put(whole)
-
-
-def _places_of_others(module: nn.Module, tie: Tie) -> list[tuple[Slot, bool]]:
-    """All places that store another parameter than the first member's, and whether they are its transpose."""
-    first = tie.members[0]
-    turned = {m.parameter: m.is_turned != first.is_turned for m in tie.members if m.parameter is not first.parameter}
-    return [(slot, turned[slot.stored]) for slot in slots(module) if slot.stored is not None and slot.stored in turned]
-
-
-def _made_of(module: nn.Module, parameter: nn.Parameter, **how: Any) -> Derived:
-    home = next(slot for slot in slots(module) if slot.stored is parameter and slot.derived is None)
-    return Derived(home.owner, home.attribute, **how)
-
-
-def _make_buffer_one(row: Sequence[BufferSlot], init: Init) -> None:
-    first = row[0].stored
-    if init == "mean" and first.is_floating_point():
-        first.copy_(mean([place.stored for place in row]))
-    for place in row[1:]:
-        place.put(first)
-
-
-def _check_buffers(ties: Ties, rows: Sequence[Sequence[BufferSlot]]) -> None:
-    if not rows:
-        raise TieError(f"buffers=True, but no buffer fits all patterns of {ties}: leave it out")
-    for row in rows:
-        kinds = {place.name: (tuple(place.stored.shape), place.stored.dtype, place.stored.device) for place in row}
-        if len(set(kinds.values())) > 1:
-            raise TieError(f"shared buffers must agree in shape, dtype and device: {kinds}")
-
-
-def _check_shareable(module: nn.Module, tie: Tie) -> None:
-    names = ", ".join(repr(member.name) for member in tie.members)
-    if len(tie.members) < 2:
-        raise TieError(f"hard sharing of {names} needs at least two members: give a pattern for each place")
-    sharded = {id(part) for m in unwrapped(module).modules() if isinstance(m, FSDPModule) for part in m.modules()}
-    first, turned = tie.members[0], dict[nn.Parameter, bool]()
-    for member in tie.members:
-        if member.index is not None:
-            raise TieError(f"{member.name!r} is a slice of a parameter: only whole parameters can be shared")
-        # Parameters of a group are not sharded for a while, between a forward pass and the next step.
-        if isinstance(member.parameter, DTensor) or id(member.slot.owner) in sharded:
-            raise TieError(
-                f"{member.name!r} is already sharded: share before the module is wrapped by fully_shard, with "
-                "lit_share.share in configure_model where that does both"
-            )
-        if turned.setdefault(member.parameter, member.is_turned) != member.is_turned:
-            raise TieError(f"{names} cannot be one: {member.name!r} is shared as the transpose of another of them")
-        if isinstance(member.slot.owner, nn.RNNBase) and member.is_turned != first.is_turned:
-            raise TieError(f"{member.name!r} belongs to a recurrent layer, which cannot use a transposed parameter")
-        if member.slot.is_partial and not _is_made_of_members(member, tie):
-            raise TieError(f"{member.name!r} shares units with a parameter that is not in this tie: name all in one")
-    for trait in ("dtype", "device", "requires_grad"):
-        values = [getattr(parameter, trait) for parameter in tie.parameters]
-        if len(set(values)) > 1:
-            listed = ", ".join(f"{m.name!r} has {v}" for m, v in zip(tie.members, values, strict=True))
-            raise TieError(f"shared parameters must agree in {trait}: {listed}")
-
-
-def _is_made_of_members(member: Member, tie: Tie) -> bool:
-    source = member.slot.source
-    return source is not None and any(source.parameter is other.parameter for other in tie.members)
+    possible = all(can_be_derived(member.slot.owner) for member in tie.members[1:])
+    return saved > len(apart) * apart.element_size() and possible and not done

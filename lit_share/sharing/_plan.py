@@ -38,12 +38,14 @@ class Plan:
 
     ties: tuple[PlannedTie, ...]
     buffers: tuple[tuple[str, ...], ...] = ()
+    idle: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, ties: Sequence[Tie], buffers: Sequence[Sequence[BufferSlot]] = ()) -> Plan:
-        """The plan of these ties, and of the buffers that go with them."""
+    def of(cls, ties: Sequence[Tie], buffers: Sequence[Sequence[BufferSlot]] = (), idle: Sequence[str] = ()) -> Plan:
+        """The plan of these ties, of the buffers that go with them, and of patterns that exclude nothing."""
         apart = [row for row in buffers if len({id(place.stored) for place in row}) > 1]
-        return cls(tuple(_planned(tie) for tie in ties), tuple(tuple(place.name for place in row) for row in apart))
+        names = tuple(tuple(place.name for place in row) for row in apart)
+        return cls(tuple(_planned(tie) for tie in ties), names, tuple(idle))
 
     @property
     def parameters(self) -> int:
@@ -58,10 +60,10 @@ class Plan:
     def __str__(self) -> str:
         head = f"ties: {len(self.ties)}, tied parameters: {self.parameters:,}, saved by hard sharing: {self.saved:,}"
         rows = [f"  {tie.name} ({_text(tie.shape)}): {_short(tie.members, ' = ')}" for tie in self.ties]
-        return "\n".join([head, *rows, *self._remark()])
+        return "\n".join([head, *rows, *self._remarks()])
 
     def __rich__(self) -> Table:
-        remark = "".join(self._remark()) or None
+        remark = "\n".join(self._remarks()) or None
         table = Table(title="Tie plan", caption=remark, box=SIMPLE, padding=(0, 1, 0, 0), show_footer=True)
         table.add_column("tie", f"{len(self.ties)} ties", overflow="fold")
         table.add_column("members", overflow="fold")
@@ -73,11 +75,14 @@ class Plan:
             table.add_row(*row)
         return table
 
-    def _remark(self) -> list[str]:
-        if not self.buffers:
-            return []
-        named = _short(self.buffers[0], ", ") + (f" and {len(self.buffers) - 1} more" if self.buffers[1:] else "")
-        return [f"each model keeps its own buffers ({named}) unless they are shared with buffers=True"]
+    def _remarks(self) -> list[str]:
+        remarks = []
+        if self.buffers:
+            named = _short(self.buffers[0], ", ") + (f" and {len(self.buffers) - 1} more" if self.buffers[1:] else "")
+            remarks.append(f"each model keeps its own buffers ({named}) unless they are shared with buffers=True")
+        if self.idle:
+            remarks.append(f"exclude matches nothing: {', '.join(map(repr, self.idle))}")
+        return remarks
 
 
 def _planned(tie: Tie) -> PlannedTie:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -42,8 +42,14 @@ def verify_shared(module: nn.Module) -> None:
         record.verify(unwrapped(module))
 
 
-def remember_shared(module: nn.Module) -> None:
-    """Remember what is one in the module now, and keep it so when the module is moved, copied or loaded."""
+def remember_shared(module: nn.Module, buffers: Sequence[Sequence[BufferSlot]] = ()) -> None:
+    """Remember what is one in the module now, and keep it so when the module is moved, copied or loaded.
+
+    Args:
+        module: The module.
+        buffers: The places of buffers that were made one. Others that are one are the module's own affair, as it may
+            replace them at any time.
+    """
     module = unwrapped(module)
     record = _record_of(module)
     if record is None:
@@ -51,27 +57,13 @@ def remember_shared(module: nn.Module) -> None:
         module.register_load_state_dict_pre_hook(record.before_load)
         module.register_load_state_dict_post_hook(record.after_load)
         module.__dict__["_apply"] = _ApplyToOne(module, record)
-    record.take(module)
+    record.take(module, [[place.name for place in row] for row in buffers])
 
 
-def shared_places(module: nn.Module) -> list[dict[str, Any]]:
-    """What is one in the module now: plain data that is enough for `rebuild_shared` to make it so again.
-
-    Returns:
-        Entries with the ``"names"`` of the places that have one parameter or buffer, ``.T`` after those that have its
-        transpose; and ``"apart"``, the units that they do not share, where that is not none.
-    """
-    entries: list[dict[str, Any]] = [{"names": group} for group in [*_one(slots(module)), *_one(buffer_slots(module))]]
-    names = _names(slots(module))
-    for slot in slots(module):
-        how = slot.derived
-        if how is not None:
-            units_are_columns = how.dim == 1
-            source = names[id(how.owner), how.attribute] + (".T" if units_are_columns else "")
-            own = slot.name + (".T" if how.transposed != units_are_columns else "")
-            apart = {} if how.apart is None else {"apart": how.apart.tolist()}
-            entries.append({"names": [source, own], **apart})
-    return entries
+def recorded_buffers(module: nn.Module) -> list[list[str]]:
+    """The names of the places of each buffer that was shared."""
+    record = _record_of(unwrapped(module))
+    return [] if record is None else record.buffers
 
 
 class Record:
@@ -82,9 +74,11 @@ class Record:
         self.buffers: list[list[str]] = []
         self.derived: dict[str, str] = {}
 
-    def take(self, module: nn.Module) -> None:
-        """Remember what is one now."""
-        self.parameters, self.buffers = _one(slots(module)), _one(buffer_slots(module))
+    def take(self, module: nn.Module, buffers: Sequence[list[str]]) -> None:
+        """Remember what is one now, and these buffers."""
+        self.parameters = places_of_one(slots(module))
+        known = {name for group in (*self.buffers, *buffers) for name in group}
+        self.buffers = places_of_one(place for place in buffer_slots(module) if place.name in known)
         names = _names(slots(module))
         self.derived = {
             slot.name: names[id(slot.derived.owner), slot.derived.attribute] for slot in slots(module) if slot.derived
@@ -96,7 +90,7 @@ class Record:
         by_name, names = {slot.name: slot for slot in slots(module)}, _names(slots(module))
         for name, source in self.derived.items():
             how = by_name[name].derived if name in by_name else None
-            if how is None or names.get((id(how.owner), how.attribute)) != source:
+            if how is None or names.get((id(how.owner), how.attribute)) != source or by_name[name].is_replaced:
                 raise TieError(
                     f"{name!r} was made of {source!r}, and one of them has been replaced: share them again with "
                     "lit_share.share"
@@ -133,7 +127,10 @@ class Record:
             for group in groups:
                 gone = [name for name in group if name not in by_name]
                 if gone:
-                    raise TieError(f"{' and '.join(map(repr, group))} were one, but {gone[0]!r} is gone")
+                    raise TieError(
+                        f"{' and '.join(map(repr, group))} were one, but {gone[0]!r} is gone: share what there is now, "
+                        "with lit_share.unshare(module) and lit_share.share"
+                    )
                 first, *others = (by_name[name] for name in group)
                 for other in others:
                     if other.stored is not first.stored:
@@ -159,7 +156,7 @@ def _record_of(module: nn.Module) -> Record | None:
     return apply.record if isinstance(apply, _ApplyToOne) else None
 
 
-def _one(places: Iterable[Slot] | Iterable[BufferSlot]) -> list[list[str]]:
+def places_of_one(places: Iterable[Slot] | Iterable[BufferSlot]) -> list[list[str]]:
     """The names of the places that hold the same."""
     names: dict[int, list[str]] = defaultdict(list)
     for place in places:
@@ -210,6 +207,6 @@ def _fits(how: Derived, source: Tensor, tensor: Tensor) -> bool:
 
 def _differ(key: str, other: str) -> str:
     return (
-        f"{key!r} and {other!r} are one parameter here, but differ in the state dict: load it before they are shared, "
-        "or make them equal in it"
+        f"{key!r} and {other!r} are one here, but differ in the state dict: load it before they are shared (as with "
+        "load_from_checkpoint before trainer.fit, and without ckpt_path), or make them equal in it"
     )

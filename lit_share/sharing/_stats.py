@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lit_share.sharing._tie import Tie, slots
+from lit_share.sharing._tie import Tie, slots, stored_parameters
 from lit_share.sharing._ties import Ties
 
 
@@ -173,7 +173,7 @@ def _disjoint(ties: Sequence[Tie]) -> list[list[Tie]]:
     """The ties, those that have members in common together."""
     clusters: list[tuple[set[int], list[Tie]]] = []
     for tie in ties:
-        parameters = {id(p) for p in _stored(tie)}
+        parameters = {id(p) for p in stored_parameters(tie)}
         together = [cluster for cluster in clusters if cluster[0] & parameters]
         clusters = [cluster for cluster in clusters if not cluster[0] & parameters]
         clusters.append((parameters.union(*(c[0] for c in together)), [t for c in together for t in c[1]] + [tie]))
@@ -190,7 +190,7 @@ def _repeated_nonzeros(ties: Sequence[Tie]) -> int:
 
     nodes_of: dict[nn.Parameter, Tensor] = {}
     size = 0
-    for parameter in (parameter for tie in ties for parameter in _stored(tie)):
+    for parameter in (parameter for tie in ties for parameter in stored_parameters(tie)):
         if parameter not in nodes_of:
             nodes_of[parameter] = torch.arange(size, size + parameter.numel()).view(parameter.shape)
             size += parameter.numel()
@@ -205,16 +205,3 @@ def _repeated_nonzeros(ties: Sequence[Tie]) -> int:
     graph = coo_array((np.ones(len(start), dtype=bool), (start, end)), shape=(size, size))
     components, _ = connected_components(graph, directed=False)
     return size - int(components)
-
-
-def _stored(tie: Tie) -> list[nn.Parameter]:
-    """All parameters that the members are made of."""
-    stored: list[nn.Parameter] = []
-
-    def note(parameter: nn.Parameter) -> Tensor:
-        stored.append(parameter)
-        return parameter.detach()
-
-    for member in tie.members:
-        member.value(note)
-    return stored

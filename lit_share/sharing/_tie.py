@@ -67,6 +67,12 @@ class Slot:
         how, source = self.derived, self.source
         return how is not None and source is not None and how.transposed != source.is_turned
 
+    @property
+    def is_replaced(self) -> bool:
+        """Whether something else was put here, where the tensor was made of another place's."""
+        how, source = self.derived, self.source
+        return how is not None and source is not None and how.is_replaced(source.full(), self.stored)
+
     def full(self, of: Callable[[nn.Parameter], Tensor] = nn.Parameter.detach) -> Tensor:
         """The tensor of the place, outside of autograd; a view of what is stored unless `is_partial`."""
         return full(self.owner, self.attribute, of)
@@ -79,14 +85,14 @@ class Slot:
         elif how is not None and source is not None:
             source.write(how.shared_part(tensor))
 
-    def add_to_gradient(self, tensor: Tensor) -> None:
-        """Add a gradient of the place's shape to those of all parameters that it is made of."""
+    def add_to_gradient(self, tensor: Tensor, wanted: Callable[[nn.Parameter], bool] = lambda _: True) -> None:
+        """Add a gradient of the place's shape to those of the parameters that it is made of, if they are wanted."""
         how, stored, source = self.derived, self.stored, self.source
-        if stored is not None and stored.requires_grad:
+        if stored is not None and stored.requires_grad and wanted(stored):
             part = tensor if how is None else how.own_part(tensor)
             stored.grad = part.clone() if stored.grad is None else stored.grad.add_(part)
         if how is not None and source is not None:
-            source.add_to_gradient(how.shared_part(tensor))
+            source.add_to_gradient(how.shared_part(tensor), wanted)
 
     def put(self, parameter: nn.Parameter) -> None:
         """Store this parameter here."""
@@ -149,7 +155,7 @@ class Member:
         return tensor.T if self.is_turned else tensor if self.index is None else tensor[self.index]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Tie:
     """N ≥ 1 tensors of one shape in a module, its *members*.
 
@@ -161,6 +167,9 @@ class Tie:
 
     name: str
     members: tuple[Member, ...]
+
+    def __repr__(self) -> str:
+        return f"Tie({self.name!r}: {' = '.join(member.name for member in self.members)})"
 
     @property
     def shape(self) -> torch.Size:
@@ -189,6 +198,19 @@ class Tie:
         Writing to them writes to the parameters, except where a member's slot `is_partial`.
         """
         return [member.value() for member in self.members]
+
+
+def stored_parameters(tie: Tie) -> list[nn.Parameter]:
+    """All parameters that the members are made of."""
+    stored: list[nn.Parameter] = []
+
+    def note(parameter: nn.Parameter) -> Tensor:
+        stored.append(parameter)
+        return parameter.detach()
+
+    for member in tie.members:
+        member.value(note)
+    return stored
 
 
 def distinctly_named(ties: Sequence[Tie]) -> list[Tie]:

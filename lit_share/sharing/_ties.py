@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import NoReturn
 
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
 from lit_share.sharing._error import TieError
 from lit_share.sharing._pattern import Pattern
@@ -105,7 +106,9 @@ class Ties:
         Raises:
             TieError: As `find`.
         """
-        return Plan.of(self.find(module), self.buffers(module))
+        names = [s.name for s in slots(module)] + [b.name for b in buffer_slots(module)]
+        idle = [text for text in self.exclude if all(Pattern(text).match(name) is None for name in names)]
+        return Plan.of(self.find(module), self.buffers(module), idle)
 
     def places(self, module: nn.Module) -> list[tuple[Stars, list[Slot]]]:
         """What the stars stand for, and the places of the members, one per pattern; see `find` for the errors."""
@@ -183,9 +186,13 @@ class Ties:
     def _tie(self, stars: Stars, places: list[Slot]) -> Tie:
         members: list[Member] = []
         for pattern, slot in zip(self.patterns, places, strict=True):
+            if isinstance(slot.stored, UninitializedParameter):
+                raise TieError(f"{slot.name!r} has no shape yet: run the module once, so that its lazy layers are made")
             shape = tuple(slot.full().shape)
             if pattern.part == "transposed" and len(shape) != 2:
-                raise TieError(f"{pattern.text!r} transposes {slot.name!r} of shape {shape}: .T is for matrices only")
+                raise TieError(
+                    f"{pattern.text!r} transposes {slot.name!r} of shape {shape}: .T is for matrices, exclude others"
+                )
             if pattern.part == "slices":
                 if 0 in shape[:1] or not shape:
                     what = "has no slices" if shape else "is a single number"

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import nn
 
-from lit_share.callbacks import Regularize, Share
+from lit_share.callbacks import Regularize, Share, SharingMonitor
 from lit_share.functional import Penalty
 from lit_share.sharing import TieError, Ties
 
@@ -235,9 +235,28 @@ def test_two_optimizers_step_once(momentum):
 def test_rates_of_the_first_group_hold():
     optimizer = partial(two_optimizers, make=torch.optim.SGD, lrs=(0.1, 0.7))
     module, expected = Manual(optimizer=optimizer), OneNet(mlp(0).state_dict(), optimizer=sgd)
-    fit(module, Share(PAIR, init="first"))
+    with pytest.warns(UserWarning, match="given to several optimizers, whose options differ"):
+        fit(module, Share(PAIR, init="first"))
     fit(expected)
     assert_same(weights(module), weights(expected), 1e-12)
+
+
+def test_a_shared_parameter_that_no_optimizer_has():
+    def optimizer(module):
+        return torch.optim.SGD(module.a[2].parameters(), lr=0.1)
+
+    with pytest.warns(UserWarning, match=r"'a\.0\.weight' is shared and requires a gradient, but no optimizer has"):
+        fit(Two(optimizer=optimizer), Share(PAIR))
+
+
+def test_names_that_the_optimizer_was_given():
+    def optimizer(module):
+        return torch.optim.Adam(list(module.named_parameters(remove_duplicate=False)), lr=0.1)
+
+    with pytest.warns(UserWarning, match="duplicate parameters"):
+        made = fit(Two(optimizer=optimizer), Share(PAIR))
+    (group,) = made.optimizers[0].param_groups
+    assert group["param_names"] == ["a.0.weight", "a.0.bias", "a.2.weight", "a.2.bias"]
 
 
 def test_two_groups_with_both_copies_are_an_error_before_training():
@@ -361,6 +380,12 @@ def test_members_of_different_kind():
     with pytest.raises(TieError, match=r"agree in dtype: 'a\.0\.weight' has torch\.float64"):
         fit(module, Share(PAIR))
     assert module.steps_taken == 0
+
+
+@pytest.mark.parametrize("kind", [Share, SharingMonitor])
+def test_patterns_without_ties(kind):
+    with pytest.raises(TypeError, match=r"ties must be a lit_share\.Ties\(\.\.\.\), got 'a\.\*'"):
+        kind("a.*")
 
 
 def test_a_trainer_can_be_used_again_after_a_refusal():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import ClassVar
 
 import pytest
 import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
 from torch import nn
 
 from lit_share.callbacks import Regularize, Share, SharingMonitor
@@ -239,7 +240,8 @@ def test_resuming_is_bitwise_as_if_never_stopped(stop):
     whole, first, second = two(), two(), two()
     run(whole, 4)
     assert len(list(whole.parameters())) < 8
-    run(first, stop).save_checkpoint("half.ckpt")
+    with pytest.warns(UserWarning, match="training ended before epoch 2") if stop < 3 else nullcontext():
+        run(first, stop).save_checkpoint("half.ckpt")
     run(second, 4, ckpt_path="half.ckpt")
     assert_same(whole.state_dict(), second.state_dict())
     assert shapes(whole) == shapes(second)
@@ -269,27 +271,39 @@ def test_a_checkpoint_of_shared_units_is_tested_with_and_without_the_callback():
         assert trainer().test(kind(), loader(), ckpt_path="units.ckpt", verbose=False) == [expected]
 
 
+class MakeEqual(Callback):
+    """Makes what is equal in `Alike` so, at the start of an epoch."""
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            with torch.no_grad():
+                pl_module.b[0].weight[:2] = pl_module.a[0].weight[:2]
+                pl_module.b[2].load_state_dict(pl_module.a[2].state_dict())
+
+
 def test_two_fits_in_a_row():
-    module, whole = Alike(optimizer=adam), Alike(optimizer=adam)
+    module = Two(optimizer=adam)
     callback = Share(PAIR, where="equal", epoch=1)
-    made = trainer(callback, epochs=2)
+    made = trainer(MakeEqual(), callback, epochs=2)
     made.fit(module, loader())
-    first = shapes(module)
+    assert shapes(module) == PARTLY_SHARED
     made.fit_loop.max_epochs = 4
     made.fit(module, loader())
-    assert shapes(module) == first
-    other = Alike(optimizer=adam)
-    fit(other, callback, epochs=1)
-    assert shapes(other) == shapes(whole), "another module is not shared before its epoch"
+    assert shapes(module) == PARTLY_SHARED
+    other = Two(optimizer=adam)
+    with pytest.warns(UserWarning, match="training ended before epoch 1"):
+        fit(other, callback, epochs=1)
+    assert shapes(other) == shapes(Two()), "another module is not shared before its epoch"
 
 
 # Refusals
 
 
-def test_averaging_is_refused():
+@pytest.mark.parametrize("average", [EMAWeightAveraging(decay=0.9), StochasticWeightAveraging(swa_lrs=0.1)])
+def test_averaging_is_refused(average):
     module = Two()
-    with pytest.raises(TieError, match=r"EMAWeightAveraging cannot follow Share\(epoch=1\)"):
-        fit(module, Share(PAIR, epoch=1), EMAWeightAveraging(decay=0.9))
+    with pytest.raises(TieError, match=r"WeightAveraging cannot follow Share\(epoch=1\)"):
+        fit(module, Share(PAIR, epoch=1), average)
     assert module.steps_taken == 0
 
 
@@ -308,7 +322,71 @@ def test_a_proximal_step_towards_zero_is_refused_before_training(center, refused
             fit(module, *callbacks)
         assert module.steps_taken == 0
     else:
-        fit(module, *callbacks)
+        with torch.no_grad():
+            module.b[2].load_state_dict(module.a[2].state_dict())
+        with suppress(UserWarning):  # there may be nothing equal any more
+            fit(module, *callbacks)
+
+
+def test_nothing_is_equal():
+    with pytest.warns(UserWarning, match="shared nothing: no members, and no units of them, are equal"):
+        fit(Two(), Share(PAIR, where="equal", epoch=1))
+
+
+@pytest.mark.parametrize("apply", ["gradient", "prox"])
+def test_penalties_count_shared_parameters_once(apply):
+    """Ties of one member each that become one parameter, as they would be found if it had been one before."""
+    modules = [Alike(optimizer=sgd) for _ in range(2)]
+    for module in modules:
+        module.b.load_state_dict(module.a.state_dict())
+    late, early = modules
+    l2 = partial(Regularize, Penalty("squared", "element", "zero"), Ties("*"), 0.3, apply=apply)
+
+    class Restart(Callback):
+        """Makes the second epoch start from the same values."""
+
+        def on_train_epoch_start(self, trainer, pl_module):
+            pl_module.load_state_dict(start)
+
+    start = {k: v.clone() for k, v in early.state_dict().items()}
+    fit(late, Restart(), l2(), Share(PAIR, epoch=1), epochs=2)
+    fit(early, Restart(), l2(), Share(PAIR), epochs=2)
+    assert_same(weights(late), weights(early), 1e-12)
+
+
+def test_two_callbacks_that_share_one_after_the_other():
+    module = Alike(optimizer=adam)
+    callbacks = [Share(PAIR, where="equal"), Share(PAIR, epoch=2)]
+    made = fit(module, *callbacks, epochs=4)
+    assert len(list(module.parameters())) == 4
+    made.save_checkpoint("both.ckpt")
+    again = Alike(optimizer=adam)
+    fit(again, Share(PAIR, where="equal"), Share(PAIR, epoch=2), epochs=6, ckpt_path="both.ckpt")
+    whole = Alike(optimizer=adam)
+    fit(whole, Share(PAIR, where="equal"), Share(PAIR, epoch=2), epochs=6)
+    assert_same(whole.state_dict(), again.state_dict())
+
+
+def test_gradients_of_several_optimizers_for_units():
+    """What a shared unit gets is the pull of both places, whichever optimizer steps first."""
+    results = []
+    for make in (partial(two_optimizers, make=torch.optim.SGD, lrs=(0.1, 0.1)), sgd):
+        kind = type(
+            "Zero",
+            (Manual if make is not sgd else Alike,),
+            {"losses": lambda self, b: [0.0 * sum(p.sum() for p in self.parameters())]},
+        )
+        module = kind(optimizer=make)
+        module.load_state_dict(Alike().state_dict())
+        fit(module, Share(PAIR, where="equal"), Regularize(Penalty("squared", "element", "zero"), PAIR, 0.5), epochs=1)
+        results.append(module.state_dict())
+    assert_same(results[0], results[1], 1e-12)
+
+
+def test_states_that_cannot_be_divided_start_anew():
+    module = Two(optimizer=lambda m: torch.optim.Adafactor(m.parameters()))
+    with pytest.warns(UserWarning, match="cannot be divided into units, and starts anew"):
+        fit(module, MakeEqual(), Share(PAIR, where="equal", epoch=1))
 
 
 @pytest.mark.parametrize(

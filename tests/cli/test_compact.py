@@ -12,7 +12,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import lit_share
-from lit_share.sharing.compact import load_compact, read, unpack
+from lit_share.cli import main
+from lit_share.sharing.compact import load_compact, read, save_compact, unpack
 
 
 def ties(path):
@@ -133,8 +134,11 @@ class Config:
         ({"epoch": 3, "state": {}}, "'epoch' is a int, not a tensor"),
         ([torch.ones(2)], "holds a list, not a checkpoint or a state dict"),
         (
-            {"state_dict": {"a": torch.ones(2)}, "callbacks": {"Share": {"shared": [{"names": ["a", "z"]}]}}},
-            "the ties do not fit the tensors: .*'z', which is not in the file",
+            {
+                "state_dict": {"a": torch.ones(2), "z": torch.zeros(2)},
+                "callbacks": {"Share": {"shared": [{"names": ["a", "z"]}]}},
+            },
+            "the ties do not fit the tensors: 'a' and 'z' are tied, but not equal",
         ),
         (
             {"state_dict": {"a": torch.ones(2)}, "callbacks": {"Share": {"shared": [["a", "z"]]}}},
@@ -149,7 +153,7 @@ def test_what_is_no_checkpoint(refused, tmp_path, content, problem):
     assert not (tmp_path / "w").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 a broken zip"])
+@pytest.mark.parametrize("content", [b"", b"hi", b"not a checkpoint", b"PK\x03\x04 a broken zip"])
 def test_not_by_torch_save(refused, tmp_path, content):
     (tmp_path / "w.ckpt").write_bytes(content)
     assert "w.ckpt' " in refused("compact", tmp_path / "w.ckpt", tmp_path / "w")
@@ -162,3 +166,25 @@ def test_a_missing_checkpoint(refused, tmp_path):
 def test_a_folder_that_is_not_there(refused, tied, tmp_path):
     torch.save(tied.state_dict(), tmp_path / "w.pt")
     assert "cannot write" in refused("compact", tmp_path / "w.pt", Path(tmp_path) / "gone" / "w")
+
+
+def test_places_that_are_not_saved_are_left_out(tmp_path):
+    """As buffers that are not persistent, which a module may share too."""
+    shared = [{"names": ["a.mask", "b.mask"]}, {"names": ["a.w", "b.w", "b.mask"]}]
+    states = {name: {"shared": shared} for name in ("Share1", "HardShare")}
+    torch.save({"state_dict": {"a.w": torch.ones(9), "b.w": torch.ones(9)}, "callbacks": states}, tmp_path / "w.ckpt")
+    assert main(["compact", str(tmp_path / "w.ckpt"), str(tmp_path / "w")]) == 0
+    assert [list(tie.names) for tie in read(tmp_path / "w").manifest.ties] == [["a.w", "b.w"]]
+
+
+def test_a_compact_file_is_not_compacted_again(refused, tmp_path):
+    module = torch.nn.Linear(3, 2)
+    save_compact(module, tmp_path / "w")
+    assert "is a compact file already: look at it with lit-share inspect" in refused(
+        "compact", tmp_path / "w", tmp_path / "v"
+    )
+
+
+def test_a_checkpoint_is_not_inspected(refused, tmp_path):
+    torch.save({"w": torch.ones(3)}, tmp_path / "w.ckpt")
+    assert "is not a compact file but a checkpoint: write lit-share compact" in refused("inspect", tmp_path / "w.ckpt")

@@ -13,9 +13,8 @@ from torch import nn
 
 from lit_share.functional import Penalty
 from lit_share.sharing import TieError, Ties, add_penalty_gradient, apply_prox, share, sharing_stats, unshare
-from lit_share.sharing._hard import rebuild_shared
 from lit_share.sharing._loops import penalty_value
-from lit_share.sharing._record import shared_places
+from lit_share.sharing._rebuild import rebuild_shared, shared_places
 
 from ._modules import module_of, named, pair_of
 
@@ -220,7 +219,7 @@ def test_a_state_with_different_units_is_refused(module):
     state["b.0.weight"][5, 0] += 1.0
     module.load_state_dict(state)
     state["b.0.weight"][0, 0] += 1.0
-    with pytest.raises(TieError, match=r"'b\.0\.weight' and 'a\.0\.weight' are one parameter here, but differ"):
+    with pytest.raises(TieError, match=r"'b\.0\.weight' and 'a\.0\.weight' are one here, but differ"):
         module.load_state_dict(state)
 
 
@@ -255,6 +254,36 @@ def test_rebuild_changes_nothing_where_it_cannot(module, entry, message):
     with pytest.raises(TieError, match=message):
         rebuild_shared(other, [*shared_places(module), entry])
     assert all(named(other)[name] is parameter for name, parameter in before.items())
+
+
+def test_rebuild_of_a_chain(module):
+    """Units of the place that another one's units are taken of are themselves shared with a third."""
+    both = nn.ModuleDict({"x": net(5), "a": module["a"], "b": module["b"]})
+    with torch.no_grad():
+        both["x"][0].weight[1:4] = both["a"][0].weight[1:4]
+    plain = copy.deepcopy(both)
+    unshare(plain)
+    share(both, Ties("x.0.weight", "a.0.weight"), where="equal")
+    assert shapes(both)["a.0.weight"] == (3, 8)
+    assert shapes(both)["b.0.weight"] == (2, 8)
+    rebuild_shared(plain, shared_places(both))
+    assert shapes(plain) == shapes(both)
+    assert all(torch.equal(v, both.state_dict()[k]) for k, v in plain.state_dict().items())
+
+
+def test_rebuild_refuses_circles():
+    circle = [
+        {"names": ["a.0.weight", "b.0.weight"], "apart": [4]},
+        {"names": ["b.0.weight", "a.0.weight"], "apart": [4]},
+    ]
+    with pytest.raises(TieError, match="made of each other"):
+        rebuild_shared(partly_equal(), circle)
+
+
+def test_rebuild_refuses_units_of_recurrent_layers():
+    module = pair_of(a=nn.LSTM(3, 4), b=nn.LSTM(3, 4))
+    with pytest.raises(TieError, match="belongs to a LSTM, which needs all of its units"):
+        rebuild_shared(module, [{"names": ["a.weight_ih_l0", "b.weight_ih_l0"], "apart": list(range(16))}])
 
 
 # Penalties go on with what is apart

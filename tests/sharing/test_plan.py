@@ -98,3 +98,10 @@ def test_table():
 def test_wrong_patterns_have_no_plan():
     with pytest.raises(TieError, match="matches no parameter"):
         Ties("a.*", "zzz.*").plan(pair_of(a=mlp(0)))
+
+
+def test_patterns_that_exclude_nothing_are_told():
+    module = pair_of(a=mlp(0), b=mlp(1))
+    plan = Ties("a.*", "b.*", exclude=["*.2.*", "*.haed.*"]).plan(module)
+    assert str(plan).splitlines()[-1] == "exclude matches nothing: '*.haed.*'"
+    assert "exclude matches nothing: '*.haed.*'" in drawn(plan)

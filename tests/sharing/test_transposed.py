@@ -12,7 +12,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from lit_share.functional import Penalty
-from lit_share.sharing import TieError, Ties, add_penalty_gradient, apply_prox, share, sharing_stats, unshare
+from lit_share.sharing import (
+    TieError,
+    Ties,
+    add_penalty_gradient,
+    apply_prox,
+    share,
+    sharing_stats,
+    unshare,
+    verify_shared,
+)
 
 from ._modules import mlp, named, pair_of
 
@@ -199,7 +208,9 @@ def test_a_matrix_cannot_be_its_own_transpose():
 
 def test_recurrent_layers_are_refused():
     module = nn.ModuleDict({"a": nn.LSTM(3, 12), "b": nn.Linear(48, 3)})
-    with pytest.raises(TieError, match=r"'a\.weight_ih_l0\.T' belongs to a recurrent layer"):
+    with pytest.raises(
+        TieError, match=r"'a\.weight_ih_l0\.T' belongs to a LSTM, which cannot use a transposed parameter"
+    ):
         share(module, Ties("b.weight", "a.weight_ih_l0.T"))
 
 
@@ -248,6 +259,66 @@ def test_tied_activations_stay_correct_in_training(module):
         (F.linear(torch.tanh(F.linear(X, weight, biases[0])), weight.T, biases[1]) - X).square().mean().backward()
         theirs.step()
     torch.testing.assert_close(module.enc.weight, weight, rtol=1e-10, atol=1e-10)
+
+
+# What user code does to such a module
+
+
+def test_what_is_put_into_the_place_is_used_and_noticed(module):
+    module.dec.weight = nn.Parameter(torch.zeros(6, 4, dtype=torch.float64))
+    assert not module.dec.weight.any()
+    with pytest.raises(TieError, match=r"'dec\.weight' was made of 'enc\.weight', and one of them has been replaced"):
+        verify_shared(module)
+
+
+def test_functional_calls(module):
+    state = {k: torch.ones_like(v) for k, v in module.state_dict().items()}
+    expected = Autoencoder()
+    expected.load_state_dict(state)
+    assert torch.equal(torch.func.functional_call(module, state, X), expected(X))
+    assert is_one(module)
+
+
+def test_another_object_of_the_class(module):
+    other = type(module.dec)(4, 6)
+    assert isinstance(other.weight, nn.Parameter)
+    assert other(torch.zeros(1, 4)).shape == (1, 6)
+
+
+def test_registries_of_subclasses():
+    known = []
+
+    class Registered(nn.Linear):
+        def __init_subclass__(cls):
+            known.append(cls)
+
+    module = nn.ModuleDict({"enc": nn.Linear(6, 4), "dec": Registered(4, 6)})
+    share(module, TIES)
+    assert type(module["dec"]) is not Registered
+    assert known == []
+
+
+def test_parametrizations_on_top_are_not_lost(module):
+    nn.utils.parametrize.register_parametrization(module.dec, "bias", nn.Identity())
+    assert is_one(module)
+    with pytest.raises(TieError, match=r"a ParametrizedLinear was parametrized or sharded after 'weight' of it"):
+        unshare(module)
+    assert nn.utils.parametrize.is_parametrized(module.dec)
+
+
+def test_lazy_modules_have_no_shape_yet():
+    module = nn.ModuleDict({"a": nn.LazyLinear(4), "b": nn.LazyLinear(4)})
+    with pytest.raises(TieError, match=r"'a\.weight' has no shape yet: run the module once"):
+        share(module, Ties("a.*", "b.*"))
+    for part in module.values():
+        part(torch.zeros(1, 3))
+    share(module, Ties("a.*", "b.*"))
+
+
+@pytest.mark.parametrize("call", [lambda m: share(m, "a.*"), lambda m: unshare(m, "a.*"), lambda m: share(TIES, m)])
+def test_arguments_of_other_types(module, call):
+    with pytest.raises((TypeError, TieError), match=r"ties must be a lit_share\.Ties"):
+        call(module)
 
 
 @pytest.mark.parametrize("center", ["zero", "mean"])

@@ -49,7 +49,7 @@ def fit_sharded(module, save_distributed_checkpoint=False, **options):
 def fsdp2(case, place):
     module = SHARDED[place](case)
     if case == EQUAL_UNITS:
-        with pytest.raises(TieError, match="which fully_shard (has spread|cannot divide)"):
+        with pytest.raises(TieError, match=r"which fully_shard (has spread|cannot divide)"):
             fit_sharded(module)
         with pytest.raises(TieError, match="'weight' of Linear shares only some of its units"):
             share_and_shard(case)

@@ -1,20 +1,23 @@
 """Compact files: safetensors files in which each number is stored once."""
 
 from lit_share.sharing.compact._error import CompactFileError
-from lit_share.sharing.compact._file import read, write
+from lit_share.sharing.compact._file import is_compact, read, write
 from lit_share.sharing.compact._manifest import Manifest
 from lit_share.sharing.compact._module import compact_bytes, load_compact, save_compact
 from lit_share.sharing.compact._pack import Packed, pack, unpack
+from lit_share.sharing.compact._ties import saved_ties
 
 __all__ = [
     "CompactFileError",
     "Manifest",
     "Packed",
     "compact_bytes",
+    "is_compact",
     "load_compact",
     "pack",
     "read",
     "save_compact",
+    "saved_ties",
     "unpack",
     "write",
 ]

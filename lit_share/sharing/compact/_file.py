@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,11 +85,22 @@ def read(path: PathLike) -> Packed:
                     raise CompactFileError("is damaged: its manifest has not one checksum for each entry")
                 entries = {name: file.get_tensor(name) for name in needed}
         except SafetensorError as error:
-            raise CompactFileError(f"is not a safetensors file, or is damaged: {error}") from None
+            if zipfile.is_zipfile(path):
+                raise CompactFileError("is not a compact file but a checkpoint: write lit-share compact") from None
+            raise CompactFileError(f"is not a safetensors file, or is damaged or cut off: {error}") from None
         for name, entry in entries.items():
             if checksum(entry) != manifest.checksums[name]:
                 raise CompactFileError(f"is damaged: its entry {name!r} has another checksum than when it was written")
         return Packed(entries, manifest)
+
+
+def is_compact(path: PathLike) -> bool:
+    """Whether a file is a safetensors file with a manifest, be it a right one or not."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _MANIFEST in (file.metadata() or {})
+    except SafetensorError:
+        return False
 
 
 @contextmanager

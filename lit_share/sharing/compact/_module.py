@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lit_share.sharing._hard import rebuild_shared
-from lit_share.sharing._record import shared_places
+from lit_share.sharing._rebuild import rebuild_shared, shared_places
 from lit_share.sharing._tie import unwrapped, unwrapped_name
 from lit_share.sharing.compact._bits import CODES, DTYPES, bits, check_tensor
 from lit_share.sharing.compact._error import CompactFileError
 from lit_share.sharing.compact._file import PathLike, naming, read, write
 from lit_share.sharing.compact._manifest import Manifest
 from lit_share.sharing.compact._pack import Packed, pack, unpack
+from lit_share.sharing.compact._ties import saved_ties
 
 _SHOWN = 3
 
@@ -92,6 +92,17 @@ def load_compact(path: PathLike, module: nn.Module) -> nn.Module:
         CompactFileError: If it is not a compact file, is damaged, is from a newer lit_share, or does not fit the
             module. The module is then as it was.
         TieError: If its ties do not fit the module. The module is then as it was.
+
+    Make the optimizer afterwards: parameters that become one are replaced in the module, and not in optimizers.
+
+    Example:
+        >>> import tempfile
+        >>> layer, fresh = nn.Linear(30, 20), nn.Linear(30, 20)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_compact(layer, f"{folder}/layer.safetensors")
+        ...     _ = load_compact(f"{folder}/layer.safetensors", fresh)
+        >>> torch.equal(fresh.weight, layer.weight)
+        True
     """
     packed = read(path)
     tensors = _tensors(module)
@@ -107,11 +118,14 @@ def load_compact(path: PathLike, module: nn.Module) -> nn.Module:
 
 
 def _packed(module: nn.Module) -> Packed:
-    return pack(_tensors(module), shared_places(module))
+    tensors = _tensors(module)
+    return pack(tensors, saved_ties(shared_places(module), tensors))
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
     """The state dict, by the names that the unwrapped module gives."""
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module must be a torch.nn.Module, got a {type(module).__name__}")
     tensors = {unwrapped_name(key): tensor for key, tensor in unwrapped(module).state_dict().items()}
     for name, tensor in tensors.items():
         check_tensor(name, tensor)

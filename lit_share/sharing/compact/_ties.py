@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
 from lit_share.sharing.compact._bits import Bits
 from lit_share.sharing.compact._manifest import RecordedTie
+
+
+def saved_ties(ties: Iterable[Mapping[str, Any]], names: Container[str]) -> list[Mapping[str, Any]]:
+    """The ties without places that are not saved, as buffers that are not persistent, and each once."""
+    saved: list[Mapping[str, Any]] = []
+    for tie in ties:
+        places = [place for place in tie["names"] if place in names or place.removesuffix(".T") in names]
+        kept = {**tie, "names": places}
+        if len(places) > 1 and kept not in saved:
+            saved.append(kept)
+    return saved
 
 
 def check_ties(ties: Iterable[RecordedTie], arrays: Mapping[str, Bits]) -> None:

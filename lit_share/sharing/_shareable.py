@@ -1,0 +1,103 @@
+"""What can be one parameter, and what cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+
+from lit_share.sharing._derived import can_be_derived
+from lit_share.sharing._error import TieError
+from lit_share.sharing._tie import BufferSlot, Member, Tie, unwrapped
+from lit_share.sharing._ties import Ties
+
+
+def check_choice(name: str, value: object, known: Any) -> None:
+    """Raise `ValueError` if an argument is not one of a `Literal`."""
+    if value not in get_args(known):
+        raise ValueError(f"unknown {name} {value!r}: write one of {', '.join(map(repr, get_args(known)))}")
+
+
+def check_ties(ties: object) -> None:
+    """Raise `TypeError` if an argument is not a `Ties`."""
+    if not isinstance(ties, Ties):
+        raise TypeError(f"ties must be a lit_share.Ties(...), got {ties!r}: write lit_share.Ties('a.*', 'b.*')")
+
+
+def check_shareable(module: nn.Module, ties: Sequence[Tie]) -> None:
+    """Raise, naming the members, if a tie cannot be shared."""
+    # Parameters of a sharded module are whole for a while, between a forward pass and the next step.
+    sharded = {id(part) for m in unwrapped(module).modules() if isinstance(m, FSDPModule) for part in m.modules()}
+    for tie in ties:
+        if len(tie.members) < 2:
+            raise TieError(f"hard sharing of {_names(tie)} needs at least two members: give a pattern for each place")
+        for member in tie.members:
+            if member.index is not None:
+                raise TieError(f"{member.name!r} is a slice of a parameter: only whole parameters can be shared")
+            if isinstance(member.parameter, DTensor) or id(member.slot.owner) in sharded:
+                raise TieError(
+                    f"{member.name!r} is already sharded: share before the module is wrapped by fully_shard, with "
+                    "lit_share.share in configure_model where that does both"
+                )
+            if member.slot.is_partial and not _is_made_of_members(member, tie):
+                raise TieError(
+                    f"{member.name!r} shares units with a parameter that is not in this tie: name all in one"
+                )
+        _check_orientation(tie)
+        _check_traits(tie)
+
+
+def check_units(tie: Tie, apart: Tensor | None) -> None:
+    """Raise if only some units of the members are to be shared, and their modules cannot do with that."""
+    for member in tie.members[1:] if apart is not None else ():
+        if not can_be_derived(member.slot.owner):
+            raise TieError(
+                f"{member.name!r} belongs to a {type(member.slot.owner).__name__}, which needs all of its units"
+            )
+
+
+def check_buffers(ties: Ties, rows: Sequence[Sequence[BufferSlot]]) -> None:
+    """Raise if there are no buffers to be shared, or they cannot be."""
+    if not rows:
+        raise TieError(f"buffers=True, but no buffer fits all patterns of {ties}: leave it out")
+    for row in rows:
+        kinds = {place.name: (tuple(place.stored.shape), place.stored.dtype, place.stored.device) for place in row}
+        if len(set(kinds.values())) > 1:
+            raise TieError(f"shared buffers must agree in shape, dtype and device: {kinds}")
+
+
+def _check_orientation(tie: Tie) -> None:
+    first, turned = tie.members[0], dict[nn.Parameter, bool]()
+    for member in tie.members:
+        if turned.setdefault(member.parameter, member.is_turned) != member.is_turned:
+            raise TieError(
+                f"{_names(tie)} cannot be one: {member.name!r} is shared as the transpose of another of them"
+            )
+        if member.is_turned != first.is_turned and not can_be_derived(member.slot.owner):
+            raise TieError(
+                f"{member.name!r} belongs to a {type(member.slot.owner).__name__}, which cannot use a transposed "
+                "parameter: recurrent layers keep a list of their weights, and parametrizations come after sharing"
+            )
+
+
+def _check_traits(tie: Tie) -> None:
+    for trait in ("dtype", "device", "requires_grad"):
+        values = [getattr(parameter, trait) for parameter in tie.parameters]
+        if len(set(values)) > 1:
+            listed = ", ".join(f"{m.name!r} has {v}" for m, v in zip(tie.members, values, strict=True))
+            remedy = {"dtype": "module.to(dtype)", "device": "module.to(device)", "requires_grad": "requires_grad_"}[
+                trait
+            ]
+            raise TieError(f"shared parameters must agree in {trait}: {listed}; make them so with {remedy}")
+
+
+def _is_made_of_members(member: Member, tie: Tie) -> bool:
+    source = member.slot.source
+    return source is not None and any(source.parameter is other.parameter for other in tie.members)
+
+
+def _names(tie: Tie) -> str:
+    return ", ".join(repr(member.name) for member in tie.members)
