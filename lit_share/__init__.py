@@ -27,14 +27,18 @@ if TYPE_CHECKING:
         unshare,
         verify_shared,
     )
+    from lit_share.sharing.codebook import CodebookConv2d, CodebookLinear, RowReport, compact, densify, tie_rows
     from lit_share.sharing.compact import CompactFileError, load_compact, save_compact
 
 __all__ = [
+    "CodebookConv2d",
+    "CodebookLinear",
     "CompactFileError",
     "Paired",
     "Penalty",
     "Ramp",
     "Regularize",
+    "RowReport",
     "Share",
     "SharingMonitor",
     "SharingStats",
@@ -43,6 +47,8 @@ __all__ = [
     "Ties",
     "add_penalty_gradient",
     "apply_prox",
+    "compact",
+    "densify",
     "load_compact",
     "owl_weights",
     "prox_owl",
@@ -50,12 +56,13 @@ __all__ = [
     "share",
     "sharing_stats",
     "starting_values",
+    "tie_rows",
     "unique_parameters",
     "unshare",
     "verify_shared",
 ]
 
-_PACKAGES = ("functional", "sharing", "sharing.compact", "callbacks", "paired")
+_PACKAGES = ("functional", "sharing", "sharing.codebook", "sharing.compact", "callbacks", "paired")
 
 
 def __getattr__(name: str) -> Any:

@@ -33,10 +33,10 @@ def _run(options: argparse.Namespace) -> None:
         raise ValueError(f"{options.output!r} exists: write --force to replace it")
 
     from lit_share.cli._checkpoint import read_checkpoint
-    from lit_share.sharing.compact import pack, write
+    from lit_share.sharing.compact import codebooks_among, pack, write
 
     tensors, ties = read_checkpoint(checkpoint)
-    packed = pack(tensors, ties)
+    packed = pack(tensors, ties, codebooks_among(tensors))
     write(packed, output)
     sizes = {
         "checkpoint_bytes": checkpoint.stat().st_size,

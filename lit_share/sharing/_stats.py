@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lit_share.sharing._tie import Tie, slots, stored_parameters
 from lit_share.sharing._ties import Ties
+from lit_share.sharing.codebook._layers import CODEBOOKS, dense_weight
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class SharingStats:
     """Counts of the numbers in a module's parameters, after the GrOWL paper.
 
     Attributes:
-        total: Numbers in all parameters, a shared one counted under each of its names.
+        total: Numbers in all parameters, a shared one counted under each of its names, and rows of a codebook for each
+            of their inputs.
         unique: Numbers that are different: not zero, and stored or exactly tied ones counted once.
         zeros: How many of ``total`` are exactly zero.
         bytes: Bytes of the parameters and buffers in the module's compact file, without its header; see
@@ -91,6 +93,8 @@ def count_numbers(module: nn.Module, ties: Ties | Sequence[Tie] | None = None) -
     seen: set[int] = set()
     for slot in slots(module):
         tensor, parameter = slot.full(), slot.stored
+        if isinstance(slot.owner, CODEBOOKS) and slot.attribute == "weight":
+            tensor = dense_weight(slot.owner)
         total += tensor.numel()
         zeros += tensor.numel() - int(torch.count_nonzero(tensor))
         if parameter is not None and id(parameter) not in seen:

@@ -1,5 +1,6 @@
 """Compact files: safetensors files in which each number is stored once."""
 
+from lit_share.sharing.compact._codebooks import codebooks_among
 from lit_share.sharing.compact._error import CompactFileError
 from lit_share.sharing.compact._file import is_compact, read, write
 from lit_share.sharing.compact._manifest import Manifest
@@ -11,6 +12,7 @@ __all__ = [
     "CompactFileError",
     "Manifest",
     "Packed",
+    "codebooks_among",
     "compact_bytes",
     "is_compact",
     "load_compact",

@@ -40,12 +40,14 @@ class Manifest(Strict):
         version: Of the file format.
         tensors: How each tensor is stored, in the order in which they are decoded.
         ties: Which of the tensors are one parameter.
+        codebooks: The modules that are codebook layers.
         checksums: A CRC-32 of each entry of the file.
     """
 
     version: Literal[1] = VERSION
     tensors: dict[str, AnyStored]
     ties: tuple[RecordedTie, ...] = ()
+    codebooks: tuple[str, ...] = ()
     checksums: dict[str, Count]
 
     @model_validator(mode="after")
@@ -57,6 +59,8 @@ class Manifest(Strict):
                 raise ValueError(f"{name!r} {error}") from None
         for tie in self.ties:
             _check_tie(tie, self.tensors)
+        for name in self.codebooks:
+            _check_codebook(name, self.tensors)
         return self
 
     def dump(self) -> str:
@@ -104,3 +108,11 @@ def _check_tie(tie: RecordedTie, tensors: Mapping[str, Stored]) -> None:
         rows = stored.shape[::-1] if place not in tensors else stored.shape
         if tie.apart and (not rows or max(tie.apart) >= rows[0]):
             raise ValueError(f"a tie keeps rows of {place!r} apart that it does not have")
+
+
+def _check_codebook(name: str, tensors: Mapping[str, Stored]) -> None:
+    assignment, weight = (tensors.get(f"{name}.{part}") for part in ("assignment", "weight"))
+    if assignment is None or weight is None:
+        raise ValueError(f"a codebook {name!r} is not in the file")
+    if assignment.dtype != "I64" or len(assignment.shape) != 1 or not assignment.numel or len(weight.shape) < 2:
+        raise ValueError(f"{name!r} is not of the shape of a codebook")

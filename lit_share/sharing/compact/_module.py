@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from lit_share.sharing._rebuild import rebuild_shared, shared_places
 from lit_share.sharing._tie import unwrapped, unwrapped_name
+from lit_share.sharing.codebook._tie_rows import codebook_layers
 from lit_share.sharing.compact._bits import CODES, DTYPES, bits, check_tensor
+from lit_share.sharing.compact._codebooks import check_assignments, put_codebooks
 from lit_share.sharing.compact._error import CompactFileError
 from lit_share.sharing.compact._file import PathLike, naming, read, write
 from lit_share.sharing.compact._manifest import Manifest
@@ -82,7 +84,8 @@ def load_compact(path: PathLike, module: nn.Module) -> nn.Module:
     Args:
         path: The file.
         module: A module of the same parameters and buffers, changed in place. Parameters that are one in the file
-            become one; it may have such ties already, where the file has equal values.
+            become one; it may have such ties already, where the file has equal values. Ordinary layers of which the
+            file has a codebook become codebook layers.
 
     Returns:
         The module.
@@ -104,22 +107,22 @@ def load_compact(path: PathLike, module: nn.Module) -> nn.Module:
         >>> torch.equal(fresh.weight, layer.weight)
         True
     """
-    packed = read(path)
-    tensors = _tensors(module)
-    with naming(path):
-        _check_fits(packed.manifest, tensors)
+    packed, inner = read(path), unwrapped(module)
+    _tensors(module)  # refuses what has no tensors
+    with naming(path), _unchanged_on_error(module):
+        put_codebooks(inner, packed.manifest)
+        _check_fits(packed.manifest, _tensors(module))
         values = unpack(packed)
-        with _unchanged_on_error(module):
-            inner = unwrapped(module)
-            inner.load_state_dict({key: values[unwrapped_name(key)] for key in inner.state_dict()})
-            _check_loaded(values, _tensors(module))
-            rebuild_shared(module, [tie.model_dump(exclude_none=True) for tie in packed.manifest.ties])
+        check_assignments(values, packed.manifest)
+        inner.load_state_dict({key: values[unwrapped_name(key)] for key in inner.state_dict()})
+        _check_loaded(values, _tensors(module))
+        rebuild_shared(module, [tie.model_dump(exclude_none=True) for tie in packed.manifest.ties])
     return module
 
 
 def _packed(module: nn.Module) -> Packed:
     tensors = _tensors(module)
-    return pack(tensors, saved_ties(shared_places(module), tensors))
+    return pack(tensors, saved_ties(shared_places(module), tensors), [name for name, _ in codebook_layers(module)])
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -176,9 +179,13 @@ def _check_loaded(values: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) ->
 
 @contextmanager
 def _unchanged_on_error(module: nn.Module) -> Iterator[None]:
-    places: list[dict[str, Any]] = [held for part in module.modules() for held in (part._parameters, part._buffers)]
+    places: list[dict[str, Any]] = [
+        held for part in module.modules() for held in (part._parameters, part._buffers, part._modules)
+    ]
     held_before = [dict(place) for place in places]
-    values = [(t, t.detach().to("cpu", copy=True)) for held in held_before for t in held.values() if t is not None]
+    values = [
+        (t, t.detach().to("cpu", copy=True)) for held in held_before for t in held.values() if isinstance(t, Tensor)
+    ]
     try:
         yield
     except BaseException:

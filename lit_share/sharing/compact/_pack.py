@@ -45,13 +45,16 @@ class Packed:
         return nbytes
 
 
-def pack(tensors: Mapping[str, Tensor], ties: Iterable[Mapping[str, Any]] = ()) -> Packed:
+def pack(
+    tensors: Mapping[str, Tensor], ties: Iterable[Mapping[str, Any]] = (), codebooks: Iterable[str] = ()
+) -> Packed:
     """Store each tensor in the way that takes the fewest bytes.
 
     Args:
         tensors: Tensors by name, of any shapes, on any device.
         ties: Which of them are one parameter: dictionaries with ``names``, and with ``apart``, rows that
             are not shared, if any.
+        codebooks: The names of modules that are codebook layers.
 
     Returns:
         What a compact file would hold. Its entries may share memory with the tensors.
@@ -79,7 +82,7 @@ def pack(tensors: Mapping[str, Tensor], ties: Iterable[Mapping[str, Any]] = ()) 
     checksums = {name: checksum(entry) for name, entry in entries.items()}
     try:
         recorded = tuple(RecordedTie.model_validate(tie, strict=False) for tie in ties)
-        manifest = Manifest(tensors=stored, ties=recorded, checksums=checksums)
+        manifest = Manifest(tensors=stored, ties=recorded, codebooks=tuple(codebooks), checksums=checksums)
         check_ties(recorded, arrays)
     except ValueError as error:
         raise CompactFileError(f"the ties do not fit the tensors: {first_problem(error)}") from None

@@ -1,0 +1,83 @@
+"""`compact`: the same outputs of fewer numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lit_share.sharing._tie import slots, unwrapped
+from lit_share.sharing.codebook._layers import CODEBOOKS, with_codebook, without_codebook
+from lit_share.sharing.codebook._tie_rows import replace_module
+from lit_share.sharing.codebook._unread import LAYERS, chains, remove_unread
+
+
+@torch.no_grad()
+def compact(module: nn.Module) -> nn.Module:
+    """Drop numbers that the outputs do not depend on, and store equal rows once.
+
+    - Output units whose value the next layer does not read are removed, with their biases and batch normalisation,
+      where the way from one layer to the next leads through functions that treat each channel alone. For this the
+      module is traced by `torch.fx`; one that cannot be traced keeps its output units.
+    - Rows (all weights of one input or input channel) that are zero are dropped, and equal ones become one row of a
+      codebook layer, in every `torch.nn.Linear` and `torch.nn.Conv2d` where that takes fewer numbers.
+
+    Outputs stay the same, up to the order in which numbers are added. Parameters are replaced: make a new optimizer.
+
+    Args:
+        module: The module, changed in place.
+
+    Returns:
+        The module, or what takes its place if it is a single layer.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(6, 40), nn.ReLU(), nn.Linear(40, 2))
+        >>> with torch.no_grad():
+        ...     net[2].weight[:, 10:] = 0.0
+        >>> _ = compact(net)
+        >>> net[0].weight.shape, net[2].weight.shape
+        (torch.Size([10, 6]), torch.Size([2, 10]))
+    """
+    inner = unwrapped(module)
+    for names in chains(inner):
+        producer, *norms, consumer = (inner.get_submodule(n) for n in (names[0], *names[1], names[2]))
+        if _is_own(inner, producer) and _is_own(inner, consumer):
+            remove_unread(producer, norms, consumer)
+    root = nn.Sequential(module)
+    for layer in list(inner.modules()):
+        if type(layer) in LAYERS and getattr(layer, "groups", 1) == 1 and _is_own(inner, layer):
+            _merge_rows(root, layer)
+    return root[0]
+
+
+def _is_own(module: nn.Module, layer: nn.Module) -> bool:
+    """Whether no other module has a parameter of this one."""
+    own = {id(parameter) for parameter in layer._parameters.values() if parameter is not None}
+    return all(id(slot.stored) not in own or slot.owner is layer for slot in slots(module)) and not any(
+        slot.source is not None and slot.source.owner is layer for slot in slots(module)
+    )
+
+
+def _merge_rows(root: nn.Module, layer: Any) -> None:
+    """Replace a layer by one with each different row once, where that takes fewer numbers."""
+    labels = _equal_rows(layer.weight.transpose(0, 1).flatten(1))
+    gone = len(labels) - (int(labels.max()) + 1 if len(labels) else 0)
+    if isinstance(layer, CODEBOOKS):
+        if gone:
+            # The last one for inputs that had no row before.
+            assignment = torch.cat([labels, labels.new_full((1,), -1)])[layer.assignment]
+            replace_module(root, layer, with_codebook(without_codebook(layer), assignment))
+    elif gone * layer.weight[:, :1].numel() > len(labels):  # more than the assignment takes
+        replace_module(root, layer, with_codebook(layer, labels))
+
+
+def _equal_rows(rows: Tensor) -> Tensor:
+    """Which rows are equal, numbered by their first occurrence; −1 for those that are zero."""
+    labels = torch.full((len(rows),), -1, device=rows.device)
+    nonzero = rows.any(dim=1)
+    _, inverse = torch.unique(rows[nonzero], dim=0, return_inverse=True)
+    first = torch.full((int(inverse.max()) + 1 if len(inverse) else 0,), len(inverse), device=rows.device)
+    first.scatter_reduce_(0, inverse, torch.arange(len(inverse), device=rows.device), "amin")
+    labels[nonzero] = first.argsort().argsort()[inverse]
+    return labels

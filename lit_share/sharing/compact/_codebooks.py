@@ -1,0 +1,60 @@
+"""Codebook layers in compact files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from lit_share.sharing.codebook._layers import CODEBOOKS, with_codebook
+from lit_share.sharing.codebook._tie_rows import replace_module
+from lit_share.sharing.compact._error import CompactFileError
+from lit_share.sharing.compact._manifest import Manifest
+
+
+def codebooks_among(tensors: Mapping[str, Tensor]) -> list[str]:
+    """The names of the modules that are codebook layers, by what they save."""
+    return [
+        name.removesuffix(".assignment")
+        for name, tensor in tensors.items()
+        if name.endswith(".assignment")
+        and tensor.dtype == torch.int64
+        and tensor.ndim == 1
+        and _weight(name) in tensors
+    ]
+
+
+def put_codebooks(module: nn.Module, manifest: Manifest) -> None:
+    """Put codebook layers, still without values, where the file has them and the module has ordinary layers."""
+    for name in manifest.codebooks:
+        layer = _layer(module, name)
+        inputs, clusters = (manifest.tensors[f"{name}.{part}"].shape for part in ("assignment", "weight"))
+        if isinstance(layer, CODEBOOKS):
+            continue
+        if not isinstance(layer, (nn.Linear, nn.Conv2d)) or layer.weight.shape[1:2] != inputs:
+            raise CompactFileError(
+                f"has a codebook of {inputs[0]} inputs for {name!r}, which is a {layer} in the module"
+            )
+        if not 0 < clusters[1] <= inputs[0]:
+            raise CompactFileError(f"is damaged: {name!r} has {clusters[1]} rows for {inputs[0]} inputs")
+        replace_module(module, layer, with_codebook(layer, torch.arange(inputs[0]).clamp_max(clusters[1] - 1)))
+
+
+def check_assignments(values: Mapping[str, Tensor], manifest: Manifest) -> None:
+    """Raise if an input is assigned to a row that there is not."""
+    for name in manifest.codebooks:
+        assignment, rows = values[f"{name}.assignment"], values[f"{name}.weight"].shape[1]
+        if not -1 <= int(assignment.min()) <= int(assignment.max()) < rows:
+            raise CompactFileError(f"is damaged: {name!r} assigns inputs to rows that it does not have")
+
+
+def _layer(module: nn.Module, name: str) -> nn.Module:
+    try:
+        return module.get_submodule(name)
+    except AttributeError:
+        raise CompactFileError(f"has a codebook for {name!r}, which the module has not") from None
+
+
+def _weight(assignment: str) -> str:
+    return assignment.removesuffix("assignment") + "weight"
