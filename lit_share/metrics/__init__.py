@@ -1,7 +1,15 @@
-"""How alike parameters are, as torchmetrics metrics."""
+"""How alike parameters are, and how stable their selection is, as torchmetrics metrics."""
 
 from lit_share.metrics._distance import RelativeDistance
 from lit_share.metrics._sharing import ParameterSharing
+from lit_share.metrics._stability import SelectionStability, index_change, jaccard
 from lit_share.metrics._tied import TiedFraction
 
-__all__ = ["ParameterSharing", "RelativeDistance", "TiedFraction"]
+__all__ = [
+    "ParameterSharing",
+    "RelativeDistance",
+    "SelectionStability",
+    "TiedFraction",
+    "index_change",
+    "jaccard",
+]
