@@ -7,6 +7,7 @@ from typing import Any
 
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
 from lit_share.sharing import Ties
@@ -30,21 +31,32 @@ def build(config: DictConfig) -> Job:
     if not isinstance(model, LightningModule):
         model = model(data)
     regularizers = {str(name): _make(node) for name, node in config.regularizer.items()}
-    callbacks = [_make(node) for node in config.callbacks.values()]
     loggers = [_make(node) for node in config.logger.values()]
-    trainer = _make(config.trainer, _partial_=True)(
-        callbacks=[*regularizers.values(), *callbacks], logger=loggers or False
-    )
+    trainer = trainer_of(config, [*regularizers.values(), *callbacks_of(config)], loggers)
     ties = Ties(*config.ties.patterns, exclude=config.ties.exclude)
     return Job(trainer, model, data, ties, regularizers)
+
+
+def callbacks_of(config: DictConfig, folder: str = "") -> list[Callback]:
+    """New callbacks, whose checkpoints go to a folder of their own if one is named."""
+    callbacks = []
+    for node in config.callbacks.values():
+        own = {"dirpath": f"{node.dirpath}/{folder}"} if folder and node.get("dirpath") else {}
+        callbacks.append(_make(node, **own))
+    return callbacks
+
+
+def trainer_of(config: DictConfig, callbacks: list[Callback], loggers: list[Logger], **options: Any) -> Trainer:
+    """A new trainer, with options in place of the config's."""
+    make: Any = _make(config.trainer, _partial_=True, **options)
+    return make(callbacks=callbacks, logger=loggers or False)  # type: ignore[no-any-return]
 
 
 def evaluator(job: Job, config: DictConfig) -> Trainer:
     """A trainer on one device: several would evaluate some examples twice, to have equally many each."""
     if job.trainer.world_size == 1:
         return job.trainer
-    make: Any = _make(config.trainer, _partial_=True, devices=1, strategy="auto")
-    return make(logger=job.trainer.loggers)  # type: ignore[no-any-return]
+    return trainer_of(config, [], job.trainer.loggers, devices=1, strategy="auto")
 
 
 def _make(node: DictConfig, **keywords: Any) -> Any:

@@ -22,6 +22,24 @@ class Mode(Enum):
     max = "max"
 
 
+class When(Enum):
+    """When there is a second phase of training."""
+
+    auto = "auto"
+    always = "always"
+    never = "never"
+
+
+@dataclass
+class RetrainSchema:
+    """The second phase: rows are tied, and trained again without the penalty."""
+
+    when: When = When.auto
+    similarity: float = 0.7
+    max_epochs: int | None = None
+    lr: float | None = None
+
+
 @dataclass
 class TrainSchema:
     """The types of the top-level keys; `conf/train.yaml` says what they mean."""
@@ -38,6 +56,7 @@ class TrainSchema:
     objective: str = "val/loss"
     mode: Mode = Mode.min
     threads: int | None = None
+    retrain: RetrainSchema = field(default_factory=RetrainSchema)
     ckpt_path: str | None = None
 
 
@@ -119,7 +138,11 @@ def refuse_another_experiment(config: DictConfig) -> None:
         return
     before = OmegaConf.load(left)
     assert isinstance(before, DictConfig)
-    changed = [key for key in ("model", "data", "ties", "regularizer", "seed") if before[key] != config[key]]
+    changed = [
+        key
+        for key in ("model", "data", "ties", "regularizer", "retrain", "seed")
+        if key in before and before[key] != config[key]
+    ]
     if changed:
         listed = "\n  ".join(f"{key}: {before[key]} in {left}, but {config[key]} now" for key in changed)
         raise ConfigError(f"ckpt_path goes on with another experiment; repeat its overrides:\n  {listed}")

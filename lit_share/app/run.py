@@ -20,6 +20,7 @@ from rich.table import Table
 
 from lit_share.app.build import Job, build, evaluator
 from lit_share.app.config import CONFIG_FILE, choice, prepare, refuse_another_experiment, strategy, strength
+from lit_share.app.retrain import retrain, wants_retraining
 from lit_share.app.tracking import is_first_rank, read_csv_columns, wandb_finished
 from lit_share.callbacks import Regularize, Share
 from lit_share.sharing import overall_distance, share, sharing_stats
@@ -110,6 +111,11 @@ def _train(job: Job, config: DictConfig) -> dict[str, Any]:
         logger.log_hyperparams({**OmegaConf.to_container(config), **_parameter_counts(job)})  # type: ignore[dict-item]
     begin = time.perf_counter()
     trainer.fit(model, datamodule=data, ckpt_path=config.ckpt_path)
+    rows = None
+    if wants_retraining(job, config):
+        read_csv_columns(trainer.loggers)
+        job, rows = retrain(job, config)
+        trainer = job.trainer
     seconds = time.perf_counter() - begin
     read_csv_columns(trainer.loggers)
     best = getattr(trainer.checkpoint_callback, "best_model_path", "") or None
@@ -127,7 +133,8 @@ def _train(job: Job, config: DictConfig) -> dict[str, Any]:
     return {
         "validation": _merged(validation),
         "test": _merged(test),
-        "sharing": _sharing(job, step, epoch),
+        "sharing": _sharing(job, step, epoch) if rows is None else sharing_stats(model).as_dict(),
+        "rows": rows,
         "seconds": seconds,
         "checkpoint": best,
     }
@@ -183,9 +190,13 @@ def _table(result: dict[str, Any]) -> Table:
         table.add_row(name, f"{value:.4f}")
     table.add_section()
     sharing = result["sharing"]
-    table.add_row("penalty", f"{sharing['penalty']:.4g}")
-    if sharing["distance"] is not None:
-        table.add_row("distance", f"{sharing['distance']:.4f}")
+    if result["rows"] is None:
+        table.add_row("penalty", f"{sharing['penalty']:.4g}")
+        if sharing["distance"] is not None:
+            table.add_row("distance", f"{sharing['distance']:.4f}")
+    else:
+        table.add_row("sparsity", f"{sharing['sparsity']:.3f}")
+        table.add_row("sharing", f"{sharing['sharing']:.2f}")
     table.add_row("parameters", f"{sharing['total']:,}")
     table.add_row("unique parameters", f"{sharing['unique']:,}")
     table.add_row("compression", f"{sharing['compression']:.2f}")
