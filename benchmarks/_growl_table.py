@@ -71,14 +71,20 @@ def print_table(methods: dict[str, list[Setting]]) -> None:
 
 
 def write_curve(methods: dict[str, list[Setting]], path: Path, title: str) -> None:
-    """Draw test accuracy against compression, a point for each setting, as SVG."""
-    points = {
-        m: [(average(r, "compression"), average(r, "test")) for r in s] for m, s in methods.items() if m in _COLORS
-    }
+    """Draw test accuracy against compression as SVG, a point for each setting that loses at most five points."""
     (none,) = methods["none"]
+    points = {
+        method: [
+            (average(runs, "compression"), average(runs, "test"))
+            for runs in settings
+            if average(runs, "test") >= average(none, "test") - 0.05
+        ]
+        for method, settings in methods.items()
+        if method in _COLORS
+    }
     compressions = [c for pairs in points.values() for c, _ in pairs]
     accuracies = [a for pairs in points.values() for _, a in pairs] + [average(none, "test")]
-    low, high = math.floor(min(accuracies) * 50) / 50, math.ceil(max(accuracies) * 50) / 50
+    low, high = math.floor(min(accuracies) * 100) / 100, math.ceil(max(accuracies) * 100) / 100
     most = math.log2(max(compressions) * 1.1)
 
     def x(compression: float) -> float:
@@ -88,8 +94,8 @@ def write_curve(methods: dict[str, list[Setting]], path: Path, title: str) -> No
         return 320 - 280 * (accuracy - low) / (high - low)
 
     parts = [f'<text x="60" y="22" font-size="15">{title}</text>']
-    for step in range(round((high - low) * 50) + 1):
-        accuracy = low + step / 50
+    for step in range(round((high - low) * 100) + 1):
+        accuracy = low + step / 100
         parts.append(f'<line x1="60" x2="560" y1="{y(accuracy):.1f}" y2="{y(accuracy):.1f}" stroke="#ddd"/>')
         parts.append(f'<text x="52" y="{y(accuracy) + 4:.1f}" text-anchor="end">{accuracy:.2f}</text>')
     for power in range(int(most) + 1):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -21,6 +20,7 @@ from lit_share.callbacks._optimizers import (
     refuse_unsupported,
     skipped_its_step,
 )
+from lit_share.callbacks._prox_steps import Every, ProxSteps
 from lit_share.callbacks._schedule import Schedule
 from lit_share.functional import Penalty
 from lit_share.sharing import Tie, Ties, starting_values
@@ -30,7 +30,6 @@ from lit_share.sharing._loops import (
     gradients,
     pass_on_gradients,
     penalty_value,
-    take_prox,
 )
 from lit_share.sharing._shareable import check_ties
 from lit_share.sharing._tie import stored_parameters
@@ -49,6 +48,16 @@ class Regularize(Callback):
     groups exactly equal to their center. With an adaptive optimizer this is the usual approximation: its own
     per-parameter scaling is not applied to the penalty.
 
+    With ``every="epoch"`` the proximal step is taken once, after the last batch of each training epoch and before its
+    validation. Its size is the sum of those that ``every="step"`` would have taken in this epoch,
+
+    .. math::
+        t = \sum_{k \in \text{epoch}} \text{lr}_k \cdot \text{strength}_k
+
+    over the steps k of the optimizer, each with the learning rate and the strength of its time. So the strength means
+    the same, whatever the number of batches. (Code that takes one step of size lr · strength per epoch, as that of the
+    GrOWL paper, has the effect of a strength that is smaller by the number of steps per epoch: divide by it.)
+
     Only parameters that an optimizer owns and that require a gradient are moved. Where the members of a tie belong
     to several optimizers, their proximal step is taken once all of these have stepped.
 
@@ -59,12 +68,17 @@ class Regularize(Callback):
         schedule: Factor of the strength over time, a `Ramp` or any function of (steps, epochs) done; constant if
             ``None``.
         apply: ``"gradient"``, ``"prox"``, or ``"auto"``: gradient for ``norm="squared"``, prox for the others.
+        every: When the proximal step is taken: after every optimizer ``"step"``, or once per ``"epoch"``.
+        keep_zeros: Whether groups that a proximal step has made exactly zero stay so for the rest of training: they are
+            set to zero again after every optimizer step, whatever gradients or momentum make of them. For
+            ``center="zero"``. Checkpoints have which groups these are.
 
     Raises:
         TypeError: If an argument is of another type.
-        ValueError: Before training starts, if the strength is not a finite number ≥ 0, the ties do not fit the
-            module (see `Ties.find`) or the penalty (see `Penalty.check`), or an optimizer is not supported: L-BFGS,
-            sparse gradients, or learning rates within a tie for which the prox has no closed form.
+        ValueError: Before training starts, if the strength is not a finite number ≥ 0, ``every`` or ``keep_zeros`` do
+            not fit the penalty, the ties do not fit the module (see `Ties.find`) or the penalty (see `Penalty.check`),
+            or an optimizer is not supported: L-BFGS, sparse gradients, or learning rates within a tie for which the
+            prox has no closed form.
 
     Example:
         >>> soft_tie = Regularize(
@@ -82,18 +96,29 @@ class Regularize(Callback):
         strength: float,
         schedule: Schedule | None = None,
         apply: Apply = "auto",
+        every: Every = "step",
+        keep_zeros: bool = False,
     ) -> None:
         if not isinstance(penalty, Penalty):
             raise TypeError(f"penalty must be a lit_share.Penalty(...), got {penalty!r}")
         check_ties(ties)
         if isinstance(strength, bool) or not isinstance(strength, (int, float)):
             raise TypeError(f"strength must be a number, got {strength!r}")
-        if apply not in get_args(Apply):
-            raise ValueError(f"unknown apply {apply!r}: write one of {', '.join(map(repr, get_args(Apply)))}")
+        for key, value, known in (("apply", apply, get_args(Apply)), ("every", every, get_args(Every))):
+            if value not in known:
+                raise ValueError(f"unknown {key} {value!r}: write one of {', '.join(map(repr, known))}")
         if not (math.isfinite(strength) and strength >= 0.0):
             raise ValueError(f"strength must be a finite number >= 0, got {strength}")
         self.penalty, self.ties, self.strength, self.schedule = penalty, ties, strength, schedule
         self.uses_prox = apply == "prox" or (apply == "auto" and not penalty.is_smooth)
+        if every == "epoch" and not self.uses_prox:
+            raise ValueError(
+                'every="epoch" is for proximal steps, and this penalty is a gradient, which is part of every step: '
+                'write apply="prox", or every="step"'
+            )
+        if keep_zeros and not self.uses_prox:
+            raise ValueError('keep_zeros=True is for proximal steps, as gradients make no zeros: write apply="prox"')
+        self._steps = ProxSteps(penalty, every, keep_zeros)
         self.found: list[Tie] = []
         self._start: dict[str, Tensor] = {}
         self._trainable: set[nn.Parameter] = set()
@@ -101,7 +126,6 @@ class Regularize(Callback):
         self._announced: set[Optimizer] = set()
         self._idle: set[Optimizer] = set()
         self._pulls: dict[Tie, list[Tensor]] = {}
-        self._waiting: dict[Tie, dict[Optimizer, list[float]]] = {}
 
     @property
     @override
@@ -112,11 +136,12 @@ class Regularize(Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"start": self._start}
+        return {"start": self._start} | self._steps.state_dict()
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._start = state_dict["start"]
+        self._steps.load_state_dict(state_dict)
 
     def strength_at(self, step: int, epoch: int) -> float:
         """The strength after so many optimizer steps and epochs."""
@@ -127,7 +152,6 @@ class Regularize(Callback):
         self.found = self.ties.find(module)
         self._note_trainable()
         self._pulls.clear()
-        self._waiting.clear()
 
     def value(self, module: nn.Module, step: int, epoch: int) -> float:
         """The penalty times the strength, of the module's parameters as they are now.
@@ -146,8 +170,9 @@ class Regularize(Callback):
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit" and trainer.global_step == 0:
-            # A new training has a new origin, unless a checkpoint that is loaded after this has one.
+            # A new training starts from nothing, unless a checkpoint that is loaded after this has something.
             self._start = {}
+            self._steps.load_state_dict({})
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -156,6 +181,7 @@ class Regularize(Callback):
         rates = {p: lr for o in trainer.optimizers for p, lr in learning_rates(o).items() if p in self._trainable}
         steps = [[rates.get(p, 0.0) for p in tie.parameters] for tie in self.found]
         check_penalty(self.penalty, self.found, steps if self.uses_prox else None)
+        self._steps.begin(self.found)
         if not any(p in rates for tie in self.found for p in tie.parameters):
             warnings.warn(f"no optimizer owns a parameter of {self.ties}: nothing is regularised for now", stacklevel=2)
 
@@ -171,8 +197,8 @@ class Regularize(Callback):
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._waiting and self._idle:
-            names = ", ".join(tie.name for tie in self._waiting)
+        if self._steps.pending and self._idle:
+            names = ", ".join(self._steps.pending)
             idle = ", ".join(f"optimizer {i}" for i, o in enumerate(trainer.optimizers) if o in self._idle)
             warnings.warn(
                 f"{idle} never stepped, so the proximal step of {names}, which waits for it, was never taken: freeze "
@@ -185,6 +211,17 @@ class Regularize(Callback):
         if len(trainer.optimizers) > 1:
             # Before an optimizer is toggled, and the parameters of others are frozen for a while.
             self._note_trainable()
+
+    @override
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        # Not as late as the end of the epoch: validation and its checkpoints come before that.
+        if trainer.is_last_batch:
+            self._end_epoch(trainer)
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Of an epoch that ended before its last batch.
+        self._end_epoch(trainer)
 
     @override
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
@@ -248,32 +285,14 @@ class Regularize(Callback):
         if not self.uses_prox or skipped_its_step(optimizer) or not has_gradients(optimizer):
             return
         strength = self.strength_at(trainer.global_step, trainer.current_epoch)
-        if strength == 0.0:
-            return
-        several = len(trainer.optimizers) > 1
-        rates = learning_rates(optimizer)
-        ready: list[tuple[Tie, Sequence[float]]] = []
-        for tie in self.found:
-            trainable = self._trainable if several else {p for p in tie.parameters if p.requires_grad}
-            steps = [strength * rates.get(p, 0.0) if p in trainable else 0.0 for p in tie.parameters]
-            if several:
-                steps = self._steps_of_all(trainer, tie, optimizer, steps)
-            if any(steps):
-                ready.append((tie, steps))
-        if ready:
-            take_prox(self.penalty, [tie for tie, _ in ready], [steps for _, steps in ready], self._start or None)
+        if len(trainer.optimizers) == 1:
+            self._note_trainable()
+        self._steps.after_step(
+            self.found, trainer.optimizers, optimizer, strength, self._trainable, self._start or None
+        )
 
-    def _steps_of_all(self, trainer: Trainer, tie: Tie, optimizer: Optimizer, steps: Sequence[float]) -> list[float]:
-        """The members' steps since their last proximal step, once all of their optimizers have stepped; else zeros."""
-        waiting = self._waiting.setdefault(tie, {})
-        before = waiting.get(optimizer, [0.0] * len(steps))
-        waiting[optimizer] = [x + y for x, y in zip(before, steps, strict=True)]
-        moving = self._trainable.intersection(tie.parameters)
-        owners = [o for o in trainer.optimizers if not moving.isdisjoint(learning_rates(o))]
-        if any(owner not in waiting for owner in owners):
-            return [0.0] * len(steps)
-        del self._waiting[tie]
-        return [sum(column) for column in zip(*waiting.values(), strict=True)]
+    def _end_epoch(self, trainer: Trainer) -> None:
+        self._steps.end_epoch(self.found, trainer.optimizers, self._trainable, self._start or None)
 
     def _note_trainable(self) -> None:
         self._trainable = {p for tie in self.found for p in tie.parameters if p.requires_grad}
@@ -285,4 +304,3 @@ class Regularize(Callback):
         self._announced.clear()
         self._idle.clear()
         self._pulls.clear()
-        self._waiting.clear()

@@ -24,14 +24,19 @@ class Split(NamedTuple):
 
 
 class Groups(NamedTuple):
-    """A grouping: how it splits deviations D_1 … D_N, and the least dimensions that N such members need."""
+    """A grouping: how it splits deviations D_1 … D_N, and the least dimensions that N such members need.
+
+    ``shape(size)`` is that of a tensor with one entry per group which broadcasts over members of this size; ``None``
+    where groups are not parts of the members.
+    """
 
     split: Callable[[Sequence[Tensor]], Split]
     min_ndim: Callable[[int], int] = lambda _: 0
+    shape: Callable[[torch.Size], torch.Size] | None = None
     elementwise: bool = False  # whether every element is a group by itself
 
 
-def _partition(keep: Callable[[int], tuple[int, ...]]) -> Callable[[Sequence[Tensor]], Split]:
+def _partition(keep: Callable[[int], tuple[int, ...]], min_ndim: int = 0, elementwise: bool = False) -> Groups:
     """Groups of the elements that agree in their index along the dimensions ``keep(ndim)``."""
 
     def split(deviations: Sequence[Tensor]) -> Split:
@@ -42,7 +47,10 @@ def _partition(keep: Callable[[int], tuple[int, ...]]) -> Callable[[Sequence[Ten
         norms = reduce(torch.hypot, parts)
         return Split(norms.flatten(), lambda factor: [d * factor.view_as(norms) for d in deviations])
 
-    return split
+    def shape(size: torch.Size) -> torch.Size:
+        return torch.Size(length if dim in keep(len(size)) else 1 for dim, length in enumerate(size))
+
+    return Groups(split, lambda _: min_ndim, shape, elementwise)
 
 
 def _spectrum(deviations: Sequence[Tensor]) -> Split:
@@ -81,13 +89,13 @@ def _spectrum(deviations: Sequence[Tensor]) -> Split:
 
 GROUPS: dict[GroupsName, Groups] = {
     # every number by itself
-    "element": Groups(_partition(keep=lambda ndim: tuple(range(ndim))), elementwise=True),
+    "element": _partition(keep=lambda ndim: tuple(range(ndim)), elementwise=True),
     # dim 0: one output unit or filter
-    "output": Groups(_partition(keep=lambda _: (0,)), min_ndim=lambda _: 1),
+    "output": _partition(keep=lambda _: (0,), min_ndim=1),
     # dim 1: one input unit or channel, over all outputs (a row of the GrOWL paper's matrices)
-    "input": Groups(_partition(keep=lambda _: (1,)), min_ndim=lambda _: 2),
+    "input": _partition(keep=lambda _: (1,), min_ndim=2),
     # the whole tensor
-    "tensor": Groups(_partition(keep=lambda _: ())),
+    "tensor": _partition(keep=lambda _: ()),
     # singular values: low rank
     "spectrum": Groups(_spectrum, min_ndim=lambda members: 2 if members == 1 else 0),
 }

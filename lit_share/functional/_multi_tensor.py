@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from lit_share.functional._centers import CENTERS
-from lit_share.functional._penalty import Penalty, widened
+from lit_share.functional._groups import GROUPS
+from lit_share.functional._penalty import Penalty, prox_of_each, widened
 from lit_share.functional._steps import per_member
 
-# Members, their gradients, and their starting values.
+# Members, tensors that belong to them (their gradients, or which groups are held), and their starting values.
 Entry = tuple[Sequence[Tensor], Sequence[Tensor | None], Sequence[Tensor] | None]
 
 # Temporaries of this many elements stay in cache.
@@ -66,14 +67,20 @@ def prox_(
     ties: Sequence[Sequence[Tensor]],
     steps: Sequence[float | Sequence[float]],
     starts: Sequence[Sequence[Tensor] | None] | None = None,
+    held: Sequence[Tensor | None] | None = None,
 ) -> None:
     """Replace the members of each tie by their proximal step.
+
+    What is computed on the host, the isotonic regression of OWL, is computed for all ties at once: their group norms
+    are copied there together, and back together.
 
     Args:
         penalty: The penalty.
         ties: The members of each tie.
         steps: For each tie its step size, or one step size per member; a member with step 0 is not written to.
         starts: With ``center="start"``, for each tie the members' starting values.
+        held: For each tie what `no_groups_held` made of it, or ``None``: groups that are put to their center whatever
+            their step is. Groups that this step puts there are added, in place.
 
     Raises:
         ValueError: If members do not fit the penalty; see `Penalty.prox`.
@@ -85,12 +92,46 @@ def prox_(
         tensor([ 0.0000, -0.5000])
     """
     starts = [None] * len(ties) if starts is None else starts
-    for tie, step, origin in zip(ties, steps, starts, strict=True):
-        own = per_member(step, len(tie))
-        for members, _, start in _blocks(tie, (), origin) if penalty.is_separable else [(tie, (), origin)]:
-            for member, new, t in zip(members, penalty.prox(members, step, start), own, strict=True):
+    held = [None] * len(ties) if held is None else held
+    work: list[tuple[Entry, float | Sequence[float]]] = []
+    for tie, step, origin, at_center in zip(ties, steps, starts, held, strict=True):
+        blocks = _blocks(tie, (at_center,), origin) if penalty.is_separable else [(tie, (at_center,), origin)]
+        work += [(block, step) for block in blocks]
+    # Where ties have nothing to share, the temporaries of one are gone before those of the next are made.
+    for batch in [work] if work and penalty.weights is not None else [[one] for one in work]:
+        entries, own = zip(*batch, strict=True)
+        members, beside, origins = zip(*entries, strict=True)
+        moved = prox_of_each(penalty, members, own, origins, [at_center for (at_center,) in beside])
+        for tie, step, new in zip(members, own, moved, strict=True):
+            for member, value, t in zip(tie, new, per_member(step, len(tie)), strict=True):
                 if t > 0.0:
-                    member.copy_(new)
+                    member.copy_(value)
+
+
+def no_groups_held(penalty: Penalty, members: Sequence[Tensor]) -> Tensor:
+    """For `prox_`: a bool for each group of a tie, in a shape that broadcasts over its members, none of them held.
+
+    Args:
+        penalty: The penalty.
+        members: The members of the tie.
+
+    Returns:
+        New tensor of ``False``.
+
+    Raises:
+        ValueError: If the groups are not parts of the members: ``groups="spectrum"``.
+
+    Example:
+        >>> lasso, w = Penalty(norm="l1", groups="input", center="zero"), torch.tensor([[3.0, 1.0], [4.0, 1.0]])
+        >>> held = no_groups_held(lasso, [w])
+        >>> prox_(lasso, [[w]], steps=[2.0], held=[held])
+        >>> held
+        tensor([[False,  True]])
+    """
+    shape = GROUPS[penalty.groups].shape
+    if shape is None:
+        raise ValueError(f'groups="{penalty.groups}" are not parts of the members, which could be held')
+    return torch.zeros(shape(members[0].shape), dtype=torch.bool, device=members[0].device)
 
 
 def _add_squared_gradient_(

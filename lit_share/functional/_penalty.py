@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -166,20 +166,8 @@ class Penalty:
             ValueError: If the members do not fit the penalty (see `check`), or different steps have no closed form:
                 they have one for pairs and for ``norm="squared"``.
         """
-        self.check([w.shape for w in members], step)
-        work = _Deviations(self, members, start)
-        step = common_step(step, len(members), CENTERS[self.center])
-        if isinstance(step, float):
-            n, multiply = work.split()
-            shrunk = multiply(_per_norm(self._prox_norms(n, step * work.scale**2), n))
-            result = [c + d for c, d in zip(work.point, shrunk, strict=True)]
-        elif self.is_smooth:
-            result = prox_of_squared(work.members, work.point, step, coupled=CENTERS[self.center].coupled)
-        else:
-            n, multiply = work.split()
-            half, _ = multiply(_per_norm(self._prox_norms(n, sum(step)), n))
-            result = prox_of_pair(work.members, 2.0 * half, step)
-        return [v.to(w) for v, w in zip(result, members, strict=True)]
+        (new,) = prox_of_each(self, [members], [step], [start])
+        return new
 
     def check(self, shapes: Sequence[torch.Size | tuple[int, ...]], step: float | Sequence[float] = 0.0) -> None:
         """Raise if members of these shapes do not fit the penalty, or its proximal step has no closed form.
@@ -220,15 +208,12 @@ class Penalty:
                 'pairs, or use norm="squared"'
             )
 
-    def _prox_norms(self, n: Tensor, step: float) -> Tensor:
-        return NORMS[self.norm].prox(n, self._owl_weights(n), step)
-
     def _owl_weights(self, n: Tensor) -> Tensor | None:
         if self.weights is None:
             return None
         if n.numel() not in self._weights_of:
             given = self.weights(n.numel()) if callable(self.weights) else self.weights
-            weights = torch.as_tensor(given, dtype=torch.float64)
+            weights = torch.as_tensor(given, dtype=torch.float64, device="cpu")
             check_owl_weights(weights, n.numel())
             self._weights_of[n.numel()] = weights
         return self._weights_of[n.numel()]
@@ -253,6 +238,75 @@ class _Deviations:
         """The norms of the groups of D_i = s·(W_i − c_i), and the *unscaled* deviations to be multiplied."""
         n, multiply = self._groups.split(self._deviations)
         return Split(self.scale * n, multiply)
+
+
+def prox_of_each(
+    penalty: Penalty,
+    ties: Sequence[Sequence[Tensor]],
+    steps: Sequence[float | Sequence[float]],
+    starts: Sequence[Sequence[Tensor] | None],
+    held: Sequence[Tensor | None] | None = None,
+) -> Iterator[list[Tensor]]:
+    """`Penalty.prox` of several ties, whose group norms go through the proximal operator of the norm together.
+
+    Args:
+        penalty: The penalty.
+        ties: The members of each tie.
+        steps: For each tie its step size, or one step size per member.
+        starts: With ``center="start"``, for each tie the members' starting values.
+        held: For each tie one bool per group, or ``None``: groups that are put to their center whatever the step.
+            Groups that the step puts there are added.
+
+    Yields:
+        For each tie, new tensors like its members.
+    """
+    held = [None] * len(ties) if held is None else held
+    begun = [_Prox(penalty, *tie) for tie in zip(ties, steps, starts, held, strict=True)]
+    shrunk = NORMS[penalty.norm].prox(
+        [prox.norms for prox in begun], [penalty._owl_weights(prox.norms) for prox in begun], [p.step for p in begun]
+    )
+    for prox, r in zip(begun, shrunk, strict=True):
+        yield prox.finish(r)
+
+
+class _Prox:
+    """The proximal step of one tie, before and after that of its group norms, ``norms`` and ``step``."""
+
+    def __init__(
+        self,
+        penalty: Penalty,
+        members: Sequence[Tensor],
+        step: float | Sequence[float],
+        start: Sequence[Tensor] | None,
+        held: Tensor | None,
+    ) -> None:
+        penalty.check([w.shape for w in members], step)
+        self._penalty, self._members = penalty, members
+        self._held = None if held is None else held.view(-1)
+        self._work = _Deviations(penalty, members, start)
+        self._steps = common_step(step, len(members), CENTERS[penalty.center])
+        self.norms, self.step = self._work.members[0].new_zeros(0), 0.0
+        if isinstance(self._steps, float) or not penalty.is_smooth:
+            n, self._multiply = self._work.split()
+            self.norms = n if self._held is None else n.masked_fill(self._held, 0.0)
+            self.step = self._steps * self._work.scale**2 if isinstance(self._steps, float) else sum(self._steps)
+
+    def finish(self, r: Tensor) -> list[Tensor]:
+        """The members, given what becomes of the group norms."""
+        work, steps = self._work, self._steps
+        if isinstance(steps, list) and self._penalty.is_smooth:
+            coupled = CENTERS[self._penalty.center].coupled
+            result = prox_of_squared(work.members, work.point, steps, coupled)
+        else:
+            factor = _per_norm(r, self.norms)
+            if self._held is not None:
+                self._held |= (factor == 0.0) & (self.norms > 0.0)
+            shrunk = self._multiply(factor)
+            if isinstance(steps, float):
+                result = [d.add_(c) for c, d in zip(work.point, shrunk, strict=True)]
+            else:
+                result = prox_of_pair(work.members, 2.0 * shrunk[0], steps)
+        return [v.to(w) for v, w in zip(result, self._members, strict=True)]
 
 
 class _Value(torch.autograd.Function):

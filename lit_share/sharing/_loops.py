@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from lit_share.functional import Penalty, add_gradient_, prox_
+from lit_share.functional import Penalty, add_gradient_, no_groups_held, prox_
 from lit_share.sharing._tie import Tie
 from lit_share.sharing._ties import Ties
 
@@ -123,6 +123,13 @@ def check_penalty(
             raise ValueError(f"{', '.join(member.name for member in tie.members[:4])}: {error}") from None
 
 
+def check_unsharded(ties: Sequence[Tie]) -> None:
+    """Raise, naming the member, if groups of a sharded parameter would be held at zero."""
+    sharded = [m.name for tie in ties for m in tie.members if isinstance(m.parameter, DTensor)]
+    if sharded:
+        raise ValueError(f"{sharded[0]}: keep_zeros=True does not work on sharded parameters yet")
+
+
 def _check_shards(penalty: Penalty, tie: Tie) -> None:
     """Raise if a penalty needs what several processes have of a sharded parameter."""
     if penalty.is_smooth or not any(isinstance(parameter, DTensor) for parameter in tie.parameters):
@@ -189,18 +196,38 @@ def add_gradients(
         add_gradient_(penalty, [tie.tensors() for tie in ties], into, strength, _starts(ties, start))
 
 
-def take_prox(penalty: Penalty, ties: Sequence[Tie], steps: Sequence[Sequence[float]], start: Start | None) -> None:
-    """`lit_share.functional.prox_` for the members of ties."""
+def take_prox(
+    penalty: Penalty,
+    ties: Sequence[Tie],
+    steps: Sequence[Sequence[float]],
+    start: Start | None,
+    held: dict[str, Tensor] | None = None,
+) -> None:
+    """`lit_share.functional.prox_` for the members of ties; ``held`` has, or gets, the held groups by ties' names."""
     own = [_own_steps(tie, step) for tie, step in zip(ties, steps, strict=True)]
     members = [tie.tensors() for tie in ties]
+    if held is not None:
+        for tie, tensors in zip(ties, members, strict=True):
+            if tie.name not in held:
+                held[tie.name] = no_groups_held(penalty, tensors)
     with _full_precision(ties):
-        prox_(penalty, members, own, _starts(ties, start))
+        groups = None if held is None else [held[tie.name] for tie in ties]
+        prox_(penalty, members, own, _starts(ties, start), groups)
     for tie, tensors in zip(ties, members, strict=True):
         for member, tensor in zip(tie.members, tensors, strict=True):
             if member.slot.is_partial:
                 # What other members store has moved by itself.
                 with torch.no_grad():
                     member.slot.write(tensor.T if member.transposed else tensor)
+
+
+@torch.no_grad()
+def zero_again(ties: Sequence[Tie], held: Mapping[str, Tensor]) -> None:
+    """Set the groups that are held at zero to zero."""
+    for tie in ties:
+        if tie.name in held:
+            for tensor in tie.tensors():
+                tensor.masked_fill_(held[tie.name], 0.0)
 
 
 def penalty_value(penalty: Penalty, ties: Sequence[Tie], start: Start | None = None) -> float:

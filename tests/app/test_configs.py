@@ -60,3 +60,12 @@ def test_recipes_combine(compose_config: Compose, tmp_path: Path) -> None:
     config = compose_config(*FAST, "regularizer=[growl,l2]")
     run(config, tmp_path, [])
     assert json.loads((tmp_path / "result.json").read_text())["strategy"] == "growl+l2"
+
+
+@pytest.mark.parametrize("name", ["growl", "oscar", "group_lasso", "lasso"])
+def test_recipes_with_zeros_can_keep_them_and_wait_for_the_epoch(
+    name: str, compose_config: Compose, tmp_path: Path
+) -> None:
+    options = (f"regularizer.{name}.every=epoch", f"regularizer.{name}.keep_zeros=true", "strength=100.0")
+    run(compose_config(*FAST, f"regularizer={name}", *options), tmp_path, [])
+    assert json.loads((tmp_path / "result.json").read_text())["sharing"]["sparsity"] > 0.3

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from functools import reduce
 
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from lit_share.functional import Penalty, add_gradient_, owl_weights, prox_
+from lit_share.functional import Penalty, add_gradient_, no_groups_held, owl_weights, prox_
 
-from ._zoo import CENTERS, SPECS, Case, Spec, case, each_penalty
+from ._zoo import CENTERS, SPECS, Case, Spec, case, cases, each_penalty
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 SQUARED, L1 = (Penalty(norm, "element", "mean") for norm in ("squared", "l1"))
@@ -233,3 +235,139 @@ class TestBoth:
         for steps in ([0.1], [0.1] * 3):
             with pytest.raises(ValueError, match=r"shorter|longer"):
                 prox_(penalty, ties, steps)
+
+
+def every_case(spec: Spec) -> list[Case]:
+    """All members of the zoo, of all sizes; those of one number of groups where the weights are for one only."""
+    found = cases(spec)
+    if spec.row == "owl_tensor":
+        common = Counter(c.penalty.weights.numel() for c in found).most_common(1)[0][0]
+        found = [c for c in found if c.penalty.weights.numel() == common]
+    return found
+
+
+class TestTogether:
+    """The group norms of all ties take the proximal step of OWL in one pass over the host."""
+
+    @pytest.mark.parametrize("spec", [s for s in SPECS if s.norm == "owl"], ids=str)
+    def test_equals_each_alone(self, spec):
+        found = every_case(spec)
+        ties, starts = inputs(found)
+        steps = [c.steps(0.1 * (i % 7))[0] for i, c in enumerate(found)]
+        expected = [c.prox(t) for c, t in zip(found, steps, strict=True)]
+        prox_(found[0].penalty, ties, steps, starts)
+        for c, new, old in zip(found, ties, expected, strict=True):
+            assert_close([w.detach() for w in new], old, rtol=1e-12, atol=1e-12 * c.scale)
+
+    @pytest.mark.parametrize("groups", ["element", "output", "input", "tensor"])
+    @pytest.mark.parametrize("center", ["zero", "mean"])
+    def test_empty_ties_and_groups(self, groups, center):
+        """Groups of no elements, and ties of no groups, before, between and after others."""
+        penalty = Penalty("owl", groups, center, lambda n: torch.linspace(1.0, 0.5, n))
+        shapes = [(3, 0), (3, 4), (0, 3), (2, 5), (0, 0)]
+        ties = [noise([torch.empty(shape)] * 2, seed=i) for i, shape in enumerate(shapes)]
+        expected = [penalty.prox(members, 0.3) for members in ties]
+        prox_(penalty, ties, [0.3] * len(ties))
+        assert same(ties, expected)
+        assert_close(ties[1], penalty.prox(noise([torch.empty(3, 4)] * 2, seed=1), 0.3))
+
+    @pytest.mark.parametrize("groups", ["element", "output", "input", "tensor"])
+    @pytest.mark.parametrize("norm", ["owl", "l1"])
+    @pytest.mark.parametrize("count", [1, 7])
+    def test_copies_to_the_host(self, groups, norm, count, monkeypatch):
+        """One for OWL, however many ties there are, and none for the others."""
+        penalty = Penalty(norm, groups, "zero", (lambda n: owl_weights(n, 0.1, 0.1)) if norm == "owl" else None)
+        ties = [[torch.randn(3, 4 + i)] for i in range(count)]
+        held = [no_groups_held(penalty, members) for members in ties]
+        prox_(penalty, ties, [0.1] * count, held=held)  # makes the weights
+        calls: Counter[str] = Counter()
+
+        def counted(name, original):
+            def call(*args, **kwargs):
+                calls[name] += 1
+                return original(*args, **kwargs)
+
+            return call
+
+        for name in ("cpu", "item", "tolist", "__bool__", "__float__", "__int__", "nonzero"):
+            monkeypatch.setattr(Tensor, name, counted(name, getattr(Tensor, name)))
+        prox_(penalty, ties, [0.1 * i for i in range(count)], held=held)
+        monkeypatch.undo()
+        assert calls == ({"cpu": 1} if norm == "owl" else {})
+
+    def test_ties_of_different_dtypes(self):
+        dtypes = [torch.float32, torch.bfloat16, torch.float64]
+        penalty = Penalty("owl", "input", "zero", lambda n: owl_weights(n, 0.1, 0.1))
+        ties = [[w.to(d) for w in noise([torch.empty(3, 4)], seed=i)] for i, d in enumerate(dtypes)]
+        expected = [penalty.prox(members, 0.7) for members in ties]
+        prox_(penalty, ties, [0.7] * 3)
+        assert same(ties, expected)
+        assert [members[0].dtype for members in ties] == dtypes
+
+
+HOLDING = [s for s in SPECS if s.row in ("l1", "owl_pld") and s.groups != "spectrum"]
+
+
+class TestHeld:
+    @pytest.mark.parametrize("spec", [s for s in HOLDING if s.center == "zero"], ids=str)
+    @pytest.mark.parametrize("count", [1, 2])
+    def test_equals_a_step_of_members_whose_held_groups_are_zero(self, spec, count):
+        found = [case(spec, name, count) for name in ("matrix", "kernel", "noncontiguous")]
+        ties, _ = inputs(found)
+        penalty, rng = found[0].penalty, torch.Generator().manual_seed(0)
+        held = [no_groups_held(penalty, members) for members in ties]
+        for h in held:
+            h.copy_(torch.rand(h.shape, generator=rng) < 0.4)
+        before = [h.clone() for h in held]
+        zeroed = [[w.masked_fill(h, 0.0) for w in c.members] for c, h in zip(found, held, strict=True)]
+        expected = [penalty.prox(members, 0.2) for members in zeroed]
+        prox_(penalty, ties, [0.2] * 3, held=held)
+        for new, old in zip(ties, expected, strict=True):
+            assert_close([w.detach() for w in new], old, rtol=1e-12, atol=1e-12)
+        for members, old, new in zip(ties, before, held, strict=True):
+            zero = reduce(torch.logical_and, [w == 0.0 for w in members])
+            kept = new.expand_as(zero)
+            assert torch.equal(kept, zero), "what the step made zero is held from now on"
+            assert bool((new | ~old).all()), "what was held stays so"
+
+    def test_the_step_adds_groups_and_not_elements(self):
+        penalty, w = Penalty("l1", "input", "zero"), torch.tensor([[3.0, 0.1, 0.0], [0.0, 0.1, 0.0]])
+        held = no_groups_held(penalty, [w])
+        prox_(penalty, [[w]], [0.5], held=[held])
+        # The first column has a zero but is none; the last one was zero before.
+        assert held.tolist() == [[False, True, False]]
+        w += 1.0
+        prox_(penalty, [[w]], [0.1], held=[held])
+        assert w[:, 1].tolist() == [0.0, 0.0]
+        assert bool((w[:, [0, 2]] > 0.5).all())
+        assert held.tolist() == [[False, True, False]]
+
+    @pytest.mark.parametrize("spec", [s for s in HOLDING if s.center == "mean"], ids=str)
+    def test_at_another_center(self, spec):
+        """What is held is at its center, wherever that is."""
+        c = case(spec, "matrix", 2)
+        held = no_groups_held(c.penalty, c.members)
+        held.view(-1)[0] = True
+        (members,), _ = inputs([c])
+        prox_(c.penalty, [members], [1e-6], held=[held])
+        a, b = members
+        assert torch.equal(a == b, held.expand_as(a))
+
+    def test_many_elements(self):
+        """In blocks."""
+        w = noise([torch.empty(2**18 + 5)], seed=0)[0]
+        lasso = Penalty("l1", "element", "zero")
+        held = no_groups_held(lasso, [w])
+        expected = lasso.prox([w], 0.5)[0]
+        prox_(lasso, [[w], [torch.ones(3)]], [0.5, 0.5], held=[held, None])
+        assert torch.equal(w, expected)
+        assert torch.equal(held, expected == 0.0)
+        assert 0 < int(held.sum()) < len(w)
+
+    def test_shapes(self):
+        w = torch.zeros(2, 3, 4)
+        shapes = {"element": (2, 3, 4), "output": (2, 1, 1), "input": (1, 3, 1), "tensor": (1, 1, 1)}
+        for groups, shape in shapes.items():
+            assert no_groups_held(Penalty("l1", groups, "zero"), [w]).shape == shape
+        with pytest.raises(ValueError, match='groups="spectrum" are not parts of the members'):
+            no_groups_held(Penalty("l1", "spectrum", "zero"), [w])

@@ -10,8 +10,9 @@ from lightning.fabric import Fabric
 from torch import nn
 from torch.distributed.tensor import Shard, distribute_tensor
 
-from lit_share.functional import Penalty
+from lit_share.functional import Penalty, no_groups_held
 from lit_share.sharing import TieError, Ties, add_penalty_gradient, apply_prox, share, starting_values
+from lit_share.sharing._loops import check_unsharded, zero_again
 
 from ._modules import mlp, module_of, named, pair_of
 
@@ -497,3 +498,27 @@ def test_large_sharded_parameters_are_pulled_as_a_whole(mesh):
         module.register_parameter(name, nn.Parameter(distribute_tensor(value, mesh, [Shard(0)])))
     add_penalty_gradient(module, Penalty("squared", "element", "mean"), Ties("a", "b"), STRENGTH)
     torch.testing.assert_close(module.a.grad.full_tensor(), STRENGTH * (a - b))
+
+
+def test_zeros_of_sharded_parameters_cannot_be_kept(mesh):
+    module = module_of({"a": (4, 3), "b": (4, 3)})
+    check_unsharded(Ties("*").find(module))
+    module.register_parameter("b", nn.Parameter(distribute_tensor(module.b.detach(), mesh, [Shard(0)])))
+    with pytest.raises(ValueError, match="b: keep_zeros=True does not work on sharded parameters yet"):
+        check_unsharded(Ties("*").find(module))
+
+
+def test_zero_again_writes_to_held_groups_only(pair):
+    """Through transposed members too."""
+    found = Ties("a.0.weight.T", "b.0.weight.T").find(pair) + Ties("a.2.*").find(pair)
+    before = {name: p.detach().clone() for name, p in named(pair).items()}
+    versions = {name: p._version for name, p in named(pair).items()}
+    held = no_groups_held(Penalty("l1", "input", "zero"), found[0].tensors())
+    held[0, 1] = True
+    zero_again(found, {found[0].name: held})
+    for name, parameter in named(pair).items():
+        if name.endswith("0.weight"):
+            before[name][1] = 0.0
+        else:
+            assert parameter._version == versions[name]
+        assert torch.equal(parameter, before[name])
