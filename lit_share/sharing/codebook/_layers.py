@@ -139,7 +139,8 @@ def number_of_clusters(assignment: Tensor) -> int:
 @torch.no_grad()
 def with_codebook(layer: nn.Linear | nn.Conv2d, assignment: Tensor) -> CodebookLayer:
     """The layer with one row for each cluster: the mean of its inputs' rows."""
-    if (assignment < 0).all():
+    nothing = bool((assignment < 0).all())
+    if nothing:
         assignment = torch.zeros_like(assignment)  # torch's layers have one input at least: here one row of zeros
     rows, clusters = layer.weight.transpose(0, 1), number_of_clusters(assignment)
     kept = assignment >= 0
@@ -153,6 +154,7 @@ def with_codebook(layer: nn.Linear | nn.Conv2d, assignment: Tensor) -> CodebookL
     codebook = (leaders + deviations / sizes).transpose(0, 1)
     made = _like(layer, CodebookConv2d if isinstance(layer, nn.Conv2d) else CodebookLinear, assignment, codebook)
     made.assignment = assignment
+    made.weight.requires_grad_(made.weight.requires_grad and not nothing)  # which stays zero
     return made  # type: ignore[no-any-return]
 
 

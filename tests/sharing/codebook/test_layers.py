@@ -139,6 +139,7 @@ def test_a_layer_of_zeros_has_one_row():
     nn.init.zeros_(layer.weight)
     made = with_codebook(layer, torch.full((8,), -1))
     assert made.weight.shape == (5, 1)
+    assert not made.weight.requires_grad, "zero rows stay zero"
     assert torch.equal(made(torch.ones(2, 8)), layer(torch.ones(2, 8)))
 
 
