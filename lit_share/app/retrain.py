@@ -8,19 +8,21 @@ from typing import Any
 import rich
 from lightning.pytorch import LightningModule
 from omegaconf import DictConfig
-from torch import nn
 
 from lit_share.app.build import Job, callbacks_of, trainer_of
-from lit_share.callbacks import Regularize, SharingMonitor
+from lit_share.callbacks import Regularize, Share, SharingMonitor
 from lit_share.paired import Paired
 from lit_share.sharing import Ties
 from lit_share.sharing._tie import slots
 from lit_share.sharing.codebook import tie_rows
+from lit_share.sharing.codebook._replaceable import reason_to_stay
 
 
 def wants_retraining(job: Job, config: DictConfig) -> bool:
     """Whether there is a second phase: by default after a penalty that makes weights of single models zero."""
     when = config.retrain.when
+    if any(isinstance(regularizer, Share) for regularizer in job.regularizers.values()) and when == "auto":
+        return False  # shared layers keep their rows
     return when == "always" or (when == "auto" and any(_makes_zeros(r) for r in job.regularizers.values()))
 
 
@@ -56,9 +58,8 @@ def _makes_zeros(regularizer: object) -> bool:
 
 
 def _row_weights(model: LightningModule) -> Ties:
-    """The weights that have rows: those of linear layers and convolutions."""
-    kinds = (nn.Linear, nn.Conv2d)
-    others = [s.name for s in slots(model) if s.attribute == "weight" and type(s.owner) not in kinds]
+    """The weights that have rows: those of linear layers and convolutions that are not shared."""
+    others = [s.name for s in slots(model) if s.attribute == "weight" and reason_to_stay(model, s.owner) is not None]
     return Ties("*.weight", exclude=others)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lit_share.callbacks._optimizers import learning_rates
-from lit_share.functional import Penalty
+from lit_share.functional import Penalty, no_groups_held
 from lit_share.sharing import Tie
 from lit_share.sharing._loops import check_unsharded, take_prox, zero_again
 
@@ -66,7 +66,12 @@ class ProxSteps:
             check_unsharded(ties)
         devices = {tie.name: tie.parameters[0].device for tie in ties}
         self._pending = {name: sums for name, sums in self._pending.items() if name in devices}
-        self._zeros = {name: zero.to(devices[name]) for name, zero in self._zeros.items() if name in devices}
+        groups = {
+            tie.name: no_groups_held(self.penalty, tie.tensors()).shape for tie in ties if tie.name in self._zeros
+        }
+        # Rows may have been tied since, so that there are others.
+        fit = {name: zero for name, zero in self._zeros.items() if groups.get(name) == zero.shape}
+        self._zeros = {name: zero.to(devices[name]) for name, zero in fit.items()}
 
     def after_step(
         self,

@@ -35,7 +35,7 @@ def test_rows_are_tied_and_trained_again(compose_config: Compose, tmp_path: Path
     assert not any("Regularize" in key for key in saved["callbacks"])
 
 
-@pytest.mark.parametrize("regularizer", ["none", "l2", "soft_tie", "exact_tie", "joint_lasso", "hard_tie"])
+@pytest.mark.parametrize("regularizer", ["none", "l2", "soft_tie", "joint_lasso", "hard_tie", "[hard_tie,growl]"])
 def test_other_strategies_have_one_phase(compose_config: Compose, tmp_path: Path, regularizer: str) -> None:
     run(compose_config(*FAST, f"regularizer={regularizer}"), tmp_path, [])
     assert result_of(tmp_path)["rows"] is None

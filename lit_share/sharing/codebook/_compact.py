@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_share.sharing._tie import slots, unwrapped
+from lit_share.sharing._tie import unwrapped
 from lit_share.sharing.codebook._layers import CODEBOOKS, with_codebook, without_codebook
+from lit_share.sharing.codebook._replaceable import reason_to_stay, shared_with
 from lit_share.sharing.codebook._tie_rows import replace_module
-from lit_share.sharing.codebook._unread import LAYERS, chains, remove_unread
+from lit_share.sharing.codebook._unread import chains, layers_read_elsewhere, remove_unread
 
 
 @torch.no_grad()
@@ -23,7 +24,9 @@ def compact(module: nn.Module) -> nn.Module:
     - Rows (all weights of one input or input channel) that are zero are dropped, and equal ones become one row of a
       codebook layer, in every `torch.nn.Linear` and `torch.nn.Conv2d` where that takes fewer numbers.
 
-    Outputs stay the same, up to the order in which numbers are added. Parameters are replaced: make a new optimizer.
+    The outputs of ``forward`` stay the same, up to the order in which numbers are added; inputs of linear layers with
+    batch normalisation are taken to be batches of vectors, those of convolutions batches of images. Layers that are
+    shared or have hooks stay as they are. Parameters are replaced: make a new optimizer.
 
     Args:
         module: The module, changed in place.
@@ -39,24 +42,18 @@ def compact(module: nn.Module) -> nn.Module:
         >>> net[0].weight.shape, net[2].weight.shape
         (torch.Size([10, 6]), torch.Size([2, 10]))
     """
-    inner = unwrapped(module)
-    for names in chains(inner):
-        producer, *norms, consumer = (inner.get_submodule(n) for n in (names[0], *names[1], names[2]))
-        if _is_own(inner, producer) and _is_own(inner, consumer):
+    inner, root = unwrapped(module), nn.Sequential(module)
+    whole = root if inner is module else inner
+    read_elsewhere = layers_read_elsewhere(whole)
+    for names in chains(whole):
+        producer, *norms, consumer = (whole.get_submodule(n) for n in (names[0], *names[1], names[2]))
+        stay = [reason_to_stay(inner, layer) for layer in (producer, consumer)]
+        if not any(stay) and not any(shared_with(inner, norm) for norm in norms):
             remove_unread(producer, norms, consumer)
-    root = nn.Sequential(module)
     for layer in list(inner.modules()):
-        if type(layer) in LAYERS and getattr(layer, "groups", 1) == 1 and _is_own(inner, layer):
+        if layer not in read_elsewhere and reason_to_stay(inner, layer) is None:
             _merge_rows(root, layer)
     return root[0]
-
-
-def _is_own(module: nn.Module, layer: nn.Module) -> bool:
-    """Whether no other module has a parameter of this one."""
-    own = {id(parameter) for parameter in layer._parameters.values() if parameter is not None}
-    return all(id(slot.stored) not in own or slot.owner is layer for slot in slots(module)) and not any(
-        slot.source is not None and slot.source.owner is layer for slot in slots(module)
-    )
 
 
 def _merge_rows(root: nn.Module, layer: Any) -> None:

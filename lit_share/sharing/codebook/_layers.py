@@ -17,7 +17,27 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 
-class CodebookLinear(nn.Linear):
+class _Codebook(nn.Module):
+    """What codebook layers have in common."""
+
+    assignment: Tensor
+    weight: Tensor
+
+    @override
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        assignment = state_dict.get(f"{prefix}assignment")
+        rows = self.weight.shape[1]
+        if (
+            assignment is not None
+            and assignment.numel()
+            and not -1 <= int(assignment.min()) <= int(assignment.max()) < rows
+        ):
+            errors = rest[-1]
+            errors.append(f"{prefix}assignment assigns inputs to rows that a codebook of {rows} does not have")
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+class CodebookLinear(_Codebook, nn.Linear):
     """A linear layer whose inputs share rows of weights.
 
     ``weight`` has shape (outputs, clusters): it *is* the codebook, a parameter like any other.
@@ -49,7 +69,7 @@ class CodebookLinear(nn.Linear):
         self, assignment: Tensor, out_features: int, bias: bool = True, device: Any = None, dtype: Any = None
     ) -> None:
         super().__init__(number_of_clusters(assignment), out_features, bias, device, dtype)
-        self.register_buffer("assignment", assignment.to(self.weight.device))
+        self.register_buffer("assignment", assignment.to(self.weight.device, copy=True))
 
     @override
     def forward(self, input: Tensor) -> Tensor:
@@ -60,7 +80,7 @@ class CodebookLinear(nn.Linear):
         return f"inputs={len(self.assignment)}, clusters={self.in_features}, {super().extra_repr()}"
 
 
-class CodebookConv2d(nn.Conv2d):
+class CodebookConv2d(_Codebook, nn.Conv2d):
     """A convolution whose input channels share filters.
 
     ``weight`` has shape (outputs, clusters, height, width): it *is* the codebook, a parameter like any other.
@@ -86,7 +106,7 @@ class CodebookConv2d(nn.Conv2d):
 
     def __init__(self, assignment: Tensor, out_channels: int, kernel_size: Any, **options: Any) -> None:
         super().__init__(number_of_clusters(assignment), out_channels, kernel_size, **options)
-        self.register_buffer("assignment", assignment.to(self.weight.device))
+        self.register_buffer("assignment", assignment.to(self.weight.device, copy=True))
 
     @override
     def forward(self, input: Tensor) -> Tensor:

@@ -9,14 +9,17 @@ from typing import Literal
 import torch
 from rich.box import SIMPLE
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 
 from lit_share.functional import cluster_rows
 from lit_share.sharing._error import TieError
 from lit_share.sharing._shareable import check_ties
-from lit_share.sharing._tie import Slot, slots, unwrapped
+from lit_share.sharing._tie import Slot, unwrapped
 from lit_share.sharing._ties import Ties
 from lit_share.sharing.codebook._layers import CODEBOOKS, CodebookLayer, with_codebook, without_codebook
+from lit_share.sharing.codebook._replaceable import reason_to_stay, shared_with
+
+Method = Literal["auto", "affinity_propagation", "linkage"]
 
 # A layer keeps its rows if fewer than this share of them would go.
 _LEAST_SAVED = 0.05
@@ -81,7 +84,7 @@ def tie_rows(
     module: nn.Module,
     ties: Ties,
     similarity: float = 0.7,
-    method: Literal["auto", "affinity_propagation", "linkage"] = "auto",
+    method: Method = "auto",
 ) -> RowReport:
     """Cluster the rows of layers, and make each cluster one row, stored once, that is trained as one.
 
@@ -102,7 +105,8 @@ def tie_rows(
 
     Raises:
         TieError: If the patterns do not fit the module (see `Ties.find`), or a weight is not that of a linear layer or
-            convolution of its own.
+            convolution of its own, without groups and hooks.
+        ValueError: If the similarity is not in (0, 1], or a weight is not finite.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
@@ -118,12 +122,10 @@ def tie_rows(
     """
     check_ties(ties)
     layers = [_layer(module, slot) for slot in _weights(module, ties)]
+    assignments = [_cluster(name, layer, similarity, method) for name, layer in layers]
     reports = []
-    for name, layer in layers:
-        labels = cluster_rows(layer.weight.detach().transpose(0, 1).flatten(1), similarity, method).to(
-            layer.weight.device
-        )
-        clusters, zero = int(labels.max()) + 1 if len(labels) else 0, int((labels < 0).sum())
+    for (name, layer), labels in zip(layers, assignments, strict=True):
+        clusters, zero = int(labels.max()) + 1, int((labels < 0).sum())
         replaced = len(labels) - clusters > _LEAST_SAVED * len(labels)
         reports.append(LayerRows(name, len(labels), zero, clusters, replaced))
         if replaced:
@@ -138,7 +140,8 @@ def densify(module: nn.Module) -> None:
         module: The module, changed in place.
 
     Raises:
-        TieError: If the module is itself a codebook layer, which cannot be replaced in itself.
+        TieError: If the module is itself a codebook layer, which cannot be replaced in itself, or a codebook layer
+            shares a parameter with another one.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(6, 4))
@@ -150,13 +153,18 @@ def densify(module: nn.Module) -> None:
           (0): Linear(in_features=6, out_features=4, bias=True)
         )
     """
-    for _, layer in codebook_layers(module):
+    layers = dict.fromkeys(layer for _, layer in codebook_layers(module))
+    for layer in layers:
+        others = shared_with(module, layer)
+        if others:
+            raise TieError(f"{layer} is shared with {others}: call lit_share.unshare first")
+    for layer in layers:
         replace_module(module, layer, without_codebook(layer))
 
 
 def codebook_layers(module: nn.Module) -> list[tuple[str, CodebookLayer]]:
-    """The codebook layers of a module, and their names."""
-    named = unwrapped(module).named_modules()
+    """The codebook layers of a module, under all of their names."""
+    named = unwrapped(module).named_modules(remove_duplicate=False)
     return [(name, layer) for name, layer in named if isinstance(layer, CODEBOOKS)]
 
 
@@ -180,15 +188,18 @@ def _weights(module: nn.Module, ties: Ties) -> list[Slot]:
 
 def _layer(module: nn.Module, slot: Slot) -> tuple[str, nn.Linear | nn.Conv2d]:
     layer = slot.owner
-    kinds = (nn.Linear, nn.Conv2d)
-    if slot.attribute != "weight" or type(layer) not in kinds:
-        raise TieError(
-            f"{slot.name!r} is not the weight of a Linear or Conv2d but of a {type(layer).__name__}: exclude it"
-        )
-    assert isinstance(layer, kinds)
-    if isinstance(layer, nn.Conv2d) and layer.groups > 1:
-        raise TieError(f"{slot.name!r} belongs to a convolution of {layer.groups} groups: exclude it")
-    others = [s.name for s in slots(module) if s.stored is slot.stored and s.owner is not layer]
-    if others or slot.derived is not None:
-        raise TieError(f"{slot.name!r} is shared with {others or 'another parameter'}: exclude it, or unshare it first")
+    reason = reason_to_stay(unwrapped(module), layer)
+    if slot.attribute != "weight" or isinstance(layer, CODEBOOKS):
+        reason = f"is not the weight of a Linear or Conv2d but the {slot.attribute} of a {type(layer).__name__}"
+    if reason is not None:
+        raise TieError(f"{slot.name!r} {reason}: exclude it")
+    assert isinstance(layer, (nn.Linear, nn.Conv2d))
     return slot.name, layer
+
+
+def _cluster(name: str, layer: nn.Linear | nn.Conv2d, similarity: float, method: Method) -> Tensor:
+    rows = layer.weight.detach().transpose(0, 1).flatten(1)
+    try:
+        return cluster_rows(rows, similarity, method).to(rows.device)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None

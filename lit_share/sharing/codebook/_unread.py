@@ -11,8 +11,6 @@ from torch import Tensor, fx, nn
 from lit_share.sharing.codebook._layers import CODEBOOKS
 
 LAYERS = (nn.Linear, nn.Conv2d, *CODEBOOKS)
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-
 # What does the same to each number, and what does it to each channel of an image.
 _ELEMENTWISE = {
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh, nn.Sigmoid,
@@ -33,15 +31,38 @@ Chain = tuple[str, list[str], str]
 
 def chains(module: nn.Module) -> list[Chain]:
     """Layers whose outputs go to one other layer, through functions that treat each channel alone; later ones first."""
+    modules = dict(module.named_modules(remove_duplicate=False))
+    elsewhere = layers_read_elsewhere(module)
+    found: list[list[Chain]] = []
+    for graph in _graphs(module):
+        calls = [modules[node.target] for node in graph.nodes if node.op == "call_module"]
+        once = {id(m) for m in calls if sum(m is other for other in calls) == 1 and m not in elsewhere}
+        candidates = [_chain(node, modules, once) for node in graph.nodes if node.op == "call_module"]
+        found.append([chain for chain in reversed(candidates) if chain is not None])
+    # A module may do something else in training than in evaluation.
+    return [chain for chain in found[0] if all(chain in others for others in found)] if found else []
+
+
+def layers_read_elsewhere(module: nn.Module) -> set[nn.Module]:
+    """The modules of which a parameter is also read by others, past their own ``forward``."""
+    targets = {str(node.target) for graph in _graphs(module) for node in graph.nodes if node.op == "get_attr"}
+    return {module.get_submodule(target.rpartition(".")[0]) for target in targets}
+
+
+def _graphs(module: nn.Module) -> list[fx.Graph]:
+    """What the module does in training and in evaluation; nothing if that cannot be traced."""
+    modes = {part: part.training for part in module.modules()}
+    graphs = []
     try:
-        graph = _Tracer().trace(module)
+        for mode in (True, False):
+            module.train(mode)
+            graphs.append(_Tracer().trace(module))
     except Exception:  # a `forward` can do much that cannot be traced
         return []
-    modules = dict(module.named_modules(remove_duplicate=False))
-    calls = [modules[node.target] for node in graph.nodes if node.op == "call_module"]
-    once = {id(m) for m in calls if sum(m is other for other in calls) == 1}
-    found = [_chain(node, modules, once) for node in graph.nodes if node.op == "call_module"]
-    return [chain for chain in reversed(found) if chain is not None]
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+    return graphs
 
 
 def _chain(start: fx.Node, modules: dict[str, nn.Module], once: set[int]) -> Chain | None:
@@ -49,17 +70,18 @@ def _chain(start: fx.Node, modules: dict[str, nn.Module], once: set[int]) -> Cha
     norms: list[str] = []
     if type(producer) not in LAYERS or id(producer) not in once:
         return None
-    of_images = isinstance(producer, nn.Conv2d)
+    of_images, is_flat = isinstance(producer, nn.Conv2d), False
     for node in _only_users(start):
         step = modules[str(node.target)] if node.op == "call_module" else None
         what: Any = node.target if step is None else type(step)
         if type(step) in LAYERS:
-            return (str(start.target), norms, str(node.target)) if id(step) in once else None
-        if type(step) in _NORMS and id(step) in once:
+            fits = isinstance(step, nn.Conv2d) == (of_images and not is_flat)
+            return (str(start.target), norms, str(node.target)) if fits and id(step) in once else None
+        if type(step) is (nn.BatchNorm2d if of_images and not is_flat else nn.BatchNorm1d) and id(step) in once:
             norms.append(str(node.target))
-        elif not (
-            what in _ELEMENTWISE or (of_images and (what in _BY_CHANNEL or _flattens_channels(node, step, what)))
-        ):
+        elif of_images and not is_flat and _flattens_channels(node, step, what):
+            is_flat = True
+        elif not (what in _ELEMENTWISE or (of_images and not is_flat and what in _BY_CHANNEL)):
             return None
     return None
 

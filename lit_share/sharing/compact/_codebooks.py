@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from lit_share.sharing.codebook._layers import CODEBOOKS, with_codebook
+from lit_share.sharing.codebook._replaceable import reason_to_stay
 from lit_share.sharing.codebook._tie_rows import replace_module
 from lit_share.sharing.compact._error import CompactFileError
-from lit_share.sharing.compact._manifest import Manifest
+from lit_share.sharing.compact._manifest import Manifest, codebook_part
 
 
 def codebooks_among(tensors: Mapping[str, Tensor]) -> list[str]:
@@ -29,10 +30,14 @@ def put_codebooks(module: nn.Module, manifest: Manifest) -> None:
     """Put codebook layers, still without values, where the file has them and the module has ordinary layers."""
     for name in manifest.codebooks:
         layer = _layer(module, name)
-        inputs, clusters = (manifest.tensors[f"{name}.{part}"].shape for part in ("assignment", "weight"))
+        inputs, clusters = (manifest.tensors[codebook_part(name, part)].shape for part in ("assignment", "weight"))
         if isinstance(layer, CODEBOOKS):
             continue
-        if not isinstance(layer, (nn.Linear, nn.Conv2d)) or layer.weight.shape[1:2] != inputs:
+        reason = reason_to_stay(module, layer)
+        if reason is not None:
+            raise CompactFileError(f"has a codebook for {name!r}, which {reason} in the module")
+        assert isinstance(layer, (nn.Linear, nn.Conv2d))
+        if layer.weight.shape[1:2] != inputs:
             raise CompactFileError(
                 f"has a codebook of {inputs[0]} inputs for {name!r}, which is a {layer} in the module"
             )
@@ -44,7 +49,7 @@ def put_codebooks(module: nn.Module, manifest: Manifest) -> None:
 def check_assignments(values: Mapping[str, Tensor], manifest: Manifest) -> None:
     """Raise if an input is assigned to a row that there is not."""
     for name in manifest.codebooks:
-        assignment, rows = values[f"{name}.assignment"], values[f"{name}.weight"].shape[1]
+        assignment, rows = values[codebook_part(name, "assignment")], values[codebook_part(name, "weight")].shape[1]
         if not -1 <= int(assignment.min()) <= int(assignment.max()) < rows:
             raise CompactFileError(f"is damaged: {name!r} assigns inputs to rows that it does not have")
 

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from torch import nn
 
 from lit_share.sharing import Ties, share
@@ -144,6 +145,58 @@ def test_a_single_layer_and_one_of_zeros():
     small = compact(layer)
     assert numbers(small) == 3 + 3
     assert torch.equal(small(torch.ones(2, 30)), layer(torch.ones(2, 30)))
+
+
+class Ties2(Mixes):
+    def forward(self, x):
+        return self.two(torch.relu(self.one(x))) + torch.nn.functional.linear(x, self.one.weight).sum(1, keepdim=True)
+
+
+class OtherInEvaluation(Mixes):
+    def forward(self, x):
+        hidden = torch.relu(self.one(x))
+        return self.two(hidden) if self.training else self.two(hidden.flip(-1))
+
+
+@pytest.mark.parametrize("kind", [Ties2, OtherInEvaluation])
+@pytest.mark.parametrize("training", [True, False])
+def test_units_that_are_read_in_another_way_stay(kind, training):
+    net = seeded(kind).double()
+    with torch.no_grad():
+        net.two.weight[:, 3:] = 0.0
+    x = torch.randn(3, 4, dtype=torch.float64)
+    expected = [net.train(mode)(x) for mode in (True, False)]
+    small = compact(net.train(training))
+    assert small.training == training
+    for mode, before in zip((True, False), expected, strict=True):
+        torch.testing.assert_close(small.train(mode)(x), before)
+
+
+@pytest.mark.parametrize(
+    ("net", "shape"),
+    [
+        (lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Linear(8, 5)), (2, 3, 10, 10)),
+        (lambda: nn.Sequential(nn.Linear(8, 8), nn.BatchNorm2d(8), nn.Linear(8, 5)), (2, 8, 4, 8)),
+        (lambda: nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Conv2d(8, 5, 3)), (2, 8, 6, 8)),
+        (lambda: nn.Sequential(nn.Conv2d(8, 8, 3, groups=2), nn.ReLU(), nn.Conv2d(8, 8, 3)), (2, 8, 9, 9)),
+        (lambda: nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)), (2, 5, 8)),
+    ],
+)
+def test_channels_of_another_dimension_stay(net, shape):
+    net = seeded(net).double().eval()
+    last = net[-1].linear2 if isinstance(net[-1], nn.TransformerEncoderLayer) else net[-1]
+    with torch.no_grad():
+        last.weight[:, 4:] = 0.0
+        expected = net(torch.ones(shape, dtype=torch.float64))
+        torch.testing.assert_close(compact(net)(torch.ones(shape, dtype=torch.float64)), expected)
+
+
+def test_layers_with_hooks_stay():
+    net = seeded(lambda: nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))).double()
+    torch.nn.utils.prune.ln_structured(net[2], "weight", 0.5, n=2, dim=1)
+    x = torch.randn(3, 4, dtype=torch.float64)
+    expected = net(x)
+    torch.testing.assert_close(compact(net)(x), expected)
 
 
 def test_nothing_to_do():

@@ -152,7 +152,90 @@ def test_refusals(build, pattern, message):
 def test_shared_weights_are_refused():
     net = nn.ModuleDict({"a": nn.Linear(20, 3), "b": nn.Linear(20, 3)})
     share(net, Ties("a.*", "b.*"))
-    with pytest.raises(TieError, match=r"'a\.weight' is shared with \['b\.weight'\]"):
+    with pytest.raises(TieError, match=r"'a\.weight' is shared with \['b\.weight', 'b\.bias'\]"):
         tie_rows(net, Ties("a.weight"))
     with pytest.raises(TieError, match="rows are tied within each weight: write one pattern"):
         tie_rows(nn.ModuleDict({"a": nn.Linear(2, 3), "b": nn.Linear(2, 3)}), Ties("a.weight", "b.weight"))
+
+
+@pytest.mark.parametrize("where", ["all", "equal"])
+def test_layers_that_others_are_made_of_are_refused(where):
+    net = nn.ModuleDict({"a": nn.Linear(20, 30), "b": nn.Linear(30, 20)})
+    with torch.no_grad():
+        net["a"].weight[:, 5:] = 0.0
+        net["b"].weight.copy_(net["a"].weight.T)
+        net["b"].weight[:, 0] += 1.0
+    share(net, Ties("a.weight", "b.weight.T"), where=where)
+    with pytest.raises(TieError, match=r"'a\.weight' is shared with \['b\.weight'\]"):
+        tie_rows(net, Ties("a.weight"))
+
+
+def test_shared_codebooks_are_not_made_dense():
+    net = nn.ModuleDict({"a": mlp()[0], "b": mlp()[0]})
+    tie_rows(net, Ties("*.weight"), 0.95)
+    share(net, Ties("a.weight", "b.weight"))
+    with pytest.raises(TieError, match=r"call lit_share.unshare first"):
+        densify(net)
+
+
+def test_layers_whose_weights_are_read_by_another_module():
+    """A transformer's fast path would take a codebook for a weight."""
+    net = nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True))
+    with pytest.raises(TieError, match=r"'0\.linear2\.weight' is read by TransformerEncoderLayer itself"):
+        tie_rows(net, Ties("*.linear2.weight"))
+
+
+def test_layers_with_hooks_are_refused():
+    net = mlp()
+    net[0].register_forward_hook(lambda module, args, output: output + 1.0)
+    with pytest.raises(TieError, match=r"'0.weight' belongs to a layer with hooks"):
+        tie_rows(net, Ties("0.weight"))
+
+
+def test_nothing_is_replaced_where_one_layer_cannot_be_clustered():
+    net = mlp()
+    with torch.no_grad():
+        net[3].weight[0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"^3\.weight: "):
+        tie_rows(net, Ties("*.weight", exclude=["2.*"]), 0.95)
+    assert type(net[0]) is nn.Linear
+
+
+def test_states_with_assignments_to_rows_that_there_are_not():
+    net = mlp()
+    tie_rows(net, Ties("0.weight"), 0.95)
+    state = net.state_dict()
+    state["0.assignment"] = state["0.assignment"] + 5
+    with pytest.raises(RuntimeError, match=r"0\.assignment assigns inputs to rows that a codebook of 12 does not have"):
+        net.load_state_dict(state)
+
+
+def test_compact_files_of_a_single_layer_and_of_one_under_two_names(tmp_path):
+    layer = mlp()[0]
+    net = nn.ModuleDict({"a": layer, "b": layer})
+    tie_rows(net, Ties("a.weight"), 0.95)
+    for saved, fresh in ((net["a"], mlp()[0]), (net, nn.ModuleDict({"a": mlp()[0], "b": mlp()[0]}))):
+        save_compact(saved, tmp_path / "net.safetensors")
+        if isinstance(fresh, nn.Linear):
+            fresh = CodebookLinear(saved.assignment, 30, dtype=torch.float64)
+        load_compact(tmp_path / "net.safetensors", fresh)
+        assert all(torch.equal(v, saved.state_dict()[k]) for k, v in fresh.state_dict().items())
+
+
+class Scaled(nn.Linear):
+    def forward(self, x):
+        return 10.0 * super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [(lambda: Scaled(20, 30), "of a Scaled"), (lambda: nn.Conv2d(40, 30, 3, groups=2), "convolution of 2 groups")],
+)
+def test_codebooks_are_not_loaded_into_other_layers(tmp_path, layer, message):
+    net = mlp()
+    tie_rows(net, Ties("0.weight"), 0.95)
+    save_compact(net, tmp_path / "net.safetensors")
+    other = mlp()
+    other[0] = layer().double()
+    with pytest.raises(ValueError, match=message):
+        load_compact(tmp_path / "net.safetensors", other)
