@@ -1,5 +1,7 @@
 """What all tests have in common."""
 
+import os
+
 import pytest
 import torch
 
@@ -11,3 +13,13 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def own_folder(monkeypatch, tmp_path):
+    """Loggers and strategies leave variables behind, and files where they are not told where to."""
+    monkeypatch.chdir(tmp_path)
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)

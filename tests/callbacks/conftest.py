@@ -1,4 +1,3 @@
-import os
 import warnings
 
 import pytest
@@ -15,10 +14,5 @@ def _quiet():
 
 
 @pytest.fixture(autouse=True)
-def _environment(monkeypatch, tmp_path):
-    """Loggers and strategies leave variables behind, and files where they are not told where to."""
-    monkeypatch.chdir(tmp_path)
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
+def _own_folder(own_folder):
+    """For all tests here."""

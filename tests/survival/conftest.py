@@ -1,7 +1,5 @@
 """Prints the matrix at the end of a run."""
 
-import os
-
 import pytest
 
 from ._modules import CASES, PLACES
@@ -22,12 +20,8 @@ def _quiet():
 
 
 @pytest.fixture(autouse=True)
-def _environment(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
+def _own_folder(own_folder):
+    """For all tests here."""
 
 
 def pytest_terminal_summary(terminalreporter):
