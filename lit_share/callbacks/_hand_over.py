@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,7 +25,8 @@ class OptimizerStates:
         self.module = module
         self.optimizers = [part for o in optimizers for part in getattr(o, "parts", {"": o}).values()]
         self.stored = {slot.name: slot.stored for slot in slots(module)}
-        self.states = {slot.name: self._state(slot) for slot in slots(module)}
+        states = {p: state for optimizer in self.optimizers for p, state in optimizer.state.items()}
+        self.states = {slot.name: _state_of(slot, states) for slot in slots(module)}
 
     def hand_over(self) -> None:
         """Replace, in all groups, the parameters that the module had by those that it has.
@@ -50,14 +51,6 @@ class OptimizerStates:
                     if parameter in had - kept:
                         optimizer.state.pop(parameter, None)
 
-    def _state(self, slot: Slot) -> dict[str, Any]:
-        """The state of a place's parameter, what has its shape in the shape of the place."""
-        states = {p: state for optimizer in self.optimizers for p, state in optimizer.state.items()}
-        return {
-            key: slot.full(lambda p, key=key: states[p][key]) if _is_like(value, slot.parameter) else value  # type: ignore[misc]
-            for key, value in states.get(slot.parameter, {}).items()
-        }
-
     def _part(self, slot: Slot) -> dict[str, Any]:
         how, shape, state = slot.derived, slot.full().shape, self.states[slot.name]
         if any(isinstance(value, Tensor) and value.ndim and value.shape != shape for value in state.values()):
@@ -71,5 +64,12 @@ class OptimizerStates:
         }
 
 
-def _is_like(value: object, parameter: nn.Parameter) -> bool:
-    return isinstance(value, Tensor) and value.shape == parameter.shape
+def _state_of(slot: Slot, states: Mapping[Tensor, Mapping[str, Any]]) -> dict[str, Any]:
+    """The state of a place's parameter, what has its shape in the shape of the place."""
+    shape = slot.parameter.shape
+    return {
+        key: slot.full(lambda p, key=key: states[p][key])  # type: ignore[misc]
+        if isinstance(value, Tensor) and value.shape == shape
+        else value
+        for key, value in states.get(slot.parameter, {}).items()
+    }

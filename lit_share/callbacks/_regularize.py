@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ from lit_share.sharing._loops import (
     pass_on_gradients,
     penalty_value,
 )
-from lit_share.sharing._shareable import check_ties
+from lit_share.sharing._shareable import check_choice, check_ties
 from lit_share.sharing._tie import stored_parameters
 
 Apply = Literal["auto", "gradient", "prox"]
@@ -104,9 +104,8 @@ class Regularize(Callback):
         check_ties(ties)
         if isinstance(strength, bool) or not isinstance(strength, (int, float)):
             raise TypeError(f"strength must be a number, got {strength!r}")
-        for key, value, known in (("apply", apply, get_args(Apply)), ("every", every, get_args(Every))):
-            if value not in known:
-                raise ValueError(f"unknown {key} {value!r}: write one of {', '.join(map(repr, known))}")
+        check_choice("apply", apply, Apply)
+        check_choice("every", every, Every)
         if not (math.isfinite(strength) and strength >= 0.0):
             raise ValueError(f"strength must be a finite number >= 0, got {strength}")
         self.penalty, self.ties, self.strength, self.schedule = penalty, ties, strength, schedule

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lit_share.sharing._error import TieError
 from lit_share.sharing._places import Places, make_buffer_one
-from lit_share.sharing._record import agree, places_of_one, recorded_buffers, remember_shared
+from lit_share.sharing._record import agree, first_names, places_of_one, recorded_buffers, remember_shared
 from lit_share.sharing._shareable import check_shareable, check_units
 from lit_share.sharing._tie import BufferSlot, Member, Slot, Tie, buffer_slots, slots
 
@@ -27,9 +27,7 @@ def shared_places(module: nn.Module) -> list[dict[str, Any]]:
     """
     groups = [*places_of_one(slots(module)), *recorded_buffers(module)]
     entries: list[dict[str, Any]] = [{"names": group} for group in groups]
-    names: dict[tuple[int, str], str] = {}
-    for slot in slots(module):
-        names.setdefault((id(slot.owner), slot.attribute), slot.name)
+    names = first_names(slots(module))
     for slot in slots(module):
         how = slot.derived
         if how is not None:

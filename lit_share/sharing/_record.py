@@ -79,7 +79,7 @@ class Record:
         self.parameters = places_of_one(slots(module))
         known = {name for group in (*self.buffers, *buffers) for name in group}
         self.buffers = places_of_one(place for place in buffer_slots(module) if place.name in known)
-        names = _names(slots(module))
+        names = first_names(slots(module))
         self.derived = {
             slot.name: names[id(slot.derived.owner), slot.derived.attribute] for slot in slots(module) if slot.derived
         }
@@ -87,7 +87,7 @@ class Record:
     def verify(self, module: nn.Module) -> None:
         """Make one again what has equal values, and raise for what has not."""
         self._for_each(module, _join_equal)
-        by_name, names = {slot.name: slot for slot in slots(module)}, _names(slots(module))
+        by_name, names = {slot.name: slot for slot in slots(module)}, first_names(slots(module))
         for name, source in self.derived.items():
             how = by_name[name].derived if name in by_name else None
             if how is None or names.get((id(how.owner), how.attribute)) != source or by_name[name].is_replaced:
@@ -165,7 +165,7 @@ def places_of_one(places: Iterable[Slot] | Iterable[BufferSlot]) -> list[list[st
     return [group for group in names.values() if len(group) > 1]
 
 
-def _names(places: Iterable[Slot]) -> dict[tuple[int, str], str]:
+def first_names(places: Iterable[Slot]) -> dict[tuple[int, str], str]:
     """The first name of each place."""
     names: dict[tuple[int, str], str] = {}
     for place in places:

@@ -113,7 +113,7 @@ class Ties:
     def places(self, module: nn.Module) -> list[tuple[Stars, list[Slot]]]:
         """What the stars stand for, and the places of the members, one per pattern; see `find` for the errors."""
         by_name = {slot.name: slot for slot in slots(module)}
-        excluded = {name for name in by_name if any(Pattern(e).match(name) is not None for e in self.exclude)}
+        excluded = set(filter(self._excludes, by_name))
         matches = [self._matches(pattern, by_name) for pattern in self.patterns]
         self._check_counterparts(matches, excluded)
         rows = [
@@ -131,7 +131,7 @@ class Ties:
         A buffer without a counterpart in each pattern is left out.
         """
         by_name = {slot.name: slot for slot in buffer_slots(module)}
-        excluded = {name for name in by_name if any(Pattern(e).match(name) is not None for e in self.exclude)}
+        excluded = set(filter(self._excludes, by_name))
         rows: dict[Stars, list[BufferSlot]] = {}
         for pattern in self.patterns:
             if pattern.part == "whole":
@@ -142,6 +142,9 @@ class Ties:
         order = list(by_name)
         complete = [row for row in rows.values() if len(row) == len(self.patterns) > 1]
         return sorted(complete, key=lambda row: order.index(row[0].name))
+
+    def _excludes(self, name: str) -> bool:
+        return any(Pattern(text).match(name) is not None for text in self.exclude)
 
     def _matches(self, pattern: Pattern, by_name: Mapping[str, Slot]) -> dict[Stars, Slot]:
         matches: dict[Stars, Slot] = {}

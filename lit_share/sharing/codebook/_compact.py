@@ -11,7 +11,7 @@ from lit_share.sharing._tie import unwrapped
 from lit_share.sharing.codebook._layers import CODEBOOKS, with_codebook, without_codebook
 from lit_share.sharing.codebook._replaceable import reason_to_stay, shared_with
 from lit_share.sharing.codebook._tie_rows import replace_module
-from lit_share.sharing.codebook._unread import chains, layers_read_elsewhere, remove_unread
+from lit_share.sharing.codebook._unread import chains, layers_read_elsewhere, remove_unread, trace
 
 
 @torch.no_grad()
@@ -44,8 +44,9 @@ def compact(module: nn.Module) -> nn.Module:
     """
     inner, root = unwrapped(module), nn.Sequential(module)
     whole = root if inner is module else inner
-    read_elsewhere = layers_read_elsewhere(whole)
-    for names in chains(whole):
+    graphs = trace(whole)
+    read_elsewhere = layers_read_elsewhere(whole, graphs)
+    for names in chains(whole, graphs):
         producer, *norms, consumer = (whole.get_submodule(n) for n in (names[0], *names[1], names[2]))
         stay = [reason_to_stay(inner, layer) for layer in (producer, consumer)]
         if not any(stay) and not any(shared_with(inner, norm) for norm in norms):

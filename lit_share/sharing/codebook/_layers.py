@@ -22,6 +22,15 @@ class _Codebook(nn.Module):
 
     assignment: Tensor
     weight: Tensor
+    _dim: int  # of the inputs that are summed, counted from the last
+
+    @override
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(sum_clusters(input, self.assignment, self.weight.shape[1], self._dim))  # type: ignore[no-any-return]
+
+    @override
+    def extra_repr(self) -> str:
+        return f"inputs={len(self.assignment)}, clusters={self.weight.shape[1]}, {super().extra_repr()}"
 
     @override
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
@@ -63,21 +72,13 @@ class CodebookLinear(_Codebook, nn.Linear):
         Zhang et al., *Learning to Share: Simultaneous Parameter Tying and Sparsification in Deep Learning*, ICLR 2018.
     """
 
-    assignment: Tensor
+    _dim = -1
 
     def __init__(
         self, assignment: Tensor, out_features: int, bias: bool = True, device: Any = None, dtype: Any = None
     ) -> None:
         super().__init__(number_of_clusters(assignment), out_features, bias, device, dtype)
         self.register_buffer("assignment", assignment.to(self.weight.device, copy=True))
-
-    @override
-    def forward(self, input: Tensor) -> Tensor:
-        return super().forward(sum_clusters(input, self.assignment, self.in_features, dim=-1))
-
-    @override
-    def extra_repr(self) -> str:
-        return f"inputs={len(self.assignment)}, clusters={self.in_features}, {super().extra_repr()}"
 
 
 class CodebookConv2d(_Codebook, nn.Conv2d):
@@ -102,19 +103,11 @@ class CodebookConv2d(_Codebook, nn.Conv2d):
         torch.Size([5, 3, 8, 8])
     """
 
-    assignment: Tensor
+    _dim = -3
 
     def __init__(self, assignment: Tensor, out_channels: int, kernel_size: Any, **options: Any) -> None:
         super().__init__(number_of_clusters(assignment), out_channels, kernel_size, **options)
         self.register_buffer("assignment", assignment.to(self.weight.device, copy=True))
-
-    @override
-    def forward(self, input: Tensor) -> Tensor:
-        return super().forward(sum_clusters(input, self.assignment, self.in_channels, dim=-3))
-
-    @override
-    def extra_repr(self) -> str:
-        return f"inputs={len(self.assignment)}, clusters={self.in_channels}, {super().extra_repr()}"
 
 
 CODEBOOKS = (CodebookLinear, CodebookConv2d)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -23,18 +23,18 @@ _BY_CHANNEL = {
     nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Dropout2d, nn.functional.max_pool2d,
     nn.functional.avg_pool2d, nn.functional.adaptive_avg_pool2d, nn.functional.adaptive_max_pool2d,
 }  # fmt: skip
-_FLATTEN = {nn.Flatten, torch.flatten, "flatten"}
+_FLATTEN = {torch.flatten, "flatten"}
 
 # The names of a layer, of the normalisations after it, and of the layer that alone reads its outputs.
 Chain = tuple[str, list[str], str]
 
 
-def chains(module: nn.Module) -> list[Chain]:
+def chains(module: nn.Module, graphs: Sequence[fx.Graph]) -> list[Chain]:
     """Layers whose outputs go to one other layer, through functions that treat each channel alone; later ones first."""
     modules = dict(module.named_modules(remove_duplicate=False))
-    elsewhere = layers_read_elsewhere(module)
+    elsewhere = layers_read_elsewhere(module, graphs)
     found: list[list[Chain]] = []
-    for graph in _graphs(module):
+    for graph in graphs:
         calls = [modules[node.target] for node in graph.nodes if node.op == "call_module"]
         once = {id(m) for m in calls if sum(m is other for other in calls) == 1 and m not in elsewhere}
         candidates = [_chain(node, modules, once) for node in graph.nodes if node.op == "call_module"]
@@ -43,13 +43,13 @@ def chains(module: nn.Module) -> list[Chain]:
     return [chain for chain in found[0] if all(chain in others for others in found)] if found else []
 
 
-def layers_read_elsewhere(module: nn.Module) -> set[nn.Module]:
+def layers_read_elsewhere(module: nn.Module, graphs: Sequence[fx.Graph]) -> set[nn.Module]:
     """The modules of which a parameter is also read by others, past their own ``forward``."""
-    targets = {str(node.target) for graph in _graphs(module) for node in graph.nodes if node.op == "get_attr"}
+    targets = {str(node.target) for graph in graphs for node in graph.nodes if node.op == "get_attr"}
     return {module.get_submodule(target.rpartition(".")[0]) for target in targets}
 
 
-def _graphs(module: nn.Module) -> list[fx.Graph]:
+def trace(module: nn.Module) -> list[fx.Graph]:
     """What the module does in training and in evaluation; nothing if that cannot be traced."""
     modes = {part: part.training for part in module.modules()}
     graphs = []
