@@ -101,13 +101,13 @@ class Method:
         return None
 
 
-def methods(strengths: list[float]) -> Iterator[Method]:
+def methods(strengths: list[float], ramps: list[float]) -> Iterator[Method]:
     """All that is compared."""
     yield Method("none")
     yield from (Method("weight decay", l2=l2) for l2 in (1e-4, 1e-3, 1e-2))
     for strength, l2 in product(strengths, (0.0, 1e-3)):
         yield Method("group lasso", strength, l2=l2)
-        yield from (Method("GrOWL", strength, ramp, l2) for ramp in (1.0, 4.0))
+        yield from (Method("GrOWL", strength, ramp, l2) for ramp in ramps)
 
 
 def train(net: nn.Module, data: Data, task: Task, method: Method, seed: int, lr: float, epochs: int) -> None:
@@ -190,6 +190,7 @@ def main() -> None:
     parser.add_argument("data", nargs="?", default="mnist", choices=TASKS)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--strengths", type=float, nargs="+", default=[0.1, 0.2, 0.3, 0.45, 0.6])
+    parser.add_argument("--ramps", type=float, nargs="+", default=[1.0, 4.0])
     parser.add_argument("--out", type=Path, default=Path("outputs/growl_images.jsonl"))
     parser.add_argument("--svg", type=Path)
     options = parser.parse_args()
@@ -199,7 +200,7 @@ def main() -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     known = read(options.out, options.data) if options.out.exists() else []
     with options.out.open("a") as out:
-        for method, seed in product(methods(options.strengths), range(options.seeds)):
+        for method, seed in product(methods(options.strengths, options.ramps), range(options.seeds)):
             setting = {"data": options.data, "method": method.label, **vars(method), "seed": seed}
             if not any(setting.items() <= {k: v for k, v in row.items() if k != "selected"}.items() for row in known):
                 for result in run(method, data, task, seed):
