@@ -29,11 +29,14 @@ if TYPE_CHECKING:
     )
     from lit_share.sharing.codebook import CodebookConv2d, CodebookLinear, RowReport, compact, densify, tie_rows
     from lit_share.sharing.compact import CompactFileError, load_compact, save_compact
+    from lit_share.sharing.positions import LocallyConnected1d, LocallyConnected2d
 
 __all__ = [
     "CodebookConv2d",
     "CodebookLinear",
     "CompactFileError",
+    "LocallyConnected1d",
+    "LocallyConnected2d",
     "Paired",
     "Penalty",
     "Ramp",
@@ -62,7 +65,7 @@ __all__ = [
     "verify_shared",
 ]
 
-_PACKAGES = ("functional", "sharing", "sharing.codebook", "sharing.compact", "callbacks", "paired")
+_PACKAGES = ("functional", "sharing", "sharing.codebook", "sharing.compact", "sharing.positions", "callbacks", "paired")
 
 
 def __getattr__(name: str) -> Any:

@@ -103,6 +103,10 @@ def prepare(config: DictConfig) -> DictConfig:
     for regularizer in prepared.regularizer.values():
         if "strength" in regularizer and prepared.strength is not None:
             regularizer.strength = prepared.strength
+    if not 0.0 < prepared.retrain.similarity <= 1.0:
+        raise ConfigError(f"retrain.similarity={prepared.retrain.similarity}: write a number in (0, 1]")
+    if prepared.retrain.lr is not None and prepared.retrain.lr <= 0.0:
+        raise ConfigError(f"retrain.lr={prepared.retrain.lr}: write a positive number")
     wandb = prepared.logger.get("wandb")
     if wandb is not None:
         with open_dict(wandb):

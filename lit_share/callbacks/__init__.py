@@ -4,5 +4,6 @@ from lit_share.callbacks._monitor import SharingMonitor
 from lit_share.callbacks._regularize import Regularize
 from lit_share.callbacks._schedule import Ramp
 from lit_share.callbacks._share import Share
+from lit_share.callbacks._shift import ShiftConsistency
 
-__all__ = ["Ramp", "Regularize", "Share", "SharingMonitor"]
+__all__ = ["Ramp", "Regularize", "Share", "SharingMonitor", "ShiftConsistency"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -13,7 +13,7 @@ from lit_share.callbacks._regularize import Regularize
 from lit_share.callbacks._share import Share
 from lit_share.plots import distance_heatmap
 from lit_share.sharing import Tie, Ties, count_tied, overall_distance, relative_distance
-from lit_share.sharing._shareable import check_ties
+from lit_share.sharing._arguments import check_ties
 from lit_share.sharing._stats import count_numbers
 from lit_share.sharing._tie import distinctly_named
 
@@ -52,7 +52,6 @@ class SharingMonitor(Callback):
             check_ties(ties)
         self.ties, self.per_tie, self.heatmap = ties, per_tie, heatmap
         self.history: dict[str, list[float]] = {}
-        self._watched: list[Tie] = []
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -65,22 +64,21 @@ class SharingMonitor(Callback):
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.ties is not None:
-            self._watched = self.ties.find(pl_module)
+            self.ties.find(pl_module)  # which raises if they do not fit
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.ties is None:
-            self._watched = _ties_of_callbacks(trainer)
         if trainer.global_step == 0:
             self.history = {}
-            self._remember(self.distances())
+            self._remember(_distances(self._watched(trainer, pl_module)))
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        distances = self.distances()
+        watched = self._watched(trainer, pl_module)
+        distances = _distances(watched)
         self._remember(distances)
         # All ranks have the same parameters, so the mean over ranks is each one's own value.
-        pl_module.log_dict(self.measure(trainer, pl_module, distances), sync_dist=True)
+        pl_module.log_dict(self.measure(trainer, pl_module, watched, distances), sync_dist=True)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -91,17 +89,10 @@ class SharingMonitor(Callback):
                 figure = distance_heatmap(self.history)
                 logger.experiment.log({"sharing/distances": figure, "trainer/global_step": trainer.global_step})
 
-    @override
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._watched = []
-
-    def distances(self) -> dict[str, float]:
-        """The relative distance of every watched tie, by the tie's name."""
-        return {tie.name: relative_distance(tie.tensors()) for tie in self._watched if len(tie.members) > 1}
-
-    def measure(self, trainer: Trainer, pl_module: LightningModule, distances: dict[str, float]) -> dict[str, float]:
+    def measure(
+        self, trainer: Trainer, pl_module: LightningModule, tied: Sequence[Tie], distances: Mapping[str, float]
+    ) -> dict[str, float]:
         """What is logged, by its name."""
-        tied = [tie for tie in self._watched if len(tie.members) > 1]
         stats = count_numbers(pl_module, tied)
         values = {
             "sharing/sparsity": stats.sparsity,
@@ -120,9 +111,19 @@ class SharingMonitor(Callback):
             values |= {f"sharing/distance/{name}": distance for name, distance in distances.items()}
         return values
 
-    def _remember(self, distances: dict[str, float]) -> None:
+    def _watched(self, trainer: Trainer, pl_module: LightningModule) -> list[Tie]:
+        """The ties of several members; looked for each time, as sharing in the middle of training replaces members."""
+        found = _ties_of_callbacks(trainer) if self.ties is None else self.ties.find(pl_module)
+        return [tie for tie in found if len(tie.members) > 1]
+
+    def _remember(self, distances: Mapping[str, float]) -> None:
         for name, distance in distances.items():
             self.history.setdefault(name, []).append(distance)
+
+
+def _distances(ties: Sequence[Tie]) -> dict[str, float]:
+    """The relative distance of every tie, by its name."""
+    return {tie.name: relative_distance(tie.tensors()) for tie in ties}
 
 
 def _callbacks(trainer: Trainer) -> Sequence[Callback]:

@@ -24,6 +24,7 @@ from lit_share.callbacks._prox_steps import Every, ProxSteps
 from lit_share.callbacks._schedule import Schedule
 from lit_share.functional import Penalty
 from lit_share.sharing import Tie, Ties, starting_values
+from lit_share.sharing._arguments import check_choice, check_ties
 from lit_share.sharing._loops import (
     add_gradients,
     check_penalty,
@@ -31,7 +32,6 @@ from lit_share.sharing._loops import (
     pass_on_gradients,
     penalty_value,
 )
-from lit_share.sharing._shareable import check_choice, check_ties
 from lit_share.sharing._tie import stored_parameters
 
 Apply = Literal["auto", "gradient", "prox"]

@@ -22,9 +22,9 @@ from lit_share.callbacks._duplicates import remove_duplicate_parameters, warn_of
 from lit_share.callbacks._hand_over import OptimizerStates
 from lit_share.callbacks._regularize import Regularize
 from lit_share.sharing import Tie, TieError, Ties, share, verify_shared
+from lit_share.sharing._arguments import check_choice, check_ties
 from lit_share.sharing._hard import Init, Where
 from lit_share.sharing._rebuild import rebuild_shared, shared_places
-from lit_share.sharing._shareable import check_choice, check_ties
 
 # What a Trainer calls on its strategy at times that no callback sees: before `configure_model`, before a checkpoint is
 # loaded, when the module is complete and not yet wrapped, and when optimizers get their states back.
@@ -181,7 +181,7 @@ class Share(Callback):
 
     def _share(self, module: LightningModule) -> None:
         shared = share(module, self.ties, self.init, where=self.where, buffers=self.buffers)
-        self._shared = shared_places(module)
+        self.found, self._shared = self.ties.find(module), shared_places(module)
         if not shared:
             warnings.warn(f"{self!r} shared nothing: no members, and no units of them, are equal", stacklevel=2)
         elif not self.is_before_training:
@@ -197,7 +197,6 @@ class Share(Callback):
 
     def _share_when_complete(self, trainer: Trainer, module: LightningModule) -> None:
         # The module is not wrapped yet; a checkpoint is loaded, but there are no optimizers yet.
-        self.found = self.ties.find(module)
         if not self.is_before_training and any(isinstance(part, FSDPModule) for part in module.modules()):
             raise TieError(
                 f"{self!r} looks at values, which fully_shard has spread over processes: call lit_share.share(self, "
@@ -205,8 +204,11 @@ class Share(Callback):
             )
         if self._shared is not None and not self.is_before_training:
             rebuild_shared(module, self._shared)
+            self.found = self.ties.find(module)
         elif self.is_before_training or (self.epoch == 0 and trainer.state.fn == TrainerFn.FITTING):
             self._share(module)
+        else:
+            self.found = self.ties.find(module)
 
     def _wrapped(
         self, name: str, trainer: Trainer, module: LightningModule, method: Callable, *args: Any, **kwargs: Any

@@ -1,4 +1,4 @@
-"""Data for two related models: one task in two domains, or two tasks on the same inputs."""
+"""Data for two related models (one task in two domains, or two tasks on the same inputs), and placed images for one."""
 
 from lit_share.data._arrays import (
     SOURCES,
@@ -13,6 +13,7 @@ from lit_share.data._arrays import (
 )
 from lit_share.data._domains import DOMAINS, Domain
 from lit_share.data._paired_domains import PairedDomains
+from lit_share.data._placed_images import PlacedImages, placed
 from lit_share.data._related_outputs import RelatedOutputs
 from lit_share.data._tasks import TASKS, Task
 
@@ -23,6 +24,7 @@ __all__ = [
     "Arrays",
     "Domain",
     "PairedDomains",
+    "PlacedImages",
     "RelatedOutputs",
     "Source",
     "Task",
@@ -30,6 +32,7 @@ __all__ = [
     "digits",
     "fashion_mnist",
     "mnist",
+    "placed",
     "standardised",
     "wine",
 ]

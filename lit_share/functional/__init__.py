@@ -34,8 +34,20 @@ end of the line: one copy, see `lit_share.sharing.share`.
 
 from lit_share.functional._centers import mean
 from lit_share.functional._cluster import cluster_rows
+from lit_share.functional._local import locally_connected, output_size
 from lit_share.functional._multi_tensor import add_gradient_, no_groups_held, prox_
 from lit_share.functional._owl import owl_weights, prox_owl
 from lit_share.functional._penalty import Penalty
 
-__all__ = ["Penalty", "add_gradient_", "cluster_rows", "mean", "no_groups_held", "owl_weights", "prox_", "prox_owl"]
+__all__ = [
+    "Penalty",
+    "add_gradient_",
+    "cluster_rows",
+    "locally_connected",
+    "mean",
+    "no_groups_held",
+    "output_size",
+    "owl_weights",
+    "prox_",
+    "prox_owl",
+]

@@ -87,8 +87,8 @@ def cluster_rows(rows: Tensor, similarity: float = 0.7, method: MethodName = "au
             f"cluster_rows needs a matrix of floating-point numbers, got shape {tuple(rows.shape)} of {rows.dtype}: "
             "flatten a kernel first, one row for each unit"
         )
-    if not 0.0 < similarity <= 1.0:
-        raise ValueError(f"cluster_rows needs 0 < similarity <= 1, got similarity={similarity}")
+    if not isinstance(similarity, float | int) or not 0.0 < similarity <= 1.0:
+        raise ValueError(f"cluster_rows needs 0 < similarity <= 1, got similarity={similarity!r}")
     if method not in get_args(MethodName):
         raise ValueError(f"unknown method {method!r}: choose from {', '.join(map(repr, get_args(MethodName)))}")
     if not bool(torch.isfinite(rows).all()):

@@ -1,7 +1,8 @@
-"""How alike parameters are, and how stable their selection is, as torchmetrics metrics."""
+"""How alike parameters are, and how stable selections and predictions are, as torchmetrics metrics."""
 
 from lit_share.metrics._distance import RelativeDistance
 from lit_share.metrics._sharing import ParameterSharing
+from lit_share.metrics._shift import shift_consistency
 from lit_share.metrics._stability import SelectionStability, index_change, jaccard
 from lit_share.metrics._tied import TiedFraction
 
@@ -12,4 +13,5 @@ __all__ = [
     "TiedFraction",
     "index_change",
     "jaccard",
+    "shift_consistency",
 ]

@@ -76,8 +76,8 @@ class SelectionStability(Metric):
     """How stable the set of selected (non-zero) rows is between runs: `index_change` and `jaccard`.
 
     One `update` is one run; the rows of a layer after training with ``groups="input"`` are
-    ``(weight != 0).any(dim=0)``. Calling the metric itself compares the runs of one batch and therefore raises: use
-    `update` and `compute`.
+    ``(weight != 0).any(dim=0)``, before `lit_share.tie_rows`; those of a codebook layer are ``assignment >= 0``.
+    Calling the metric itself compares the runs of one batch and therefore raises: use `update` and `compute`.
 
     Args:
         **kwargs: For `torchmetrics.Metric`.

@@ -4,6 +4,7 @@ from lit_share.models._classifier import Classifier
 from lit_share.models._cnn import CNN
 from lit_share.models._mlp import MLP
 from lit_share.models._pair import paired_classifiers
+from lit_share.models._single import single_classifier
 from lit_share.models._transformer import TransformerClassifier
 
-__all__ = ["CNN", "MLP", "Classifier", "TransformerClassifier", "paired_classifiers"]
+__all__ = ["CNN", "MLP", "Classifier", "TransformerClassifier", "paired_classifiers", "single_classifier"]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from lit_share.models._trunk_head import TrunkHead
+from lit_share.sharing.positions import LocallyConnected2d
 
 
 class CNN(TrunkHead):
@@ -15,12 +16,14 @@ class CNN(TrunkHead):
     the usual global average, which learns slowly from a few hundred images.
 
     Args:
-        input_shape: Shape of an input image, `(channels, height, width)`; only the channels matter.
+        input_shape: Shape of an input image, `(channels, height, width)`; without `local` only the channels matter.
         num_classes: Classes to tell apart, at least 1.
         channels: Filters of each convolution, at least one of them.
         grid: Cells along each side of that grid, at least 1.
         dropout: Probability of dropping a feature before the head, in `[0, 1]`.
         batch_norm: Whether a batch normalisation follows each ReLU.
+        local: Whether positions have filters of their own, which start from the same values: the convolutions become
+            `LocallyConnected2d`, and images have to be of the input shape.
 
     Raises:
         ValueError: If `channels` is empty.
@@ -42,13 +45,16 @@ class CNN(TrunkHead):
         grid: int = 2,
         dropout: float = 0.0,
         batch_norm: bool = False,
+        local: bool = False,
     ) -> None:
         if not channels:
             raise ValueError("channels is empty: name the filters of at least one convolution, as in channels=(16,)")
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        maps, _, _ = input_shape
+        maps, *size = input_shape
         for i, filters in enumerate(channels):
-            layers[f"conv{i}"] = nn.Conv2d(maps, filters, kernel_size=3, padding=1)
+            conv = nn.Conv2d(maps, filters, kernel_size=3, padding=1)
+            layers[f"conv{i}"] = LocallyConnected2d.from_conv(conv, tuple(size)) if local else conv
+            size = [(n + 1) // 2 for n in size]
             layers[f"relu{i}"] = nn.ReLU()
             if batch_norm:
                 layers[f"norm{i}"] = nn.BatchNorm2d(filters)

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from lit_share.functional import mean
+from lit_share.sharing._arguments import check_choice, check_ties
 from lit_share.sharing._derived import can_be_derived
 from lit_share.sharing._error import TieError
 from lit_share.sharing._places import Places, make_buffer_one, unequal_units
 from lit_share.sharing._record import remember_shared
-from lit_share.sharing._shareable import check_buffers, check_choice, check_shareable, check_ties
+from lit_share.sharing._shareable import check_buffers, check_shareable
 from lit_share.sharing._tie import Slot, Tie, buffer_slots, slots
 from lit_share.sharing._ties import Ties
+from lit_share.sharing.positions._share import check_positions, share_positions
 
 Init = Literal["mean", "first"]
 Where = Literal["all", "equal"]
@@ -25,6 +27,9 @@ def share(
     module: nn.Module, ties: Ties, init: Init = "mean", *, where: Where = "all", buffers: bool = False
 ) -> list[Tie]:
     """Make the members of each tie one `torch.nn.Parameter`.
+
+    The slices of a parameter (``[:]``) are one where they are the positions of a `LocallyConnected2d` or
+    `LocallyConnected1d`: the layer becomes a convolution, which loads what the layer saved if its positions are equal.
 
     All names stay as they are, in ``state_dict`` too, so checkpoints of the untied module fit. A transposed member
     (``.T``) is made of the stored one whenever it is read. What is shared stays so when the module is moved, copied,
@@ -52,8 +57,9 @@ def share(
 
     Raises:
         TieError: If the patterns do not fit the module (see `Ties.find`), or a tie cannot be shared: it has one
-            member, members are slices of parameters, they differ in dtype, device or ``requires_grad``, they are
-            already sharded over processes, or they share units with a parameter outside the tie.
+            member, members are slices of other parameters than those of locally connected layers, they differ in
+            dtype, device or ``requires_grad``, they are already sharded over processes, or they share units with a
+            parameter outside the tie.
 
     Example:
         >>> pair = nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2)})
@@ -67,7 +73,9 @@ def share(
     check_choice("init", init, Init)
     check_choice("where", where, Where)
     found = ties.find(module)
-    apart = [tie for tie in found if len(tie.members) < 2 or not tie.is_one]
+    sliced = [tie for tie in found if any(member.part is not None for member in tie.members)]
+    apart = [tie for tie in found if tie not in sliced and (len(tie.members) < 2 or not tie.is_one)]
+    layers = check_positions(module, sliced)
     check_shareable(module, apart)
     rows = ties.buffers(module) if buffers else []
     if buffers:
@@ -83,12 +91,14 @@ def share(
         units = unequal_units(tensors)
         if units is None or _is_worth_it(tie, units):
             places.share_units(tie, units)
+    share_positions(module, layers, averaged=init == "mean", only_equal=where == "equal")
     if where == "equal":
         rows = [row for row in rows if all(torch.equal(row[0].stored, place.stored) for place in row[1:])]
     for row in rows:
         make_buffer_one(row, averaged=init == "mean")
     remember_shared(module, rows)
-    return [tie for tie in found if tie.is_one or any(member.slot.is_partial for member in tie.members)]
+    found = ties.find(module) if sliced else found  # in the convolutions
+    return [tie for tie in found if tie.is_one or tie.is_partial]
 
 
 @torch.no_grad()

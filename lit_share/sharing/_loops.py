@@ -158,13 +158,13 @@ def gradients(tie: Tie, wanted: Callable[[nn.Parameter], bool] = lambda _: True)
     zeros, for `pass_on_gradients`.
     """
     parts: list[Tensor | None] = []
-    for member in tie.members:
+    for member, count in tie.runs:
         parameter = member.parameter
         if not (parameter.requires_grad and wanted(parameter)):
-            parts.append(None)
+            parts += [None] * count
             continue
         if member.slot.is_partial:
-            parts.append(torch.zeros_like(member.value()))
+            parts += [torch.zeros_like(member.value()) for _ in range(count)]
             continue
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
@@ -172,13 +172,15 @@ def gradients(tie: Tie, wanted: Callable[[nn.Parameter], bool] = lambda _: True)
             raise ValueError(
                 f"the gradient of {member.name!r} is sparse: make it with sparse=False, or exclude it from the ties"
             )
-        parts.append(member.part_of(parameter.grad))
+        parts += [member.part_of(parameter.grad)] * count if member.part is None else parameter.grad.unbind()
     return parts
 
 
 def pass_on_gradients(ties: Sequence[Tie], into: Sequence[Sequence[Tensor | None]]) -> None:
     """Add the gradients of members of which only some units are shared to those of all that they are made of."""
     for tie, parts in zip(ties, into, strict=True):
+        if not tie.is_partial:
+            continue
         for member, part in zip(tie.members, parts, strict=True):
             if part is not None and member.slot.is_partial:
                 member.slot.add_to_gradient(part.T if member.transposed else part)
@@ -214,6 +216,8 @@ def take_prox(
         groups = None if held is None else [held[tie.name] for tie in ties]
         prox_(penalty, members, own, _starts(ties, start), groups)
     for tie, tensors in zip(ties, members, strict=True):
+        if not tie.is_partial:
+            continue
         for member, tensor in zip(tie.members, tensors, strict=True):
             if member.slot.is_partial:
                 # What other members store has moved by itself.

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from rich.box import SIMPLE
 from rich.table import Table
 
-from lit_share.sharing._tie import BufferSlot, Tie
-
-_SHOWN = 4
+from lit_share.sharing._tie import BufferSlot, Tie, shortened
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ class Plan:
 
     def __str__(self) -> str:
         head = f"ties: {len(self.ties)}, tied parameters: {self.parameters:,}, saved by hard sharing: {self.saved:,}"
-        rows = [f"  {tie.name} ({_text(tie.shape)}): {_short(tie.members, ' = ')}" for tie in self.ties]
+        rows = [f"  {tie.name} ({_text(tie.shape)}): {shortened(tie.members, ' = ')}" for tie in self.ties]
         return "\n".join([head, *rows, *self._remarks()])
 
     def __rich__(self) -> Table:
@@ -71,14 +69,16 @@ class Plan:
         table.add_column("parameters", f"{self.parameters:,}", justify="right")
         table.add_column("saved if\nshared", f"{self.saved:,}", justify="right")
         for tie in self.ties:
-            row = (tie.name, _short(tie.members, "\n"), _text(tie.shape), f"{tie.parameters:,}", f"{tie.saved:,}")
+            row = (tie.name, shortened(tie.members, "\n"), _text(tie.shape), f"{tie.parameters:,}", f"{tie.saved:,}")
             table.add_row(*row)
         return table
 
     def _remarks(self) -> list[str]:
         remarks = []
         if self.buffers:
-            named = _short(self.buffers[0], ", ") + (f" and {len(self.buffers) - 1} more" if self.buffers[1:] else "")
+            named = shortened(self.buffers[0], ", ") + (
+                f" and {len(self.buffers) - 1} more" if self.buffers[1:] else ""
+            )
             remarks.append(f"each model keeps its own buffers ({named}) unless they are shared with buffers=True")
         if self.idle:
             remarks.append(f"exclude matches nothing: {', '.join(map(repr, self.idle))}")
@@ -86,7 +86,7 @@ class Plan:
 
 
 def _planned(tie: Tie) -> PlannedTie:
-    distinct = {(id(member.parameter), member.index): member for member in tie.members}
+    distinct = {(id(member.parameter), member.part): member for member in tie.members}
     return PlannedTie(
         name=tie.name,
         members=tuple(member.name for member in tie.members),
@@ -94,12 +94,6 @@ def _planned(tie: Tie) -> PlannedTie:
         parameters=len(distinct) * tie.numel,
         saved=(len(distinct) - 1) * tie.numel,
     )
-
-
-def _short(names: tuple[str, ...], separator: str) -> str:
-    if len(names) <= _SHOWN:
-        return separator.join(names)
-    return separator.join([*names[: _SHOWN - 1], f"… {len(names) - _SHOWN} more …", names[-1]])
 
 
 def _text(shape: tuple[int, ...]) -> str:

@@ -10,10 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from lit_share.sharing._error import TieError
+from lit_share.sharing._modules import replace_module
 from lit_share.sharing._places import Places, make_buffer_one
+from lit_share.sharing._positions import shared_positions
 from lit_share.sharing._record import agree, first_names, places_of_one, recorded_buffers, remember_shared
 from lit_share.sharing._shareable import check_shareable, check_units
-from lit_share.sharing._tie import BufferSlot, Member, Slot, Tie, buffer_slots, slots
+from lit_share.sharing._tie import BufferSlot, Member, Slot, Tie, buffer_slots, slots, unwrapped, unwrapped_name
+from lit_share.sharing.positions._layers import LOCAL_LAYERS, LocalLayer
 
 _Entry = Mapping[str, Any]
 
@@ -23,7 +26,8 @@ def shared_places(module: nn.Module) -> list[dict[str, Any]]:
 
     Returns:
         Entries with the ``"names"`` of the places that have one parameter or buffer, ``.T`` after those that have its
-        transpose; and ``"apart"``, the units that they do not share, where that is not none.
+        transpose; and ``"apart"``, the units that they do not share, where that is not none. For each convolution that
+        was a locally connected layer an entry with the name of the ``"convolution"``.
     """
     groups = [*places_of_one(slots(module)), *recorded_buffers(module)]
     entries: list[dict[str, Any]] = [{"names": group} for group in groups]
@@ -36,6 +40,8 @@ def shared_places(module: nn.Module) -> list[dict[str, Any]]:
             own = slot.name + (".T" if how.transposed != units_are_columns else "")
             apart = {} if how.apart is None else {"apart": how.apart.tolist()}
             entries.append({"names": [source, own], **apart})
+    parts = unwrapped(module).named_modules()
+    entries += [{"convolution": unwrapped_name(name)} for name, part in parts if shared_positions(part)]
     return entries
 
 
@@ -51,11 +57,15 @@ def rebuild_shared(module: nn.Module, entries: Iterable[_Entry]) -> None:
         TieError: If a place is not there or cannot be shared, or values that were one are different; nothing is
             changed then.
     """
+    entries = list(entries)
+    layers = [_local_layer(module, entry["convolution"]) for entry in entries if "convolution" in entry]
+    for layer, convolution in [(layer, layer.to_conv()) for layer in layers if layer is not None]:
+        replace_module(module, layer, convolution)
     parameters = {slot.name: slot for slot in slots(module)}
     buffers = {slot.name: slot for slot in buffer_slots(module)}
     rows: list[list[BufferSlot]] = []
     ties: list[tuple[Tie, Tensor | None]] = []
-    for entry in _sources_last(entries):
+    for entry in _sources_last(entry for entry in entries if "names" in entry):
         names: Sequence[str] = entry["names"]
         if all(name in buffers for name in names):
             rows.append([buffers[name] for name in names])
@@ -90,6 +100,17 @@ def _sources_last(entries: Iterable[_Entry]) -> list[_Entry]:
     except CycleError as error:
         raise TieError(f"{error.args[1]} are made of each other") from None
     return sorted(listed, key=lambda e: rank[e["names"][-1].removesuffix(".T")] if "apart" in e else -1)
+
+
+def _local_layer(module: nn.Module, name: str) -> LocalLayer | None:
+    """The locally connected layer that is to be a convolution; ``None`` if it is one."""
+    named = {unwrapped_name(own): part for own, part in unwrapped(module).named_modules()}
+    layer = named.get(name)
+    if isinstance(layer, LOCAL_LAYERS):
+        return layer
+    if layer is None or not shared_positions(layer):
+        raise TieError(f"the module has no locally connected layer {name!r} to be a convolution")
+    return None
 
 
 def _member(slots_by_name: Mapping[str, Slot], name: str) -> Member:

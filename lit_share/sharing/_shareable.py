@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, get_args
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
@@ -13,18 +13,7 @@ from lit_share.sharing._derived import can_be_derived
 from lit_share.sharing._error import TieError
 from lit_share.sharing._tie import BufferSlot, Member, Tie, unwrapped
 from lit_share.sharing._ties import Ties
-
-
-def check_choice(name: str, value: object, known: Any) -> None:
-    """Raise `ValueError` if an argument is not one of a `Literal`."""
-    if value not in get_args(known):
-        raise ValueError(f"unknown {name} {value!r}: write one of {', '.join(map(repr, get_args(known)))}")
-
-
-def check_ties(ties: object) -> None:
-    """Raise `TypeError` if an argument is not a `Ties`."""
-    if not isinstance(ties, Ties):
-        raise TypeError(f"ties must be a lit_share.Ties(...), got {ties!r}: write lit_share.Ties('a.*', 'b.*')")
+from lit_share.sharing.codebook._layers import CODEBOOKS
 
 
 def check_shareable(module: nn.Module, ties: Sequence[Tie]) -> None:
@@ -35,8 +24,6 @@ def check_shareable(module: nn.Module, ties: Sequence[Tie]) -> None:
         if len(tie.members) < 2:
             raise TieError(f"hard sharing of {_names(tie)} needs at least two members: give a pattern for each place")
         for member in tie.members:
-            if member.index is not None:
-                raise TieError(f"{member.name!r} is a slice of a parameter: only whole parameters can be shared")
             if isinstance(member.parameter, DTensor) or id(member.slot.owner) in sharded:
                 raise TieError(
                     f"{member.name!r} is already sharded: share before the module is wrapped by fully_shard, with "
@@ -48,6 +35,7 @@ def check_shareable(module: nn.Module, ties: Sequence[Tie]) -> None:
                 )
         _check_orientation(tie)
         _check_traits(tie)
+        _check_codebooks(tie)
 
 
 def check_units(tie: Tie, apart: Tensor | None) -> None:
@@ -92,6 +80,18 @@ def _check_traits(tie: Tie) -> None:
                 trait
             ]
             raise TieError(f"shared parameters must agree in {trait}: {listed}; make them so with {remedy}")
+
+
+def _check_codebooks(tie: Tie) -> None:
+    owners = {m.name: m.slot.owner for m in tie.members if m.slot.attribute == "weight"}
+    assignments = {name: o.assignment if isinstance(o, CODEBOOKS) else None for name, o in owners.items()}
+    (first, one), *others = assignments.items() or [("", None)]
+    for name, other in others:
+        if (one is None) != (other is None) or (one is not None and other is not None and not torch.equal(one, other)):
+            raise TieError(
+                f"{first!r} and {name!r} are codebooks of different clusters, whose rows do not correspond: share "
+                "before rows are tied, or call lit_share.densify"
+            )
 
 
 def _is_made_of_members(member: Member, tie: Tie) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lit_share.sharing._positions import shared_positions
 from lit_share.sharing._tie import Tie, slots, stored_parameters
 from lit_share.sharing._ties import Ties
 from lit_share.sharing.codebook._layers import CODEBOOKS, dense_weight
@@ -21,8 +22,8 @@ class SharingStats:
     """Counts of the numbers in a module's parameters, after the GrOWL paper.
 
     Attributes:
-        total: Numbers in all parameters, a shared one counted under each of its names, and rows of a codebook for each
-            of their inputs.
+        total: Numbers in all parameters, a shared one counted under each of its names, rows of a codebook for each of
+            their inputs, and filters of a convolution that was locally connected for each of its positions.
         unique: Numbers that are different: not zero, and stored or exactly tied ones counted once.
         zeros: How many of ``total`` are exactly zero.
         bytes: Bytes of the parameters and buffers in the module's compact file, without its header; see
@@ -95,8 +96,9 @@ def count_numbers(module: nn.Module, ties: Ties | Sequence[Tie] | None = None) -
         tensor, parameter = slot.full(), slot.stored
         if isinstance(slot.owner, CODEBOOKS) and slot.attribute == "weight":
             tensor = dense_weight(slot.owner)
-        total += tensor.numel()
-        zeros += tensor.numel() - int(torch.count_nonzero(tensor))
+        copies = shared_positions(slot.owner) or 1
+        total += copies * tensor.numel()
+        zeros += copies * (tensor.numel() - int(torch.count_nonzero(tensor)))
         if parameter is not None and id(parameter) not in seen:
             seen.add(id(parameter))
             unique += int(torch.count_nonzero(parameter))
@@ -149,10 +151,11 @@ def squared_distance(members: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     Returns:
         :math:`\sum_{i<j} \lVert W_i - W_j \rVert^2` and :math:`(N - 1) \sum_i \lVert W_i \rVert^2`, float64 scalars.
     """
-    wide = [member.detach().double() for member in members]
-    # Equal members must be at distance exactly 0, which the difference of two sums would not give.
-    pairs = [(x - y).square().sum() for i, x in enumerate(wide) for y in wide[:i]]
-    return torch.stack(pairs).sum(), (len(wide) - 1) * torch.stack([w.square().sum() for w in wide]).sum()
+    wide = torch.stack([member.detach() for member in members]).double()
+    # Counted from the first member: equal members must be at distance exactly 0.
+    offsets = wide - wide[0]
+    deviations = offsets - offsets.mean(dim=0)
+    return len(wide) * deviations.square().sum(), (len(wide) - 1) * wide.square().sum()
 
 
 @torch.no_grad()

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
 
 from lit_share.sharing._derived import Derived, derived_in, full, underive
+from lit_share.sharing._positions import shared_positions
 
 # What torch.compile, activation checkpointing and FSDP1 put into parameter names.
 _WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
@@ -20,6 +23,7 @@ _WRAPPER_CLASSES = {
     "DataParallel": "module",
     "OptimizedModule": "_orig_mod",
 }
+_SHOWN = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +145,11 @@ class Member:
         return self.slot.parameter
 
     @property
+    def part(self) -> int | None:
+        """The slice of the parameter that the member is; ``None`` if it is all of it, as where positions are shared."""
+        return None if shared_positions(self.slot.owner) else self.index
+
+    @property
     def is_turned(self) -> bool:
         """Whether the member is the transpose of what is stored."""
         return self.transposed != self.slot.is_turned
@@ -148,11 +157,11 @@ class Member:
     def value(self, of: Callable[[nn.Parameter], Tensor] = nn.Parameter.detach) -> Tensor:
         """The member's tensor, with ``of`` applied to the parameters that it is made of."""
         tensor = self.slot.full(of)
-        return tensor.T if self.transposed else tensor if self.index is None else tensor[self.index]
+        return tensor.T if self.transposed else tensor if self.part is None else tensor[self.part]
 
     def part_of(self, tensor: Tensor) -> Tensor:
         """The member's part of a tensor of its parameter's shape."""
-        return tensor.T if self.is_turned else tensor if self.index is None else tensor[self.index]
+        return tensor.T if self.is_turned else tensor if self.part is None else tensor[self.part]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -169,12 +178,19 @@ class Tie:
     members: tuple[Member, ...]
 
     def __repr__(self) -> str:
-        return f"Tie({self.name!r}: {' = '.join(member.name for member in self.members)})"
+        return f"Tie({self.name!r}: {shortened([member.name for member in self.members], ' = ')})"
+
+    @cached_property
+    def runs(self) -> list[tuple[Member, int]]:
+        """The first of the members that are all slices of one parameter, and how many they are; others alone."""
+        grouped = groupby(self.members, key=lambda m: (m.slot, m.index is None, m.transposed))
+        runs = [list(members) for _, members in grouped]
+        return [(members[0], len(members)) for members in runs]
 
     @property
     def shape(self) -> torch.Size:
         """The shape of each member."""
-        return self.tensors()[0].shape
+        return self.members[0].value().shape
 
     @property
     def numel(self) -> int:
@@ -184,20 +200,31 @@ class Tie:
     @property
     def parameters(self) -> list[nn.Parameter]:
         """The members' parameters, one entry per member."""
-        return [member.parameter for member in self.members]
+        return [parameter for first, count in self.runs for parameter in [first.parameter] * count]
 
     @property
     def is_one(self) -> bool:
         """Whether all members are one stored parameter."""
-        stored = {(id(m.parameter), m.is_turned, m.index) for m in self.members}
-        return len(stored) == 1 and not any(m.slot.is_partial for m in self.members)
+        if any(count > 1 and first.part is not None for first, count in self.runs):
+            return False
+        stored = {(id(first.parameter), first.is_turned, first.part) for first, _ in self.runs}
+        return len(stored) == 1 and not self.is_partial
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether a member shares only some of its units; see `Slot.is_partial`."""
+        return any(first.slot.is_partial for first, _ in self.runs)
 
     def tensors(self) -> list[Tensor]:
         """The members' values now, outside of autograd.
 
         Writing to them writes to the parameters, except where a member's slot `is_partial`.
         """
-        return [member.value() for member in self.members]
+        return [
+            tensor
+            for first, count in self.runs
+            for tensor in ([first.value()] * count if first.part is None else first.slot.full().unbind())
+        ]
 
 
 def stored_parameters(tie: Tie) -> list[nn.Parameter]:
@@ -219,6 +246,13 @@ def distinctly_named(ties: Sequence[Tie]) -> list[Tie]:
     return [
         tie if counts[tie.name] == 1 else replace(tie, name=" = ".join(m.name for m in tie.members)) for tie in ties
     ]
+
+
+def shortened(names: Sequence[str], separator: str) -> str:
+    """The names in one text; of many, the first few and the last."""
+    if len(names) <= _SHOWN:
+        return separator.join(names)
+    return separator.join([*names[: _SHOWN - 1], f"… {len(names) - _SHOWN} more …", names[-1]])
 
 
 def slots(module: nn.Module) -> Iterator[Slot]:

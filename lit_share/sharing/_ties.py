@@ -13,6 +13,7 @@ from torch.nn.parameter import UninitializedParameter
 from lit_share.sharing._error import TieError
 from lit_share.sharing._pattern import Pattern
 from lit_share.sharing._plan import Plan
+from lit_share.sharing._positions import shared_positions
 from lit_share.sharing._tie import BufferSlot, Member, Slot, Tie, buffer_slots, distinctly_named, slots
 
 _SHOWN = 5
@@ -200,7 +201,7 @@ class Ties:
                 if 0 in shape[:1] or not shape:
                     what = "has no slices" if shape else "is a single number"
                     raise TieError(f"{pattern.text!r} slices {slot.name!r}, which {what}: leave out [:]")
-                members += [Member(slot, index=i) for i in range(shape[0])]
+                members += [Member(slot, index=i) for i in range(shared_positions(slot.owner) or shape[0])]
             else:
                 members.append(Member(slot, transposed=pattern.part == "transposed"))
         tie = Tie(places[0].name if len(places) == 1 or not any(stars) else ".".join(stars), tuple(members))

@@ -23,6 +23,12 @@ NEEDS = {
     Path("data/fashion_mnist"): "Debian's dataset-fashion-mnist",
     Path("data/mnist"): "the extra [mnist]",
 }
+# What only makes sense with others.
+POSITIONS = ("data=placed", "model=local", "ties=positions", "objective=val/acc")
+TOGETHER = {
+    Path("data/related"): ("ties=trunk",),
+    **dict.fromkeys(map(Path, ("data/placed", "model/local", "ties/positions", "callbacks/shift")), POSITIONS),
+}
 FAST = ("debug=fast", "logger=none", "callbacks=quiet")
 
 
@@ -39,14 +45,14 @@ def test_composes_and_passes_the_checks(option: Path, compose_config: Compose) -
 @pytest.mark.parametrize("option", [o for o in OPTIONS if o not in PARTS and o not in NEEDS], ids=str)
 def test_runs(option: Path, compose_config: Compose, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="the extra [tensorboard]") if "tensorboard" in option.parts else None
-    ties = ["ties=trunk"] if option == Path("data/related") else []
-    config = compose_config(*(o for o in FAST if o.split("=")[0] != option.parts[0]), *ties, override(option))
+    others = [o for o in (*FAST, *TOGETHER.get(option, ())) if o.split("=")[0] != option.parts[0]]
+    config = compose_config(*others, override(option))
     if option.parts[0] == "logger" and config.logger.get("wandb"):
         config.logger.wandb.save_dir = str(tmp_path)
     run(config, tmp_path, [])
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["status"] == "finished"
-    assert 0.0 <= result["test"]["b/test/acc"] <= 1.0
+    assert 0.0 <= result["test"][config.objective.replace("val", "test")] <= 1.0
 
 
 def test_every_recipe_says_in_its_first_line_what_it_means() -> None:

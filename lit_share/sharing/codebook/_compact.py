@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lit_share.sharing._modules import replace_module, shared_with
 from lit_share.sharing._tie import unwrapped
 from lit_share.sharing.codebook._layers import CODEBOOKS, with_codebook, without_codebook
-from lit_share.sharing.codebook._replaceable import reason_to_stay, shared_with
-from lit_share.sharing.codebook._tie_rows import replace_module
+from lit_share.sharing.codebook._replaceable import reason_to_stay
 from lit_share.sharing.codebook._unread import chains, layers_read_elsewhere, remove_unread, trace
 
 

@@ -126,10 +126,15 @@ def sum_clusters(x: Tensor, assignment: Tensor, clusters: int, dim: int) -> Tens
     Returns:
         Tensor with ``clusters`` along ``dim``.
 
+    Raises:
+        ValueError: If there are not as many inputs along ``dim`` as the assignment has.
+
     Example:
         >>> sum_clusters(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.tensor([0, 1, 0, -1]), clusters=2, dim=-1)
         tensor([[4., 2.]])
     """
+    if x.ndim < -dim or x.shape[dim] != len(assignment):
+        raise ValueError(f"a codebook of {len(assignment)} inputs needs as many along dim {dim}, got {tuple(x.shape)}")
     shape = list(x.shape)
     shape[dim] = clusters + 1
     # What belongs to no cluster is summed in one more, and left out.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from lit_share.sharing._tie import slots
+from lit_share.sharing._modules import has_hooks, shared_with
 from lit_share.sharing.codebook._layers import CODEBOOKS
 
 _ORDINARY = (nn.Linear, nn.Conv2d)
@@ -18,7 +18,7 @@ def reason_to_stay(module: nn.Module, layer: nn.Module) -> str | None:
         return f"is not the weight of a Linear or Conv2d but of a {type(layer).__name__}"
     if getattr(layer, "groups", 1) != 1:
         return f"belongs to a convolution of {layer.groups} groups"
-    if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks:
+    if has_hooks(layer):
         return "belongs to a layer with hooks, such as those of torch.nn.utils.prune"
     for parent in module.modules():
         for kind, children in _READS_PAST.items():
@@ -26,14 +26,3 @@ def reason_to_stay(module: nn.Module, layer: nn.Module) -> str | None:
                 return f"is read by {type(parent).__name__} itself"
     others = shared_with(module, layer)
     return f"is shared with {others}" if others else None
-
-
-def shared_with(module: nn.Module, layer: nn.Module) -> list[str]:
-    """The names of places elsewhere that hold a parameter of a layer, or are made of one."""
-    own = {id(parameter) for parameter in layer._parameters.values() if parameter is not None}
-    return [
-        slot.name
-        for slot in slots(module)
-        if (slot.owner is not layer and id(slot.stored) in own)
-        or (slot.source is not None and layer in (slot.source.owner, slot.owner))
-    ]

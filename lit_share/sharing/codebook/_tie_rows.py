@@ -12,12 +12,13 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from lit_share.functional import cluster_rows
+from lit_share.sharing._arguments import check_ties
 from lit_share.sharing._error import TieError
-from lit_share.sharing._shareable import check_ties
+from lit_share.sharing._modules import replace_module, shared_with
 from lit_share.sharing._tie import Slot, unwrapped
 from lit_share.sharing._ties import Ties
 from lit_share.sharing.codebook._layers import CODEBOOKS, CodebookLayer, with_codebook, without_codebook
-from lit_share.sharing.codebook._replaceable import reason_to_stay, shared_with
+from lit_share.sharing.codebook._replaceable import reason_to_stay
 
 Method = Literal["auto", "affinity_propagation", "linkage"]
 
@@ -91,7 +92,9 @@ def tie_rows(
     A row is all weights of one input of a `torch.nn.Linear`, or of one input channel of a `torch.nn.Conv2d`. Rows that
     are exactly zero are dropped. The layers become `CodebookLinear` and `CodebookConv2d`, with the means of clusters as
     weights: so the module's outputs change a little, and it is to be trained again, with a new optimizer and without
-    the penalty that brought the rows together.
+    the penalty that brought the rows together. The gradient of a row is the sum of those of its inputs, so that plain
+    SGD needs a smaller learning rate than before: with the learning rate over the size of the largest cluster it is
+    stable where it was.
 
     Args:
         module: The module, changed in place.
@@ -168,15 +171,6 @@ def codebook_layers(module: nn.Module) -> list[tuple[str, CodebookLayer]]:
     return [(name, layer) for name, layer in named if isinstance(layer, CODEBOOKS)]
 
 
-def replace_module(root: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Put a module in all places of another one."""
-    places = [(parent, name) for parent in unwrapped(root).modules() for name, m in parent._modules.items() if m is old]
-    if not places:
-        raise TieError(f"{type(old).__name__} is the module itself: put it into a torch.nn.Sequential, to be replaced")
-    for parent, name in places:
-        parent._modules[name] = new
-
-
 def _weights(module: nn.Module, ties: Ties) -> list[Slot]:
     found = ties.find(module)
     for tie in found:
@@ -189,7 +183,9 @@ def _weights(module: nn.Module, ties: Ties) -> list[Slot]:
 def _layer(module: nn.Module, slot: Slot) -> tuple[str, nn.Linear | nn.Conv2d]:
     layer = slot.owner
     reason = reason_to_stay(unwrapped(module), layer)
-    if slot.attribute != "weight" or isinstance(layer, CODEBOOKS):
+    if isinstance(layer, CODEBOOKS):
+        raise TieError(f"{slot.name!r} is a codebook already: call lit_share.densify first, or exclude it")
+    if slot.attribute != "weight":
         reason = f"is not the weight of a Linear or Conv2d but the {slot.attribute} of a {type(layer).__name__}"
     if reason is not None:
         raise TieError(f"{slot.name!r} {reason}: exclude it")

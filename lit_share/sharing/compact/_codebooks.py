@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from lit_share.sharing._modules import replace_module
 from lit_share.sharing.codebook._layers import CODEBOOKS, with_codebook
 from lit_share.sharing.codebook._replaceable import reason_to_stay
-from lit_share.sharing.codebook._tie_rows import replace_module
 from lit_share.sharing.compact._error import CompactFileError
-from lit_share.sharing.compact._manifest import Manifest, codebook_part
+from lit_share.sharing.compact._manifest import Manifest, name_of_part
 
 
 def codebooks_among(tensors: Mapping[str, Tensor]) -> list[str]:
@@ -30,7 +30,7 @@ def put_codebooks(module: nn.Module, manifest: Manifest) -> None:
     """Put codebook layers, still without values, where the file has them and the module has ordinary layers."""
     for name in manifest.codebooks:
         layer = _layer(module, name)
-        inputs, clusters = (manifest.tensors[codebook_part(name, part)].shape for part in ("assignment", "weight"))
+        inputs, clusters = (manifest.tensors[name_of_part(name, part)].shape for part in ("assignment", "weight"))
         if isinstance(layer, CODEBOOKS):
             continue
         reason = reason_to_stay(module, layer)
@@ -49,7 +49,7 @@ def put_codebooks(module: nn.Module, manifest: Manifest) -> None:
 def check_assignments(values: Mapping[str, Tensor], manifest: Manifest) -> None:
     """Raise if an input is assigned to a row that there is not."""
     for name in manifest.codebooks:
-        assignment, rows = values[codebook_part(name, "assignment")], values[codebook_part(name, "weight")].shape[1]
+        assignment, rows = values[name_of_part(name, "assignment")], values[name_of_part(name, "weight")].shape[1]
         if not -1 <= int(assignment.min()) <= int(assignment.max()) < rows:
             raise CompactFileError(f"is damaged: {name!r} assigns inputs to rows that it does not have")
 

@@ -110,13 +110,13 @@ def _check_tie(tie: RecordedTie, tensors: Mapping[str, Stored]) -> None:
             raise ValueError(f"a tie keeps rows of {place!r} apart that it does not have")
 
 
-def codebook_part(name: str, part: str) -> str:
-    """The name of a tensor of a codebook layer, which may be the whole module."""
+def name_of_part(name: str, part: str) -> str:
+    """The name of a tensor of a layer, which may be the whole module."""
     return f"{name}.{part}" if name else part
 
 
 def _check_codebook(name: str, tensors: Mapping[str, Stored]) -> None:
-    assignment, weight = (tensors.get(codebook_part(name, part)) for part in ("assignment", "weight"))
+    assignment, weight = (tensors.get(name_of_part(name, part)) for part in ("assignment", "weight"))
     if assignment is None or weight is None:
         raise ValueError(f"a codebook {name!r} is not in the file")
     if assignment.dtype != "I64" or len(assignment.shape) != 1 or not assignment.numel or len(weight.shape) < 2:

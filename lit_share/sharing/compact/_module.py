@@ -16,6 +16,7 @@ from lit_share.sharing._tie import unwrapped, unwrapped_name
 from lit_share.sharing.codebook._tie_rows import codebook_layers
 from lit_share.sharing.compact._bits import CODES, DTYPES, bits, check_tensor
 from lit_share.sharing.compact._codebooks import check_assignments, put_codebooks
+from lit_share.sharing.compact._convolutions import put_convolutions
 from lit_share.sharing.compact._error import CompactFileError
 from lit_share.sharing.compact._file import PathLike, naming, read, write
 from lit_share.sharing.compact._manifest import Manifest
@@ -85,7 +86,8 @@ def load_compact(path: PathLike, module: nn.Module) -> nn.Module:
         path: The file.
         module: A module of the same parameters and buffers, changed in place. Parameters that are one in the file
             become one; it may have such ties already, where the file has equal values. Ordinary layers of which the
-            file has a codebook become codebook layers.
+            file has a codebook become codebook layers, and locally connected ones of which it has one filter for all
+            positions become convolutions.
 
     Returns:
         The module.
@@ -111,6 +113,7 @@ def load_compact(path: PathLike, module: nn.Module) -> nn.Module:
     _tensors(module)  # refuses what has no tensors
     with naming(path), _unchanged_on_error(module):
         put_codebooks(inner, packed.manifest)
+        put_convolutions(inner, packed.manifest)
         _check_fits(packed.manifest, _tensors(module))
         values = unpack(packed)
         check_assignments(values, packed.manifest)

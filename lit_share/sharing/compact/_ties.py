@@ -14,7 +14,7 @@ from lit_share.sharing.compact._manifest import RecordedTie
 def saved_ties(ties: Iterable[Mapping[str, Any]], names: Container[str]) -> list[Mapping[str, Any]]:
     """The ties without places that are not saved, as buffers that are not persistent, and each once."""
     saved: list[Mapping[str, Any]] = []
-    for tie in ties:
+    for tie in (tie for tie in ties if "names" in tie):  # shared positions are told by shapes
         places = [place for place in tie["names"] if place in names or place.removesuffix(".T") in names]
         kept = {**tie, "names": places}
         if len(places) > 1 and kept not in saved:

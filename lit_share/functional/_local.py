@@ -1,0 +1,156 @@
+r"""Locally connected layers: a convolution in which every position has a filter of its own.
+
+At position p of the output, with the patch :math:`x_p` of the input that lies under the window there,
+
+.. math:: y_p = W_p x_p + b_p
+
+With equal :math:`W_p` and :math:`b_p` this is a convolution.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+Pair = tuple[int, int]
+
+
+def locally_connected(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair = (1, 1), dilation: Pair = (1, 1), groups: int = 1
+) -> Tensor:
+    """Apply to every position of an image the filters of that position.
+
+    Args:
+        x: Images, (batch, channels, height, width), padded already.
+        weight: Filters, (positions, outputs, channels / groups, kernel height, kernel width), positions row by row.
+        bias: One number for each position and output, (positions, outputs), or ``None``.
+        stride: Steps of the window, down and across.
+        dilation: Distances between the pixels of the window.
+        groups: Blocks of channels that are connected to blocks of outputs, as in `torch.nn.functional.conv2d`.
+
+    Returns:
+        (batch, outputs, height, width), with positions in the same order as the weight.
+
+    Raises:
+        ValueError: If there are not as many filters as the window has positions.
+
+    Example:
+        >>> x, filters = torch.ones(1, 1, 2, 3), torch.arange(6.0).view(6, 1, 1, 1, 1)
+        >>> locally_connected(x, filters, None)
+        tensor([[[[0., 1., 2.],
+                  [3., 4., 5.]]]])
+    """
+    rows, columns = output_size((x.shape[2], x.shape[3]), (weight.shape[3], weight.shape[4]), stride, dilation)
+    if rows * columns != len(weight):
+        raise ValueError(f"{len(weight)} filters for {rows} × {columns} positions of an image of {tuple(x.shape[2:])}")
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    with torch.autocast(x.device.type, enabled=False):
+        y: Tensor = _LocallyConnected.apply(x, weight, bias, (rows, columns), stride, dilation, groups)
+    return y
+
+
+def output_size(size: Pair, kernel: Pair, stride: Pair, dilation: Pair) -> Pair:
+    """How many positions a window has in a padded image, down and across; 0 where it is larger than the image."""
+    rows, columns = (
+        max((n - d * (k - 1) - 1) // s + 1, 0) for n, k, s, d in zip(size, kernel, stride, dilation, strict=True)
+    )
+    return rows, columns
+
+
+class _LocallyConnected(torch.autograd.Function):
+    """One matrix product for each position and group.
+
+    The patches are made in one copy, in which the batch is innermost so that whole runs of memory are moved; and they
+    are made again in the backward pass, rather than kept.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        x: Tensor, weight: Tensor, bias: Tensor | None, size: Pair, stride: Pair, dilation: Pair, groups: int
+    ) -> Tensor:
+        patches = _patches(x, size, weight.shape[3:], stride, dilation, groups)
+        filters = _per_group(weight, groups).transpose(1, 2)
+        if bias is None:
+            y = torch.bmm(patches.transpose(1, 2), filters)
+        else:
+            y = torch.baddbmm(bias.reshape(len(filters), 1, -1), patches.transpose(1, 2), filters)
+        return _as_images(y, size, groups)
+
+    @staticmethod
+    def setup_context(ctx: FunctionCtx, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
+        x, weight, bias, *options = inputs
+        ctx.save_for_backward(x, weight)
+        ctx.bias, ctx.options = bias is not None, options  # type: ignore[attr-defined]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (x, weight), (size, stride, dilation, groups) = ctx.saved_tensors, ctx.options
+        kernel = weight.shape[3:]
+        g = _by_position(grad, groups)
+        of_x = of_weight = of_bias = None
+        if ctx.needs_input_grad[0]:
+            of_patches = torch.bmm(_per_group(weight, groups).transpose(1, 2), g.transpose(1, 2))
+            of_x = _fold(of_patches, x.shape, size, kernel, stride, dilation)
+        if ctx.needs_input_grad[1]:
+            patches = _patches(x, size, kernel, stride, dilation, groups)
+            of_weight = torch.bmm(g.transpose(1, 2), patches.transpose(1, 2)).reshape(weight.shape)
+        if ctx.bias and ctx.needs_input_grad[2]:
+            of_bias = g.sum(dim=1).reshape(len(weight), -1)
+        return of_x, of_weight, of_bias, None, None, None, None
+
+
+def _patches(x: Tensor, size: Pair, kernel: torch.Size, stride: Pair, dilation: Pair, groups: int) -> Tensor:
+    """What lies under the window at each position: (positions · groups, channels / groups · kernel, batch)."""
+    images = x.permute(2, 3, 1, 0).contiguous()  # height, width, channels, batch
+    parts = [images[window] for window in _windows(size, kernel, stride, dilation)]
+    patches = torch.stack(parts, dim=3)  # rows, columns, channels, pixels of the window, batch
+    return patches.reshape(size[0] * size[1] * groups, -1, len(x))
+
+
+def _fold(patches: Tensor, shape: torch.Size, size: Pair, kernel: torch.Size, stride: Pair, dilation: Pair) -> Tensor:
+    """The adjoint of `_patches`: sums what lies on the same pixel."""
+    batch, channels, height, width = shape
+    by_pixel = patches.view(*size, channels, -1, batch).unbind(dim=3)
+    images = patches.new_zeros(height, width, channels, batch)
+    for window, part in zip(_windows(size, kernel, stride, dilation), by_pixel, strict=True):
+        images[window] += part
+    return images.permute(3, 2, 0, 1)
+
+
+def _windows(size: Pair, kernel: torch.Size, stride: Pair, dilation: Pair) -> list[tuple[slice, slice]]:
+    """For each pixel of the window, where it lies in the image as the window moves over all positions."""
+
+    def along(axis: int, offset: int) -> slice:
+        first = offset * dilation[axis]
+        return slice(first, first + (size[axis] - 1) * stride[axis] + 1, stride[axis])
+
+    return [(along(0, i), along(1, j)) for i in range(kernel[0]) for j in range(kernel[1])]
+
+
+def _per_group(weight: Tensor, groups: int) -> Tensor:
+    """(positions · groups, outputs / groups, channels / groups · kernel)."""
+    positions, outputs, *rest = weight.shape
+    return weight.reshape(positions * groups, outputs // groups, torch.Size(rest).numel())
+
+
+def _as_images(y: Tensor, size: Pair, groups: int) -> Tensor:
+    """From (positions · groups, batch, outputs / groups) to (batch, outputs, height, width); a view for one group."""
+    _, batch, outputs = y.shape
+    by_position = y.view(size[0] * size[1], groups, batch, outputs)
+    return by_position.permute(2, 1, 3, 0).reshape(batch, groups * outputs, *size)
+
+
+def _by_position(images: Tensor, groups: int) -> Tensor:
+    """The inverse of `_as_images`."""
+    batch, outputs, rows, columns = images.shape
+    # As one matrix, which is transposed much faster than a tensor of several dimensions.
+    flat = images.reshape(batch * outputs, rows * columns).t().contiguous()
+    by_group = flat.view(rows * columns, batch, groups, outputs // groups).transpose(1, 2)
+    return by_group.reshape(rows * columns * groups, batch, outputs // groups)

@@ -1,0 +1,47 @@
+"""How often a prediction stays when its image moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+@torch.no_grad()
+def shift_consistency(classify: Callable[[Tensor], Tensor], images: Tensor, pixels: int = 1) -> Tensor:
+    r"""The fraction of predictions that stay when an image moves by a pixel, averaged over the four directions.
+
+    .. math:: \frac{1}{4 n} \sum_{i=1}^{n} \sum_{s} [\hat y(x_i) = \hat y(s(x_i))]
+
+    with the predicted class :math:`\hat y` and the moves :math:`s` up, down, left and right; what comes into view is 0.
+
+    Args:
+        classify: Maps images to class scores of shape ``(images, classes)``.
+        images: Shape ``(images, channels, height, width)``.
+        pixels: How far images move, at least 1.
+
+    Returns:
+        Float scalar in [0, 1].
+
+    Example:
+        >>> images = torch.zeros(2, 1, 3, 3)
+        >>> images[0, 0, 1, 1] = 1.0  # one class has a bright centre
+        >>> shift_consistency(lambda x: torch.stack([x[:, 0, 1, 1], torch.full((len(x),), 0.5)], dim=1), images)
+        tensor(0.5000)
+
+    Source:
+        Zhang, *Making convolutional networks shift-invariant again*, ICML 2019, Section 4.1, after its "consistency".
+    """
+    predicted = classify(images).argmax(dim=1)
+    moves = [(pixels, 0), (-pixels, 0), (0, pixels), (0, -pixels)]
+    same = [classify(_moved(images, down, right)).argmax(dim=1) == predicted for down, right in moves]
+    return torch.stack(same).float().mean()
+
+
+def _moved(images: Tensor, down: int, right: int) -> Tensor:
+    moved = images.roll((down, right), dims=(-2, -1))
+    for dim, distance in ((-2, down), (-1, right)):
+        if distance:
+            moved.narrow(dim, 0 if distance > 0 else moved.shape[dim] + distance, abs(distance)).zero_()
+    return moved

@@ -1,0 +1,17 @@
+"""Convolutions in compact files that were locally connected layers."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from lit_share.sharing._modules import replace_module
+from lit_share.sharing.compact._manifest import Manifest, name_of_part
+from lit_share.sharing.positions._layers import LOCAL_LAYERS
+
+
+def put_convolutions(module: nn.Module, manifest: Manifest) -> None:
+    """Put convolutions, still without values, where the file has one filter for all positions of a layer."""
+    for name, layer in list(module.named_modules()):
+        stored = manifest.tensors.get(name_of_part(name, "weight"))
+        if isinstance(layer, LOCAL_LAYERS) and stored is not None and stored.shape == tuple(layer.weight.shape[1:]):
+            replace_module(module, layer, layer.to_conv(average=True))
