@@ -55,6 +55,7 @@ class TrainSchema:
     strength: float | None = None
     objective: str = "val/loss"
     mode: Mode = Mode.min
+    tune: list[str] = field(default_factory=list)
     threads: int | None = None
     retrain: RetrainSchema = field(default_factory=RetrainSchema)
     ckpt_path: str | None = None

@@ -88,6 +88,7 @@ def _facts(config: DictConfig, overrides: list[str]) -> dict[str, Any]:
         "seed": config.seed,
         "objective": config.objective,
         "mode": config.mode,
+        "tune": list(config.tune),
         "overrides": overrides,
     }
 

@@ -268,7 +268,7 @@ class Share(Callback):
         if not callback.uses_prox or callback.penalty.center in ("mean", "first"):
             return
         both = {m.name for t in callback.ties.find(module) for m in t.members}
-        both &= {m.name for t in self.found for m in t.members}
+        both &= {m.name for t in self.found for m in t.members if m.index is None}  # positions are shared as a whole
         if both:
             raise TieError(
                 f'the proximal step of a penalty with center="{callback.penalty.center}" has no closed form for '

@@ -46,7 +46,8 @@ def locally_connected(
     rows, columns = output_size((x.shape[2], x.shape[3]), (weight.shape[3], weight.shape[4]), stride, dilation)
     if rows * columns != len(weight):
         raise ValueError(f"{len(weight)} filters for {rows} × {columns} positions of an image of {tuple(x.shape[2:])}")
-    if torch.is_autocast_enabled(x.device.type):
+    # As a convolution: autocasting leaves double precision alone.
+    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     with torch.autocast(x.device.type, enabled=False):
@@ -111,13 +112,14 @@ def _patches(x: Tensor, size: Pair, kernel: torch.Size, stride: Pair, dilation: 
     images = x.permute(2, 3, 1, 0).contiguous()  # height, width, channels, batch
     parts = [images[window] for window in _windows(size, kernel, stride, dilation)]
     patches = torch.stack(parts, dim=3)  # rows, columns, channels, pixels of the window, batch
-    return patches.reshape(size[0] * size[1] * groups, -1, len(x))
+    # No -1, which is unknown where the batch is empty.
+    return patches.reshape(size[0] * size[1] * groups, x.shape[1] // groups * kernel.numel(), len(x))
 
 
 def _fold(patches: Tensor, shape: torch.Size, size: Pair, kernel: torch.Size, stride: Pair, dilation: Pair) -> Tensor:
     """The adjoint of `_patches`: sums what lies on the same pixel."""
     batch, channels, height, width = shape
-    by_pixel = patches.view(*size, channels, -1, batch).unbind(dim=3)
+    by_pixel = patches.view(*size, channels, kernel.numel(), batch).unbind(dim=3)
     images = patches.new_zeros(height, width, channels, batch)
     for window, part in zip(_windows(size, kernel, stride, dilation), by_pixel, strict=True):
         images[window] += part
@@ -141,16 +143,17 @@ def _per_group(weight: Tensor, groups: int) -> Tensor:
 
 
 def _as_images(y: Tensor, size: Pair, groups: int) -> Tensor:
-    """From (positions · groups, batch, outputs / groups) to (batch, outputs, height, width); a view for one group."""
+    """From (positions · groups, batch, outputs / groups) to (batch, outputs, height, width)."""
     _, batch, outputs = y.shape
-    by_position = y.view(size[0] * size[1], groups, batch, outputs)
-    return by_position.permute(2, 1, 3, 0).reshape(batch, groups * outputs, *size)
+    by_position = y.view(size[0] * size[1], groups, batch, outputs).transpose(1, 2)
+    # As one matrix, which is transposed much faster than a tensor of several dimensions.
+    flat = by_position.reshape(size[0] * size[1], batch * groups * outputs).t().contiguous()
+    return flat.view(batch, groups * outputs, *size)
 
 
 def _by_position(images: Tensor, groups: int) -> Tensor:
     """The inverse of `_as_images`."""
     batch, outputs, rows, columns = images.shape
-    # As one matrix, which is transposed much faster than a tensor of several dimensions.
     flat = images.reshape(batch * outputs, rows * columns).t().contiguous()
     by_group = flat.view(rows * columns, batch, groups, outputs // groups).transpose(1, 2)
     return by_group.reshape(rows * columns * groups, batch, outputs // groups)

@@ -24,8 +24,8 @@ _COLUMNS = ("data", "model", "ties")
 def compare(results: Iterable[Result], metric: str | None = None, baseline: str = "none") -> Comparison:
     """Compare strategies by a test metric, with strengths chosen on validation data.
 
-    For each strategy and seed one run is chosen: the one with the best objective on validation data, and among equals
-    the one of the smallest strength. Test metrics choose nothing. Strategies are compared over seeds, and with the
+    For each strategy and seed one run is chosen among those of all strengths and other tuned keys: the one with the best
+    objective on validation data, and among equals the one of the smallest strength. Test metrics choose nothing. Strategies are compared over seeds, and with the
     baseline seed by seed, because runs of one seed have their data and initial weights in common. A run counts as
     failed if it ended with an error, or if its objective is not a finite number.
 
@@ -85,6 +85,8 @@ def _others(result: Result) -> str:
     for override in result.overrides:
         key = override.partition("=")[0].lstrip("+~")
         group = key.partition(".")[0]
+        if key in result.tune:
+            continue
         if group not in _NO_SETTING or (group in _COLUMNS and key != group):
             kept.append(override)
     return " ".join(sorted(kept))

@@ -34,6 +34,7 @@ class Result:
         sharing: Distance, numbers of parameters and the like.
         seconds: How long training took.
         overrides: What was written on the command line.
+        tune: Keys of overrides that are chosen on validation data, and not compared.
     """
 
     path: Path
@@ -53,6 +54,7 @@ class Result:
     sharing: dict[str, Any] = field(default_factory=dict)
     seconds: float | None = None
     overrides: list[str] = field(default_factory=list)
+    tune: list[str] = field(default_factory=list)
 
     @property
     def failure(self) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -74,20 +75,20 @@ def share(
     check_choice("where", where, Where)
     found = ties.find(module)
     sliced = [tie for tie in found if any(member.part is not None for member in tie.members)]
-    apart = [tie for tie in found if tie not in sliced and (len(tie.members) < 2 or not tie.is_one)]
+    apart = [tie for tie in found if tie not in sliced and not _is_shared(tie)]
     layers = check_positions(module, sliced)
     check_shareable(module, apart)
     rows = ties.buffers(module) if buffers else []
     if buffers:
         check_buffers(ties, rows)
+    if where == "equal":
+        _check_values_are_there([*sliced, *apart])
     places = Places(module)
     for tie in apart:
         tensors = tie.tensors()
         if where == "all":
             places.make_one(tie, mean(tensors) if init == "mean" else tensors[0])
             continue
-        if tensors[0].is_meta:
-            raise TieError(f"{tie.members[0].name!r} is on the meta device, where no values are equal: load it first")
         units = unequal_units(tensors)
         if units is None or _is_worth_it(tie, units):
             places.share_units(tie, units)
@@ -153,6 +154,17 @@ def _sides(module: nn.Module, ties: Ties | None) -> list[tuple[int, Slot]]:
     if ties is None:
         return list(enumerate(slots(module)))
     return [numbered for _, row in ties.places(module) for numbered in enumerate(row)]
+
+
+def _is_shared(tie: Tie) -> bool:
+    """Whether the members are one already; a single one is not, unless it is that of a convolution's one position."""
+    return tie.is_one and (len(tie.members) > 1 or tie.members[0].index is not None)
+
+
+def _check_values_are_there(ties: Sequence[Tie]) -> None:
+    for tie in ties:
+        if tie.members[0].parameter.is_meta:
+            raise TieError(f"{tie.members[0].name!r} is on the meta device, where no values are equal: load it first")
 
 
 def _is_worth_it(tie: Tie, apart: Tensor) -> bool:

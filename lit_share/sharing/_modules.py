@@ -14,12 +14,19 @@ def has_hooks(layer: nn.Module) -> bool:
     return any(hooks)
 
 
+def places_of(root: nn.Module, module: nn.Module) -> list[tuple[nn.Module, str]]:
+    """The parents of a module and its names there; `TieError` if it has none, and so cannot be replaced."""
+    parents = unwrapped(root).modules()
+    places = [(parent, name) for parent in parents for name, child in parent._modules.items() if child is module]
+    if not places:
+        kind = type(module).__name__
+        raise TieError(f"{kind} is the module itself: put it into a torch.nn.Sequential, to be replaced")
+    return places
+
+
 def replace_module(root: nn.Module, old: nn.Module, new: nn.Module) -> None:
     """Put a module in all places of another one."""
-    places = [(parent, name) for parent in unwrapped(root).modules() for name, m in parent._modules.items() if m is old]
-    if not places:
-        raise TieError(f"{type(old).__name__} is the module itself: put it into a torch.nn.Sequential, to be replaced")
-    for parent, name in places:
+    for parent, name in places_of(root, old):
         parent._modules[name] = new
 
 

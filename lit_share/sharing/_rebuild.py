@@ -59,8 +59,19 @@ def rebuild_shared(module: nn.Module, entries: Iterable[_Entry]) -> None:
     """
     entries = list(entries)
     layers = [_local_layer(module, entry["convolution"]) for entry in entries if "convolution" in entry]
-    for layer, convolution in [(layer, layer.to_conv()) for layer in layers if layer is not None]:
+    convolutions = {layer: layer.to_conv() for layer in layers if layer is not None}
+    for layer, convolution in convolutions.items():
         replace_module(module, layer, convolution)
+    try:
+        _make_one(module, entries)
+    except TieError:
+        for layer, convolution in convolutions.items():
+            replace_module(module, convolution, layer)
+        raise
+
+
+def _make_one(module: nn.Module, entries: Iterable[_Entry]) -> None:
+    """Make one what the entries name, in a module that has all convolutions."""
     parameters = {slot.name: slot for slot in slots(module)}
     buffers = {slot.name: slot for slot in buffer_slots(module)}
     rows: list[list[BufferSlot]] = []
@@ -106,7 +117,7 @@ def _local_layer(module: nn.Module, name: str) -> LocalLayer | None:
     """The locally connected layer that is to be a convolution; ``None`` if it is one."""
     named = {unwrapped_name(own): part for own, part in unwrapped(module).named_modules()}
     layer = named.get(name)
-    if isinstance(layer, LOCAL_LAYERS):
+    if isinstance(layer, LOCAL_LAYERS) and type(layer) in LOCAL_LAYERS:
         return layer
     if layer is None or not shared_positions(layer):
         raise TieError(f"the module has no locally connected layer {name!r} to be a convolution")

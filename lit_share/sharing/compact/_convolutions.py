@@ -13,5 +13,8 @@ def put_convolutions(module: nn.Module, manifest: Manifest) -> None:
     """Put convolutions, still without values, where the file has one filter for all positions of a layer."""
     for name, layer in list(module.named_modules()):
         stored = manifest.tensors.get(name_of_part(name, "weight"))
-        if isinstance(layer, LOCAL_LAYERS) and stored is not None and stored.shape == tuple(layer.weight.shape[1:]):
+        if type(layer) not in LOCAL_LAYERS or stored is None:
+            continue
+        assert isinstance(layer, LOCAL_LAYERS)
+        if stored.shape == tuple(layer.weight.shape[1:]):
             replace_module(module, layer, layer.to_conv(average=True))

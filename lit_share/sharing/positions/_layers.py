@@ -248,7 +248,7 @@ def _of_all_positions(name: str, parameter: Tensor, average: bool) -> Tensor:
     if average:
         return mean(parameter.unbind())
     difference = (parameter - first).abs().amax()
-    if not torch.equal(parameter, first.expand_as(parameter)):
+    if not (parameter.is_meta or torch.equal(parameter, first.expand_as(parameter))):
         raise TieError(
             f"the {name} of {len(parameter)} positions is not the same, but differs by up to {float(difference):.3g}: "
             "tie the positions first, or average them with to_conv(average=True)"
@@ -258,7 +258,7 @@ def _of_all_positions(name: str, parameter: Tensor, average: bool) -> Tensor:
 
 def _load_positions_as_one(convolution: nn.Module, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
     """Take what a locally connected layer saved, if its positions are equal."""
-    errors = rest[-1]
+    errors, apart = rest[-1], False
     for name, parameter in convolution.named_parameters(recurse=False):
         entry = state_dict.get(prefix + name)
         if entry is not None and entry.shape[1:] == parameter.shape:
@@ -266,4 +266,6 @@ def _load_positions_as_one(convolution: nn.Module, state_dict: dict[str, Any], p
                 state_dict[prefix + name] = _of_all_positions(name, entry, average=False)
             except TieError as error:
                 errors.append(f"{prefix}{name} is one for all positions here, but {error}")
-                state_dict[prefix + name] = parameter
+                apart = True
+    if apart:  # nothing is loaded
+        state_dict.update({prefix + name: p for name, p in convolution.named_parameters(recurse=False)})

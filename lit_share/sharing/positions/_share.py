@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lit_share.sharing._error import TieError
-from lit_share.sharing._modules import has_hooks, replace_module, shared_with
+from lit_share.sharing._modules import has_hooks, places_of, replace_module, shared_with
 from lit_share.sharing._tie import Tie, shortened
 from lit_share.sharing.positions._layers import LOCAL_LAYERS, LocalLayer
 
@@ -31,6 +31,7 @@ def check_positions(module: nn.Module, ties: Sequence[Tie]) -> dict[LocalLayer, 
             )
         layers.setdefault(layer, []).append(tie)
     for layer, own in layers.items():
+        places_of(module, layer)
         tied = {tie.members[0].slot.attribute for tie in own}
         apart = [name for name, _ in layer.named_parameters(recurse=False) if name not in tied]
         name = own[0].members[0].slot.name.rpartition(".")[0]
@@ -44,6 +45,11 @@ def check_positions(module: nn.Module, ties: Sequence[Tie]) -> dict[LocalLayer, 
         if others:
             raise TieError(
                 f"the positions of {name!r} cannot be one, as it has a parameter in common with {others[0]!r}"
+            )
+        if type(layer) not in LOCAL_LAYERS:
+            raise TieError(
+                f"the positions of {name!r} cannot be one, as it is a {type(layer).__name__}, which may compute "
+                "something else than a convolution"
             )
     return layers
 
