@@ -152,6 +152,11 @@ class Regularize(Callback):
         self._note_trainable()
         self._pulls.clear()
 
+    @property
+    def keeps_zeros(self) -> bool:
+        """Whether groups that became zero stay so."""
+        return self._steps.keep_zeros
+
     def value(self, module: nn.Module, step: int, epoch: int) -> float:
         """The penalty times the strength, of the module's parameters as they are now.
 

@@ -127,8 +127,10 @@ class Share(Callback):
                 stacklevel=2,
             )
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if self.where == "equal" and isinstance(callback, Regularize):
-                self._refuse_prox_of_units(callback, pl_module)
+            if not self.is_before_training and isinstance(callback, Regularize):
+                self._refuse_memories_of_positions(callback, pl_module)
+                if self.where == "equal":
+                    self._refuse_prox_of_units(callback, pl_module)
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -263,6 +265,18 @@ class Share(Callback):
                     f"{type(callback).__name__} cannot follow Share(epoch={self.epoch}), as it goes through the "
                     "parameters in their order: share before training, or after it"
                 )
+
+    def _refuse_memories_of_positions(self, callback: Regularize, module: LightningModule) -> None:
+        if callback.penalty.center != "start" and not callback.keeps_zeros:
+            return
+        positions = {m.slot.name for t in self.found for m in t.members if m.part is not None}
+        whole = {m.name for t in callback.ties.find(module) for m in t.members} & positions
+        if whole:
+            name = min(whole)
+            raise TieError(
+                f"a penalty remembers the numbers of {name!r} from its start, and they are those of one position when "
+                f"{self!r} shares all: give it the pattern '{name}[:]'"
+            )
 
     def _refuse_prox_of_units(self, callback: Regularize, module: LightningModule) -> None:
         if not callback.uses_prox or callback.penalty.center in ("mean", "first"):

@@ -66,7 +66,15 @@ def test_epochs_and_learning_rate_of_its_own(
 
 @pytest.mark.parametrize(
     ("override", "message"),
-    [("retrain.when=sometimes", "sometimes"), ("retrain.similarty=0.5", "similarty"), ("retrain.lr=fast", "fast")],
+    [
+        ("retrain.when=sometimes", "sometimes"),
+        ("retrain.similarty=0.5", "similarty"),
+        ("retrain.lr=fast", "fast"),
+        ("retrain.similarity=2", r"retrain\.similarity=2\.0: write a number in \(0, 1\]"),
+        ("retrain.similarity=0", r"retrain\.similarity=0\.0: write a number in \(0, 1\]"),
+        ("retrain.lr=-1", r"retrain\.lr=-1\.0: write a positive number"),
+        ("retrain.lr=0", r"retrain\.lr=0\.0: write a positive number"),
+    ],
 )
 def test_wrong_values(compose_config: Compose, override: str, message: str) -> None:
     with pytest.raises(Exception, match=message):

@@ -12,6 +12,7 @@ from torch import nn
 from torch.distributed.tensor import Shard, distribute_tensor
 
 from lit_share.sharing import TieError, Ties, share, unshare
+from lit_share.sharing.codebook import CodebookLinear
 
 from ._modules import mlp, module_of, named, pair_of
 
@@ -339,3 +340,52 @@ def test_a_module_may_be_shared_after_it_was_unshared(pair):
     unshare(pair)
     share(pair, Ties("a.*", "b.*"))
     assert pair["a"][0].weight is pair["b"][0].weight
+
+
+# Codebooks
+
+
+def codebooks(*assignments):
+    made = {name: CodebookLinear(torch.tensor(a), 4) for name, a in zip("abc", assignments, strict=False)}
+    return pair_of(**made)
+
+
+@pytest.mark.parametrize("patterns", [("a.*", "b.*"), ("a.weight", "b.weight")])
+def test_codebooks_of_different_clusters(patterns):
+    """Row 0 is that of inputs 0 and 2 here, and of 0 and 1 there."""
+    module = codebooks([0, 1, 0, -1], [0, 0, 1, -1])
+    message = refused(module, *patterns)
+    assert message.startswith("'a.weight' and 'b.weight' are codebooks of different clusters, whose rows do not")
+
+
+def test_codebooks_of_one_more_input():
+    assert "of different clusters" in refused(codebooks([0, 1, 0], [0, 1, 0, 0]), "a.*", "b.*")
+
+
+@pytest.mark.parametrize("order", ["abc", "bca", "cab"])
+def test_one_codebook_of_three_that_has_other_clusters(order):
+    module = codebooks([0, 1, 0, -1], [0, 1, 0, -1], [0, 1, 1, -1])
+    assert "'c.weight'" in refused(module, *(f"{name}.weight" for name in order))
+
+
+@pytest.mark.parametrize("patterns", [("a.weight", "b.weight"), ("b.weight", "a.weight")])
+def test_a_codebook_and_an_ordinary_layer(patterns):
+    module = pair_of(a=CodebookLinear(torch.tensor([0, 1, 0, -1]), 4), b=nn.Linear(2, 4))
+    assert "are codebooks of different clusters" in refused(module, *patterns)
+
+
+@pytest.mark.parametrize("where", ["all", "equal"])
+def test_codebooks_of_equal_clusters_are_shared(where):
+    module = codebooks([0, 1, 0, -1], [0, 1, 0, -1])
+    module["b"].load_state_dict(module["a"].state_dict())
+    assert len(share(module, Ties("a.*", "b.*"), where=where)) == 2
+    assert module["a"].weight is module["b"].weight
+    x = torch.randn(3, 4)
+    assert torch.equal(module["a"](x), module["b"](x))
+
+
+def test_biases_of_codebooks_are_shared_whatever_their_clusters():
+    module = codebooks([0, 1, 0, -1], [0, 0, 1, -1])
+    share(module, Ties("a.bias", "b.bias"))
+    assert module["a"].bias is module["b"].bias
+    assert module["a"].weight is not module["b"].weight

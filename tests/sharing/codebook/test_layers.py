@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 
 import pytest
 import torch
@@ -99,6 +100,26 @@ def test_inputs_without_a_cluster_are_not_read():
     x = torch.ones(1, 8)
     x[:, A < 0] = torch.nan
     assert sum_clusters(x, A, 3, dim=-1).tolist() == [[2.0, 1.0, 3.0]]
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "dim"),
+    [
+        (linear, (4, 7), -1),
+        (linear, (4, 9), -1),
+        (linear, (8, 4), -1),
+        (linear, (), -1),
+        (conv, (4, 7, 9, 9), -3),
+        (conv, (4, 9, 9, 9), -3),
+        (conv, (9, 9, 9), -3),
+        (conv, (8, 9), -3),
+    ],
+)
+def test_inputs_of_other_widths(make, shape, dim):
+    """More of them would be summed into nothing, fewer would lack some: neither may pass."""
+    message = f"a codebook of 8 inputs needs as many along dim {dim}, got {shape}"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make()(torch.zeros(shape, dtype=torch.float64))
 
 
 def test_equal_rows_are_their_mean_exactly():

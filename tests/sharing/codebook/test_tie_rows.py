@@ -149,6 +149,30 @@ def test_refusals(build, pattern, message):
         tie_rows(net, Ties(pattern))
 
 
+@pytest.mark.parametrize(("make", "pattern"), [(mlp, "0.weight"), (cnn, "4.weight")])
+def test_codebooks_are_not_clustered_again(make, pattern):
+    """Their rows stand for several inputs already, which a second codebook would not know."""
+    net = make()
+    tie_rows(net, Ties(pattern), 0.95)
+    before = dict(net.named_modules())
+    message = rf"'{pattern}' is a codebook already: call lit_share.densify first, or exclude it"
+    for ties in (Ties(pattern), Ties("*.weight", exclude=["1.weight", "2.weight"])):
+        with pytest.raises(TieError, match=message):
+            tie_rows(net, ties, 0.5)
+    assert dict(net.named_modules()) == before
+    densify(net)
+    (layer,) = tie_rows(net, Ties(pattern), 0.95)
+    assert layer.replaced
+
+
+def test_shared_codebooks_are_codebooks_already():
+    net = nn.ModuleDict({"a": mlp()[0], "b": mlp()[0]})
+    tie_rows(net, Ties("*.weight"), 0.95)
+    share(net, Ties("a.weight", "b.weight"))
+    with pytest.raises(TieError, match=r"'a\.weight' is a codebook already"):
+        tie_rows(net, Ties("a.weight"))
+
+
 def test_shared_weights_are_refused():
     net = nn.ModuleDict({"a": nn.Linear(20, 3), "b": nn.Linear(20, 3)})
     share(net, Ties("a.*", "b.*"))
