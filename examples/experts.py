@@ -2,7 +2,7 @@
 
 A mixture of experts has little data for each. `Ties("weight[:]")` makes the slices of a parameter along dim 0 the
 members of a tie: here the experts' matrices, in other models the heads of an attention layer, or the positions of a
-`lit_share.LocallyConnected2d`. The penalty pulls them to their mean, so that each learns how it differs from the others.
+`lit_share.LocallyConnected2d`. The penalty pulls them to their mean, and what is left is how they differ.
 """
 
 import torch
