@@ -139,7 +139,7 @@ class Share(Callback):
             self._share(pl_module)
             states.hand_over()
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, Regularize):
+                if isinstance(callback, (Regularize, Share)):
                     callback.find_ties(pl_module)
         verify_shared(pl_module)
         untrained = self._untrained(trainer)
@@ -181,9 +181,14 @@ class Share(Callback):
         """Whether members become one whatever their values, before training."""
         return self.where == "all" and self.epoch == 0
 
+    def find_ties(self, module: LightningModule) -> None:
+        """Find the ties: before training, and again when parameters have become one in the middle of it."""
+        self.found = self.ties.find(module)
+
     def _share(self, module: LightningModule) -> None:
         shared = share(module, self.ties, self.init, where=self.where, buffers=self.buffers)
-        self.found, self._shared = self.ties.find(module), shared_places(module)
+        self.find_ties(module)
+        self._shared = shared_places(module)
         if not shared:
             warnings.warn(f"{self!r} shared nothing: no members, and no units of them, are equal", stacklevel=2)
         elif not self.is_before_training:
@@ -206,11 +211,11 @@ class Share(Callback):
             )
         if self._shared is not None and not self.is_before_training:
             rebuild_shared(module, self._shared)
-            self.found = self.ties.find(module)
+            self.find_ties(module)
         elif self.is_before_training or (self.epoch == 0 and trainer.state.fn == TrainerFn.FITTING):
             self._share(module)
         else:
-            self.found = self.ties.find(module)
+            self.find_ties(module)
 
     def _wrapped(
         self, name: str, trainer: Trainer, module: LightningModule, method: Callable, *args: Any, **kwargs: Any

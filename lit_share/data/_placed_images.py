@@ -19,13 +19,13 @@ def placed(images: Floats, canvas: int, place: Place, seed: int) -> Floats:
     """Put images on larger canvases of zeros.
 
     Args:
-        images: Shape `(..., height, width)`.
+        images: Shape `(images, ..., height, width)`.
         canvas: Height and width of a canvas, at least those of an image.
         place: `"random"`, at a place of its own for each image, or `"centre"`.
         seed: Draws the places, at least 0.
 
     Returns:
-        Canvases of shape `(..., canvas, canvas)`.
+        Canvases of shape `(images, ..., canvas, canvas)`.
 
     Example:
         >>> placed(np.ones((1, 1, 2), np.float32), canvas=3, place="centre", seed=0)
@@ -37,14 +37,13 @@ def placed(images: Floats, canvas: int, place: Place, seed: int) -> Floats:
     room = np.array([canvas - height, canvas - width])
     if room.min() < 0:
         raise ValueError(f"canvas={canvas} is smaller than images of {height} × {width}: make it larger")
-    flat = images.reshape(-1, height, width)
+    flat = images.reshape(len(images), -1, height, width)
     offsets = np.broadcast_to(room // 2, (len(flat), 2))
     if place == "random":
         offsets = np.random.default_rng(seed).integers(0, room, size=(len(flat), 2), endpoint=True)
-    canvases = np.zeros((len(flat), canvas, canvas), images.dtype)
-    rows = offsets[:, 0, None] + np.arange(height)
-    columns = offsets[:, 1, None] + np.arange(width)
-    canvases[np.arange(len(flat))[:, None, None], rows[:, :, None], columns[:, None, :]] = flat
+    canvases = np.zeros((*flat.shape[:2], canvas, canvas), images.dtype)
+    for image, on_canvas, (top, left) in zip(flat, canvases, offsets, strict=True):
+        on_canvas[:, top : top + height, left : left + width] = image
     return canvases.reshape(*leading, canvas, canvas)
 
 

@@ -9,6 +9,7 @@ With equal :math:`W_p` and :math:`b_p` this is a convolution.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -35,7 +36,8 @@ def locally_connected(
         (batch, outputs, height, width), with positions in the same order as the weight.
 
     Raises:
-        ValueError: If there are not as many filters as the window has positions.
+        ValueError: If there are not as many filters as the window has positions, or the channels of the images or the
+            shape of the bias do not fit the filters.
 
     Example:
         >>> x, filters = torch.ones(1, 1, 2, 3), torch.arange(6.0).view(6, 1, 1, 1, 1)
@@ -44,13 +46,19 @@ def locally_connected(
                   [3., 4., 5.]]]])
     """
     rows, columns = output_size((x.shape[2], x.shape[3]), (weight.shape[3], weight.shape[4]), stride, dilation)
+    if x.shape[1] != groups * weight.shape[2]:
+        raise ValueError(f"{x.shape[1]} channels for filters of {groups} × {weight.shape[2]}")
+    if bias is not None and bias.shape != weight.shape[:2]:
+        raise ValueError(f"a bias must be of shape {tuple(weight.shape[:2])}, got {tuple(bias.shape)}")
     if rows * columns != len(weight):
         raise ValueError(f"{len(weight)} filters for {rows} × {columns} positions of an image of {tuple(x.shape[2:])}")
     # As a convolution: autocasting leaves double precision alone.
-    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(x.device.type)
+    device = x.device.type
+    casts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    if casts and x.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(device)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-    with torch.autocast(x.device.type, enabled=False):
+    with torch.autocast(device, enabled=False) if casts else nullcontext():
         y: Tensor = _LocallyConnected.apply(x, weight, bias, (rows, columns), stride, dilation, groups)
     return y
 
@@ -97,11 +105,11 @@ class _LocallyConnected(torch.autograd.Function):
         g = _by_position(grad, groups)
         of_x = of_weight = of_bias = None
         if ctx.needs_input_grad[0]:
-            of_patches = torch.bmm(_per_group(weight, groups).transpose(1, 2), g.transpose(1, 2))
+            of_patches = torch.bmm(_per_group(weight, groups).mH, g.transpose(1, 2))
             of_x = _fold(of_patches, x.shape, size, kernel, stride, dilation)
         if ctx.needs_input_grad[1]:
             patches = _patches(x, size, kernel, stride, dilation, groups)
-            of_weight = torch.bmm(g.transpose(1, 2), patches.transpose(1, 2)).reshape(weight.shape)
+            of_weight = torch.bmm(g.transpose(1, 2), patches.mH).reshape(weight.shape)
         if ctx.bias and ctx.needs_input_grad[2]:
             of_bias = g.sum(dim=1).reshape(len(weight), -1)
         return of_x, of_weight, of_bias, None, None, None, None
@@ -120,10 +128,12 @@ def _fold(patches: Tensor, shape: torch.Size, size: Pair, kernel: torch.Size, st
     """The adjoint of `_patches`: sums what lies on the same pixel."""
     batch, channels, height, width = shape
     by_pixel = patches.view(*size, channels, kernel.numel(), batch).unbind(dim=3)
-    images = patches.new_zeros(height, width, channels, batch)
+    # Sums of many terms: not in half precision.
+    dtype = torch.promote_types(patches.dtype, torch.float32)
+    images = patches.new_zeros(height, width, channels, batch, dtype=dtype)
     for window, part in zip(_windows(size, kernel, stride, dilation), by_pixel, strict=True):
         images[window] += part
-    return images.permute(3, 2, 0, 1)
+    return images.permute(3, 2, 0, 1).to(patches.dtype)
 
 
 def _windows(size: Pair, kernel: torch.Size, stride: Pair, dilation: Pair) -> list[tuple[slice, slice]]:

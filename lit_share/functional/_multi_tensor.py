@@ -155,7 +155,12 @@ def _add_squared_gradient_(
             rows += [(g, d, factor) for g, d in zip(grad, deviations, strict=True) if g is not None]
         if rows:
             into, pulled, factors = zip(*rows, strict=True)
-            torch._foreach_add_(into, torch._foreach_mul(pulled, factors))
+            changes = torch._foreach_mul(pulled, factors)
+            if len(set(map(id, into))) == len(into):
+                torch._foreach_add_(into, changes)
+            else:  # members that are one get several pulls, which a GPU must not add to them at the same time
+                for gradient, change in zip(into, changes, strict=True):
+                    gradient.add_(change)
 
 
 def _blocks(members: Sequence[Tensor], grad: Sequence[Tensor | None], start: Sequence[Tensor] | None) -> list[Entry]:

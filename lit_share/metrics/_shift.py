@@ -24,6 +24,9 @@ def shift_consistency(classify: Callable[[Tensor], Tensor], images: Tensor, pixe
     Returns:
         Float scalar in [0, 1].
 
+    Raises:
+        ValueError: If images would move out of sight.
+
     Example:
         >>> images = torch.zeros(2, 1, 3, 3)
         >>> images[0, 0, 1, 1] = 1.0  # one class has a bright centre
@@ -33,6 +36,8 @@ def shift_consistency(classify: Callable[[Tensor], Tensor], images: Tensor, pixe
     Source:
         Zhang, *Making convolutional networks shift-invariant again*, ICML 2019, Section 4.1, after its "consistency".
     """
+    if not 1 <= pixels <= min(images.shape[-2:]):
+        raise ValueError(f"pixels={pixels} must be at least 1 and at most the {tuple(images.shape[-2:])} of an image")
     predicted = classify(images).argmax(dim=1)
     moves = [(pixels, 0), (-pixels, 0), (0, pixels), (0, -pixels)]
     same = [classify(_moved(images, down, right)).argmax(dim=1) == predicted for down, right in moves]

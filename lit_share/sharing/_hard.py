@@ -106,7 +106,8 @@ def share(
 def unshare(module: nn.Module, ties: Ties | None = None) -> None:
     """Give every name its own copy of a shared parameter again, with the same value.
 
-    To be called before the optimizer is made.
+    To be called before the optimizer is made. Positions that became a convolution stay so: see
+    `LocallyConnected2d.from_conv`.
 
     Args:
         module: The module, changed in place.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from lit_share.functional import Penalty, add_gradient_, no_groups_held, prox_
+from lit_share.functional import Penalty, add_gradient_, mean, no_groups_held, prox_
 from lit_share.sharing._tie import Tie
 from lit_share.sharing._ties import Ties
 
@@ -214,7 +214,7 @@ def take_prox(
                 held[tie.name] = no_groups_held(penalty, tensors)
     with _full_precision(ties):
         groups = None if held is None else [held[tie.name] for tie in ties]
-        prox_(penalty, members, own, _starts(ties, start), groups)
+        prox_(penalty, members, own, _starts_of_one(penalty, ties, start), groups)
     for tie, tensors in zip(ties, members, strict=True):
         if not tie.is_partial:
             continue
@@ -253,6 +253,23 @@ def _own_steps(tie: Tie, steps: Sequence[float]) -> Sequence[float]:
 
 def _starts(ties: Sequence[Tie], start: Start | None) -> list[list[Tensor] | None] | None:
     return None if start is None else [[start[member.name] for member in tie.members] for tie in ties]
+
+
+def _starts_of_one(penalty: Penalty, ties: Sequence[Tie], start: Start | None) -> list[list[Tensor] | None] | None:
+    """The members' starting values; those of members that are one by now are one as well."""
+    starts = _starts(ties, start)
+    for i, tie in enumerate(ties):
+        own = None if starts is None else starts[i]
+        if own is None or len(own) == 1 or not tie.is_one or all(torch.equal(own[0], other) for other in own[1:]):
+            continue
+        if not penalty.is_smooth:
+            raise ValueError(
+                f"{tie.name!r} is one parameter of members that started apart, to which a proximal step with "
+                f'norm="{penalty.norm}" has no closed form: use norm="squared"'
+            )
+        assert starts is not None
+        starts[i] = [mean(own)] * len(own)  # Σ ½‖W − S_i‖² is N · ½‖W − mean S‖² and a constant
+    return starts
 
 
 def _full_precision(ties: Sequence[Tie]) -> torch.autocast:

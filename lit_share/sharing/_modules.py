@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import nn
+from torch._dynamo import OptimizedModule
 
 from lit_share.sharing._error import TieError
 from lit_share.sharing._tie import slots, unwrapped
@@ -15,12 +16,17 @@ def has_hooks(layer: nn.Module) -> bool:
 
 
 def places_of(root: nn.Module, module: nn.Module) -> list[tuple[nn.Module, str]]:
-    """The parents of a module and its names there; `TieError` if it has none, and so cannot be replaced."""
+    """The parents of a module and its names there; `TieError` if it has none, or cannot be replaced there."""
     parents = unwrapped(root).modules()
     places = [(parent, name) for parent in parents for name, child in parent._modules.items() if child is module]
     if not places:
         kind = type(module).__name__
         raise TieError(f"{kind} is the module itself: put it into a torch.nn.Sequential, to be replaced")
+    compiled = [parent for parent, _ in places if isinstance(parent, OptimizedModule)]
+    if compiled:
+        raise TieError(
+            f"{compiled[0]} is compiled by itself, and would go on with the layer that it has: compile later"
+        )
     return places
 
 

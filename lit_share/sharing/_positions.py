@@ -12,7 +12,7 @@ def remember_positions(convolution: nn.Module, positions: int) -> None:
     convolution.__dict__[_KEY] = positions
 
 
-def shared_positions(module: nn.Module) -> int | None:
+def position_count(module: nn.Module) -> int | None:
     """For how many positions the parameters of a module stand; ``None`` for all but convolutions made of such."""
     positions: int | None = module.__dict__.get(_KEY)
     return positions

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lit_share.sharing._error import TieError
 from lit_share.sharing._modules import replace_module
 from lit_share.sharing._places import Places, make_buffer_one
-from lit_share.sharing._positions import shared_positions
+from lit_share.sharing._positions import position_count
 from lit_share.sharing._record import agree, first_names, places_of_one, recorded_buffers, remember_shared
 from lit_share.sharing._shareable import check_shareable, check_units
 from lit_share.sharing._tie import BufferSlot, Member, Slot, Tie, buffer_slots, slots, unwrapped, unwrapped_name
@@ -41,7 +41,7 @@ def shared_places(module: nn.Module) -> list[dict[str, Any]]:
             apart = {} if how.apart is None else {"apart": how.apart.tolist()}
             entries.append({"names": [source, own], **apart})
     parts = unwrapped(module).named_modules()
-    entries += [{"convolution": unwrapped_name(name)} for name, part in parts if shared_positions(part)]
+    entries += [{"convolution": unwrapped_name(name)} for name, part in parts if position_count(part)]
     return entries
 
 
@@ -119,7 +119,7 @@ def _local_layer(module: nn.Module, name: str) -> LocalLayer | None:
     layer = named.get(name)
     if isinstance(layer, LOCAL_LAYERS) and type(layer) in LOCAL_LAYERS:
         return layer
-    if layer is None or not shared_positions(layer):
+    if layer is None or not position_count(layer):
         raise TieError(f"the module has no locally connected layer {name!r} to be a convolution")
     return None
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lit_share.sharing._positions import shared_positions
+from lit_share.sharing._positions import position_count
 from lit_share.sharing._tie import Tie, slots, stored_parameters
 from lit_share.sharing._ties import Ties
 from lit_share.sharing.codebook._layers import CODEBOOKS, dense_weight
@@ -96,7 +96,7 @@ def count_numbers(module: nn.Module, ties: Ties | Sequence[Tie] | None = None) -
         tensor, parameter = slot.full(), slot.stored
         if isinstance(slot.owner, CODEBOOKS) and slot.attribute == "weight":
             tensor = dense_weight(slot.owner)
-        copies = shared_positions(slot.owner) or 1
+        copies = position_count(slot.owner) or 1
         total += copies * tensor.numel()
         zeros += copies * (tensor.numel() - int(torch.count_nonzero(tensor)))
         if parameter is not None and id(parameter) not in seen:

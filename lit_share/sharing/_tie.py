@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_share.sharing._derived import Derived, derived_in, full, underive
-from lit_share.sharing._positions import shared_positions
+from lit_share.sharing._positions import position_count
 
 # What torch.compile, activation checkpointing and FSDP1 put into parameter names.
 _WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
@@ -147,7 +147,7 @@ class Member:
     @property
     def part(self) -> int | None:
         """The slice of the parameter that the member is; ``None`` if it is all of it, as where positions are shared."""
-        return None if shared_positions(self.slot.owner) else self.index
+        return None if position_count(self.slot.owner) else self.index
 
     @property
     def is_turned(self) -> bool:
@@ -272,9 +272,9 @@ def buffer_slots(module: nn.Module) -> Iterator[BufferSlot]:
 
 
 def unwrapped_name(name: str) -> str:
-    """A parameter's name without what wrappers put into it."""
+    """The name of a parameter or module without what wrappers put into it."""
     for wrapper in _WRAPPERS:
-        name = name.replace(wrapper, "")
+        name = name.replace(wrapper, "").removesuffix("." + wrapper.removesuffix("."))
     return name
 
 

@@ -8,12 +8,13 @@ from difflib import get_close_matches
 from typing import NoReturn
 
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.nn.parameter import UninitializedParameter
 
 from lit_share.sharing._error import TieError
 from lit_share.sharing._pattern import Pattern
 from lit_share.sharing._plan import Plan
-from lit_share.sharing._positions import shared_positions
+from lit_share.sharing._positions import position_count
 from lit_share.sharing._tie import BufferSlot, Member, Slot, Tie, buffer_slots, distinctly_named, slots
 
 _SHOWN = 5
@@ -201,7 +202,9 @@ class Ties:
                 if 0 in shape[:1] or not shape:
                     what = "has no slices" if shape else "is a single number"
                     raise TieError(f"{pattern.text!r} slices {slot.name!r}, which {what}: leave out [:]")
-                members += [Member(slot, index=i) for i in range(shared_positions(slot.owner) or shape[0])]
+                if isinstance(slot.parameter, DTensor):
+                    raise TieError(f"{pattern.text!r} slices {slot.name!r}, which fully_shard has divided: use DDP")
+                members += [Member(slot, index=i) for i in range(position_count(slot.owner) or shape[0])]
             else:
                 members.append(Member(slot, transposed=pattern.part == "transposed"))
         tie = Tie(places[0].name if len(places) == 1 or not any(stars) else ".".join(stars), tuple(members))

@@ -295,3 +295,13 @@ def test_penalties_that_remember_the_whole_weight_are_refused_before_training(pe
     with pytest.raises(TieError, match=r"give it the pattern 'net.0.bias\[:\]'"):
         soft_to_hard(module, penalty(Ties("net.*")))
     assert module.steps_taken == 0
+
+
+@pytest.mark.filterwarnings("ignore:the optimizer's state of")
+def test_two_callbacks_share_at_different_epochs():
+    module = Net()
+    module.net[3] = nn.Sequential(nn.Linear(12, 12), nn.Linear(12, 6)).double()
+    first, second = Share(POSITIONS, epoch=1), Share(Ties("net.*[:]", exclude=["net.3.*"]), epoch=2)
+    train(module, first, second, epochs=3)
+    assert type(module.net[0]) is nn.Conv2d
+    assert all(tie.is_one for tie in (*first.ties.find(module), *second.ties.find(module)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
@@ -245,3 +246,27 @@ def test_inputs_are_left_alone():
     before = [t.detach().clone() for t in inputs]
     locally_connected(*inputs, **STRIDE).sum().backward()
     assert all(torch.equal(t, b) for t, b in zip(inputs, before, strict=True))
+
+
+def test_complex_numbers():
+    x, weight, bias = (
+        torch.randn(s, dtype=torch.complex128, requires_grad=True) for s in ((2, 1, 2, 2), (4, 3, 1, 1, 1), (4, 3))
+    )
+    assert torch.autograd.gradcheck(locally_connected, (x, weight, bias))
+
+
+def test_meta_device():
+    x, weight, bias = (tensor.detach().to("meta") for tensor in example())
+    assert locally_connected(x, weight, bias, **STRIDE).shape == (2, 3, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, weight, bias: (x[:, :1], weight, bias), "1 channels for filters of 1 × 2"),
+        (lambda x, weight, bias: (x, weight, bias.T), "a bias must be of shape (4, 3), got (3, 4)"),
+    ],
+)
+def test_shapes_that_do_not_fit(change, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        locally_connected(*change(*example()), **STRIDE)

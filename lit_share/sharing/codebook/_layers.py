@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from lit_share.sharing._positions import position_count, remember_positions
+
 
 class _Codebook(nn.Module):
     """What codebook layers have in common."""
@@ -199,4 +201,7 @@ def _like(layer: nn.Linear | nn.Conv2d, kind: Any, inputs: Any, weight: Tensor) 
     made.weight = nn.Parameter(weight.contiguous(), layer.weight.requires_grad)
     if layer.bias is not None:
         made.bias = nn.Parameter(layer.bias.detach().clone(), layer.bias.requires_grad)
+    positions = position_count(layer)
+    if positions is not None:
+        remember_positions(made, positions)
     return made.train(layer.training)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from lit_share.sharing._modules import replace_module
+from lit_share.sharing._modules import has_hooks, replace_module
+from lit_share.sharing.compact._error import CompactFileError
 from lit_share.sharing.compact._manifest import Manifest, name_of_part
 from lit_share.sharing.positions._layers import LOCAL_LAYERS
 
@@ -17,4 +18,6 @@ def put_convolutions(module: nn.Module, manifest: Manifest) -> None:
             continue
         assert isinstance(layer, LOCAL_LAYERS)
         if stored.shape == tuple(layer.weight.shape[1:]):
-            replace_module(module, layer, layer.to_conv(average=True))
+            if has_hooks(layer):
+                raise CompactFileError(f"has one filter for all positions of {name!r}, which has hooks in the module")
+            replace_module(module, layer, layer.convolution_of(lambda _, p: p[0].clone()))

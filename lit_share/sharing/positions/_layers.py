@@ -10,6 +10,7 @@ A convolution is the same with equal :math:`W_p` and :math:`b_p`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -120,6 +121,7 @@ class _LocallyConnected(nn.Module):
 
         Raises:
             TypeError: If the convolution is of another kind, or parametrized.
+            ValueError: If the input is too small for it.
         """
         if type(convolution) is not cls._convolution:
             raise TypeError(f"{cls.__name__}.from_conv needs a {cls._convolution.__name__}, got {convolution!r}")
@@ -148,7 +150,11 @@ class _LocallyConnected(nn.Module):
         Raises:
             TieError: If the filters or biases of positions differ, with the largest difference.
         """
-        values = {name: _of_all_positions(name, p, average) for name, p in self.named_parameters()}
+        return self.convolution_of(lambda name, p: mean(p.unbind()) if average else _of_all_positions(name, p))
+
+    def convolution_of(self, choose: Callable[[str, Tensor], Tensor]) -> nn.Conv1d | nn.Conv2d:
+        """The convolution with what is chosen of the positions of each parameter, which is called with its name."""
+        values = {name: choose(name, parameter.detach()) for name, parameter in self.named_parameters()}
         options: dict[str, Any] = {name: getattr(self, name) for name in _OPTIONS}
         conv = self._convolution(bias=self.bias is not None, device="meta", **options)
         for name, value in values.items():
@@ -183,7 +189,9 @@ class LocallyConnected2d(_LocallyConnected):
 
     ``weight`` has shape (positions, outputs, channels / groups, height, width) and ``bias`` (positions, outputs), with
     the positions of the output row by row. So ``Ties("name.*[:]")`` ties the positions, softly with a penalty, and
-    `share` makes the layer a `torch.nn.Conv2d`.
+    `share` makes the layer a `torch.nn.Conv2d`. It maps (batch, channels, height, width) to (batch, outputs, height,
+    width) as that would, and without the batch dimension likewise; inputs of another size than ``input_size`` are a
+    `ValueError`.
 
     Args:
         in_channels: Channels of the input.
@@ -243,12 +251,10 @@ def _two(numbers: Any) -> Pair:
     return (1, numbers[0]) if len(numbers) == 1 else (numbers[0], numbers[1])
 
 
-def _of_all_positions(name: str, parameter: Tensor, average: bool) -> Tensor:
+def _of_all_positions(name: str, parameter: Tensor) -> Tensor:
     first = parameter[0]
-    if average:
-        return mean(parameter.unbind())
-    difference = (parameter - first).abs().amax()
     if not (parameter.is_meta or torch.equal(parameter, first.expand_as(parameter))):
+        difference = (parameter - first).abs().amax()
         raise TieError(
             f"the {name} of {len(parameter)} positions is not the same, but differs by up to {float(difference):.3g}: "
             "tie the positions first, or average them with to_conv(average=True)"
@@ -263,7 +269,7 @@ def _load_positions_as_one(convolution: nn.Module, state_dict: dict[str, Any], p
         entry = state_dict.get(prefix + name)
         if entry is not None and entry.shape[1:] == parameter.shape:
             try:
-                state_dict[prefix + name] = _of_all_positions(name, entry, average=False)
+                state_dict[prefix + name] = _of_all_positions(name, entry)
             except TieError as error:
                 errors.append(f"{prefix}{name} is one for all positions here, but {error}")
                 apart = True

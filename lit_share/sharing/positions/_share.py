@@ -32,13 +32,7 @@ def check_positions(module: nn.Module, ties: Sequence[Tie]) -> dict[LocalLayer, 
         layers.setdefault(layer, []).append(tie)
     for layer, own in layers.items():
         places_of(module, layer)
-        tied = {tie.members[0].slot.attribute for tie in own}
-        apart = [name for name, _ in layer.named_parameters(recurse=False) if name not in tied]
         name = own[0].members[0].slot.name.rpartition(".")[0]
-        if apart:
-            raise TieError(
-                f"{name!r} has a {apart[0]} for each position, too: tie it as well, with the pattern '{name}.*[:]'"
-            )
         if has_hooks(layer):
             raise TieError(f"the positions of {name!r} cannot be one, as the layer has hooks: remove them first")
         others = shared_with(module, layer)
@@ -50,6 +44,12 @@ def check_positions(module: nn.Module, ties: Sequence[Tie]) -> dict[LocalLayer, 
             raise TieError(
                 f"the positions of {name!r} cannot be one, as it is a {type(layer).__name__}, which may compute "
                 "something else than a convolution"
+            )
+        tied = {tie.members[0].slot.attribute for tie in own}
+        apart = [attribute for attribute, _ in layer.named_parameters(recurse=False) if attribute not in tied]
+        if apart:
+            raise TieError(
+                f"{name!r} has a {apart[0]} for each position, too: tie it as well, with the pattern '{name}.*[:]'"
             )
     return layers
 
@@ -67,8 +67,5 @@ def share_positions(module: nn.Module, layers: dict[LocalLayer, list[Tie]], aver
         parameters = list(layer.parameters(recurse=False))
         if only_equal and not all(torch.equal(p, p[:1].expand_as(p)) for p in parameters):
             continue
-        if not averaged:
-            with torch.no_grad():
-                for parameter in parameters:
-                    parameter.copy_(parameter[:1].clone().expand_as(parameter))
-        replace_module(module, layer, layer.to_conv(average=averaged))
+        one = layer.to_conv(average=True) if averaged else layer.convolution_of(lambda _, p: p[0].clone())
+        replace_module(module, layer, one)

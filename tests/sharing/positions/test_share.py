@@ -25,6 +25,7 @@ from lit_share.sharing import (
 from lit_share.sharing._loops import penalty_value
 from lit_share.sharing._rebuild import rebuild_shared, shared_places
 from lit_share.sharing._stats import count_numbers
+from lit_share.sharing.codebook import densify, tie_rows
 from lit_share.sharing.compact import CompactFileError, load_compact, save_compact
 from lit_share.sharing.positions import LocallyConnected1d, LocallyConnected2d
 
@@ -586,3 +587,43 @@ def test_compact_files_of_positions_are_not_loaded_into_a_convolution(shared, tm
     with pytest.raises(CompactFileError, match=r"has '0\.weight' of shape \(12, 3, 2, 3, 3\), but in the module it is"):
         load_compact(tmp_path / "plain.safetensors", shared)
     assert_unchanged(shared, before)
+
+
+def test_a_layer_that_is_compiled_by_itself_is_refused():
+    module = nn.Sequential(torch.compile(LocallyConnected2d(1, 1, 3, 5), backend="eager"))
+    assert "is compiled by itself" in refused(module, "0.*[:]")
+
+
+def test_the_first_position_may_be_anything():
+    module = nn.Sequential(LocallyConnected2d(1, 1, 1, 2))
+    with torch.no_grad():
+        module[0].weight[0] = float("nan")
+    share(module, Ties("0.*[:]"), init="first")
+    assert module[0].weight.isnan().all()
+
+
+def test_positions_that_started_apart_are_pulled_to_the_mean_of_their_starts():
+    module = nn.Sequential(LocallyConnected2d(1, 1, 1, 2, bias=False))
+    ties, squared = Ties("0.*[:]"), Penalty(norm="squared", groups="element", center="start")
+    with torch.no_grad():
+        module[0].weight.copy_(torch.tensor([0.0, 0.0, 0.0, 4.0]).view(4, 1, 1, 1, 1))
+    start = starting_values(ties.find(module))
+    share(module, ties)
+    apply_prox(module, squared, ties, step=1e6, start=start)
+    assert torch.allclose(module[0].weight, torch.tensor(1.0), atol=1e-4)
+    lasso = Penalty(norm="l1", groups="element", center="start")
+    with pytest.raises(ValueError, match="members that started apart"):
+        apply_prox(module, lasso, ties, step=0.1, start=start)
+
+
+def test_clusters_of_rows_keep_the_positions():
+    module = nn.Sequential(LocallyConnected2d(4, 6, 3, 6))
+    share(module, Ties("0.*[:]"))
+    with torch.no_grad():
+        module[0].weight[:, 1:] = module[0].weight[:, :1]
+    tie_rows(module, Ties("0.weight"), similarity=0.99)
+    (tie,) = Ties("0.weight[:]").find(module)
+    assert len(tie.members) == 16
+    densify(module)
+    (tie,) = Ties("0.weight[:]").find(module)
+    assert len(tie.members) == 16
