@@ -7,10 +7,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from lit_share.cli import _compact, _inspect
+from lit_share.cli import _compact, _compare, _inspect
 
 # A subcommand is a module with `add_parser`; what it needs it imports when it runs, so that `--help` is there at once.
-_COMMANDS = (_compact, _inspect)
+_COMMANDS = (_compact, _inspect, _compare)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="lit-share",
-        description="Store models in which numbers are shared, tied or zero in files as small as that allows.",
+        description="Compare runs, and store models in which numbers are shared, tied or zero in small files.",
         epilog="example: lit-share compact last.ckpt model.safetensors && lit-share inspect model.safetensors",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")

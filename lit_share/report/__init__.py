@@ -1,10 +1,13 @@
-"""Comparing finished runs: `python -m lit_share.report DIR`, or by itself at the end of a Hydra multirun."""
+"""Comparing finished runs: `lit-share compare DIR`, or by itself at the end of a Hydra multirun."""
 
 from lit_share.report._compare import compare
 from lit_share.report._comparison import Comparison, Row
 from lit_share.report._estimate import Estimate, estimate
 from lit_share.report._hydra import CompareRuns
+from lit_share.report._page import page
+from lit_share.report._print import print_comparison
 from lit_share.report._results import Result, read_results, unfinished_runs
+from lit_share.report._write import write_report
 
 __all__ = [
     "CompareRuns",
@@ -14,6 +17,9 @@ __all__ = [
     "Row",
     "compare",
     "estimate",
+    "page",
+    "print_comparison",
     "read_results",
     "unfinished_runs",
+    "write_report",
 ]

@@ -7,27 +7,25 @@ from collections import defaultdict
 from collections.abc import Iterable
 from difflib import get_close_matches
 from statistics import fmean, median
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
-from lit_share.report._comparison import Comparison, Row
+from lit_share.report._comparison import Comparison, Row, default_metric
 from lit_share.report._estimate import estimate
 from lit_share.report._results import Result
+from lit_share.report._settings import other_overrides
 
 # data, model, ties, what else was overridden, strategy
 Setting: TypeAlias = tuple[str | None, str | None, str | None, str, str]
-# Overrides of these keys make no other experiment: they have columns of their own, are what is compared or what a
-# strategy is tuned by, or change no numbers.
-_NO_SETTING = ("data", "model", "ties", "regularizer", "strength", "seed", "logger", "callbacks", "ckpt_path", "hydra")
-_COLUMNS = ("data", "model", "ties")
 
 
 def compare(results: Iterable[Result], metric: str | None = None, baseline: str = "none") -> Comparison:
     """Compare strategies by a test metric, with strengths chosen on validation data.
 
-    For each strategy and seed one run is chosen among those of all strengths and other tuned keys: the one with the best
-    objective on validation data, and among equals the one of the smallest strength. Test metrics choose nothing. Strategies are compared over seeds, and with the
-    baseline seed by seed, because runs of one seed have their data and initial weights in common. A run counts as
-    failed if it ended with an error, or if its objective is not a finite number.
+    For each strategy and seed one run is chosen among those of all strengths and other tuned keys: the one with the
+    best objective on validation data, and among equals the one of the smallest strength. Test metrics choose nothing.
+    Strategies are compared over seeds, and with the baseline seed by seed, because runs of one seed have their data and
+    initial weights in common. A run counts as failed if it ended with an error, or if its objective is not a finite
+    number.
 
     Args:
         results: What `read_results` found. Different data, models, ties and other overrides than of the strategy,
@@ -63,33 +61,28 @@ def compare(results: Iterable[Result], metric: str | None = None, baseline: str 
         raise ValueError(f"no run of the baseline {baseline!r}: there are {', '.join(sorted(strategies))}")
     finished = [result for result in results if result.failure is None]
     objective, mode = _objective(finished or results)
-    metric = metric or re.sub(r"(?<![a-z])val(?![a-z])", "test", objective)
+    metric = metric or default_metric(objective)
     for result in finished:
         _check_metric(result, metric)
 
     groups: dict[Setting, list[Result]] = defaultdict(list)
     for result in results:
-        groups[result.data, result.model, result.ties, _others(result), result.strategy].append(result)
+        groups[result.data, result.model, result.ties, " ".join(other_overrides(result)), result.strategy].append(
+            result
+        )
     chosen = {setting: _choose(runs) for setting, runs in groups.items()}
     rows = [
         _row(setting, chosen[setting], _baseline(setting, chosen, baseline), groups[setting], metric)
-        for setting in sorted(groups, key=lambda s: (*(name or "" for name in s[:4]), s[4] != baseline, s[4]))
+        for setting in sorted(groups, key=lambda s: (*map(_natural, s[:4]), s[4] != baseline, s[4]))
     ]
     failures = [result for result in results if result.failure is not None]
     return Comparison(tuple(rows), metric, objective, mode, tuple(failures), baseline)
 
 
-def _others(result: Result) -> str:
-    """The overrides that make another experiment, such as `data.n_b=20`."""
-    kept = []
-    for override in result.overrides:
-        key = override.partition("=")[0].lstrip("+~")
-        group = key.partition(".")[0]
-        if key in result.tune:
-            continue
-        if group not in _NO_SETTING or (group in _COLUMNS and key != group):
-            kept.append(override)
-    return " ".join(sorted(kept))
+def _natural(name: str | None) -> list[tuple[str, float]]:
+    """A key that sorts numbers in names as numbers: 20 comes before 150."""
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", name or "")
+    return [(text, float(number)) for text, number in zip(parts[::2], [*parts[1::2], "0"], strict=True)]
 
 
 def _choose(runs: list[Result]) -> dict[int, Result]:
@@ -130,6 +123,10 @@ def _row(
         distance=_mean(run.sharing.get("distance") for run in chosen.values()),
         unique=_mean(run.sharing.get("unique") for run in chosen.values()),
         seconds=_mean(run.seconds for run in chosen.values()),
+        bytes=_mean(run.sharing.get("bytes") for run in chosen.values()),
+        training_bytes=_mean(run.training_bytes for run in chosen.values()),
+        runs=tuple(chosen.values()),
+        tried=tuple(sorted(runs, key=lambda run: (run.seed, str(run.path)))),
     )
 
 
@@ -138,7 +135,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return fmean(known) if known else None
 
 
-def _objective(results: list[Result]) -> tuple[str, str]:
+def _objective(results: list[Result]) -> tuple[str, Literal["min", "max"]]:
     first = results[0]
     for other in results:
         if (other.objective, other.mode) != (first.objective, first.mode):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
@@ -33,6 +35,10 @@ class Row:
         distance: Mean distance between members.
         unique: Mean number of different parameters.
         seconds: Mean duration of training.
+        bytes: Mean size of the numbers in the compact file.
+        training_bytes: Mean size of parameters, gradients and optimizer state.
+        runs: The chosen runs, one per seed.
+        tried: All runs, also those of other strengths and those that failed.
     """
 
     data: str | None
@@ -47,6 +53,10 @@ class Row:
     distance: float | None
     unique: float | None
     seconds: float | None
+    bytes: float | None = None
+    training_bytes: float | None = None
+    runs: tuple[Result, ...] = ()
+    tried: tuple[Result, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,9 +75,16 @@ class Comparison:
     rows: tuple[Row, ...]
     metric: str
     objective: str
-    mode: str
+    mode: Literal["min", "max"]
     failures: tuple[Result, ...]
     baseline: str = "none"
+
+    @property
+    def better(self) -> Literal["min", "max"] | None:
+        """Whether the metric is to be large or small; `None` if that is known of the objective only."""
+        same = self.metric.rpartition("/")[2] == self.objective.rpartition("/")[2]
+        default = self.metric == default_metric(self.objective)
+        return self.mode if same or default else None
 
     def to_csv(self, path: str | Path) -> None:
         """Write the rows in full precision, with an empty cell for what is undefined.
@@ -75,11 +92,15 @@ class Comparison:
         Args:
             path: The file to write.
         """
-        records = [self._record(row) for row in self.rows]
+        records = self.records()
         with Path(path).open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=records[0])
             writer.writeheader()
             writer.writerows(records)
+
+    def records(self) -> list[dict[str, object]]:
+        """The rows in full precision, with `None` for what is undefined."""
+        return [self._record(row) for row in self.rows]
 
     def _record(self, row: Row) -> dict[str, object]:
         score, difference = row.score, row.difference
@@ -104,6 +125,8 @@ class Comparison:
             "distance": row.distance,
             "unique": row.unique,
             "seconds": row.seconds,
+            "bytes": row.bytes,
+            "training_bytes": row.training_bytes,
         }
 
     def __rich__(self) -> RenderableType:
@@ -125,7 +148,7 @@ class Comparison:
             table.add_column(Text(name), justify="right", overflow="fold", no_wrap=name not in ("strength", "distance"))
         for row in self.rows:
             names = [getattr(row, name) or UNDEFINED for name in varying]
-            table.add_row(*(Text(cell) for cell in [*names, row.strategy, *_cells(row)]))
+            table.add_row(*(Text(cell) for cell in [*names, row.strategy, *cells(row)]))
         return Group(*self._failure_lines(), table)
 
     def _failure_lines(self) -> list[Text]:
@@ -136,7 +159,13 @@ class Comparison:
         return [Text(f"{len(paths[why])} failed: {why} ({', '.join(paths[why])})") for why in paths]
 
 
-def _cells(row: Row) -> list[str]:
+def default_metric(objective: str) -> str:
+    """The objective's name with `test` in place of `val`."""
+    return re.sub(r"(?<![a-z])val(?![a-z])", "test", objective)
+
+
+def cells(row: Row) -> list[str]:
+    """The numbers of a row as they are printed, from n to seconds."""
     n = row.score.n if row.score else 0
     difference = _format(row.difference)
     if row.difference and row.difference.n < n:

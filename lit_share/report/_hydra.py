@@ -10,15 +10,16 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from lit_share.report._print import print_comparison
+from lit_share.report._write import write_report
 
 log = logging.getLogger(__name__)
 
 
 class CompareRuns(Callback):
-    """Prints the comparison of a multirun's runs, and writes it to `comparison.csv` in the sweep's directory.
+    """Prints the comparison of a multirun's runs, and writes it as a page and as data to the sweep's directory.
 
-    It never raises: what goes wrong here is logged. Hydra does not call it after a multirun that ended with an
-    exception; `python -m lit_share.report DIR` prints the same table then.
+    The files are `report.html`, `results.csv` and `results.json`. It never raises: what goes wrong here is logged.
+    Hydra does not call it after a multirun that ended with an exception; `lit-share compare DIR` does the same then.
 
     Args:
         metric: Name of the test metric; by default the objective's name with `test` in place of `val`.
@@ -47,6 +48,7 @@ class CompareRuns(Callback):
         """
         try:
             directory = Path(config.hydra.sweep.dir)
-            print_comparison([directory], self.metric).to_csv(directory / "comparison.csv")
+            written = write_report(print_comparison([directory], self.metric), directory)
+            print(f"written: {', '.join(map(str, written))}")
         except Exception as error:
             log.warning("The runs were not compared: %s", error)

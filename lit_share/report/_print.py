@@ -20,6 +20,7 @@ def print_comparison(
     metric: str | None = None,
     baseline: str = "none",
     svg: str | Path | None = None,
+    quiet: bool = False,
 ) -> Comparison:
     """Read the results below some directories, compare them and print the table.
 
@@ -28,6 +29,7 @@ def print_comparison(
         metric: See `compare`.
         baseline: See `compare`.
         svg: A file for a picture of the table.
+        quiet: Print nothing.
 
     Returns:
         What was printed.
@@ -41,7 +43,7 @@ def print_comparison(
     if not results:
         raise FileNotFoundError(f"no result.json below {', '.join(map(str, directories))}")
     comparison = compare(results, metric, baseline)
-    console = Console()
+    console = Console(quiet=quiet)
     if not console.is_terminal:
         console.width = 160  # in a log file, instead of 80
     if unfinished := unfinished_runs(directories):
@@ -50,7 +52,7 @@ def print_comparison(
     if svg is not None:
         picture = Console(record=True, width=100, file=StringIO())
         picture.print(comparison)
-        drawn = picture.export_svg(title="python -m lit_share.report")
+        drawn = picture.export_svg(title="lit-share compare")
         # Without the web fonts that would be loaded whenever the picture is looked at.
         Path(svg).write_text(re.sub(r"@font-face \{.*?\}", "", drawn, flags=re.DOTALL))
     return comparison

@@ -35,6 +35,9 @@ class Result:
         seconds: How long training took.
         overrides: What was written on the command line.
         tune: Keys of overrides that are chosen on validation data, and not compared.
+        distances: How far the members of each tie were apart at the start and after every epoch, by the tie's name.
+        tied: The fraction of each tie's positions that ended up exactly equal.
+        training_bytes: Parameters, gradients and optimizer state.
     """
 
     path: Path
@@ -55,6 +58,9 @@ class Result:
     seconds: float | None = None
     overrides: list[str] = field(default_factory=list)
     tune: list[str] = field(default_factory=list)
+    distances: dict[str, list[float]] = field(default_factory=dict)
+    tied: dict[str, float] = field(default_factory=dict)
+    training_bytes: int | None = None
 
     @property
     def failure(self) -> str | None:

@@ -33,3 +33,35 @@ def write():
         return path
 
     return write
+
+
+@pytest.fixture
+def sweep(tmp_path, write):
+    """A sweep's directory: two strategies, one of which has two strengths, three seeds, two numbers of examples."""
+
+    def run(strategy, n, seed, strength=None):
+        test = 0.5 + n / 1000 + 0.01 * seed + (0.1 if strategy == "soft_tie" else 0.0)
+        overrides = [f"regularizer={strategy}", f"data.n_b={n}", f"seed={seed}"]
+        directory = tmp_path / "sweep" / f"{strategy}-{n}-{seed}-{strength}"
+        equal = 1.0 if strategy == "soft_tie" else 0.25
+        write(
+            directory,
+            strategy,
+            seed,
+            val=test + (strength or 0.0),
+            test=test,
+            strength=strength,
+            overrides=overrides + ([f"strength={strength}"] if strength else []),
+            sharing={"unique": 100 - 10 * seed, "distance": 0.5, "bytes": 400 + seed},
+            distances={"trunk.weight": [1.0, 0.5, 0.25 * equal], "head.weight": [1.0, 0.75, 0.5]},
+            tied={"trunk.weight": equal, "head.weight": 0.0},
+            training_bytes=1600,
+        )
+        (directory / "config.yaml").write_text(f"seed: {seed}\nstrategy: {strategy}\n")
+
+    for n in (20, 50):
+        for seed in range(3):
+            run("none", n, seed)
+            run("soft_tie", n, seed, 0.1)
+            run("soft_tie", n, seed, 0.01)
+    return tmp_path / "sweep"

@@ -5,7 +5,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats
@@ -13,6 +13,7 @@ from scipy import stats
 from lit_share.report import Result, compare
 
 DASH = "\N{EN DASH}"
+same_in_every_run = settings(derandomize=True, database=None, deadline=None)
 
 
 def run(strategy="none", seed=0, val=0.5, test=0.5, strength=None, **keywords):
@@ -51,6 +52,7 @@ def test_by_hand():
     assert row.difference.margin == pytest.approx(4.302653 * 0.1 / math.sqrt(3), abs=1e-6)
 
 
+@same_in_every_run
 @given(
     st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=10).filter(
         lambda pairs: len({round(a - b, 6) for a, b in pairs}) > 1
@@ -78,6 +80,7 @@ def test_strengths_are_chosen_per_seed_on_validation_never_on_test():
     assert row.strength == pytest.approx(0.55)
 
 
+@same_in_every_run
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=12),
     st.lists(st.floats(0, 1), min_size=12, max_size=12),
@@ -103,6 +106,7 @@ def test_equal_validation_takes_the_smaller_strength(strengths, mode):
     assert rows(results)["l2"].strength == 0.1
 
 
+@same_in_every_run
 @given(st.permutations(range(8)))
 def test_the_order_of_results_does_not_matter(order):
     results = [
@@ -253,8 +257,8 @@ def test_no_results():
 def test_csv(tmp_path):
     results = [run("none", seed, test=test) for seed, test in enumerate([0.5, 0.7])]
     results += [run("growl+l2", 0, test=0.75, strength=0.1), replace(run("x"), status="failed")]
-    compare(results).to_csv(tmp_path / "comparison.csv")
-    with (tmp_path / "comparison.csv").open(newline="") as file:
+    compare(results).to_csv(tmp_path / "results.csv")
+    with (tmp_path / "results.csv").open(newline="") as file:
         none, growl, x = csv.DictReader(file)
     assert (none["data"], none["model"], none["ties"], none["metric"]) == ("digits", "mlp", "all", "b/test/acc")
     assert float(none["mean"]) == pytest.approx(0.6)
@@ -300,3 +304,33 @@ def test_tuning_a_strategy_is_not_another_experiment():
     ]
     (row,) = compare(results).rows
     assert row.score.mean == 0.9
+
+
+def test_numbers_in_overrides_are_sorted_as_numbers():
+    results = [run("none", overrides=[f"data.n_b={n}"]) for n in ("150", "20", "1e3", "0.5")]
+    assert [row.overrides for row in compare(results).rows] == [f"data.n_b={n}" for n in ("0.5", "20", "150", "1e3")]
+
+
+def test_rows_know_their_runs():
+    results = [run("l2", seed, val=strength, strength=strength) for seed in (1, 0) for strength in (0.1, 0.9)]
+    failed = replace(run("l2", 2), status="failed")
+    (row,) = compare([*results, failed]).rows
+    assert [(r.seed, r.strength) for r in row.runs] == [(0, 0.9), (1, 0.9)]
+    assert len(row.tried) == 5
+
+
+def test_sizes():
+    results = [
+        run("l2", seed, sharing={"unique": 10, "bytes": size}, training_bytes=2 * size)
+        for seed, size in enumerate((100, 200))
+    ]
+    (row,) = compare(results).rows
+    assert (row.bytes, row.training_bytes) == (150, 300)
+
+
+@pytest.mark.parametrize(
+    ("metric", "better"), [(None, "max"), ("a/test/acc", "max"), ("b/test/loss", None), ("a/test/acc_top5", None)]
+)
+def test_what_is_good_is_known_of_the_objective_only(metric, better):
+    test = dict.fromkeys(("b/test/acc", "a/test/acc", "b/test/loss", "a/test/acc_top5"), 0.5)
+    assert compare([replace(run(), test=test)], metric).better == better

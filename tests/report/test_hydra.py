@@ -1,3 +1,4 @@
+import json
 import logging
 import subprocess
 import sys
@@ -20,7 +21,10 @@ def test_prints_and_writes(tmp_path, write, capsys):
     out = capsys.readouterr().out
     assert "soft_tie" in out
     assert "b/test/acc" in out
-    assert len((tmp_path / "comparison.csv").read_text().splitlines()) == 3
+    assert f"written: {tmp_path / 'report.html'}" in out
+    assert len((tmp_path / "results.csv").read_text().splitlines()) == 3
+    assert len(json.loads((tmp_path / "results.json").read_text())["rows"]) == 2
+    assert "soft_tie" in (tmp_path / "report.html").read_text()
 
 
 def test_the_metric_can_be_chosen(tmp_path, write, capsys):
@@ -71,4 +75,5 @@ def test_a_real_multirun(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "2.3 ± 3.8" in done.stdout
     assert "without a result.json" not in done.stdout
-    assert (tmp_path / "sweep" / "comparison.csv").read_text().count("\n") == 2
+    assert (tmp_path / "sweep" / "results.csv").read_text().count("\n") == 2
+    assert (tmp_path / "sweep" / "report.html").exists()

@@ -94,3 +94,15 @@ def test_unfinished_runs(tmp_path, write):
         (tmp_path / name / ".hydra").mkdir(parents=True)
     write(tmp_path / "done")
     assert unfinished_runs([tmp_path]) == [tmp_path / "killed"]
+
+
+def test_results_of_older_versions_have_no_distances(tmp_path, write):
+    write(tmp_path)
+    (result,) = read_results([tmp_path])
+    assert (result.distances, result.tied, result.training_bytes) == ({}, {}, None)
+
+
+def test_what_runs_leave_for_charts(tmp_path, write):
+    write(tmp_path, distances={"w": [1.0, 0.5]}, tied={"w": 0.25}, training_bytes=400)
+    (result,) = read_results([tmp_path])
+    assert (result.distances, result.tied, result.training_bytes) == ({"w": [1.0, 0.5]}, {"w": 0.25}, 400)

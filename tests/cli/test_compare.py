@@ -1,0 +1,162 @@
+"""`lit-share compare`."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+
+from lit_share.cli import main
+
+FILES = ("report.html", "results.csv", "results.json")
+
+
+@pytest.fixture
+def result():
+    """Writes a `result.json` as a run does."""
+
+    def result(directory, strategy="none", seed=0, test=0.5, **keywords):
+        content = {
+            "schema": 1,
+            "status": "finished",
+            "strategy": strategy,
+            "seed": seed,
+            "objective": "b/val/acc",
+            "mode": "max",
+            "validation": {"b/val/acc": 0.5},
+            "test": {"a/test/acc": 0.9, "b/test/acc": test},
+        }
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "result.json").write_text(json.dumps(content | keywords))
+
+    return result
+
+
+def test_table_and_files(run, tmp_path, result):
+    result(tmp_path / "0")
+    result(tmp_path / "1", "soft_tie", test=0.75, strength=0.1)
+    code, out, err = run("compare", tmp_path)
+    assert (code, err) == (0, "")
+    assert "soft_tie" in out
+    assert "− none" in out
+    assert f"written: {', '.join(str(tmp_path / name) for name in FILES)}" in out
+    assert all((tmp_path / name).exists() for name in FILES)
+
+
+def test_out(run, tmp_path, result):
+    result(tmp_path / "runs")
+    code, *_ = run("compare", tmp_path / "runs", "--out", tmp_path / "new" / "out")
+    assert code == 0
+    assert sorted(file.name for file in (tmp_path / "new" / "out").iterdir()) == sorted(FILES)
+    assert [file.name for file in (tmp_path / "runs").iterdir()] == ["result.json"]
+
+
+def test_several_directories_write_to_what_they_have_in_common(run, tmp_path, result, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result(tmp_path / "all" / "a" / "0")
+    result(tmp_path / "all" / "b" / "0", "l2")
+    assert run("compare", "all/a", "all/b")[0] == 0
+    assert (tmp_path / "all" / "report.html").exists()
+
+
+def test_again(run, tmp_path, result):
+    result(tmp_path / "0")
+    run("compare", tmp_path)
+    result(tmp_path / "1", "l2")
+    run("compare", tmp_path)
+    assert len((tmp_path / "results.csv").read_text().splitlines()) == 3
+
+
+def test_metric_and_baseline(run, tmp_path, result):
+    result(tmp_path / "0", test=0.5)
+    result(tmp_path / "1", "hard_tie", test=0.75)
+    _, out, _ = run("compare", tmp_path, "--baseline", "hard_tie")
+    assert "− hard_tie" in out
+    assert "-0.25 ± " in out
+    _, out, _ = run("compare", tmp_path, "--metric", "a/test/acc")
+    assert "a/test/acc" in out
+    with (tmp_path / "results.csv").open(newline="") as file:
+        assert {line["metric"] for line in csv.DictReader(file)} == {"a/test/acc"}
+
+
+def test_json(run, tmp_path, result):
+    result(tmp_path / "0", "<b>")
+    code, out, err = run("compare", tmp_path, "--json")
+    assert (code, err) == (0, "")
+    content = json.loads(out)
+    assert content == json.loads((tmp_path / "results.json").read_text())
+    assert content["rows"][0]["runs"][0]["path"] == "0/result.json"
+
+
+def test_picture(run, tmp_path, result):
+    result(tmp_path / "0", "soft_tie")
+    assert run("compare", tmp_path, "--svg", tmp_path / "table.svg")[0] == 0
+    picture = (tmp_path / "table.svg").read_text()
+    assert picture.startswith("<svg")
+    assert "soft_tie" in picture
+    assert "url(" not in picture.replace("url(#", "")
+
+
+def test_failures_are_no_error_of_the_command(run, tmp_path, result):
+    result(tmp_path / "0", status="failed", error="OSError: full\nmore", validation={})
+    code, out, _ = run("compare", tmp_path)
+    assert code == 0
+    assert "1 failed: OSError: full" in out
+    assert "OSError: full" in (tmp_path / "report.html").read_text()
+
+
+def test_runs_that_left_nothing_are_named(run, tmp_path, result):
+    result(tmp_path / "0")
+    (tmp_path / "1" / ".hydra").mkdir(parents=True)
+    assert f"1 without a result.json: {tmp_path / '1'}" in run("compare", tmp_path)[1].replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["empty"], "no result.json below empty"),
+        (["nowhere"], "no directory nowhere"),
+        (["run", "nowhere"], "no directory nowhere"),
+        (["run", "--metric", "b/test/ac"], "did you mean 'b/test/acc'?"),
+        (["run", "--baseline", "l2"], "no run of the baseline 'l2': there are none"),
+        (["broken"], "is not the result of a run"),
+        (["run", "--out", "run/result.json"], "'run/result.json' is not a directory: give another --out"),
+        (["run/result.json"], "no directory run/result.json"),
+    ],
+)
+def test_errors_have_code_2_and_one_line(refused, tmp_path, result, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    result(tmp_path / "run")
+    (tmp_path / "empty").mkdir()
+    result(tmp_path / "broken", seed="x")
+    assert message in refused("compare", *arguments)
+    assert not list(tmp_path.rglob("report.html"))
+
+
+@pytest.mark.parametrize("arguments", [["compare"], ["compare", "x", "--out"]])
+def test_wrong_arguments(arguments, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    assert "usage: lit-share compare" in capsys.readouterr().err
+
+
+def test_help_teaches(capsys):
+    with pytest.raises(SystemExit):
+        main(["compare", "--help"])
+    assert "example: lit-share compare" in capsys.readouterr().out
+
+
+def test_without_torch(tmp_path, result):
+    result(tmp_path)
+    code = (
+        "import sys\n"
+        "from lit_share.cli import main\n"
+        f"assert main(['compare', {str(tmp_path)!r}]) == 0\n"
+        "assert not {'torch', 'lightning'} & {*sys.modules}"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "b/test/acc" in done.stdout
