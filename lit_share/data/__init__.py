@@ -1,4 +1,4 @@
-"""Data for two related models (one task in two domains, or two tasks on the same inputs), and placed images for one."""
+"""Data for related models (one task in several domains, or two tasks on the same inputs), and placed images for one."""
 
 from lit_share.data._arrays import (
     SOURCES,
@@ -12,6 +12,7 @@ from lit_share.data._arrays import (
     wine,
 )
 from lit_share.data._domains import DOMAINS, Domain
+from lit_share.data._many_domains import ManyDomains
 from lit_share.data._paired_domains import PairedDomains
 from lit_share.data._placed_images import PlacedImages, placed
 from lit_share.data._related_outputs import RelatedOutputs
@@ -23,6 +24,7 @@ __all__ = [
     "TASKS",
     "Arrays",
     "Domain",
+    "ManyDomains",
     "PairedDomains",
     "PlacedImages",
     "RelatedOutputs",

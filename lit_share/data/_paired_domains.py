@@ -1,11 +1,8 @@
 """One question, asked in two domains."""
 
 from collections.abc import Sequence
-from functools import partial
 
-from lit_share.data._arrays import SOURCES, Arrays
-from lit_share.data._domains import DOMAINS, Domain
-from lit_share.data._known import known
+from lit_share.data._many_domains import known_images, seen_in
 from lit_share.data._pair import PairData
 
 
@@ -59,16 +56,10 @@ class PairedDomains(PairData):
         seed: int = 0,
         names: Sequence[str] = ("a", "b"),
     ) -> None:
-        source = known(SOURCES, dataset=dataset)
-        if source.is_table:
-            images = ", ".join(f'"{name}"' for name, other in SOURCES.items() if not other.is_table)
-            raise ValueError(f'domains are ways to see images, and dataset="{dataset}" has none: write one of {images}')
-        to_domain = known(DOMAINS, domain=domain)
-        if amount is not None and to_domain.amount is None:
-            raise ValueError(f'domain="{domain}" takes no amount: leave amount={amount} out')
+        source = known_images(dataset)
         super().__init__(
             dataset=dataset,
-            views=(partial(_see, DOMAINS["same"], None, seed), partial(_see, to_domain, amount, seed)),
+            views=(seen_in("same", None, seed), seen_in(domain, amount, seed)),
             num_classes=(source.num_classes, source.num_classes),
             n_a=n_a,
             n_b=n_b,
@@ -78,7 +69,3 @@ class PairedDomains(PairData):
             seed=seed,
             names=names,
         )
-
-
-def _see(domain: Domain, amount: float | None, seed: int, arrays: Arrays) -> Arrays:
-    return arrays._replace(inputs=domain(arrays.inputs, amount, seed))

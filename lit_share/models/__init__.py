@@ -1,5 +1,6 @@
-"""Small nets, an ordinary classifier and pairs of them, for experiments and examples."""
+"""Small nets, ordinary LightningModules around them and several of these together, for experiments and examples."""
 
+from lit_share.models._autoencoder import Autoencoder, autoencoder
 from lit_share.models._classifier import Classifier
 from lit_share.models._cnn import CNN
 from lit_share.models._mlp import MLP
@@ -7,4 +8,13 @@ from lit_share.models._pair import paired_classifiers
 from lit_share.models._single import single_classifier
 from lit_share.models._transformer import TransformerClassifier
 
-__all__ = ["CNN", "MLP", "Classifier", "TransformerClassifier", "paired_classifiers", "single_classifier"]
+__all__ = [
+    "CNN",
+    "MLP",
+    "Autoencoder",
+    "Classifier",
+    "TransformerClassifier",
+    "autoencoder",
+    "paired_classifiers",
+    "single_classifier",
+]

@@ -89,6 +89,7 @@ class TransformerClassifier(TrunkHead):
         heads: Attention heads of each layer.
         depth: Encoder layers, at least 1.
         dropout: Dropout probability inside the encoder, in `[0, 1]`.
+        same_init: Whether all layers start from the same values, so that tied layers can stay alike.
 
     Raises:
         ValueError: If `width` is not a multiple of `heads`.
@@ -111,6 +112,7 @@ class TransformerClassifier(TrunkHead):
         heads: int = 4,
         depth: int = 2,
         dropout: float = 0.0,
+        same_init: bool = False,
     ) -> None:
         if width % heads:
             raise ValueError(f"width={width} is not a multiple of heads={heads}: every head needs an equal share")
@@ -123,9 +125,10 @@ class TransformerClassifier(TrunkHead):
         num_tokens, token_features = RowTokens()(torch.empty(1, *input_shape, device="meta")).shape[1:]
         # Nested tensors only pay off for padded sequences, and pre-norm layers warn about them.
         encoder = nn.TransformerEncoder(layer(), depth, norm=nn.LayerNorm(width), enable_nested_tensor=False)
-        # PyTorch copies one layer `depth` times, initial values and all. Layers that begin equal would make
-        # any measure of sharing between layers look good before training.
-        encoder.layers = nn.ModuleList(layer() for _ in range(depth))
+        if not same_init:
+            # PyTorch copies one layer `depth` times, initial values and all. Layers that begin equal would make
+            # any measure of sharing between layers look good before training.
+            encoder.layers = nn.ModuleList(layer() for _ in range(depth))
         trunk = OrderedDict[str, nn.Module](
             tokens=RowTokens(),
             embed=nn.Linear(token_features, width),

@@ -25,8 +25,13 @@ NEEDS = {
 }
 # What only makes sense with others.
 POSITIONS = ("data=placed", "model=local", "ties=positions", "objective=val/acc")
+LAYERS = ("data=placed", "model=layers", "ties=layers", "objective=val/acc")
+TRANSPOSED = ("data=placed", "model=autoencoder", "ties=transposed", "objective=val/mse", "mode=min")
 TOGETHER = {
     Path("data/related"): ("ties=trunk",),
+    Path("ties/sites"): ("data=sites",),
+    **dict.fromkeys(map(Path, ("model/layers", "ties/layers")), LAYERS),
+    **dict.fromkeys(map(Path, ("model/autoencoder", "ties/transposed")), TRANSPOSED),
     **dict.fromkeys(map(Path, ("data/placed", "model/local", "ties/positions", "callbacks/shift")), POSITIONS),
 }
 FAST = ("debug=fast", "logger=none", "callbacks=quiet")

@@ -54,3 +54,12 @@ def test_depth_counts_layers(depth):
 def test_width_that_heads_do_not_divide_is_refused():
     with pytest.raises(ValueError, match="width=10 is not a multiple of heads=4"):
         TransformerClassifier((4, 6), 3, width=10, heads=4)
+
+
+def test_layers_can_begin_equal():
+    first, *others = TransformerClassifier((2, 4, 3), 3, width=8, heads=2, depth=3, same_init=True).trunk.encoder.layers
+    assert len(others) == 2
+    for other in others:
+        for one, same in zip(first.parameters(), other.parameters(), strict=True):
+            assert one is not same
+            assert torch.equal(one, same)
