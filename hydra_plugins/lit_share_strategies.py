@@ -5,38 +5,139 @@ Hydra imports every plugin whenever it starts, so nothing heavy may be imported 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import CompactHydraException
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from lit_share.app._sweep import Cell, Contained, Progress, fingerprint, one_line, settle, status
+
+log = logging.getLogger(__name__)
+
+SUBDIR = "${hydra.job.num}"
 
 
 class StrategySweeper(BasicSweeper):
-    """A grid over overrides, in which `strength` varies only for strategies that have one.
+    """A grid over overrides, in which `strength` varies for strategies that have one, and `ties` for those that tie.
 
     `regularizer=none,soft_tie strength=0.01,0.1` has three cells: `none`, and `soft_tie` at two strengths.
+
+    A cell is known by its overrides. In a `hydra.sweep.dir` where cells have run already, finished ones are not run
+    again, those that were cut off go on, and failed ones and those whose config has changed start anew: see
+    `lit_share.app._sweep.settle`. A cell that fails stops no other one, whatever launches them; the process ends with
+    an error after all of them have ended and were compared.
     """
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Prepare the launcher.
+
+        Raises:
+            CompactHydraException: If this process is one of several copies, or `hydra.sweep.subdir` is the user's own.
+        """
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            raise CompactHydraException(
+                "torchrun would start this multirun in each of its processes: start it with plain python, and write "
+                "trainer.strategy=ddp_spawn for several processes in each cell"
+            )
+        subdir = OmegaConf.to_container(config.hydra.sweep, resolve=False)["subdir"]  # type: ignore[call-overload,index]
+        if subdir != SUBDIR:
+            raise CompactHydraException(
+                f"hydra.sweep.subdir={subdir}: this sweeper numbers the folders of cells itself; leave it out, or "
+                "write hydra/sweeper=basic, which cannot go on with a sweep"
+            )
+        super().setup(hydra_context=hydra_context, task_function=Contained(task_function), config=config)
+
+    def sweep(self, arguments: list[str]) -> list[JobReturn]:
+        """Run the cells that have not finished.
+
+        Args:
+            arguments: The overrides of the command line.
+
+        Returns:
+            What became of the cells that ran.
+
+        Raises:
+            CompactHydraException: After all cells have ended, if there is one that has not finished.
+        """
+        assert self.config is not None
+        assert self.hydra_context is not None
+        assert self.launcher is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        (grid,) = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
+        directory = Path(self.config.hydra.sweep.dir).absolute()
+        directory.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, directory / "multirun.yaml")
+        folders = settle(directory, {tuple(cell): fingerprint(self._compose(cell)) for cell in grid})
+        cells = [cell for cell, folder in folders.items() if status(directory / folder) is None]
+        if len(cells) < len(folders):
+            log.info(f"{len(folders) - len(cells)} of {len(folders)} cells have finished already in {directory}")
+        go_on = f"repeat the command with hydra.sweep.dir={self.config.hydra.sweep.dir}"
+        returns: list[JobReturn] = []
+        try:
+            with Progress(directory, folders.values()):
+                for batch in (
+                    self.split_overrides_to_chunks(list(map(list, cells)), self.max_batch_size) if cells else ()
+                ):
+                    placed = [[*cell, *_place(directory, folders[tuple(cell)])] for cell in batch]
+                    returns += self.launcher.launch(placed, initial_job_idx=len(returns))
+        except (KeyboardInterrupt, SystemExit):
+            log.warning(f"The sweep was stopped. To go on, {go_on}")
+            sys.exit(1)  # Lightning ends with 0 where it was told to terminate
+        except Exception as error:  # of a launcher whose processes died: cells keep theirs
+            log.error(f"The launcher gave up: {one_line(error)}")
+        completed = {cell for cell, left in zip(cells, returns, strict=False) if left.status is JobStatus.COMPLETED}
+        unfinished = [
+            cell for cell in cells if cell not in completed and status(directory / folders[cell]) != "finished"
+        ]
+        if unfinished:
+            # Hydra does so itself only where no exception is raised.
+            self.hydra_context.callbacks.on_multirun_end(self.config, config_name=self.config.hydra.job.config_name)
+            raise CompactHydraException(
+                f"{len(unfinished)} of {len(folders)} cells have not finished. To run only these again, {go_on}"
+            )
+        return returns
 
     def split_arguments(  # type: ignore[override]
         self, overrides: list[Override], max_batch_size: int | None
     ) -> list[list[list[str]]]:
         """The overrides of each cell, in batches of at most ``max_batch_size``."""
         (grid,) = BasicSweeper.split_arguments(overrides, None)
-        cells = [list(cell) for cell in dict.fromkeys(self._without_idle_strengths(grid))]
+        cells = [list(cell) for cell in dict.fromkeys(self._without_idle(grid))]
         return list(BasicSweeper.split_overrides_to_chunks(cells, max_batch_size))
 
-    def _without_idle_strengths(self, grid: list[list[str]]) -> Iterator[tuple[str, ...]]:
-        assert self.hydra_context is not None
-        assert self.config is not None
-        has_strength: dict[tuple[str, ...], bool] = {}
+    def _without_idle(self, grid: list[list[str]]) -> Iterator[Cell]:
+        """The cells, without strengths of strategies that have none, and with the first ties where nothing is tied."""
+        regularizers: dict[Cell, dict[str, Any]] = {}
+        ties = next((override for override in grid[0] if override.startswith("ties=")), "")
         for cell in grid:
             chosen = tuple(override for override in cell if override.startswith(("regularizer=", "experiment=")))
-            if chosen not in has_strength:
-                config = self.hydra_context.config_loader.load_sweep_config(self.config, list(chosen))
-                has_strength[chosen] = any("strength" in node for node in config.get("regularizer", {}).values())
-            idle = not has_strength[chosen]
-            yield tuple(override for override in cell if not (idle and override.startswith("strength=")))
+            if chosen not in regularizers:
+                regularizers[chosen] = dict(self._compose(chosen).get("regularizer", {}))
+            nodes = regularizers[chosen].values()
+            kept = [o for o in cell if not o.startswith("strength=") or any("strength" in node for node in nodes)]
+            yield tuple(ties if not nodes and override.startswith("ties=") else override for override in kept)
+
+    def _compose(self, cell: Sequence[str]) -> DictConfig:
+        assert self.hydra_context is not None
+        assert self.config is not None
+        return self.hydra_context.config_loader.load_sweep_config(self.config, list(cell))
+
+
+def _place(directory: Path, folder: str) -> tuple[str, str]:
+    """Overrides for where a cell writes to, which may run in another working directory."""
+    quoted = str(directory).replace("'", "\\'")
+    return f"hydra.sweep.dir='{quoted}'", f"hydra.sweep.subdir='{folder}'"
 
 
 ConfigStore.instance().store(

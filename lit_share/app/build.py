@@ -7,6 +7,7 @@ from typing import Any
 
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
@@ -48,6 +49,9 @@ def callbacks_of(config: DictConfig, folder: str = "") -> list[Callback]:
 
 def trainer_of(config: DictConfig, callbacks: list[Callback], loggers: list[Logger], **options: Any) -> Trainer:
     """A new trainer, with options in place of the config's."""
+    if "enable_progress_bar" not in config.trainer:
+        # Lightning would add a progress bar of its own where none is wanted.
+        options = {"enable_progress_bar": any(isinstance(c, ProgressBar) for c in callbacks), **options}
     make: Any = _make(config.trainer, _partial_=True, **options)
     return make(callbacks=callbacks, logger=loggers or False)  # type: ignore[no-any-return]
 

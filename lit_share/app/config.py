@@ -13,6 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lit_share.app._check import ConfigError, check_config
+from lit_share.app._sweep import group_of
 
 
 class Mode(Enum):
@@ -65,9 +66,6 @@ CONFIG_FILE = "config.yaml"
 GROUPS = ("model", "data", "ties", "regularizer", "callbacks", "logger", "trainer")
 
 
-_SAFE_IN_SWEEPS = ("auto", "ddp_spawn", "None")
-
-
 def register_schema() -> None:
     """Make `train_schema` known to Hydra."""
     ConfigStore.instance().store("train_schema", TrainSchema)
@@ -76,7 +74,8 @@ def register_schema() -> None:
 def prepare(config: DictConfig) -> DictConfig:
     """Check a composed config and complete it.
 
-    ``strength`` becomes every regularizer's own, and W&B gets the group of a multirun and the strategy as job type.
+    ``strength`` becomes every regularizer's own, and W&B gets the group of a multirun, the strategy as job type,
+    and what was chosen for the groups of configs as tags.
 
     Args:
         config: What Hydra composed.
@@ -96,11 +95,6 @@ def prepare(config: DictConfig) -> DictConfig:
         for name, node in prepared[group].items():
             if not isinstance(node, DictConfig):
                 raise ConfigError(f"{group}.{name}: expected a mapping with a _target_, got {node!r}")
-    if sweep_name() and str(prepared.trainer.get("strategy", "auto")) not in _SAFE_IN_SWEEPS:
-        raise ConfigError(
-            f"trainer.strategy={prepared.trainer.strategy} starts processes that would run the whole multirun again: "
-            "write trainer.strategy=ddp_spawn"
-        )
     for regularizer in prepared.regularizer.values():
         if "strength" in regularizer and prepared.strength is not None:
             regularizer.strength = prepared.strength
@@ -113,6 +107,8 @@ def prepare(config: DictConfig) -> DictConfig:
         with open_dict(wandb):
             wandb.job_type = wandb.get("job_type") or strategy(prepared)
             wandb.group = wandb.get("group") or sweep_name()
+            chosen = {group: choice(group) for group in ("data", "model", "ties", "experiment")}
+            wandb.tags = [*(wandb.get("tags") or ()), *(f"{g}={name}" for g, name in chosen.items() if name)]
     return prepared
 
 
@@ -129,7 +125,8 @@ def strength(config: DictConfig) -> float | None:
 
 def choice(group: str) -> str | None:
     """What was chosen for a config group."""
-    return str(HydraConfig.get().runtime.choices.get(group)) if HydraConfig.initialized() else None
+    chosen = HydraConfig.get().runtime.choices.get(group) if HydraConfig.initialized() else None
+    return None if chosen is None else str(chosen)
 
 
 def refuse_another_experiment(config: DictConfig) -> None:
@@ -156,5 +153,5 @@ def refuse_another_experiment(config: DictConfig) -> None:
 def sweep_name() -> str | None:
     """The folder name of a multirun, which all of its runs have in common."""
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        return "-".join(Path(HydraConfig.get().sweep.dir).parts[-2:])
+        return group_of(Path(HydraConfig.get().sweep.dir))
     return None

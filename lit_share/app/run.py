@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-import traceback
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,15 +16,20 @@ from omegaconf import DictConfig, OmegaConf
 from rich.box import SIMPLE
 from rich.table import Table
 
+from lit_share.app._check import ConfigError
+from lit_share.app._objective import ObjectiveIsKnown, unknown_objective
+from lit_share.app._processes import refuse_copies_of_a_sweep
+from lit_share.app._sweep import RESULT_FILE, checkpoint_to_go_on_from, one_line, write_json
 from lit_share.app.build import Job, build, evaluator
-from lit_share.app.config import CONFIG_FILE, choice, prepare, refuse_another_experiment, strategy, strength
+from lit_share.app.config import CONFIG_FILE, choice, prepare, refuse_another_experiment, strategy, strength, sweep_name
 from lit_share.app.retrain import retrain, wants_retraining
 from lit_share.app.tracking import is_first_rank, read_csv_columns, wandb_finished
-from lit_share.callbacks import Regularize, Share
-from lit_share.sharing import overall_distance, share, sharing_stats
+from lit_share.callbacks import Regularize, Share, SharingMonitor
+from lit_share.sharing import count_tied, overall_distance, share, sharing_stats
 from lit_share.sharing._stats import count_numbers
 
 log = logging.getLogger(__name__)
+_printed: set[tuple[str, str]] = set()  # plans, by the names of their regularizers
 
 
 def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float:
@@ -47,11 +50,12 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     # Lightning 2.6 asks torch 2.13 something in a way that is to go away, at every batch.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    config = prepare(config)
-    if config.ckpt_path is not None:
-        refuse_another_experiment(config)
-    if config.strength is not None and strength(config) is None:
-        log.warning("strength=%s has no effect: %s has no strength", config.strength, strategy(config))
+    try:
+        config = _ready(config, output_dir)
+    except ConfigError as error:
+        if sweep_name() is not None:
+            _write(_refused(config, overrides, error), output_dir)
+        raise
     OmegaConf.save(config, output_dir / CONFIG_FILE)
     result = _facts(config, overrides)
     try:
@@ -60,19 +64,50 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float:
                 torch.set_num_threads(config.threads)
             seed_everything(config.seed, workers=True, verbose=False)
             job = build(config)
+            refuse_copies_of_a_sweep(job.trainer)
             _print_plan(job)
+            job.trainer.callbacks.append(ObjectiveIsKnown(config.objective))  # type: ignore[attr-defined]
             result |= _train(job, config)
             objective = _objective(result)
             _log_summary(job, result)
-    except BaseException as error:
-        result |= {"status": "failed", "error": "".join(traceback.format_exception_only(error)).strip()}
-        _write(result, output_dir)
+    except Exception as error:  # what is interrupted has not failed: it can go on
+        _write(result | {"status": "failed", "error": one_line(error)}, output_dir)
         raise
     _write(result, output_dir)
-    if is_first_rank():
+    if is_first_rank() and sweep_name() is None:
         rich.print(_table(result))
         print(f"written to {output_dir}")
     return objective
+
+
+def _ready(config: DictConfig, output_dir: Path) -> DictConfig:
+    """The config as it is used; a cell of a sweep that was cut off goes on from its last checkpoint."""
+    prepared = prepare(config)
+    if prepared.ckpt_path is None and sweep_name() is not None:
+        prepared.ckpt_path = checkpoint_to_go_on_from(output_dir)
+    if prepared.ckpt_path is not None:
+        refuse_another_experiment(prepared)
+    if prepared.strength is not None and strength(prepared) is None:
+        log.warning("strength=%s has no effect: %s has no strength", prepared.strength, strategy(prepared))
+    return prepared
+
+
+def _refused(config: DictConfig, overrides: list[str], error: ConfigError) -> dict[str, Any]:
+    """What is known of a cell whose config cannot be used."""
+    return {
+        "schema": 1,
+        "status": "failed",
+        "error": one_line(error),
+        "strategy": strategy(config),
+        "data": choice("data"),
+        "ties": choice("ties"),
+        "model": choice("model"),
+        "seed": config.seed,
+        "objective": config.objective,
+        "mode": config.mode.name,
+        "tune": list(config.tune),
+        "overrides": overrides,
+    }
 
 
 def _facts(config: DictConfig, overrides: list[str]) -> dict[str, Any]:
@@ -94,11 +129,17 @@ def _facts(config: DictConfig, overrides: list[str]) -> dict[str, Any]:
 
 
 def _print_plan(job: Job) -> None:
-    """Print what is tied with what; wrong patterns are an error here, before training."""
-    for name, regularizer in job.regularizers.items():
-        if isinstance(regularizer, (Regularize, Share)):
-            rich.print(f"[bold]{name}[/bold]", regularizer.ties.plan(job.model))
-    if not job.regularizers:
+    """Print what is tied with what; wrong patterns are an error here, before training.
+
+    The cells of a sweep have few plans: each is printed once in a process.
+    """
+    plans = {n: r.ties.plan(job.model) for n, r in job.regularizers.items() if isinstance(r, (Regularize, Share))}
+    if sweep_name() is not None:
+        plans = {name: plan for name, plan in plans.items() if (name, str(plan)) not in _printed}
+        _printed.update((name, str(plan)) for name, plan in plans.items())
+    for name, plan in plans.items():
+        rich.print(f"[bold]{name}[/bold]", plan)
+    if not job.regularizers and sweep_name() is None:
         rich.print("[bold]none[/bold]: nothing is shared")
 
 
@@ -112,6 +153,10 @@ def _train(job: Job, config: DictConfig) -> dict[str, Any]:
         logger.log_hyperparams({**OmegaConf.to_container(config), **_parameter_counts(job)})  # type: ignore[dict-item]
     begin = time.perf_counter()
     trainer.fit(model, datamodule=data, ckpt_path=config.ckpt_path)
+    # Of training to its end: tests give callbacks the state back that they had at the best checkpoint.
+    monitors = [c for c in trainer.callbacks if isinstance(c, SharingMonitor)]  # type: ignore[attr-defined]
+    distances = monitors[0].history if monitors else {}
+    training_bytes = _training_bytes(job)
     rows = None
     if wants_retraining(job, config):
         read_csv_columns(trainer.loggers)
@@ -131,6 +176,8 @@ def _train(job: Job, config: DictConfig) -> dict[str, Any]:
         for regularizer in job.regularizers.values():
             if regularizer.state_key in checkpoint["callbacks"]:
                 regularizer.load_state_dict(checkpoint["callbacks"][regularizer.state_key])
+        for monitor in monitors[:1]:
+            distances = distances or checkpoint["callbacks"].get(monitor.state_key, {}).get("history", {})
     return {
         "validation": _merged(validation),
         "test": _merged(test),
@@ -138,14 +185,16 @@ def _train(job: Job, config: DictConfig) -> dict[str, Any]:
         "rows": rows,
         "seconds": seconds,
         "checkpoint": best,
+        "tied": _tied(job) if rows is None else {},
+        "training_bytes": training_bytes,
+        **({"distances": distances} if monitors else {}),
     }
 
 
 def _objective(result: dict[str, Any]) -> float:
     """The objective's value on validation data."""
     if result["objective"] not in result["validation"]:
-        known = ", ".join(result["validation"])
-        raise ValueError(f"objective={result['objective']} is not among the validation metrics: write one of {known}")
+        raise ValueError(unknown_objective(result["objective"], result["validation"]))
     return float(result["validation"][result["objective"]])
 
 
@@ -170,6 +219,27 @@ def _sharing(job: Job, step: int, epoch: int) -> dict[str, float | None]:
     }
 
 
+def _tied(job: Job) -> dict[str, float]:
+    """The fraction of positions in which all members of a tie are exactly equal, by the tie's name."""
+    ties = [tie for tie in job.ties.find(job.model) if len(tie.members) > 1]
+    return {tie.name: count_tied(tie.tensors()) / max(tie.numel, 1) for tie in ties}
+
+
+def _training_bytes(job: Job) -> int | None:
+    """Bytes of the parameters, their gradients and the optimizers' state, when the penalty's training has ended.
+
+    `None` where the processes that trained were spawned: only they had optimizers.
+    """
+    optimizers = job.trainer.optimizers
+    if not optimizers:
+        return None
+    parameters = set(job.model.parameters())
+    gradients = [p for p in parameters if p.requires_grad]
+    slots = [value for optimizer in optimizers for state in optimizer.state.values() for value in state.values()]
+    tensors = {id(slot): slot for slot in slots if isinstance(slot, torch.Tensor)}.values()
+    return sum(t.numel() * t.element_size() for t in (*parameters, *gradients, *tensors))
+
+
 def _log_summary(job: Job, result: dict[str, Any]) -> None:
     """The tested model's numbers, beside the curves."""
     final = {f"final/{key}": value for key, value in result["sharing"].items() if value is not None}
@@ -180,7 +250,7 @@ def _log_summary(job: Job, result: dict[str, Any]) -> None:
 
 def _write(result: dict[str, Any], output_dir: Path) -> None:
     if is_first_rank():
-        (output_dir / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+        write_json(output_dir / RESULT_FILE, result)
 
 
 def _table(result: dict[str, Any]) -> Table:

@@ -45,7 +45,7 @@ def test_multirun_ends_with_the_comparison(tmp_path: Path) -> None:
     assert cells == [("soft_tie", 0.01), ("soft_tie", 0.1)]
     assert sorted(r["strategy"] for r in results) == ["hard_tie", "none", "soft_tie", "soft_tie"]
     assert "− none" in done.stdout
-    assert (tmp_path / "s" / "comparison.csv").exists()
+    assert (tmp_path / "s" / "results.csv").exists()
 
 
 @pytest.mark.slow
