@@ -23,7 +23,7 @@ from lit_share.app._sweep import RESULT_FILE, checkpoint_to_go_on_from, one_line
 from lit_share.app.build import Job, build, evaluator
 from lit_share.app.config import CONFIG_FILE, choice, prepare, refuse_another_experiment, strategy, strength, sweep_name
 from lit_share.app.retrain import retrain, wants_retraining
-from lit_share.app.tracking import is_first_rank, read_csv_columns, wandb_finished
+from lit_share.app.tracking import is_first_rank, log_plans, log_result, read_csv_columns, wandb_finished
 from lit_share.callbacks import Regularize, Share, SharingMonitor
 from lit_share.sharing import count_tied, overall_distance, share, sharing_stats
 from lit_share.sharing._stats import count_numbers
@@ -134,6 +134,7 @@ def _print_plan(job: Job) -> None:
     The cells of a sweep have few plans: each is printed once in a process.
     """
     plans = {n: r.ties.plan(job.model) for n, r in job.regularizers.items() if isinstance(r, (Regularize, Share))}
+    log_plans(job.trainer.loggers, plans)
     if sweep_name() is not None:
         plans = {name: plan for name, plan in plans.items() if (name, str(plan)) not in _printed}
         _printed.update((name, str(plan)) for name, plan in plans.items())
@@ -246,6 +247,7 @@ def _log_summary(job: Job, result: dict[str, Any]) -> None:
     for logger in job.trainer.loggers:
         logger.log_metrics(final, step=job.trainer.global_step)
         logger.save()
+    log_result(job.trainer.loggers, result["test"] | final)
 
 
 def _write(result: dict[str, Any], output_dir: Path) -> None:

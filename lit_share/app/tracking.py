@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+
+from lit_share.sharing import Plan
+from lit_share.sharing._tie import shortened
 
 
 def read_csv_columns(loggers: Iterable[Logger]) -> None:
@@ -19,6 +22,26 @@ def read_csv_columns(loggers: Iterable[Logger]) -> None:
         if isinstance(logger, CSVLogger) and (path := Path(logger.log_dir, "metrics.csv")).exists():
             with path.open(newline="") as file:
                 logger.experiment.metrics_keys = next(csv.reader(file), [])
+
+
+def log_plans(loggers: Iterable[Logger], plans: Mapping[str, Plan]) -> None:
+    """Log to W&B which ties each regularizer has, as a table."""
+    columns = ["regularizer", "tie", "members", "shape", "parameters", "saved if shared"]
+    rows = [
+        [name, tie.name, shortened(tie.members, " = "), "×".join(map(str, tie.shape)), tie.parameters, tie.saved]
+        for name, plan in plans.items()
+        for tie in plan.ties
+    ]
+    for logger in loggers:
+        if isinstance(logger, WandbLogger) and rows:
+            logger.log_table("ties", columns, rows)
+
+
+def log_result(loggers: Iterable[Logger], numbers: Mapping[str, float]) -> None:
+    """Log to W&B what came out in the end, as a table."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_table("result", ["metric", "value"], [[name, value] for name, value in numbers.items()])
 
 
 def is_first_rank() -> bool:

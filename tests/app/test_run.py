@@ -101,6 +101,8 @@ def test_every_run_is_a_wandb_run_of_its_own(compose_config: Compose, tmp_path: 
         assert wandb.run is None
     assert len(list(tmp_path.glob("*/wandb/offline-run-*"))) == 2
     assert os.environ.get("WANDB_MODE") == before
+    for table in ("ties", "result"):
+        assert len(list(tmp_path.glob(f"*/wandb/offline-run-*/files/media/table/{table}_*.json"))) == 2
     heatmaps = list(tmp_path.glob("*/wandb/offline-run-*/files/media/plotly/sharing/*.json"))
     assert len(heatmaps) == 2
 
