@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from lit_share.data._arrays import SOURCES, Floats
 from lit_share.data._batches import MemoryDataset, Shuffle, batches
-from lit_share.data._known import known
+from lit_share.data._known import check_sizes, known
 from lit_share.data._split import split
 
 Place = Literal["random", "centre"]
@@ -98,22 +98,12 @@ class PlacedImages(LightningDataModule):
         channels, height, width = source.input_shape
         if canvas < max(height, width):
             raise ValueError(f"canvas={canvas} is smaller than images of {height} × {width}: make it larger")
-        sizes = {"test": n_test, "val": n_val, "train": n_train}
-        for argument, count in {
-            **{f"n_{part}": size for part, size in sizes.items()},
-            "batch_size": batch_size,
-        }.items():
-            if count < 1:
-                raise ValueError(f"{argument}={count} must be at least 1")
-        if seed < 0:
-            raise ValueError(f"seed={seed} must be at least 0")
-        if sum(sizes.values()) > source.examples:
-            needed = f"{n_train} + {n_val} + {n_test} = {sum(sizes.values())}"
-            raise ValueError(f'n_train + n_val + n_test = {needed}, but "{dataset}" has {source.examples} images')
+        check_sizes({"n_train": n_train, "n_val": n_val, "n_test": n_test}, batch_size, seed, dataset, source)
         self.num_classes = source.num_classes
         self.input_shape = (channels, canvas, canvas)
         self.batch_size = batch_size
-        self._source, self._sizes, self._seed = source, sizes, seed
+        self._source, self._seed = source, seed
+        self._sizes = {"test": n_test, "val": n_val, "train": n_train}
         self._places: dict[str, Place] = {"train": place, "val": place, "test": test_place or place}
         self._parts: dict[str, MemoryDataset] = {}
 

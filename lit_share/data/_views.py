@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from lit_share.data._arrays import SOURCES, Arrays, standardised
 from lit_share.data._batches import MemoryDataset, Shuffle, batches
-from lit_share.data._known import known
+from lit_share.data._known import check_sizes, known
 from lit_share.data._split import split
 
 
@@ -64,17 +64,7 @@ class ManyViews(LightningDataModule):
         super().__init__()
         source = known(SOURCES, dataset=dataset)
         sizes = {**{view.argument: view.n_train for view in views.values()}, "n_val": n_val, "n_test": n_test}
-        for argument, count in {**sizes, "batch_size": batch_size}.items():
-            if count < 1:
-                raise ValueError(f"{argument}={count} must be at least 1")
-        if seed < 0:
-            raise ValueError(f"seed={seed} must be at least 0")
-        needed = sum(sizes.values())
-        if needed > source.examples:
-            raise ValueError(
-                f"{' + '.join(sizes)} = {' + '.join(map(str, sizes.values()))} = {needed}, but "
-                f'"{dataset}" has {source.examples} examples: make one of them smaller'
-            )
+        check_sizes(sizes, batch_size, seed, dataset, source)
         self.batch_size = batch_size
         self.num_classes = {name: view.num_classes for name, view in views.items()}
         self.input_shape = source.input_shape

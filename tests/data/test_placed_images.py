@@ -143,7 +143,7 @@ def test_only_training_images_come_in_a_new_order():
         ({"n_test": -1}, "n_test=-1 must be at least 1"),
         ({"batch_size": 0}, "batch_size=0 must be at least 1"),
         ({"seed": -1}, "seed=-1 must be at least 0"),
-        ({"n_train": 1000, "n_test": 600}, r"= 1000 \+ 300 \+ 600 = 1900, but \"digits\" has 1797 images"),
+        ({"n_train": 1000, "n_test": 600}, r"= 1000 \+ 300 \+ 600 = 1900, but \"digits\" has 1797 examples"),
     ],
 )
 def test_wrong_arguments(options, message):

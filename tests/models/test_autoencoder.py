@@ -1,25 +1,15 @@
 import pytest
 import torch
-from lightning import Trainer
 
 import lit_share as ls
 from lit_share.data import PlacedImages
 from lit_share.models import Autoencoder, autoencoder
 
+from ._trainer import trainer
+
 # Lightning 2.6 flattens loaders in a way that newer PyTorch deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 TIES = ls.Ties("encoder.*.weight", "decoder.*.weight.T")
-
-
-def trainer(**kwargs):
-    return Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **kwargs,
-    )
 
 
 @pytest.fixture

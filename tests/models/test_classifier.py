@@ -1,26 +1,16 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning import Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lit_share.data import PairedDomains
 from lit_share.models import MLP, Classifier
 
+from ._trainer import trainer
+
 # Lightning 2.6 flattens loaders in a way that newer PyTorch deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
-
-
-def trainer(**kwargs):
-    return Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **kwargs,
-    )
 
 
 @pytest.fixture

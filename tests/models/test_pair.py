@@ -4,26 +4,16 @@ from functools import partial
 
 import pytest
 import torch
-from lightning import Trainer
 
 from lit_share.data import ManyDomains, PairedDomains, RelatedOutputs
 from lit_share.models import MLP, Classifier, paired_classifiers
+
+from ._trainer import trainer
 
 # Lightning 2.6 flattens loaders in a way that newer PyTorch deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 NET = partial(MLP, hidden=(16,))
 CLASSIFIER = partial(Classifier, lr=0.02)
-
-
-def trainer_of(**kwargs):
-    return Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **kwargs,
-    )
 
 
 @pytest.fixture
@@ -46,9 +36,9 @@ def test_as_many_members_as_the_data_is_for():
     data = ManyDomains({name: {"domain": domain, "n": 20} for name, domain in domains.items()})
     model = paired_classifiers(data, NET, CLASSIFIER)
     assert model.child_names == ("a", "b", "c")
-    trainer = trainer_of(max_epochs=1)
-    trainer.fit(model, datamodule=data)
-    assert {"a/val/acc", "b/val/acc", "c/val/acc"} <= set(trainer.callback_metrics)
+    run = trainer(max_epochs=1)
+    run.fit(model, datamodule=data)
+    assert {"a/val/acc", "b/val/acc", "c/val/acc"} <= set(run.callback_metrics)
 
 
 def test_members_start_alike_where_they_are_of_one_shape():
@@ -75,18 +65,18 @@ def test_pretraining_is_as_training_the_first_alone(data):
     model = paired_classifiers(data, NET, CLASSIFIER, pretraining=2)
     torch.manual_seed(0)
     alone = CLASSIFIER(net=NET(input_shape=(1, 8, 8), num_classes=10), num_classes=10)
-    trainer = trainer_of(max_epochs=2)
+    run = trainer(max_epochs=2)
     again = PairedDomains(domain="same", n_a=200, n_b=20)
-    trainer.fit(alone, again.train_dataloader()["a"], again.val_dataloader()["a"])
+    run.fit(alone, again.train_dataloader()["a"], again.val_dataloader()["a"])
     torch.testing.assert_close(weights(model.b), weights(alone), rtol=0, atol=0)
 
 
 def test_members_train_on_after_pretraining(data):
     model = paired_classifiers(data, NET, CLASSIFIER, pretraining=1)
     before = weights(model.a), weights(model.b)
-    trainer = trainer_of(max_epochs=1)
-    trainer.fit(model, datamodule=data)
-    assert trainer.global_step == 4  # of 50 images each
+    run = trainer(max_epochs=1)
+    run.fit(model, datamodule=data)
+    assert run.global_step == 4  # of 50 images each
     assert not torch.equal(weights(model.a), before[0])
     assert not torch.equal(weights(model.b), before[1])
 
