@@ -117,7 +117,7 @@ class StrategySweeper(BasicSweeper):
         return list(BasicSweeper.split_overrides_to_chunks(cells, max_batch_size))
 
     def _without_idle(self, grid: list[list[str]]) -> Iterator[Cell]:
-        """The cells, without strengths of strategies that have none, and with the first ties where nothing is tied."""
+        """The cells, without strengths of strategies that have none, and the first ties where they are not read."""
         regularizers: dict[Cell, dict[str, Any]] = {}
         ties = next((override for override in grid[0] if override.startswith("ties=")), "")
         for cell in grid:
@@ -125,8 +125,9 @@ class StrategySweeper(BasicSweeper):
             if chosen not in regularizers:
                 regularizers[chosen] = dict(self._compose(chosen).get("regularizer", {}))
             nodes = regularizers[chosen].values()
+            follows = any("${ties." in str(OmegaConf.to_container(node)) for node in nodes)
             kept = [o for o in cell if not o.startswith("strength=") or any("strength" in node for node in nodes)]
-            yield tuple(ties if not nodes and override.startswith("ties=") else override for override in kept)
+            yield tuple(ties if not follows and override.startswith("ties=") else override for override in kept)
 
     def _compose(self, cell: Sequence[str]) -> DictConfig:
         assert self.hydra_context is not None

@@ -67,13 +67,13 @@ def check_config(config: DictConfig, groups: Collection[str], values: Collection
     problems = []
     for key, raw in _items(config):
         if key not in known:
-            problems.append(f"{key}: unknown key{_suggest(key, known)}")
+            problems.append(f"{key}: unknown key{suggest(key, known)}")
         elif key in groups and not isinstance(raw, dict | None) and not _is_open(config, key):
             problems.append(
                 f"{key}: expected a mapping, got {raw!r}: choose a config of this group with {key}=<name> on the"
                 f" command line, or with '- {key}: <name>' in a defaults list"
             )
-    problems += _check_node(config, "", partial=False, paths=[*_paths(OmegaConf.to_container(config))])
+    problems += _check_node(config, "", partial=False, paths=paths_of(config))
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise ConfigError("\n  ".join([f"{count} in the config:", *problems]))
@@ -91,7 +91,7 @@ def _check_node(node: Any, path: str, partial: bool, paths: Collection[str]) -> 
         except OmegaConfBaseException as error:
             reason = str(error).splitlines()[0]
             unknown = re.search("Interpolation key '(.+)' not found", reason)
-            suggestion = _suggest(unknown[1], paths) if unknown else ""
+            suggestion = suggest(unknown[1], paths) if unknown else ""
             yield f"{_join(path, key)}: cannot resolve {raw!r}: {reason}{suggestion}"
     odd = [key for key in map(str, values) if key.startswith("_") and key not in HYDRA_KEYS]
     if "_target_" in values:
@@ -131,7 +131,7 @@ def _check_call(values: dict[Any, Any], path: str, partial: bool) -> Iterator[st
             yield from _check_type(value, _hint(target, named[key]), _join(path, key), named[key].default)
         elif key not in HYDRA_KEYS and not any(p.kind is p.VAR_KEYWORD for p in parameters):
             options = HYDRA_KEYS if str(key).startswith("_") else named
-            yield f"{_join(path, key)}: {name} has no such keyword{_suggest(key, options)}"
+            yield f"{_join(path, key)}: {name} has no such keyword{suggest(key, options)}"
     for p in [] if partial else parameters:
         optional = p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
         if not optional and p.name not in values and all(p is not other for other in filled):
@@ -189,7 +189,7 @@ def _locate(name: str) -> Callable:
     except ModuleNotFoundError as error:
         if error.name != path:
             raise
-        raise ImportError(f"no module {path!r}{_suggest(path, [m.name for m in pkgutil.iter_modules()])}") from None
+        raise ImportError(f"no module {path!r}{suggest(path, [m.name for m in pkgutil.iter_modules()])}") from None
     for part in parts:
         parent, path = path, f"{path}.{part}"
         if hasattr(found, part):
@@ -199,7 +199,7 @@ def _locate(name: str) -> Callable:
         else:
             names = {*dir(found), *(module.name for module in pkgutil.iter_modules(getattr(found, "__path__", ())))}
             public = {name for name in names if part.startswith("_") or not name.startswith("_")}
-            raise ImportError(f"{parent} has no {part!r}{_suggest(part, public)}")
+            raise ImportError(f"{parent} has no {part!r}{suggest(part, public)}")
     if not callable(found):
         raise ImportError(f"it is neither a class nor a function, but of type {type(found).__name__}")
     return found  # type: ignore[no-any-return]
@@ -231,6 +231,11 @@ def _holds_target(plain: Any) -> bool:
     return isinstance(plain, list) and any(map(_holds_target, plain))
 
 
+def paths_of(config: DictConfig) -> list[str]:
+    """The dotted keys of a config."""
+    return [*_paths(OmegaConf.to_container(config))]
+
+
 def _paths(raw: Any, path: str = "") -> Iterator[str]:
     """The dotted keys of nested dicts."""
     for key, value in raw.items() if isinstance(raw, dict) else ():
@@ -251,7 +256,7 @@ def _join(path: str, key: Any) -> str:
     return f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}".removeprefix(".")
 
 
-def _suggest(word: Any, options: Collection[str]) -> str:
+def suggest(word: Any, options: Collection[str]) -> str:
     """The end of an error message: the option nearest to a word, or a few options, or nothing."""
     if nearest := get_close_matches(str(word), options, n=1):
         return f": did you mean {nearest[0]!r}?"

@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lit_share.app._check import ConfigError, check_config
+from lit_share.app._check import ConfigError, check_config, paths_of, suggest
 from lit_share.app._sweep import group_of
 
 
@@ -98,6 +98,9 @@ def prepare(config: DictConfig) -> DictConfig:
     for regularizer in prepared.regularizer.values():
         if "strength" in regularizer and prepared.strength is not None:
             regularizer.strength = prepared.strength
+    for key in prepared.tune:
+        if OmegaConf.select(config, key, default=None) is None:
+            raise ConfigError(f"tune: there is no key {key!r} in the config{suggest(key, paths_of(config))}")
     if not 0.0 < prepared.retrain.similarity <= 1.0:
         raise ConfigError(f"retrain.similarity={prepared.retrain.similarity}: write a number in (0, 1]")
     if prepared.retrain.lr is not None and prepared.retrain.lr <= 0.0:

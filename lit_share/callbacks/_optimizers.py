@@ -1,10 +1,11 @@
-"""What the callbacks need to know of optimizers."""
+"""What the callbacks need to know of optimizers, and of the strategies that step them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
 from torch import nn
 from torch.optim import LBFGS, Optimizer
 
@@ -33,6 +34,19 @@ def skipped_its_step(optimizer: Optimizer) -> bool:
     """Whether a fused optimizer under fp16 found infinite gradients and left the weights as they are."""
     found_inf = getattr(optimizer, "found_inf", None)
     return found_inf is not None and bool(found_inf.item())
+
+
+def refuse_strategy(strategy: Strategy) -> None:
+    """Raise if the strategy cuts parameters into pieces that have no shape.
+
+    Raises:
+        ValueError: If the strategy is FSDP1 or DeepSpeed.
+    """
+    if isinstance(strategy, (FSDPStrategy, DeepSpeedStrategy)):
+        raise ValueError(
+            f"Regularize cannot serve {type(strategy).__name__}, which flattens parameters and cuts them into pieces "
+            "that do not fit each other: use ModelParallelStrategy, with fully_shard in configure_model"
+        )
 
 
 def refuse_unsupported(optimizers: Sequence[Optimizer], ties: Sequence[Tie]) -> None:

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
@@ -17,6 +19,7 @@ from lit_share.callbacks._optimizers import (
     has_gradients,
     learning_rates,
     loss_scale,
+    refuse_strategy,
     refuse_unsupported,
     skipped_its_step,
 )
@@ -78,7 +81,7 @@ class Regularize(Callback):
         ValueError: Before training starts, if the strength is not a finite number ≥ 0, ``every`` or ``keep_zeros`` do
             not fit the penalty, the ties do not fit the module (see `Ties.find`) or the penalty (see `Penalty.check`),
             or an optimizer is not supported: L-BFGS, sparse gradients, or learning rates within a tie for which the
-            prox has no closed form.
+            prox has no closed form; or the strategy: FSDP1 and DeepSpeed.
 
     Example:
         >>> soft_tie = Regularize(
@@ -135,7 +138,9 @@ class Regularize(Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"start": self._start} | self._steps.state_dict()
+        # Of sharded parameters the whole: a checkpoint has one state of a callback, that of the first process.
+        start = {name: s.full_tensor() if isinstance(s, DTensor) else s for name, s in self._start.items()}
+        return {"start": start} | self._steps.state_dict()
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -173,6 +178,7 @@ class Regularize(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        refuse_strategy(trainer.strategy)
         if stage == "fit" and trainer.global_step == 0:
             # A new training starts from nothing, unless a checkpoint that is loaded after this has something.
             self._start = {}
@@ -192,9 +198,10 @@ class Regularize(Callback):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._forget()
+        _shard_again(pl_module)
         now = starting_values(self.found) if self.penalty.center == "start" else {}
         self._start = self._start or now
-        self._start = {name: self._start[name].to(now[name]) for name in now}
+        self._start = {name: _in_the_form_of(now[name], self._start[name]) for name in now}
         after_step = partial(self._after_step, trainer)
         self._handles = [optimizer.register_step_post_hook(after_step) for optimizer in trainer.optimizers]
         self._idle = set(trainer.optimizers)
@@ -211,9 +218,10 @@ class Regularize(Callback):
             )
 
     @override
-    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if len(trainer.optimizers) > 1:
             # Before an optimizer is toggled, and the parameters of others are frozen for a while.
+            _shard_again(pl_module)
             self._note_trainable()
 
     @override
@@ -308,3 +316,18 @@ class Regularize(Callback):
         self._announced.clear()
         self._idle.clear()
         self._pulls.clear()
+
+
+def _shard_again(module: nn.Module) -> None:
+    """Give FSDP2 modules the parameters that optimizers have: after validation these are whole ones."""
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
+
+
+def _in_the_form_of(now: Tensor, start: Tensor) -> Tensor:
+    """The starting value with the device and dtype, and the shards if any, of a parameter's value now."""
+    start = start.to(device=now.device, dtype=now.dtype)
+    if isinstance(now, DTensor) and not isinstance(start, DTensor):
+        return distribute_tensor(start, now.device_mesh, now.placements)
+    return start

@@ -25,6 +25,7 @@ from lit_share.sharing import Tie, TieError, Ties, share, verify_shared
 from lit_share.sharing._arguments import check_choice, check_ties
 from lit_share.sharing._hard import Init, Where
 from lit_share.sharing._rebuild import rebuild_shared, shared_places
+from lit_share.sharing.positions._share import check_positions
 
 # What a Trainer calls on its strategy at times that no callback sees: before `configure_model`, before a checkpoint is
 # loaded, when the module is complete and not yet wrapped, and when optimizers get their states back.
@@ -190,7 +191,13 @@ class Share(Callback):
         self.find_ties(module)
         self._shared = shared_places(module)
         if not shared:
-            warnings.warn(f"{self!r} shared nothing: no members, and no units of them, are equal", stacklevel=2)
+            positions = any(member.part is not None for tie in self.found for member in tie.members)
+            what = (
+                "in no layer all parameters of all positions are"
+                if positions
+                else "no members, and no units of them, are"
+            )
+            warnings.warn(f"{self!r} shared nothing: {what} equal", stacklevel=2)
         elif not self.is_before_training:
             whole = sum(tie.is_one for tie in shared)
             rank_zero_info(
@@ -216,6 +223,7 @@ class Share(Callback):
             self._share(module)
         else:
             self.find_ties(module)
+            check_positions(module, [tie for tie in self.found if tie.members[0].part is not None])
 
     def _wrapped(
         self, name: str, trainer: Trainer, module: LightningModule, method: Callable, *args: Any, **kwargs: Any

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import sys
 from pathlib import Path
 
 
@@ -25,7 +22,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--baseline", metavar="B", default="none", help="strategy to compare the others with (default: none)"
     )
     parser.add_argument(
-        "--out", metavar="DIR", help="where to write (default: DIR, or the directory that several have in common)"
+        "--out", metavar="DIR", help="where to write (default: DIR, and nothing for several, --metric or --baseline)"
     )
     parser.add_argument("--svg", metavar="FILE", help="write a picture of the table, too")
     parser.add_argument("--json", action="store_true", help="print results.json in place of the table")
@@ -33,25 +30,26 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run(options: argparse.Namespace) -> None:
-    from lit_share.report import print_comparison, write_report
+    from lit_share.report import as_json, print_comparison, write_report
 
-    out = _out(options.out, options.directories)
-    if options.out is not None and out.exists() and not out.is_dir():
-        raise ValueError(f"{str(out)!r} is not a directory: give another --out")
+    out = _out(options)
+    if options.out is not None and Path(options.out).exists() and not Path(options.out).is_dir():
+        raise ValueError(f"{options.out!r} is not a directory: give another --out")
     comparison = print_comparison(
         options.directories, options.metric, options.baseline, options.svg, quiet=options.json
     )
-    files = write_report(comparison, out)
+    files = [] if out is None else write_report(comparison, out)
     if options.json:
-        json.dump(json.loads(files[-1].read_text(encoding="utf-8")), sys.stdout, indent=2)
-        print()
-        return
-    print(f"written: {', '.join(map(str, files))}")
+        print(as_json(comparison, out or Path()))
+    elif files:
+        print(f"written: {', '.join(map(str, files))}")
+    else:
+        print("no page was written: say where with --out DIR")
 
 
-def _out(out: str | None, directories: list[str]) -> Path:
-    if out is not None:
-        return Path(out)
-    if len(directories) == 1:
-        return Path(directories[0])
-    return Path(os.path.commonpath([Path(directory).resolve() for directory in directories]))
+def _out(options: argparse.Namespace) -> Path | None:
+    """Where to write: not over the page of a sweep what is something else than its comparison."""
+    if options.out is not None:
+        return Path(options.out)
+    is_its_own = len(options.directories) == 1 and options.metric is None and options.baseline == "none"
+    return Path(options.directories[0]) if is_its_own else None

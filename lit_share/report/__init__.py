@@ -7,7 +7,7 @@ from lit_share.report._hydra import CompareRuns
 from lit_share.report._page import page
 from lit_share.report._print import print_comparison
 from lit_share.report._results import Result, read_results, unfinished_runs
-from lit_share.report._write import write_report
+from lit_share.report._write import as_json, write_report
 
 __all__ = [
     "CompareRuns",
@@ -15,6 +15,7 @@ __all__ = [
     "Estimate",
     "Result",
     "Row",
+    "as_json",
     "compare",
     "estimate",
     "page",

@@ -40,8 +40,9 @@ def print_comparison(
     """
     directories = list(directories)
     results = read_results(directories)
-    if not results:
-        raise FileNotFoundError(f"no result.json below {', '.join(map(str, directories))}")
+    empty = [str(directory) for directory in directories if not any(Path(directory).rglob("result.json"))]
+    if empty:
+        raise FileNotFoundError(f"no result.json below {', '.join(empty)}")
     comparison = compare(results, metric, baseline)
     console = Console(quiet=quiet)
     if not console.is_terminal:

@@ -33,11 +33,16 @@ def write_report(comparison: Comparison, directory: str | Path) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     name = directory.resolve().name
     html = page(comparison, directory, f"Comparison of strategies: {name}" if name else "Comparison of strategies")
-    content = json.dumps(_finite(_content(comparison, directory)), indent=2, allow_nan=False, ensure_ascii=False)
+    content = as_json(comparison, directory)
     (directory / PAGE).write_text(html, encoding="utf-8")
     comparison.to_csv(directory / CSV)
     (directory / JSON).write_text(content + "\n", encoding="utf-8")
     return [directory / file for file in (PAGE, CSV, JSON)]
+
+
+def as_json(comparison: Comparison, directory: Path) -> str:
+    """The rows and the chosen runs, with paths from a directory."""
+    return json.dumps(_finite(_content(comparison, directory)), indent=2, allow_nan=False, ensure_ascii=False)
 
 
 def _content(comparison: Comparison, directory: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from lit_share.sharing._error import TieError
 from lit_share.sharing._pattern import Pattern
 from lit_share.sharing._plan import Plan
 from lit_share.sharing._positions import position_count
-from lit_share.sharing._tie import BufferSlot, Member, Slot, Tie, buffer_slots, distinctly_named, slots
+from lit_share.sharing._tie import BufferSlot, Member, Slot, Tie, buffer_slots, distinctly_named, shortened, slots
 
 _SHOWN = 5
 
@@ -61,6 +61,8 @@ class Ties:
         for pattern in (*patterns, *flat):
             if not isinstance(pattern, str):
                 raise TieError(f"a pattern must be a string, got {pattern!r}: write Ties('a.*', 'b.*'), not a list")
+            if pattern.endswith("]") and not pattern.endswith("[:]"):
+                raise TieError(f"{pattern!r}: only [:] is known, all slices along dim 0")
         self.patterns = tuple(map(Pattern, patterns))
         self.exclude = tuple(flat)
         stars = {pattern.text: pattern.stars for pattern in self.patterns}
@@ -210,7 +212,7 @@ class Ties:
         tie = Tie(places[0].name if len(places) == 1 or not any(stars) else ".".join(stars), tuple(members))
         shapes = [tensor.shape for tensor in tie.tensors()]
         if len(set(shapes)) > 1:
-            listed = ", ".join(f"{m.name!r} is {tuple(s)}" for m, s in zip(members, shapes, strict=True))
+            listed = shortened([f"{m.name!r} is {tuple(s)}" for m, s in zip(members, shapes, strict=True)], ", ")
             raise TieError(f"members of a tie must have one shape: {listed}; exclude them: exclude={[places[0].name]}")
         return tie
 

@@ -238,3 +238,9 @@ def test_the_comparison_is_a_wandb_run_of_the_group(tmp_path: Path, own_folder: 
     wandb.teardown()  # otherwise the runs of other tests would be this session's
     (table,) = tmp_path.glob("wandb/offline-run-*/files/media/table/comparison*.json")
     assert json.loads(table.read_text())["data"][1] == ["soft_tie", "b/test/acc", 0.75, 0.5]
+
+
+def test_misspelt_keys_to_tune(compose_config: Compose) -> None:
+    with pytest.raises(ConfigError, match=r"tune: there is no key 'model.classifer.lr' .* 'model.classifier.lr'"):
+        prepare(compose_config("tune=[model.classifer.lr]"))
+    assert prepare(compose_config("tune=[model.classifier.lr]")).tune == ["model.classifier.lr"]

@@ -151,7 +151,7 @@ def test_the_state_of_an_optimizer_starts_anew(make, state):
 
 def test_positions_that_are_not_equal_stay():
     module, watch = Net(apart=0.5), Watch()
-    with pytest.warns(UserWarning, match="shared nothing: no members, and no units of them, are equal"):
+    with pytest.warns(UserWarning, match="shared nothing: in no layer all parameters of all positions are equal"):
         soft_to_hard(module, watch, epochs=3, strength=1e-6)
     assert watch.kinds == [LocallyConnected2d] * 3
 
@@ -305,3 +305,10 @@ def test_two_callbacks_share_at_different_epochs():
     train(module, first, second, epochs=3)
     assert type(module.net[0]) is nn.Conv2d
     assert all(tie.is_one for tie in (*first.ties.find(module), *second.ties.find(module)))
+
+
+def test_positions_that_cannot_be_shared_are_refused_before_training():
+    module = Net()
+    with pytest.raises(TieError, match="has a bias for each position, too"):
+        train(module, Share(Ties("net.0.weight[:]"), epoch=1))
+    assert module.steps_taken == 0

@@ -54,12 +54,19 @@ def test_out(run, tmp_path, result):
     assert [file.name for file in (tmp_path / "runs").iterdir()] == ["result.json"]
 
 
-def test_several_directories_write_to_what_they_have_in_common(run, tmp_path, result, monkeypatch):
+@pytest.mark.parametrize(
+    "arguments", [["all/a", "all/b"], ["all", "--metric", "a/test/acc"], ["all", "--baseline", "l2"]]
+)
+def test_the_page_of_a_sweep_is_not_overwritten_by_another_comparison(run, tmp_path, result, monkeypatch, arguments):
     monkeypatch.chdir(tmp_path)
     result(tmp_path / "all" / "a" / "0")
     result(tmp_path / "all" / "b" / "0", "l2")
-    assert run("compare", "all/a", "all/b")[0] == 0
-    assert (tmp_path / "all" / "report.html").exists()
+    code, out, _ = run("compare", *arguments)
+    assert code == 0
+    assert "no page was written: say where with --out DIR" in out
+    assert not list(tmp_path.rglob("report.html"))
+    assert run("compare", *arguments, "--out", "page")[0] == 0
+    assert (tmp_path / "page" / "report.html").exists()
 
 
 def test_again(run, tmp_path, result):
@@ -76,9 +83,9 @@ def test_metric_and_baseline(run, tmp_path, result):
     _, out, _ = run("compare", tmp_path, "--baseline", "hard_tie")
     assert "− hard_tie" in out
     assert "-0.25 ± " in out
-    _, out, _ = run("compare", tmp_path, "--metric", "a/test/acc")
+    _, out, _ = run("compare", tmp_path, "--metric", "a/test/acc", "--out", tmp_path / "page")
     assert "a/test/acc" in out
-    with (tmp_path / "results.csv").open(newline="") as file:
+    with (tmp_path / "page" / "results.csv").open(newline="") as file:
         assert {line["metric"] for line in csv.DictReader(file)} == {"a/test/acc"}
 
 
@@ -122,6 +129,7 @@ def test_runs_that_left_nothing_are_named(run, tmp_path, result):
         (["run", "nowhere"], "no directory nowhere"),
         (["run", "--metric", "b/test/ac"], "did you mean 'b/test/acc'?"),
         (["run", "--baseline", "l2"], "no run of the baseline 'l2': there are none"),
+        (["run", "empty"], "no result.json below empty"),
         (["broken"], "is not the result of a run"),
         (["run", "--out", "run/result.json"], "'run/result.json' is not a directory: give another --out"),
         (["run/result.json"], "no directory run/result.json"),

@@ -62,3 +62,13 @@ def test_default_regularizer_counts(sweeper: Any) -> None:
 def test_batches_have_the_asked_size(sweeper: Any) -> None:
     batches = cells(sweeper, "regularizer=none,soft_tie", "strength=0.1,0.2", max_batch_size=2)
     assert [len(batch) for batch in batches] == [2, 1]
+
+
+def test_ties_vary_only_where_they_are_read(sweeper: Any) -> None:
+    (grid,) = cells(sweeper, "regularizer=none,lasso,hard_tie", "ties=all,first_layer")
+    assert grid == [
+        ["regularizer=none", "ties=all"],
+        ["regularizer=lasso", "ties=all"],
+        ["regularizer=hard_tie", "ties=all"],
+        ["regularizer=hard_tie", "ties=first_layer"],
+    ]
