@@ -21,5 +21,7 @@ def own_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     before = dict(os.environ)
     yield
+    # W&B's own process may have ended or begun meanwhile: what says where it is must not come back.
+    service = {key: value for key, value in os.environ.items() if key == "WANDB_SERVICE"}
     os.environ.clear()
-    os.environ.update(before)
+    os.environ.update({key: value for key, value in before.items() if key != "WANDB_SERVICE"} | service)

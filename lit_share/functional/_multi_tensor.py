@@ -105,6 +105,9 @@ def prox_(
         for tie, step, new in zip(members, own, moved, strict=True):
             for member, value, t in zip(tie, new, per_member(step, len(tie)), strict=True):
                 if t > 0.0:
+                    if isinstance(member, DTensor) and isinstance(value, DTensor):
+                        # Of one row, DTensor makes a whole tensor.
+                        value = value.redistribute(placements=member.placements)
                     member.copy_(value)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from lit_share.functional import Penalty, add_gradient_, mean, no_groups_held, prox_
-from lit_share.sharing._tie import Tie
+from lit_share.sharing._tie import Tie, whole
 from lit_share.sharing._ties import Ties
 
 Start = Mapping[str, Tensor]
@@ -238,7 +238,11 @@ def penalty_value(penalty: Penalty, ties: Sequence[Tie], start: Start | None = N
     """The sum of the penalty's values over ties."""
     starts = _starts(ties, start) or [None] * len(ties)
     with torch.no_grad(), _full_precision(ties):
-        values = [penalty.value(tie.tensors(), s) for tie, s in zip(ties, starts, strict=True)]
+        # Whole, as a sum over shards is not one over processes, and FSDP2 has whole parameters after validation.
+        values = [
+            penalty.value([whole(t) for t in tie.tensors()], s and [whole(t) for t in s])
+            for tie, s in zip(ties, starts, strict=True)
+        ]
         return float(torch.stack([value.double() for value in values]).sum())
 
 

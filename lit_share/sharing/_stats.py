@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_share.sharing._positions import position_count
-from lit_share.sharing._tie import Tie, slots, stored_parameters
+from lit_share.sharing._tie import Tie, slots, stored_parameters, whole
 from lit_share.sharing._ties import Ties
 from lit_share.sharing.codebook._layers import CODEBOOKS, dense_weight
 
@@ -93,7 +93,7 @@ def count_numbers(module: nn.Module, ties: Ties | Sequence[Tie] | None = None) -
     total = zeros = unique = 0
     seen: set[int] = set()
     for slot in slots(module):
-        tensor, parameter = slot.full(), slot.stored
+        tensor, parameter = whole(slot.full()), slot.stored
         if isinstance(slot.owner, CODEBOOKS) and slot.attribute == "weight":
             tensor = dense_weight(slot.owner)
         copies = position_count(slot.owner) or 1
@@ -101,7 +101,7 @@ def count_numbers(module: nn.Module, ties: Ties | Sequence[Tie] | None = None) -
         zeros += copies * (tensor.numel() - int(torch.count_nonzero(tensor)))
         if parameter is not None and id(parameter) not in seen:
             seen.add(id(parameter))
-            unique += int(torch.count_nonzero(parameter))
+            unique += int(torch.count_nonzero(whole(parameter.detach())))
     found = ties.find(module) if isinstance(ties, Ties) else ties or ()
     unique -= sum(map(_repeated_nonzeros, _disjoint(found)))
     return SharingStats(total=total, unique=unique, zeros=zeros)
@@ -151,7 +151,7 @@ def squared_distance(members: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     Returns:
         :math:`\sum_{i<j} \lVert W_i - W_j \rVert^2` and :math:`(N - 1) \sum_i \lVert W_i \rVert^2`, float64 scalars.
     """
-    wide = torch.stack([member.detach() for member in members]).double()
+    wide = torch.stack([whole(member.detach()) for member in members]).double()
     # Counted from the first member: equal members must be at distance exactly 0.
     offsets = wide - wide[0]
     deviations = offsets - offsets.mean(dim=0)
@@ -172,7 +172,7 @@ def count_tied(members: Sequence[Tensor]) -> int:
         >>> count_tied([torch.tensor([1.0, 0.0]), torch.tensor([1.0, 1.0])])
         1
     """
-    first, *others = members
+    first, *others = map(whole, members)
     return int(torch.stack([first == other for other in others]).all(dim=0).sum())
 
 
@@ -204,7 +204,7 @@ def _repeated_nonzeros(ties: Sequence[Tie]) -> int:
     edges: list[Tensor] = []
     for tie in ties:
         places = [member.value(nodes_of.__getitem__).flatten() for member in tie.members]
-        values, order = torch.stack([tensor.flatten().cpu() for tensor in tie.tensors()]).sort(dim=0)
+        values, order = torch.stack([whole(tensor).flatten().cpu() for tensor in tie.tensors()]).sort(dim=0)
         nodes = torch.stack(places).gather(0, order)
         equal = (values[1:] == values[:-1]) & (values[1:] != 0)
         edges.append(torch.stack([nodes[:-1][equal], nodes[1:][equal]]))

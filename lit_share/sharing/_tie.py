@@ -10,6 +10,7 @@ from itertools import groupby
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from lit_share.sharing._derived import Derived, derived_in, full, underive
 from lit_share.sharing._positions import position_count
@@ -225,6 +226,11 @@ class Tie:
             for first, count in self.runs
             for tensor in ([first.value()] * count if first.part is None else first.slot.full().unbind())
         ]
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor itself, or all of it where each process has a shard."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def stored_parameters(tie: Tie) -> list[nn.Parameter]:

@@ -31,6 +31,7 @@ def command(directory: Path, *overrides: str) -> list[str]:
 
 def sweep(directory: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(directory.parent), "CUDA_VISIBLE_DEVICES": ""}
+    environment.pop("WANDB_SERVICE", None)  # of this process, which other tests may end
     if "hydra/launcher=gpus" in overrides:
         del environment["CUDA_VISIBLE_DEVICES"]
     return subprocess.run(

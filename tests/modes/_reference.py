@@ -1,0 +1,275 @@
+"""Training with a penalty as a plain loop in float64: the penalty in the loss, or its textbook proximal step.
+
+What modes mean for the sequence of steps is written out here, too. Nothing here imports the package or Lightning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+BATCHES, SAMPLES = 6, 8
+WIDTH = 4
+LEAVES = ("0.weight", "0.bias", "2.weight", "2.bias")
+Weights = dict[str, Tensor]
+
+
+def numbers(seed: int, *shape: int) -> Tensor:
+    """Few bits, so that they are the same in all precisions."""
+    return torch.randint(-8, 9, shape, generator=torch.Generator().manual_seed(seed)).double() / 8
+
+
+def data(outputs: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs, and targets for each of two models."""
+    total = BATCHES * SAMPLES
+    return numbers(0, total, 4), numbers(1, total, outputs), numbers(2, total, outputs)
+
+
+def start(outputs: int) -> Weights:
+    """The weights of the two models."""
+    shapes = ((WIDTH, 4), (WIDTH,), (outputs, WIDTH), (outputs,))
+    return {
+        f"{root}.{leaf}": numbers(10 * seed + i, *shape)
+        for seed, root in enumerate("ab", start=1)
+        for i, (leaf, shape) in enumerate(zip(LEAVES, shapes, strict=True))
+    }
+
+
+def net(x: Tensor, w: Tensor, b: Tensor, v: Tensor, c: Tensor) -> Tensor:
+    return F.linear(torch.tanh(F.linear(x, w, b)), v, c)
+
+
+def loss(weights: Weights, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    a, b = ([weights[f"{root}.{leaf}"] for leaf in LEAVES] for root in "ab")
+    return F.mse_loss(net(x, *a), y) + F.mse_loss(net(x, *b), z)
+
+
+# The rows: what is penalised
+
+
+def pairs(weights: Weights) -> list[tuple[Tensor, Tensor]]:
+    return [(weights[f"a.{leaf}"], weights[f"b.{leaf}"]) for leaf in LEAVES]
+
+
+def matrices(weights: Weights) -> list[Tensor]:
+    return [w for w in weights.values() if w.ndim == 2]
+
+
+def ramp(n: int) -> Tensor:
+    """The weights of OWL."""
+    return torch.linspace(1.0, 0.4, n, dtype=torch.float64)
+
+
+def value_soft_tie(weights: Weights, origin: Weights) -> Tensor:
+    return sum(0.5 * (a - b).square().sum() for a, b in pairs(weights))
+
+
+def value_l2_sp(weights: Weights, origin: Weights) -> Tensor:
+    return sum(0.5 * (w - origin[name]).square().sum() for name, w in weights.items())
+
+
+def value_exact_tie(weights: Weights, origin: Weights) -> Tensor:
+    return sum((a - b).abs().sum() for a, b in pairs(weights))
+
+
+def units(w: Tensor) -> Tensor:
+    return w.reshape(len(w), -1)
+
+
+def value_unit_tie(weights: Weights, origin: Weights) -> Tensor:
+    return sum(units(a - b).norm(dim=1).sum() for a, b in pairs(weights))
+
+
+def value_growl(weights: Weights, origin: Weights) -> Tensor:
+    """Σ w_k ‖W[:, j]‖_(k)."""
+    norms = [w.norm(dim=0).sort(descending=True).values for w in matrices(weights)]
+    return sum((ramp(len(n)) * n).sum() for n in norms)
+
+
+def value_group_lasso(weights: Weights, origin: Weights) -> Tensor:
+    return sum(w.norm(dim=0).sum() for w in matrices(weights))
+
+
+def soft_threshold(difference: Tensor, t: float) -> Tensor:
+    return difference.sign() * (difference.abs() - t).clamp_min(0.0)
+
+
+def shrink_lengths(vectors: Tensor, dim: int, t: float) -> Tensor:
+    """Vectors along a dimension lose t of their length."""
+    n = vectors.norm(dim=dim, keepdim=True)
+    return torch.where(n > t, vectors * (n - t) / n, 0.0)
+
+
+def prox_of_pairs(shrink: Callable[[Tensor, float], Tensor], weights: Weights, t_a: float, t_b: float) -> None:
+    """argmin ‖A' − A‖²/2t_a + ‖B' − B‖²/2t_b + ‖A' − B'‖: the difference shrinks by t_a + t_b."""
+    for a, b in pairs(weights):
+        shrunk = shrink(a - b, t_a + t_b)
+        motion = a - b - shrunk
+        new_a = a - t_a / (t_a + t_b) * motion
+        b.copy_(torch.where(shrunk == 0.0, new_a, b + t_b / (t_a + t_b) * motion))
+        a.copy_(new_a)
+
+
+def owl(n: Tensor, w: Tensor) -> Tensor:
+    """Sort, subtract the weights, pool neighbours until nothing increases, clip, undo the sort."""
+    order = n.argsort(descending=True)
+    blocks: list[list[float]] = []
+    for shifted in (n[order] - w).tolist():
+        blocks.append([shifted])
+        while len(blocks) > 1 and sum(blocks[-2]) / len(blocks[-2]) < sum(blocks[-1]) / len(blocks[-1]):
+            last = blocks.pop()
+            blocks[-1] += last
+    pooled = [max(sum(block) / len(block), 0.0) for block in blocks for _ in block]
+    return torch.empty_like(n).index_copy_(0, order, torch.tensor(pooled, dtype=n.dtype))
+
+
+def prox_growl(weights: Weights, t_a: float, t_b: float) -> None:
+    for name, w in weights.items():
+        if w.ndim == 2:
+            n = w.norm(dim=0)
+            w.mul_(torch.where(n > 0.0, owl(n, (t_a if name[0] == "a" else t_b) * ramp(len(n))) / n, 0.0))
+
+
+def prox_group_lasso(weights: Weights, t_a: float, t_b: float) -> None:
+    for name, w in weights.items():
+        if w.ndim == 2:
+            w.copy_(shrink_lengths(w, 0, t_a if name[0] == "a" else t_b))
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A row.
+
+    Attributes:
+        value: Ω of the weights, and of those that training started from.
+        prox: The proximal step of sizes t_a and t_b for the two models; if ``None``, the penalty is in the loss.
+    """
+
+    strength: float
+    value: Callable[[Weights, Weights], Tensor] | None
+    prox: Callable[[Weights, float, float], None] | None = None
+
+
+STRATEGIES = {
+    "soft_tie": Strategy(0.4, value_soft_tie),
+    "exact_tie": Strategy(0.3, value_exact_tie, partial(prox_of_pairs, soft_threshold)),
+    "unit_tie": Strategy(
+        0.4, value_unit_tie, partial(prox_of_pairs, lambda d, t: shrink_lengths(units(d), 1, t).view_as(d))
+    ),
+    "growl": Strategy(0.4, value_growl, prox_growl),
+    "group_lasso": Strategy(0.4, value_group_lasso, prox_group_lasso),
+    "hard_tie": Strategy(0.0, None),
+    "l2_sp": Strategy(0.6, value_l2_sp),
+}
+HARD = "hard_tie"
+
+
+# The columns: what a mode means for the steps
+
+
+MOMENTUM = partial(torch.optim.SGD, momentum=0.5)
+
+
+@dataclass(frozen=True)
+class Mode:
+    """What a mode means for the sequence of steps.
+
+    Attributes:
+        optimizer: From parameters and ``lr``.
+        rates: Of the two models; of two optimizers if they are different.
+        accumulate: Batches per step; the last step of an epoch has what is left.
+        clip: ``"norm"`` or ``"value"``, and the most that it may be.
+        decay: What learning rates are multiplied with after each step.
+        skipped: Steps that fp16 skips.
+        fused: Whether the Trainer's optimizer is fused; the loop's is not.
+        average: The decay of a moving average of the weights, which they are at the end.
+    """
+
+    optimizer: Callable[..., torch.optim.Optimizer] = MOMENTUM
+    rates: tuple[float, float] = (0.2, 0.2)
+    epochs: int = 1
+    accumulate: int = 1
+    clip: tuple[str, float] | None = None
+    decay: float = 1.0
+    skipped: tuple[int, ...] = ()
+    fused: bool = False
+    average: float | None = None
+
+
+PLAIN = Mode()
+
+
+def clip_(gradients: list[Tensor], how: str, most: float) -> None:
+    if how == "value":
+        for gradient in gradients:
+            gradient.clamp_(-most, most)
+    else:
+        total = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
+        for gradient in gradients:
+            gradient.mul_((most / (total + 1e-6)).clamp_max(1.0))  # torch adds 1e-6, too
+
+
+def train(row: str, mode: Mode = PLAIN, outputs: int = 2, factor: float = 1.0) -> tuple[Weights, float]:
+    """Train, with ``factor`` times the strength; return the weights, and strength · Ω of the last step's weights."""
+    strategy, origin = STRATEGIES[row], start(outputs)
+    strength = factor * strategy.strength
+    if row == HARD:
+        one = {leaf: ((origin[f"a.{leaf}"] + origin[f"b.{leaf}"]) / 2).requires_grad_() for leaf in LEAVES}
+        weights = {f"{root}.{leaf}": one[leaf] for root in "ab" for leaf in LEAVES}
+        groups = [list(one.values())]
+    else:
+        weights = {name: w.clone().requires_grad_() for name, w in origin.items()}
+        groups = [[w for name, w in weights.items() if name[0] == root] for root in "ab"]
+    optimizers = [mode.optimizer(group, lr=lr) for group, lr in zip(groups, mode.rates, strict=False)]
+    parameters = [w for group in groups for w in group]
+    batches = list(zip(*(t.split(SAMPLES) for t in data(outputs)), strict=True))
+    windows = [batches[i : i + mode.accumulate] for i in range(0, len(batches), mode.accumulate)] * mode.epochs
+    average = None
+
+    def objective(window: list[tuple[Tensor, ...]]) -> Tensor:
+        total = sum(loss(weights, *batch) for batch in window) / mode.accumulate
+        if strategy.value is not None and strategy.prox is None:
+            total = total + strength * strategy.value(weights, origin)
+        return total
+
+    def backward(window: list[tuple[Tensor, ...]]) -> Tensor:
+        total = objective(window)
+        gradients = list(torch.autograd.grad(total, parameters))
+        if mode.clip is not None:
+            clip_(gradients, *mode.clip)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        return total
+
+    for step, window in enumerate(windows):
+        if step in mode.skipped:
+            continue
+        backward(window)
+        for optimizer in optimizers:
+            optimizer.step(partial(backward, window) if isinstance(optimizer, torch.optim.LBFGS) else None)
+        with torch.no_grad():
+            if strategy.prox is not None and strength > 0.0:
+                strategy.prox(weights, *(strength * o.param_groups[0]["lr"] for o in optimizers))
+            if mode.average is not None:
+                now = {name: w.detach().clone() for name, w in weights.items()}
+                average = average or now
+                average = {name: mode.average * average[name] + (1 - mode.average) * w for name, w in now.items()}
+        for optimizer in optimizers:
+            optimizer.param_groups[0]["lr"] *= mode.decay
+    weights = {name: w.detach() for name, w in weights.items()}
+    return average or weights, penalty(row, weights, factor)
+
+
+def penalty(row: str, weights: Weights, factor: float = 1.0) -> float:
+    """Strength · Ω."""
+    strategy = STRATEGIES[row]
+    if strategy.value is None:
+        return 0.0
+    weights = {name: w.double() for name, w in weights.items()}
+    outputs = len(weights["a.2.bias"])
+    return factor * strategy.strength * float(strategy.value(weights, start(outputs)))
