@@ -25,7 +25,7 @@ from lit_share.app.config import CONFIG_FILE, choice, prepare, refuse_another_ex
 from lit_share.app.retrain import retrain, wants_retraining
 from lit_share.app.tracking import is_first_rank, log_plans, log_result, read_csv_columns, wandb_finished
 from lit_share.callbacks import Regularize, Share, SharingMonitor
-from lit_share.sharing import count_tied, overall_distance, share, sharing_stats
+from lit_share.sharing import Tie, count_tied, overall_distance, share, sharing_stats
 from lit_share.sharing._stats import count_numbers
 
 log = logging.getLogger(__name__)
@@ -94,32 +94,22 @@ def _ready(config: DictConfig, output_dir: Path) -> DictConfig:
 
 def _refused(config: DictConfig, overrides: list[str], error: ConfigError) -> dict[str, Any]:
     """What is known of a cell whose config cannot be used."""
-    return {
-        "schema": 1,
-        "status": "failed",
-        "error": one_line(error),
-        "strategy": strategy(config),
-        "data": choice("data"),
-        "ties": choice("ties"),
-        "model": choice("model"),
-        "seed": config.seed,
-        "objective": config.objective,
-        "mode": config.mode.name,
-        "tune": list(config.tune),
-        "overrides": overrides,
-    }
+    return _identity(config, overrides) | {"status": "failed", "error": one_line(error), "mode": config.mode.name}
 
 
 def _facts(config: DictConfig, overrides: list[str]) -> dict[str, Any]:
+    return _identity(config, overrides) | {"error": None, "strength": strength(config)}
+
+
+def _identity(config: DictConfig, overrides: list[str]) -> dict[str, Any]:
+    """What makes a run the one that it is, which is known before it has begun."""
     return {
         "schema": 1,
         "status": "finished",
-        "error": None,
         "strategy": strategy(config),
         "data": choice("data"),
         "ties": choice("ties"),
         "model": choice("model"),
-        "strength": strength(config),
         "seed": config.seed,
         "objective": config.objective,
         "mode": config.mode,
@@ -211,7 +201,7 @@ def _parameter_counts(job: Job) -> dict[str, int]:
 
 def _sharing(job: Job, step: int, epoch: int) -> dict[str, float | None]:
     """What sharing did to the tested model, which was saved after so many steps and epochs."""
-    ties = [tie for tie in job.ties.find(job.model) if len(tie.members) > 1]
+    ties = _ties_of_several(job)
     penalties = [r.value(job.model, step, epoch) for r in job.regularizers.values() if isinstance(r, Regularize)]
     return {
         "penalty": sum(penalties),
@@ -222,8 +212,12 @@ def _sharing(job: Job, step: int, epoch: int) -> dict[str, float | None]:
 
 def _tied(job: Job) -> dict[str, float]:
     """The fraction of positions in which all members of a tie are exactly equal, by the tie's name."""
-    ties = [tie for tie in job.ties.find(job.model) if len(tie.members) > 1]
-    return {tie.name: count_tied(tie.tensors()) / max(tie.numel, 1) for tie in ties}
+    return {tie.name: count_tied(tie.tensors()) / max(tie.numel, 1) for tie in _ties_of_several(job)}
+
+
+def _ties_of_several(job: Job) -> list[Tie]:
+    """The ties of more than one member."""
+    return [tie for tie in job.ties.find(job.model) if len(tie.members) > 1]
 
 
 def _training_bytes(job: Job) -> int | None:
