@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import plotly.graph_objects as go
 
@@ -98,29 +98,31 @@ def score_against_size(
     for point in others:
         style = styles[point.strategy]
         figure.add_scatter(
-            x=[point.size],
-            y=[point.score.mean],
-            mode="markers",
-            name=literal(point.strategy),
+            **_place(point),
             showlegend=False,
-            text=[literal(point.text)],
             marker={"color": style.color, "symbol": f"{style.symbol}-open", "size": 7, "opacity": 0.7},
-            hovertemplate="%{text}<br>%{x:,} unique<br>%{y:.4g}",
         )
     for point in points:
         style = styles[point.strategy]
         figure.add_scatter(
-            x=[point.size],
-            y=[point.score.mean],
-            mode="markers",
-            name=literal(point.strategy),
-            text=[literal(point.text)],
+            **_place(point),
             marker={"color": style.color, "symbol": style.symbol, "size": 12},
             error_y=error_bar(point.score, style),
-            hovertemplate="%{text}<br>%{x:,} unique<br>%{y:.4g}",
         )
     finish(figure, "unique parameters", literal(metric), **({"title": literal(title)} if title else {}))
     log = spans_decades([point.size for point in (*points, *others)])
     figure.update_layout(height=420, showlegend=True)
     figure.update_xaxes(type="log" if log else "linear", rangemode="normal" if log else "tozero", nticks=6)
     return figure
+
+
+def _place(point: Point) -> dict[str, Any]:
+    """Where a point is, and what it says."""
+    return {
+        "x": [point.size],
+        "y": [point.score.mean],
+        "mode": "markers",
+        "name": literal(point.strategy),
+        "text": [literal(point.text)],
+        "hovertemplate": "%{text}<br>%{x:,} unique<br>%{y:.4g}",
+    }
