@@ -178,12 +178,13 @@ def test_buffers_are_shared_on_request(normed, init):
 def test_shared_buffers_stay_one(normed, move):
     share(normed, PAIR, buffers=True)
     moved = move(normed)
-    for buffer in moved.buffers():
-        buffer.zero_()  # there may be NaN in memory that was not written to
+    for tensor in (*moved.parameters(), *moved.buffers()):
+        tensor.detach().fill_(1)  # there may be NaN in memory that was not written to
     assert len({id(b) for b in buffers(moved).values()}) == 6
     moved.load_state_dict(with_state := normed.state_dict() if move is copy.deepcopy else moved.state_dict())
     assert len(with_state) == len(buffers(moved)) + 8
     moved["a"](torch.randn(8, 4, dtype=moved["a"][0].weight.dtype))
+    assert not torch.equal(moved["a"][1].running_mean, torch.ones_like(moved["a"][1].running_mean))
     assert torch.equal(moved["a"][1].running_mean, moved["b"][1].running_mean)
 
 
