@@ -6,6 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
+from lit_share.text import visible
+
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
@@ -49,5 +51,6 @@ def _run(options: argparse.Namespace) -> None:
         print(json.dumps(sizes, indent=2))
         return
     plain, stored = f"{sizes['tensor_bytes']:,}", f"{sizes['stored_bytes']:,}"
-    print(f"{options.checkpoint}: {sizes['checkpoint_bytes']:,} bytes")
-    print(f"{options.output}: {sizes['output_bytes']:,} bytes; {stored} of numbers, which are {plain} under all names")
+    source, target = visible(options.checkpoint), visible(options.output)
+    print(f"{source}: {sizes['checkpoint_bytes']:,} bytes")
+    print(f"{target}: {sizes['output_bytes']:,} bytes; {stored} of numbers, which are {plain} under all names")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lit_share.text import visible
+
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
@@ -22,7 +24,16 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--baseline", metavar="B", default="none", help="strategy to compare the others with (default: none)"
     )
     parser.add_argument(
-        "--out", metavar="DIR", help="where to write (default: DIR, and nothing for several, --metric or --baseline)"
+        "--tune",
+        metavar="KEY",
+        action="append",
+        default=[],
+        help="choose this key on validation data, as strengths are, for example ties; may be repeated",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="where to write (default: DIR, and nothing for several, --metric, --baseline or --tune)",
     )
     parser.add_argument("--svg", metavar="FILE", help="write a picture of the table, too")
     parser.add_argument("--json", action="store_true", help="print results.json in place of the table")
@@ -36,13 +47,13 @@ def _run(options: argparse.Namespace) -> None:
     if options.out is not None and Path(options.out).exists() and not Path(options.out).is_dir():
         raise ValueError(f"{options.out!r} is not a directory: give another --out")
     comparison = print_comparison(
-        options.directories, options.metric, options.baseline, options.svg, quiet=options.json
+        options.directories, options.metric, options.baseline, options.svg, options.json, options.tune
     )
     files = [] if out is None else write_report(comparison, out)
     if options.json:
         print(as_json(comparison, out or Path()))
     elif files:
-        print(f"written: {', '.join(map(str, files))}")
+        print(f"written: {visible(', '.join(map(str, files)))}")
     else:
         print("no page was written: say where with --out DIR")
 
@@ -51,5 +62,6 @@ def _out(options: argparse.Namespace) -> Path | None:
     """Where to write: not over the page of a sweep what is something else than its comparison."""
     if options.out is not None:
         return Path(options.out)
-    is_its_own = len(options.directories) == 1 and options.metric is None and options.baseline == "none"
+    is_asked = options.metric is not None or options.baseline != "none" or options.tune
+    is_its_own = len(options.directories) == 1 and not is_asked
     return Path(options.directories[0]) if is_its_own else None

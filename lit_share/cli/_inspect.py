@@ -65,6 +65,9 @@ def _print(content: dict[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from lit_share.text import visible
+
+    # Names come from a file that may be anyone's, and a terminal obeys control characters.
     console = Console()
     if not console.is_terminal:
         console.width = 160  # in a log file, instead of 80
@@ -73,19 +76,14 @@ def _print(content: dict[str, Any]) -> None:
     for tensor in content["tensors"]:
         shape = "×".join(map(str, tensor["shape"])) or "()"
         cells = (tensor["name"], shape, tensor["dtype"], tensor["stored"])
-        table.add_row(*(Text(_visible(cell)) for cell in cells), f"{tensor['bytes']:,}")
+        table.add_row(*(Text(visible(cell)) for cell in cells), f"{tensor['bytes']:,}")
     console.print(table)
     for tie in content["ties"]:
         apart = f" except {len(tie['apart'])} rows" if tie.get("apart") else ""
-        console.print(Text(f"tie: {_visible(' = '.join(tie['names']))}{apart}"))
+        console.print(Text(f"tie: {visible(' = '.join(tie['names']))}{apart}"))
     totals = content["totals"]
     console.print(
         f"{totals['numbers']:,} numbers, {totals['nonzero']:,} non-zero; {totals['stored_bytes']:,} bytes stored of "
         f"{totals['plain_bytes']:,}: ratio {totals['ratio']:.2f}",
         highlight=False,
     )
-
-
-def _visible(text: str) -> str:
-    # Names come from a file that may be anyone's, and a terminal obeys control characters.
-    return text if text.isprintable() else ascii(text)[1:-1]

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from lit_share.cli import _compact, _compare, _inspect
+from lit_share.text import visible
 
 # A subcommand is a module with `add_parser`; what it needs it imports when it runs, so that `--help` is there at once.
 _COMMANDS = (_compact, _inspect, _compare)
@@ -41,6 +42,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader, as `head`, has had enough; Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError) as error:
-        print(f"lit-share: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        print(f"lit-share: {visible(' '.join(str(error).splitlines()))}", file=sys.stderr)
         return 2
     return 0

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
+from lit_share.plots._layout import literal
+
 
 def distance_heatmap(history: Mapping[str, Sequence[float]]) -> go.Figure:
     """Draw how far the members of each tie are apart, epoch by epoch.
@@ -25,7 +27,7 @@ def distance_heatmap(history: Mapping[str, Sequence[float]]) -> go.Figure:
     figure = go.Figure(
         go.Heatmap(
             z=[list(history[tie]) for tie in ties],
-            y=ties,
+            y=[literal(tie) for tie in ties],
             zmin=0.0,
             zmax=max(1.0, largest),
             colorscale="Viridis",

@@ -82,7 +82,7 @@ def intervals(
             error_x=error_bar(point, style),
             hovertemplate="%{text}",
         )
-    finish(figure, quantity, **({"title": literal(title)} if title else {}), showlegend=False)
+    finish(figure, literal(quantity), **({"title": literal(title)} if title else {}), showlegend=False)
     figure.update_layout(height=(120 if title else 90) + 46 * len(points))
     rows = list(range(len(points)))
     names = [literal(strategy) for strategy in points]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 from difflib import get_close_matches
 from statistics import fmean, median
 from typing import Literal, TypeAlias
@@ -12,13 +13,15 @@ from typing import Literal, TypeAlias
 from lit_share.report._comparison import Comparison, Row, default_metric
 from lit_share.report._estimate import estimate
 from lit_share.report._results import Result
-from lit_share.report._settings import other_overrides
+from lit_share.report._settings import columns, not_to_be_tuned, other_overrides, tuned
 
 # data, model, ties, what else was overridden, strategy
 Setting: TypeAlias = tuple[str | None, str | None, str | None, str, str]
 
 
-def compare(results: Iterable[Result], metric: str | None = None, baseline: str = "none") -> Comparison:
+def compare(
+    results: Iterable[Result], metric: str | None = None, baseline: str = "none", tune: Collection[str] = ()
+) -> Comparison:
     """Compare strategies by a test metric, with strengths chosen on validation data.
 
     For each strategy and seed one run is chosen among those of all strengths and other tuned keys: the one with the
@@ -33,13 +36,14 @@ def compare(results: Iterable[Result], metric: str | None = None, baseline: str 
             it stands for all ties if there is none for the same.
         metric: Name of the test metric; by default the objective's name with `test` in place of `val`.
         baseline: The strategy that the others are compared with.
+        tune: Further keys that are chosen on validation data, such as `ties`, besides those in the runs' configs.
 
     Returns:
         The comparison, which Rich can print.
 
     Raises:
-        ValueError: If there are no results, or none of the baseline that is asked for, if their objectives differ, or
-            if a finished run lacks the metric.
+        ValueError: If there are no results, or none of the baseline that is asked for, if their objectives differ, if
+            a finished run lacks the metric, or if no run was started with a key to tune.
 
     Example:
         >>> from pathlib import Path
@@ -53,9 +57,11 @@ def compare(results: Iterable[Result], metric: str | None = None, baseline: str 
         none None 0.7
         l2 0.1 0.75
     """
-    results = list(results)
+    results = [replace(result, tune=[*result.tune, *tune]) for result in results]
     if not results:
         raise ValueError("there are no results to compare")
+    for key in tune:
+        _check_tuned(key, results)
     strategies = {result.strategy for result in results}
     if baseline not in {*strategies, "none"}:
         raise ValueError(f"no run of the baseline {baseline!r}: there are {', '.join(sorted(strategies))}")
@@ -67,9 +73,8 @@ def compare(results: Iterable[Result], metric: str | None = None, baseline: str 
 
     groups: dict[Setting, list[Result]] = defaultdict(list)
     for result in results:
-        groups[result.data, result.model, result.ties, " ".join(other_overrides(result)), result.strategy].append(
-            result
-        )
+        data, model, ties = columns(result).values()
+        groups[data, model, ties, " ".join(other_overrides(result)), result.strategy].append(result)
     chosen = {setting: _choose(runs) for setting, runs in groups.items()}
     rows = [
         _row(setting, chosen[setting], _baseline(setting, chosen, baseline), groups[setting], metric)
@@ -126,6 +131,7 @@ def _row(
         bytes=_mean(run.sharing.get("bytes") for run in chosen.values()),
         training_bytes=_mean(run.training_bytes for run in chosen.values()),
         runs=tuple(chosen.values()),
+        tuned=tuned(chosen.values()),
         tried=tuple(sorted(runs, key=lambda run: (run.seed, str(run.path)))),
     )
 
@@ -144,6 +150,16 @@ def _objective(results: list[Result]) -> tuple[str, Literal["min", "max"]]:
                 f" but {other.objective} ({other.mode}) in {other.path}; name directories with one objective only"
             )
     return first.objective, first.mode
+
+
+def _check_tuned(key: str, results: Iterable[Result]) -> None:
+    if problem := not_to_be_tuned(key):
+        raise ValueError(problem)
+    known = {override.lstrip("+").partition("=")[0] for result in results for override in result.overrides}
+    if key not in known:
+        raise ValueError(
+            f"tune={key}: no run was started with {key}=..., but with {', '.join(sorted(known)) or 'none'}"
+        )
 
 
 def _check_metric(result: Result, metric: str) -> None:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from lit_share.report._estimate import UNDEFINED, Estimate
 from lit_share.report._results import Result
+from lit_share.text import visible
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Row:
         seconds: Mean duration of training.
         bytes: Mean size of the numbers in the compact file.
         training_bytes: Mean size of parameters, gradients and optimizer state.
+        tuned: What the chosen runs have of other keys that were chosen on validation data, and how many of them.
         runs: The chosen runs, one per seed.
         tried: All runs, also those of other strengths and those that failed.
     """
@@ -55,6 +57,7 @@ class Row:
     seconds: float | None
     bytes: float | None = None
     training_bytes: float | None = None
+    tuned: str = ""
     runs: tuple[Result, ...] = ()
     tried: tuple[Result, ...] = ()
 
@@ -80,6 +83,11 @@ class Comparison:
     baseline: str = "none"
 
     @property
+    def is_tuned(self) -> bool:
+        """Whether more than the strength was chosen on validation data."""
+        return any(row.tuned for row in self.rows)
+
+    @property
     def better(self) -> Literal["min", "max"] | None:
         """Whether the metric is to be large or small; `None` if that is known of the objective only."""
         same = self.metric.rpartition("/")[2] == self.objective.rpartition("/")[2]
@@ -88,6 +96,9 @@ class Comparison:
 
     def to_csv(self, path: str | Path) -> None:
         """Write the rows in full precision, with an empty cell for what is undefined.
+
+        Names are written as they are, for programs to read: a spreadsheet may take one that begins with ``=`` for a
+        formula, so import results that are not your own as text.
 
         Args:
             path: The file to write.
@@ -127,13 +138,16 @@ class Comparison:
             "seconds": row.seconds,
             "bytes": row.bytes,
             "training_bytes": row.training_bytes,
+            "tuned": row.tuned,
         }
 
     def __rich__(self) -> RenderableType:
         table = Table(
             box=SIMPLE_HEAD,
             padding=0,
-            caption=f"mean ± 95 % t-interval over n seeds; median strength, chosen by {self.objective} ({self.mode})",
+            caption=_literal(
+                f"mean ± 95 % t-interval over n seeds; median strength, chosen by {self.objective} ({self.mode})"
+            ),
             caption_justify="left",
         )
         varying = [
@@ -145,10 +159,15 @@ class Comparison:
             table.add_column(name, overflow="fold", no_wrap=True)
         for name in ["n", "failed", self.metric, f"− {self.baseline}", "strength", "distance", "unique", "seconds"]:
             # In a narrow terminal other columns give way first.
-            table.add_column(Text(name), justify="right", overflow="fold", no_wrap=name not in ("strength", "distance"))
+            table.add_column(
+                _literal(name), justify="right", overflow="fold", no_wrap=name not in ("strength", "distance")
+            )
+        if self.is_tuned:
+            table.add_column("tuned", overflow="fold")
         for row in self.rows:
             names = [getattr(row, name) or UNDEFINED for name in varying]
-            table.add_row(*(Text(cell) for cell in [*names, row.strategy, *cells(row)]))
+            last = [row.tuned or UNDEFINED] if self.is_tuned else []
+            table.add_row(*(_literal(cell) for cell in [*names, row.strategy, *cells(row), *last]))
         return Group(*self._failure_lines(), table)
 
     def _failure_lines(self) -> list[Text]:
@@ -156,7 +175,12 @@ class Comparison:
         paths = defaultdict(list)
         for result in self.failures:
             paths[(result.failure or "").partition("\n")[0]].append(str(result.path.parent))
-        return [Text(f"{len(paths[why])} failed: {why} ({', '.join(paths[why])})") for why in paths]
+        return [_literal(f"{len(paths[why])} failed: {why} ({', '.join(paths[why])})") for why in paths]
+
+
+def _literal(text: str) -> Text:
+    """What Rich prints letter by letter, and terminals do not obey."""
+    return Text(visible(text))
 
 
 def default_metric(objective: str) -> str:

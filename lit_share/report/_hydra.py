@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from lit_share.report._print import print_comparison
 from lit_share.report._write import write_report
+from lit_share.text import visible
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,6 @@ class CompareRuns(Callback):
         try:
             directory = Path(config.hydra.sweep.dir)
             written = write_report(print_comparison([directory], self.metric), directory)
-            print(f"written: {', '.join(map(str, written))}")
+            print(f"written: {visible(', '.join(map(str, written)))}")
         except Exception as error:
             log.warning("The runs were not compared: %s", error)

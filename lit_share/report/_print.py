@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from io import StringIO
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from rich.text import Text
 from lit_share.report._compare import compare
 from lit_share.report._comparison import Comparison
 from lit_share.report._results import read_results, unfinished_runs
+from lit_share.text import visible
 
 
 def print_comparison(
@@ -21,6 +22,7 @@ def print_comparison(
     baseline: str = "none",
     svg: str | Path | None = None,
     quiet: bool = False,
+    tune: Collection[str] = (),
 ) -> Comparison:
     """Read the results below some directories, compare them and print the table.
 
@@ -30,6 +32,7 @@ def print_comparison(
         baseline: See `compare`.
         svg: A file for a picture of the table.
         quiet: Print nothing.
+        tune: See `compare`.
 
     Returns:
         What was printed.
@@ -43,12 +46,12 @@ def print_comparison(
     empty = [str(directory) for directory in directories if not any(Path(directory).rglob("result.json"))]
     if empty:
         raise FileNotFoundError(f"no result.json below {', '.join(empty)}")
-    comparison = compare(results, metric, baseline)
+    comparison = compare(results, metric, baseline, tune)
     console = Console(quiet=quiet)
     if not console.is_terminal:
         console.width = 160  # in a log file, instead of 80
     if unfinished := unfinished_runs(directories):
-        console.print(Text(f"{len(unfinished)} without a result.json: {', '.join(map(str, unfinished))}"))
+        console.print(Text(visible(f"{len(unfinished)} without a result.json: {', '.join(map(str, unfinished))}")))
     console.print(comparison)
     if svg is not None:
         picture = Console(record=True, width=100, file=StringIO())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 
 from lit_share.report._results import Result
@@ -26,6 +27,46 @@ def other_overrides(result: Result) -> tuple[str, ...]:
     return tuple(sorted(kept))
 
 
+def columns(result: Result) -> dict[str, str | None]:
+    """What was chosen for the groups that have a column of their own; `None` if the run is tuned by it."""
+    return {name: None if name in result.tune else getattr(result, name) for name in COLUMNS}
+
+
+def not_to_be_tuned(key: str) -> str | None:
+    """Why a key must not be chosen on validation data, or `None` if it may be."""
+    reasons = {
+        "data": "scores on different data cannot be compared",
+        "seed": "that would be choosing the luckiest run",
+        "regularizer": "strategies are what is compared",
+    }
+    reason = reasons.get(key.partition(".")[0])
+    return f"tune={key}: {reason}; leave it out" if reason else None
+
+
+def tuned(results: Iterable[Result]) -> str:
+    """What the tuned keys of the chosen runs are, the most frequent first.
+
+    Example:
+        >>> from pathlib import Path
+        >>> def run(seed, lr):
+        ...     return Result(Path(), 1, "finished", "none", seed, "a", "min", overrides=[f"model.lr={lr}"],
+        ...                   tune=["model.lr"])
+        >>> tuned([run(0, 0.1), run(1, 0.01), run(2, 0.01)])
+        'model.lr=0.01 (2), 0.1 (1)'
+    """
+    chosen: dict[str, Counter[str]] = {}
+    for result in results:
+        for override in result.overrides:
+            key, _, value = override.lstrip("+").partition("=")
+            if key in result.tune:
+                chosen.setdefault(key, Counter())[value] += 1
+    written = []
+    for key, counts in chosen.items():
+        times = [f"{value} ({n})" if len(counts) > 1 else value for value, n in counts.most_common()]
+        written.append(f"{key}={', '.join(times)}")
+    return "; ".join(written)
+
+
 def setting_of(result: Result) -> dict[str, str]:
     """The experiment that a run belongs to: what was chosen and overridden, by key.
 
@@ -35,8 +76,7 @@ def setting_of(result: Result) -> dict[str, str]:
         >>> setting_of(Result(Path(), 1, "finished", "none", 3, "a", "min", data="digits", overrides=overrides))
         {'data': 'digits', 'data.n_b': '20'}
     """
-    columns = {name: getattr(result, name) for name in COLUMNS}
-    setting = {name: value for name, value in columns.items() if value is not None}
+    setting = {name: value for name, value in columns(result).items() if value is not None}
     for override in other_overrides(result):
         key, _, value = override.partition("=")
         setting[key.lstrip("+")] = value

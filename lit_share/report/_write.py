@@ -41,8 +41,9 @@ def write_report(comparison: Comparison, directory: str | Path) -> list[Path]:
 
 
 def as_json(comparison: Comparison, directory: Path) -> str:
-    """The rows and the chosen runs, with paths from a directory."""
-    return json.dumps(_finite(_content(comparison, directory)), indent=2, allow_nan=False, ensure_ascii=False)
+    """The rows and the chosen runs, with paths from a directory; it can be printed, whatever names are in it."""
+    text = json.dumps(_finite(_content(comparison, directory)), indent=2, allow_nan=False, ensure_ascii=False)
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def _content(comparison: Comparison, directory: Path) -> dict[str, Any]:

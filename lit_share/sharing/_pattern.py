@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,18 +40,46 @@ class Pattern:
 
     def match(self, name: str) -> tuple[str, ...] | None:
         """What each star stands for in ``name``, or ``None`` where the pattern does not match."""
-        return self._match(name, "(.*)")
+        return self._match(name)
 
     def is_ambiguous(self, name: str) -> bool:
         """Whether the stars can stand for different texts in ``name``."""
         # One match makes the first stars as long as can be, the other as short: only a unique match is both.
-        return self._match(name, "(.*)") != self._match(name, "(.*?)")
+        return self._match(name) != self._shortest_first(name)
 
     def fill(self, stars: tuple[str, ...]) -> str:
         """The name in which the stars stand for these texts."""
-        texts = iter(stars)
-        return re.sub(r"\*", lambda _: next(texts), self.name)
+        first, *rest = self.name.split("*")
+        return first + "".join(star + text for star, text in zip(stars, rest, strict=True))
 
-    def _match(self, name: str, star: str) -> tuple[str, ...] | None:
-        found = re.fullmatch(star.join(map(re.escape, self.name.split("*"))), name)
-        return found.groups() if found else None
+    def _match(self, name: str) -> tuple[str, ...] | None:
+        """The match whose first stars are as long as can be: the mirror image of that of the mirrored name."""
+        texts = [text[::-1] for text in reversed(self.name.split("*"))]
+        found = _shortest_first(texts, name[::-1])
+        return None if found is None else tuple(star[::-1] for star in reversed(found))
+
+    def _shortest_first(self, name: str) -> tuple[str, ...] | None:
+        return _shortest_first(self.name.split("*"), name)
+
+
+def _shortest_first(texts: list[str], name: str) -> tuple[str, ...] | None:
+    """What stands between these texts in ``name``, the first as short as can be; ``None`` if they are not in it.
+
+    Each text is taken where it comes first, which leaves the most to those after it. A regular expression would try
+    all other places, too, which takes forever for a few stars.
+    """
+    first, *rest = texts
+    if not rest:
+        return () if name == first else None
+    if not name.startswith(first):
+        return None
+    stars: list[str] = []
+    at = len(first)
+    for text in rest[:-1]:
+        found = name.find(text, at)
+        if found < 0:
+            return None
+        stars.append(name[at:found])
+        at = found + len(text)
+    end = len(name) - len(rest[-1])
+    return (*stars, name[at:end]) if at <= end and name.endswith(rest[-1]) else None

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from rich.box import SIMPLE
 from rich.table import Table
+from rich.text import Text
 
 from lit_share.sharing._tie import BufferSlot, Tie, shortened
+from lit_share.text import visible
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,11 @@ class Plan:
 
     def __str__(self) -> str:
         head = f"ties: {len(self.ties)}, tied parameters: {self.parameters:,}, saved by hard sharing: {self.saved:,}"
-        rows = [f"  {tie.name} ({_text(tie.shape)}): {shortened(tie.members, ' = ')}" for tie in self.ties]
+        rows = [f"  {visible(tie.name)} ({_text(tie.shape)}): {_listed(tie, ' = ')}" for tie in self.ties]
         return "\n".join([head, *rows, *self._remarks()])
 
     def __rich__(self) -> Table:
-        remark = "\n".join(self._remarks()) or None
+        remark = Text("\n".join(self._remarks())) if self._remarks() else None
         table = Table(title="Tie plan", caption=remark, box=SIMPLE, padding=(0, 1, 0, 0), show_footer=True)
         table.add_column("tie", f"{len(self.ties)} ties", overflow="fold")
         table.add_column("members", overflow="fold")
@@ -69,14 +71,14 @@ class Plan:
         table.add_column("parameters", f"{self.parameters:,}", justify="right")
         table.add_column("saved if\nshared", f"{self.saved:,}", justify="right")
         for tie in self.ties:
-            row = (tie.name, shortened(tie.members, "\n"), _text(tie.shape), f"{tie.parameters:,}", f"{tie.saved:,}")
-            table.add_row(*row)
+            names = Text(visible(tie.name)), Text(_listed(tie, "\n"))
+            table.add_row(*names, _text(tie.shape), f"{tie.parameters:,}", f"{tie.saved:,}")
         return table
 
     def _remarks(self) -> list[str]:
         remarks = []
         if self.buffers:
-            named = shortened(self.buffers[0], ", ") + (
+            named = shortened([*map(visible, self.buffers[0])], ", ") + (
                 f" and {len(self.buffers) - 1} more" if self.buffers[1:] else ""
             )
             remarks.append(f"each model keeps its own buffers ({named}) unless they are shared with buffers=True")
@@ -94,6 +96,10 @@ def _planned(tie: Tie) -> PlannedTie:
         parameters=len(distinct) * tie.numel,
         saved=(len(distinct) - 1) * tie.numel,
     )
+
+
+def _listed(tie: PlannedTie, separator: str) -> str:
+    return shortened([*map(visible, tie.members)], separator)
 
 
 def _text(shape: tuple[int, ...]) -> str:

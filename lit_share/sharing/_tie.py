@@ -16,7 +16,7 @@ from lit_share.sharing._derived import Derived, derived_in, full, underive
 from lit_share.sharing._positions import position_count
 
 # What torch.compile, activation checkpointing and FSDP1 put into parameter names.
-_WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
+_WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
 # Modules that have the user's module under a name of their own.
 _WRAPPER_CLASSES = {
     "_FabricModule": "_original_module",
@@ -279,13 +279,17 @@ def buffer_slots(module: nn.Module) -> Iterator[BufferSlot]:
 
 def unwrapped_name(name: str) -> str:
     """The name of a parameter or module without what wrappers put into it."""
-    for wrapper in _WRAPPERS:
-        name = name.replace(wrapper, "").removesuffix("." + wrapper.removesuffix("."))
-    return name
+    # Whole parts only: a user's own `my_orig_mod` is no wrapper.
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
     """The user's module in what Fabric, compilation and data parallelism make of it."""
+    if not isinstance(module, nn.Module):
+        raise TypeError(
+            f"module must be a torch.nn.Module, got a {type(module).__name__}: put several models into one, as in "
+            "torch.nn.ModuleDict({'a': a, 'b': b})"
+        )
     kind = type(module).__name__
     for wrapper, attribute in _WRAPPER_CLASSES.items():
         inner = module._modules.get(attribute)

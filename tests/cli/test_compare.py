@@ -55,12 +55,18 @@ def test_out(run, tmp_path, result):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["all/a", "all/b"], ["all", "--metric", "a/test/acc"], ["all", "--baseline", "l2"]]
+    "arguments",
+    [
+        ["all/a", "all/b"],
+        ["all", "--metric", "a/test/acc"],
+        ["all", "--baseline", "l2"],
+        ["all", "--tune", "lr", "--tune", "ties"],
+    ],
 )
 def test_the_page_of_a_sweep_is_not_overwritten_by_another_comparison(run, tmp_path, result, monkeypatch, arguments):
     monkeypatch.chdir(tmp_path)
     result(tmp_path / "all" / "a" / "0")
-    result(tmp_path / "all" / "b" / "0", "l2")
+    result(tmp_path / "all" / "b" / "0", "l2", overrides=["lr=0.1", "ties=all"])
     code, out, _ = run("compare", *arguments)
     assert code == 0
     assert "no page was written: say where with --out DIR" in out
@@ -128,6 +134,7 @@ def test_runs_that_left_nothing_are_named(run, tmp_path, result):
         (["nowhere"], "no directory nowhere"),
         (["run", "nowhere"], "no directory nowhere"),
         (["run", "--metric", "b/test/ac"], "did you mean 'b/test/acc'?"),
+        (["run", "--tune", "lr"], "tune=lr: no run was started with lr=..., but with none"),
         (["run", "--baseline", "l2"], "no run of the baseline 'l2': there are none"),
         (["run", "empty"], "no result.json below empty"),
         (["broken"], "is not the result of a run"),

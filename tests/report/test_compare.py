@@ -306,6 +306,46 @@ def test_tuning_a_strategy_is_not_another_experiment():
     assert row.score.mean == 0.9
 
 
+def patterns(tune=()):
+    """Seed 0 takes the head, seeds 1 and 2 take everything, by validation; tests say the contrary."""
+    vals = {"all": (0.1, 0.9, 0.9), "head": (0.9, 0.1, 0.1)}
+    return [
+        run("hard_tie", seed, val=val, test=1.0 - val, ties=ties, overrides=[f"ties={ties}"], tune=list(tune))
+        for ties, of_seeds in vals.items()
+        for seed, val in enumerate(of_seeds)
+    ]
+
+
+def test_ties_are_compared_unless_they_are_tuned():
+    assert [(row.ties, row.tuned) for row in compare(patterns()).rows] == [("all", ""), ("head", "")]
+    for comparison in (compare(patterns(tune=["ties"])), compare(patterns(), tune=["ties"])):
+        (row,) = comparison.rows
+        assert (row.ties, row.tuned) == (None, "ties=all (2), head (1)")
+        assert row.score.mean == pytest.approx(0.1)
+        assert comparison.records()[0]["tuned"] == row.tuned
+        assert "ties=all (2), head (1)" in printed(comparison)
+    assert "tuned" not in printed(compare(patterns()))
+
+
+def test_the_baseline_of_tuned_ties_has_all_of_them():
+    none = [run("none", seed, test=0.05, ties="all", overrides=["ties=all"]) for seed in range(3)]
+    row = rows([*patterns(), *none], tune=["ties"])["hard_tie"]
+    assert row.difference.n == 3
+    assert row.difference.mean == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("seed", "tune=seed: that would be choosing the luckiest run; leave it out"),
+        ("tise", "tune=tise: no run was started with tise=..., but with ties"),
+    ],
+)
+def test_what_cannot_be_tuned(key, message):
+    with pytest.raises(ValueError, match=message):
+        compare(patterns(), tune=[key])
+
+
 def test_numbers_in_overrides_are_sorted_as_numbers():
     results = [run("none", overrides=[f"data.n_b={n}"]) for n in ("150", "20", "1e3", "0.5")]
     assert [row.overrides for row in compare(results).rows] == [f"data.n_b={n}" for n in ("0.5", "20", "150", "1e3")]

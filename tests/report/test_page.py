@@ -226,3 +226,10 @@ def test_results_of_older_versions(results):
 
 def test_the_same_results_make_the_same_page(results):
     assert page(compare(results)) == page(compare(results))
+
+
+def test_what_was_tuned_has_a_column(results):
+    assert "tuned" not in parsed(results).text["th"]
+    found = parsed([replace(r, tune=["data.n_b"]) for r in results])
+    assert "tuned" in found.text["th"]
+    assert "data.n_b=50" in found.text["table"]

@@ -14,7 +14,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "lit_share"
 LAYERS = [
-    {"functional"},
+    {"functional", "text"},
     {"sharing"},
     {"models", "data", "metrics", "plots", "paired"},
     {"callbacks"},

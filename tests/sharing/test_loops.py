@@ -12,7 +12,7 @@ from torch.distributed.tensor import Shard, distribute_tensor
 
 from lit_share.functional import Penalty, no_groups_held
 from lit_share.sharing import TieError, Ties, add_penalty_gradient, apply_prox, share, starting_values
-from lit_share.sharing._loops import check_unsharded, zero_again
+from lit_share.sharing._loops import zero_again
 
 from ._modules import mlp, module_of, named, pair_of
 
@@ -480,32 +480,14 @@ def test_strength_must_be_a_number():
         add_penalty_gradient(nn.Linear(2, 1), Penalty("squared", "element", "zero"), Ties("*"), float("nan"))
 
 
-@pytest.mark.parametrize("groups", ["element", "spectrum"])
-def test_prox_that_sharded_parameters_do_not_have_is_refused(groups, mesh):
-    module = module_of({"a": (4, 2), "b": (4, 2)})
-    for name in ("a", "b"):
-        sharded = distribute_tensor(module.get_parameter(name).detach(), mesh, [Shard(0)])
-        module.register_parameter(name, nn.Parameter(sharded))
-    with pytest.raises(ValueError, match=rf"a, b: .*groups=\"{groups}\" does not work on sharded parameters"):
-        apply_prox(module, Penalty("l1", groups, "mean"), Ties("a", "b"), 0.1)
-
-
-def test_large_sharded_parameters_are_pulled_as_a_whole(mesh):
-    """Blocks would cut across shards."""
+def test_large_sharded_parameters_are_pulled(mesh):
+    """Block by block of what is here."""
     module = module_of({"a": (2**10, 2**9), "b": (2**10, 2**9)})
     a, b = (module.get_parameter(name).detach().clone() for name in "ab")
     for name, value in (("a", a), ("b", b)):
         module.register_parameter(name, nn.Parameter(distribute_tensor(value, mesh, [Shard(0)])))
     add_penalty_gradient(module, Penalty("squared", "element", "mean"), Ties("a", "b"), STRENGTH)
     torch.testing.assert_close(module.a.grad.full_tensor(), STRENGTH * (a - b))
-
-
-def test_zeros_of_sharded_parameters_cannot_be_kept(mesh):
-    module = module_of({"a": (4, 3), "b": (4, 3)})
-    check_unsharded(Ties("*").find(module))
-    module.register_parameter("b", nn.Parameter(distribute_tensor(module.b.detach(), mesh, [Shard(0)])))
-    with pytest.raises(ValueError, match="b: keep_zeros=True does not work on sharded parameters yet"):
-        check_unsharded(Ties("*").find(module))
 
 
 def test_zero_again_writes_to_held_groups_only(pair):

@@ -55,10 +55,12 @@ def check_assignments(values: Mapping[str, Tensor], manifest: Manifest) -> None:
 
 
 def _layer(module: nn.Module, name: str) -> nn.Module:
-    try:
-        return module.get_submodule(name)
-    except AttributeError:
-        raise CompactFileError(f"has a codebook for {name!r}, which the module has not") from None
+    # Not `get_submodule`, which would read whatever property of the module a file names.
+    layers: dict[str, nn.Module] = dict(module.named_modules(remove_duplicate=False))
+    layer = layers.get(name)
+    if layer is None:
+        raise CompactFileError(f"has a codebook for {name!r}, which the module has not")
+    return layer
 
 
 def _weight(assignment: str) -> str:

@@ -18,7 +18,9 @@ from lit_share.sharing.compact._error import CompactFileError
 from lit_share.sharing.compact._layout import layout
 from lit_share.sharing.compact._manifest import Manifest
 from lit_share.sharing.compact._pack import Packed
+from lit_share.text import visible
 
+_MOST_LETTERS = 800
 _MANIFEST, _CHECKSUM = "lit_share", "lit_share_crc32"
 
 PathLike = str | os.PathLike[str]
@@ -68,9 +70,11 @@ def read(path: PathLike) -> Packed:
         OSError: If it cannot be opened.
         CompactFileError: If it is not a compact file, or is damaged.
     """
-    with Path(path).open("rb"):
-        pass  # the usual errors for a file that is not there, or not a file
     with naming(path):
+        if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+            raise CompactFileError("is not a file but a device or a pipe, which may have no end")
+        with Path(path).open("rb"):
+            pass  # the usual errors for a file that is not there, or a folder
         try:
             with safe_open(path, framework="pt") as file:
                 manifest = _manifest(file.metadata() or {})
@@ -105,11 +109,14 @@ def is_compact(path: PathLike) -> bool:
 
 @contextmanager
 def naming(path: PathLike) -> Iterator[None]:
-    """Put the file's name before the message of a `CompactFileError`."""
+    """Put the file's name before the message of a `CompactFileError`, which may have names from the file in it."""
     try:
         yield
     except CompactFileError as error:
-        raise CompactFileError(f"{str(path)!r} {error}") from None
+        message = visible(str(error))
+        if len(message) > _MOST_LETTERS:
+            message = f"{message[:_MOST_LETTERS]} …"
+        raise CompactFileError(f"{str(path)!r} {message}") from None
 
 
 def _manifest(metadata: dict[str, str]) -> Manifest:

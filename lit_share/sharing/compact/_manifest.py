@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -15,6 +16,7 @@ from lit_share.sharing.compact._rows import Rows
 from lit_share.sharing.compact._same import Same
 from lit_share.sharing.compact._sparse import Sparse
 from lit_share.sharing.compact._stored import Count, Stored, Strict
+from lit_share.text import visible
 
 VERSION: Final = 1
 
@@ -97,16 +99,23 @@ def first_problem(error: ValueError) -> str:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(map(str, first["loc"]))
     message = first["msg"].removeprefix("Value error, ")
-    return f"{where!a}: {message}" if where else message
+    return visible(f"{where!r}: {message}" if where else message)
 
 
 def _check_tie(tie: RecordedTie, tensors: Mapping[str, Stored]) -> None:
+    if len(set(tie.names)) < len(tie.names):
+        raise ValueError(f"a tie names {tie.names[0]!r} or another of its places twice")
+    apart = tie.apart or ()
+    if any(row >= following for row, following in pairwise(apart)):
+        raise ValueError(f"a tie of {tie.names[0]!r} has the rows that it keeps apart in a wrong order")
     for place in tie.names:
         stored = tensors.get(place) or tensors.get(place.removesuffix(".T"))
         if stored is None:
             raise ValueError(f"a tie names {place!r}, which is not in the file")
+        if place not in tensors and len(stored.shape) != 2:
+            raise ValueError(f"a tie names {place!r}, which is not a matrix")
         rows = stored.shape[::-1] if place not in tensors else stored.shape
-        if tie.apart and (not rows or max(tie.apart) >= rows[0]):
+        if apart and (not rows or apart[-1] >= rows[0]):
             raise ValueError(f"a tie keeps rows of {place!r} apart that it does not have")
 
 
