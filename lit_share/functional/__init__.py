@@ -38,9 +38,12 @@ from lit_share.functional._local import locally_connected, output_size
 from lit_share.functional._multi_tensor import add_gradient_, no_groups_held, prox_
 from lit_share.functional._owl import owl_weights, prox_owl
 from lit_share.functional._penalty import Penalty
+from lit_share.functional._shards import Part, Shards
 
 __all__ = [
+    "Part",
     "Penalty",
+    "Shards",
     "add_gradient_",
     "cluster_rows",
     "locally_connected",

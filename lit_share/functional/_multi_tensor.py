@@ -10,15 +10,18 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from lit_share.functional._centers import CENTERS
 from lit_share.functional._groups import GROUPS
-from lit_share.functional._penalty import Penalty, prox_of_each, widened
+from lit_share.functional._penalty import Penalty, gradient_of, measure_each, prox_of_each, widened
+from lit_share.functional._shards import Part, Shards
 from lit_share.functional._steps import per_member
 
 # Members, tensors that belong to them (their gradients, or which groups are held), and their starting values.
 Entry = tuple[Sequence[Tensor], Sequence[Tensor | None], Sequence[Tensor] | None]
+
+# Which part of a tie's members is here, and what all parts have of what their group norms are made of.
+Divided = tuple[Part | None, Tensor | None]
 
 # Temporaries of this many elements stay in cache.
 _BLOCK = 2**18
@@ -31,6 +34,7 @@ def add_gradient_(
     grads: Sequence[Sequence[Tensor | None]],
     strength: float,
     starts: Sequence[Sequence[Tensor] | None] | None = None,
+    shards: Shards | None = None,
 ) -> None:
     """Add ``strength`` times the gradient of the penalty to ``grads``.
 
@@ -40,6 +44,8 @@ def add_gradient_(
         grads: For each tie, one tensor per member of the member's shape, or ``None`` where nothing is to be added.
         strength: Finite number ≥ 0.
         starts: With ``center="start"``, for each tie the members' starting values.
+        shards: Where members are divided over processes, which parts are here, and how to add up over all; without it
+            they are whole.
 
     Raises:
         ValueError: If members do not fit the penalty; see `Penalty.check`.
@@ -54,9 +60,10 @@ def add_gradient_(
     if penalty.is_smooth:
         _add_squared_gradient_(penalty, ties, grads, strength, starts)
         return
-    for whole in zip(ties, grads, starts, strict=True):
+    divided = _divided(penalty, ties, starts, [None] * len(ties), shards)
+    for whole, (part, measured) in zip(zip(ties, grads, starts, strict=True), divided, strict=True):
         for members, grad, start in _blocks(*whole) if penalty.is_separable else [whole]:
-            for g, pull in zip(grad, penalty.gradient(members, start), strict=True):
+            for g, pull in zip(grad, gradient_of(penalty, members, start, part, measured), strict=True):
                 if g is not None:
                     g.add_(pull, alpha=strength)
 
@@ -68,6 +75,7 @@ def prox_(
     steps: Sequence[float | Sequence[float]],
     starts: Sequence[Sequence[Tensor] | None] | None = None,
     held: Sequence[Tensor | None] | None = None,
+    shards: Shards | None = None,
 ) -> None:
     """Replace the members of each tie by their proximal step.
 
@@ -81,6 +89,8 @@ def prox_(
         starts: With ``center="start"``, for each tie the members' starting values.
         held: For each tie what `no_groups_held` made of it, or ``None``: groups that are put to their center whatever
             their step is. Groups that this step puts there are added, in place.
+        shards: Where members are divided over processes, which parts are here, and how to add up over all; without it
+            they are whole.
 
     Raises:
         ValueError: If members do not fit the penalty; see `Penalty.prox`.
@@ -93,21 +103,20 @@ def prox_(
     """
     starts = [None] * len(ties) if starts is None else starts
     held = [None] * len(ties) if held is None else held
-    work: list[tuple[Entry, float | Sequence[float]]] = []
-    for tie, step, origin, at_center in zip(ties, steps, starts, held, strict=True):
+    divided = _divided(penalty, ties, starts, held, shards)
+    work: list[tuple[Entry, float | Sequence[float], Divided]] = []
+    for tie, step, origin, at_center, part in zip(ties, steps, starts, held, divided, strict=True):
         blocks = _blocks(tie, (at_center,), origin) if penalty.is_separable else [(tie, (at_center,), origin)]
-        work += [(block, step) for block in blocks]
+        work += [(block, step, part) for block in blocks]
     # Where ties have nothing to share, the temporaries of one are gone before those of the next are made.
     for batch in [work] if work and penalty.weights is not None else [[one] for one in work]:
-        entries, own = zip(*batch, strict=True)
+        entries, own, divisions = zip(*batch, strict=True)
         members, beside, origins = zip(*entries, strict=True)
-        moved = prox_of_each(penalty, members, own, origins, [at_center for (at_center,) in beside])
+        parts, measured = zip(*divisions, strict=True)
+        moved = prox_of_each(penalty, members, own, origins, [at_center for (at_center,) in beside], parts, measured)
         for tie, step, new in zip(members, own, moved, strict=True):
             for member, value, t in zip(tie, new, per_member(step, len(tie)), strict=True):
                 if t > 0.0:
-                    if isinstance(member, DTensor) and isinstance(value, DTensor):
-                        # Of one row, DTensor makes a whole tensor.
-                        value = value.redistribute(placements=member.placements)
                     member.copy_(value)
 
 
@@ -135,6 +144,18 @@ def no_groups_held(penalty: Penalty, members: Sequence[Tensor]) -> Tensor:
     if shape is None:
         raise ValueError(f'groups="{penalty.groups}" are not parts of the members, which could be held')
     return torch.zeros(shape(members[0].shape), dtype=torch.bool, device=members[0].device)
+
+
+def _divided(
+    penalty: Penalty,
+    ties: Sequence[Sequence[Tensor]],
+    starts: Sequence[Sequence[Tensor] | None],
+    held: Sequence[Tensor | None],
+    shards: Shards | None,
+) -> list[Divided]:
+    if shards is None:
+        return [(None, None)] * len(ties)
+    return list(zip(shards.parts, measure_each(penalty, ties, starts, held, shards), strict=True))
 
 
 def _add_squared_gradient_(
@@ -167,12 +188,10 @@ def _add_squared_gradient_(
 
 
 def _blocks(members: Sequence[Tensor], grad: Sequence[Tensor | None], start: Sequence[Tensor] | None) -> list[Entry]:
-    """The tie in blocks of at most `_BLOCK` elements; whole where its tensors are small, have gaps or are sharded."""
+    """The tie in blocks of at most `_BLOCK` elements; whole where its tensors are small or have gaps."""
     tensors = [tensor for tensor in (*members, *grad, *(start or ())) if tensor is not None]
     size = members[0].numel()
-    if size <= _BLOCK or not all(
-        tensor.is_contiguous() and tensor.numel() == size and not isinstance(tensor, DTensor) for tensor in tensors
-    ):
+    if size <= _BLOCK or not all(tensor.is_contiguous() and tensor.numel() == size for tensor in tensors):
         return [(members, grad, start)]
 
     def cut(tensor: Tensor, begin: int) -> Tensor:

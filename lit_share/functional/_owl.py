@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+_Vector: TypeAlias = NDArray[np.floating[Any]]
+_BITS, _PLACES = np.uint64(32), np.uint64(2**32 - 1)
 
 
 def owl_weights(n: int, lambda1: float, lambda2: float, fraction: float = 1.0) -> Tensor:
@@ -87,7 +93,7 @@ def prox_owl(values: Tensor, weights: Tensor) -> Tensor:
     """
     check_owl_weights(weights, values.numel())
     flat = values.detach().flatten()
-    (shrunk,) = prox_owl_of_each([flat.abs()], [weights], [1.0])
+    (shrunk,) = prox_owl_of_each([flat.abs()], [weights.detach().to("cpu", torch.float64)], [1.0])
     return torch.copysign(shrunk, flat).view_as(values)
 
 
@@ -104,23 +110,50 @@ def check_owl_weights(weights: Tensor, n: int) -> None:
 
 
 def prox_owl_of_each(values: Sequence[Tensor], weights: Sequence[Tensor], steps: Sequence[float]) -> list[Tensor]:
-    """`prox_owl` of several vectors ≥ 0, each with its weights, known to be valid, times its step.
+    """`prox_owl` of several vectors ≥ 0, each with its weights, in float64 on the host and valid, times its step.
 
     All of them go to the host in one copy, and back in one.
     """
-    from scipy.optimize import isotonic_regression  # a quarter of a second and 30 MB, which only this needs
-
     if not values:
         return []
     device, sizes = values[0].device, [v.numel() for v in values]
-    descending = [v.sort(descending=True) for v in values]
-    on_host = torch.cat([n.to(device) for n, _ in descending]).cpu()
-    pooled = torch.empty_like(on_host)
-    for n, r, w, t in zip(on_host.split(sizes), pooled.split(sizes), weights, steps, strict=True):
-        target = torch.sub(n.double(), w.to("cpu", torch.float64), alpha=t)
-        # SciPy's result can be a view with negative strides, which torch does not take.
-        r.copy_(torch.from_numpy(isotonic_regression(target.numpy(), increasing=False).x.copy()).clamp_min_(0.0))
-    return [
-        torch.empty_like(v).index_copy_(0, order, r.to(v))
-        for v, r, (_, order) in zip(values, pooled.to(device).split(sizes), descending, strict=True)
-    ]
+    on_host = torch.cat([v.to(device) for v in values]).cpu()
+    on_host = on_host.to(torch.promote_types(on_host.dtype, torch.float32))  # NumPy has no bfloat16
+    shrunk = torch.empty_like(on_host)
+    for v, r, w, t in zip(on_host.split(sizes), shrunk.split(sizes), weights, steps, strict=True):
+        _shrink(v.numpy(), t * w.numpy(), r.numpy())
+    return [r.to(v) for v, r in zip(values, shrunk.to(device).split(sizes), strict=True)]
+
+
+def _shrink(v: _Vector, w: _Vector, result: _Vector) -> None:
+    """The proximal operator of magnitudes ``v``, written to ``result``."""
+    from scipy.optimize import isotonic_regression  # a quarter of a second and 30 MB, which only this needs
+
+    place = None
+    # What is not above the least weight becomes 0, and changes nothing of the others: of these weights the next.
+    while len(v) and 2 * np.count_nonzero(above := ~(v <= w[len(v) - 1])) < len(v):  # written so that NaN remains
+        kept = np.flatnonzero(above)
+        v, place = v[kept], kept if place is None else place[kept]
+    magnitudes, order = _descending(v)
+    pooled = isotonic_regression(magnitudes - w[: len(v)], increasing=False).x
+    if place is not None:
+        result.fill(0.0)
+        order = place[order]
+    result[order] = np.maximum(pooled, 0.0)
+
+
+def _descending(v: _Vector) -> tuple[_Vector, NDArray[np.intp]]:
+    """Numbers ≥ 0 in descending order, and where they stood.
+
+    In single precision the bits of a number, as a whole number, are in its order, and beside them in 64 bits there is
+    room for its place: to sort these is several times faster than to sort places by numbers.
+    """
+    if v.dtype != np.float32 or len(v) > _PLACES:
+        order = np.argsort(v)[::-1]
+        return v[order], order
+    keys = np.abs(v).view(np.uint32).astype(np.uint64)  # -0.0 would be the largest
+    keys <<= _BITS
+    keys |= np.arange(len(v), dtype=np.uint64)
+    keys.sort()
+    keys = keys[::-1]
+    return (keys >> _BITS).astype(np.uint32).view(np.float32), (keys & _PLACES).astype(np.intp)

@@ -14,6 +14,7 @@ from lit_share.functional._centers import CENTERS, CenterName
 from lit_share.functional._groups import GROUPS, GroupsName, Split
 from lit_share.functional._norms import NORMS, NormName
 from lit_share.functional._owl import check_owl_weights
+from lit_share.functional._shards import Part, Shards
 from lit_share.functional._steps import common_step, prox_of_pair, prox_of_squared
 
 OWLWeights = Tensor | Sequence[float] | Callable[[int], Tensor]
@@ -99,6 +100,22 @@ class Penalty:
         """Whether every element has a penalty of its own, so that tensors can be taken block by block."""
         return GROUPS[self.groups].elementwise and not NORMS[self.norm].weighted
 
+    def crosses(self, ndim: int, dim: int) -> bool:
+        """Whether groups are divided where members of ``ndim`` dimensions are, along ``dim``.
+
+        Args:
+            ndim: Number of dimensions of each member.
+            dim: One of them.
+
+        Returns:
+            Whether the norm of a group needs all parts of the members.
+
+        Example:
+            >>> [Penalty(norm="l1", groups="input", center="zero").crosses(2, dim) for dim in (0, 1)]
+            [True, False]
+        """
+        return GROUPS[self.groups].crosses(ndim, dim)
+
     def value(self, members: Sequence[Tensor], start: Sequence[Tensor] | None = None) -> Tensor:
         r"""The penalty :math:`\Omega`; it can be added to a loss.
 
@@ -135,12 +152,7 @@ class Penalty:
         Raises:
             ValueError: If the members do not fit the penalty; see `check`.
         """
-        self.check([w.shape for w in members])
-        work = _Deviations(self, members, start)
-        n, multiply = work.split()
-        slope = NORMS[self.norm].derivative(n, self._owl_weights(n))
-        pulls = multiply(work.scale**2 * _per_norm(slope, n))
-        return [pull.to(w) for pull, w in zip(pulls, members, strict=True)]
+        return gradient_of(self, members, start)
 
     @torch.no_grad()
     def prox(
@@ -225,19 +237,78 @@ def widened(members: Sequence[Tensor]) -> list[Tensor]:
 
 
 class _Deviations:
-    """The members in the dtype of computation, their centers, and the scaled deviations' groups."""
+    """The members in the dtype of computation, their centers, and the scaled deviations' groups.
 
-    def __init__(self, penalty: Penalty, members: Sequence[Tensor], start: Sequence[Tensor] | None) -> None:
+    ``part`` is what is here of members that are divided, ``held`` are groups that count as if they were at the center.
+    """
+
+    def __init__(
+        self,
+        penalty: Penalty,
+        members: Sequence[Tensor],
+        start: Sequence[Tensor] | None,
+        part: Part | None = None,
+        held: Tensor | None = None,
+    ) -> None:
         center = CENTERS[penalty.center]
         self.members = widened(members)
         self.point, self._deviations = center.split(self.members, start)
         self.scale = center.scale(len(members))
-        self._groups = GROUPS[penalty.groups]
+        self._groups, self._held = GROUPS[penalty.groups], held
+        self._part = part if part is not None and _needs_other_parts(penalty, members[0].ndim, part) else None
 
-    def split(self) -> Split:
+    def measure(self) -> Tensor:
+        """What the groups' norms are made of, of the *unscaled* deviations."""
+        return self._groups.measure(self._deviations, self._part, self._held)
+
+    def split(self, measured: Tensor | None = None) -> Split:
         """The norms of the groups of D_i = s·(W_i − c_i), and the *unscaled* deviations to be multiplied."""
-        n, multiply = self._groups.split(self._deviations)
-        return Split(self.scale * n, multiply)
+        measured = self.measure() if measured is None else measured
+        n, here, multiply = self._groups.split(self._deviations, measured, self._part)
+        return Split(self.scale * n, here, multiply)
+
+
+def _needs_other_parts(penalty: Penalty, ndim: int, part: Part) -> bool:
+    """Whether members of which a part is here cannot be moved without knowing of the others."""
+    # The smooth norm pulls every element by its own deviation.
+    return not penalty.is_smooth and (NORMS[penalty.norm].weighted or GROUPS[penalty.groups].crosses(ndim, part.dim))
+
+
+@torch.no_grad()
+def measure_each(
+    penalty: Penalty,
+    ties: Sequence[Sequence[Tensor]],
+    starts: Sequence[Sequence[Tensor] | None],
+    held: Sequence[Tensor | None],
+    shards: Shards,
+) -> list[Tensor | None]:
+    """What all parts of the members of several ties have together of what their group norms are made of.
+
+    Of each tie as much is kept as is sent: its deviations are computed again when it is moved.
+    """
+    sums: list[Tensor | None] = []
+    for members, start, at_center, part in zip(ties, starts, held, shards.parts, strict=True):
+        penalty.check([w.shape for w in members])
+        divided = part is not None and _needs_other_parts(penalty, members[0].ndim, part)
+        sums.append(_Deviations(penalty, members, start, part, at_center).measure() if divided else None)
+    return shards.total(sums)
+
+
+@torch.no_grad()
+def gradient_of(
+    penalty: Penalty,
+    members: Sequence[Tensor],
+    start: Sequence[Tensor] | None,
+    part: Part | None = None,
+    measured: Tensor | None = None,
+) -> list[Tensor]:
+    """`Penalty.gradient` of members of which a part may be here; then ``measured`` is what `measure_each` made."""
+    penalty.check([w.shape for w in members])
+    work = _Deviations(penalty, members, start, part)
+    n, here, multiply = work.split(measured)
+    slope = NORMS[penalty.norm].derivative(n, penalty._owl_weights(n))
+    pulls = multiply(work.scale**2 * _per_norm(here(slope), here(n)))
+    return [pull.to(w) for pull, w in zip(pulls, members, strict=True)]
 
 
 def prox_of_each(
@@ -246,6 +317,8 @@ def prox_of_each(
     steps: Sequence[float | Sequence[float]],
     starts: Sequence[Sequence[Tensor] | None],
     held: Sequence[Tensor | None] | None = None,
+    parts: Sequence[Part | None] | None = None,
+    measured: Sequence[Tensor | None] | None = None,
 ) -> Iterator[list[Tensor]]:
     """`Penalty.prox` of several ties, whose group norms go through the proximal operator of the norm together.
 
@@ -256,12 +329,15 @@ def prox_of_each(
         starts: With ``center="start"``, for each tie the members' starting values.
         held: For each tie one bool per group, or ``None``: groups that are put to their center whatever the step.
             Groups that the step puts there are added.
+        parts: For each tie which part of its members is here, ``None`` if all of it is.
+        measured: For each tie what `measure_each` made of it.
 
     Yields:
         For each tie, new tensors like its members.
     """
-    held = [None] * len(ties) if held is None else held
-    begun = [_Prox(penalty, *tie) for tie in zip(ties, steps, starts, held, strict=True)]
+    nothing = [None] * len(ties)
+    each = zip(ties, steps, starts, held or nothing, parts or nothing, measured or nothing, strict=True)
+    begun = [_Prox(penalty, *tie) for tie in each]
     shrunk = NORMS[penalty.norm].prox(
         [prox.norms for prox in begun], [penalty._owl_weights(prox.norms) for prox in begun], [p.step for p in begun]
     )
@@ -279,16 +355,17 @@ class _Prox:
         step: float | Sequence[float],
         start: Sequence[Tensor] | None,
         held: Tensor | None,
+        part: Part | None,
+        measured: Tensor | None,
     ) -> None:
         penalty.check([w.shape for w in members], step)
         self._penalty, self._members = penalty, members
         self._held = None if held is None else held.view(-1)
-        self._work = _Deviations(penalty, members, start)
+        self._work = _Deviations(penalty, members, start, part, held)
         self._steps = common_step(step, len(members), CENTERS[penalty.center])
         self.norms, self.step = self._work.members[0].new_zeros(0), 0.0
         if isinstance(self._steps, float) or not penalty.is_smooth:
-            n, self._multiply = self._work.split()
-            self.norms = n if self._held is None else n.masked_fill(self._held, 0.0)
+            self.norms, self._here, self._multiply = self._work.split(measured)
             self.step = self._steps * self._work.scale**2 if isinstance(self._steps, float) else sum(self._steps)
 
     def finish(self, r: Tensor) -> list[Tensor]:
@@ -298,9 +375,10 @@ class _Prox:
             coupled = CENTERS[self._penalty.center].coupled
             result = prox_of_squared(work.members, work.point, steps, coupled)
         else:
-            factor = _per_norm(r, self.norms)
+            n = self._here(self.norms)
+            factor = _per_norm(self._here(r), n)
             if self._held is not None:
-                self._held |= (factor == 0.0) & (self.norms > 0.0)
+                self._held |= (factor == 0.0) & (n > 0.0)
             shrunk = self._multiply(factor)
             if isinstance(steps, float):
                 result = [d.add_(c) for c, d in zip(work.point, shrunk, strict=True)]
@@ -317,7 +395,7 @@ class _Value(torch.autograd.Function):
         penalty.check([w.shape for w in members])
         ctx.penalty, ctx.start = penalty, start
         ctx.save_for_backward(*members)
-        n, _ = _Deviations(penalty, members, start).split()
+        n, _, _ = _Deviations(penalty, members, start).split()
         return NORMS[penalty.norm].value(n, penalty._owl_weights(n))
 
     @staticmethod

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
-from lit_share.functional import Penalty, add_gradient_, mean, no_groups_held, prox_
+from lit_share.functional import Penalty, add_gradient_, mean, prox_
+from lit_share.sharing._arguments import check_ties
+from lit_share.sharing._shards import Division, shard_again, shards
 from lit_share.sharing._tie import Tie, whole
 from lit_share.sharing._ties import Ties
 
@@ -49,6 +50,7 @@ def add_penalty_gradient(
     """
     if not (math.isfinite(strength) and strength >= 0.0):
         raise ValueError(f"strength must be a finite number >= 0, got {strength}")
+    shard_again(module)
     found = _found(module, ties)
     check_penalty(penalty, found)
     into = [gradients(tie) for tie in found]
@@ -86,6 +88,7 @@ def apply_prox(
         >>> torch.equal(pair["a"].weight, pair["b"].weight)
         True
     """
+    shard_again(module)
     found = _found(module, ties)
     steps = [[step if parameter.requires_grad else 0.0 for parameter in tie.parameters] for tie in found]
     check_penalty(penalty, found, steps)
@@ -116,29 +119,37 @@ def check_penalty(
     for i, tie in enumerate(ties):
         try:
             penalty.check([tie.shape] * len(tie.members), steps[i] if steps else 0.0)
-            _check_shards(penalty, tie)
+            Division(tie.parameters)
             if steps is not None:
                 _check_partial(penalty, tie)
         except ValueError as error:
-            raise ValueError(f"{', '.join(member.name for member in tie.members[:4])}: {error}") from None
+            raise ValueError(f"{_names(tie)}: {error}") from None
 
 
-def check_unsharded(ties: Sequence[Tie]) -> None:
-    """Raise, naming the member, if groups of a sharded parameter would be held at zero."""
-    sharded = [m.name for tie in ties for m in tie.members if isinstance(m.parameter, DTensor)]
-    if sharded:
-        raise ValueError(f"{sharded[0]}: keep_zeros=True does not work on sharded parameters yet")
-
-
-def _check_shards(penalty: Penalty, tie: Tie) -> None:
-    """Raise if a penalty needs what several processes have of a sharded parameter."""
-    if penalty.is_smooth or not any(isinstance(parameter, DTensor) for parameter in tie.parameters):
+def check_weights(penalty: Penalty, ties: Sequence[Tie]) -> None:
+    """Raise, naming the members, if the ``weights`` of a penalty do not fit the groups of a tie."""
+    if penalty.weights is None:
         return
-    if penalty.weights is not None or penalty.groups in ("element", "spectrum"):
-        raise ValueError(
-            f'norm="{penalty.norm}" with groups="{penalty.groups}" does not work on sharded parameters yet: use '
-            'norm="squared", or norm="l1" with groups "output", "input" or "tensor"'
-        )
+    for tie in ties:
+        try:
+            members = [whole(tensor) for tensor in tie.tensors()]
+            penalty.value(members, members)
+        except TypeError as error:
+            raise ValueError(f"{_names(tie)}: weights= must give a number for each group: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"{_names(tie)}: {error}") from None
+
+
+def check_finite(ties: Sequence[Tie], steps: int) -> None:
+    """Raise, naming the member, if so many steps of training have made a number of it NaN or infinite."""
+    for tie in ties:
+        for member, _ in tie.runs:
+            # Of members that are divided, each process counts its own and all hear of it.
+            if whole((~torch.isfinite(member.parameter.detach())).sum()) > 0:
+                raise ValueError(
+                    f"{member.name!r} has NaN or infinite numbers after {steps} steps, so training has diverged: go on "
+                    "from an earlier checkpoint with a smaller learning rate or strength, or with gradient_clip_val"
+                )
 
 
 def _check_partial(penalty: Penalty, tie: Tie) -> None:
@@ -194,8 +205,20 @@ def add_gradients(
     start: Start | None,
 ) -> None:
     """`lit_share.functional.add_gradient_` for the members of ties."""
+    found = [tie.tensors() for tie in ties]
+    divisions = [Division(tensors) for tensors in found]
     with _full_precision(ties):
-        add_gradient_(penalty, [tie.tensors() for tie in ties], into, strength, _starts(ties, start))
+        members = [division.all_here(tensors) for division, tensors in zip(divisions, found, strict=True)]
+        starts = _starts_here(divisions, _starts(ties, start))
+        room = [
+            [None if g is None else d.room_for(g, w) for g, w in zip(grads, tensors, strict=True)]
+            for d, grads, tensors in zip(divisions, into, members, strict=True)
+        ]
+        add_gradient_(penalty, members, room, strength, starts, shards(divisions))
+    for division, grads, pulls in zip(divisions, into, room, strict=True):
+        for grad, pull in zip(grads, pulls, strict=True):
+            if grad is not None and pull is not None:
+                division.add(pull, grad)
 
 
 def take_prox(
@@ -207,15 +230,20 @@ def take_prox(
 ) -> None:
     """`lit_share.functional.prox_` for the members of ties; ``held`` has, or gets, the held groups by ties' names."""
     own = [_own_steps(tie, step) for tie, step in zip(ties, steps, strict=True)]
-    members = [tie.tensors() for tie in ties]
+    found = [tie.tensors() for tie in ties]
+    divisions = [Division(tensors) for tensors in found]
     if held is not None:
-        for tie, tensors in zip(ties, members, strict=True):
+        for tie, tensors, division in zip(ties, found, divisions, strict=True):
             if tie.name not in held:
-                held[tie.name] = no_groups_held(penalty, tensors)
+                held[tie.name] = division.nothing_held(penalty, tensors)
     with _full_precision(ties):
-        groups = None if held is None else [held[tie.name] for tie in ties]
-        prox_(penalty, members, own, _starts_of_one(penalty, ties, start), groups)
-    for tie, tensors in zip(ties, members, strict=True):
+        groups = None if held is None else [d.here(held[tie.name]) for tie, d in zip(ties, divisions, strict=True)]
+        members = [division.all_here(tensors) for division, tensors in zip(divisions, found, strict=True)]
+        starts = _starts_here(divisions, _starts_of_one(penalty, ties, start))
+        prox_(penalty, members, own, starts, groups, shards(divisions))
+    for tie, tensors, division, parts in zip(ties, found, divisions, members, strict=True):
+        for tensor, part in zip(tensors, parts, strict=True):
+            division.write(part, tensor)
         if not tie.is_partial:
             continue
         for member, tensor in zip(tie.members, tensors, strict=True):
@@ -230,8 +258,11 @@ def zero_again(ties: Sequence[Tie], held: Mapping[str, Tensor]) -> None:
     """Set the groups that are held at zero to zero."""
     for tie in ties:
         if tie.name in held:
-            for tensor in tie.tensors():
-                tensor.masked_fill_(held[tie.name], 0.0)
+            tensors = tie.tensors()
+            division = Division(tensors)
+            for tensor in tensors:
+                part = division.here(tensor)
+                division.write(part.masked_fill_(division.here(held[tie.name]), 0.0), tensor)
 
 
 def penalty_value(penalty: Penalty, ties: Sequence[Tie], start: Start | None = None) -> float:
@@ -246,7 +277,13 @@ def penalty_value(penalty: Penalty, ties: Sequence[Tie], start: Start | None = N
         return float(torch.stack([value.double() for value in values]).sum())
 
 
+def _names(tie: Tie) -> str:
+    return ", ".join(member.name for member in tie.members[:4])
+
+
 def _found(module: nn.Module, ties: Ties | Sequence[Tie]) -> Sequence[Tie]:
+    if not isinstance(ties, Sequence) or not all(isinstance(tie, Tie) for tie in ties):
+        check_ties(ties)
     return ties.find(module) if isinstance(ties, Ties) else ties
 
 
@@ -255,8 +292,24 @@ def _own_steps(tie: Tie, steps: Sequence[float]) -> Sequence[float]:
     return [len(tie.members) * t for t in steps] if tie.is_one else steps
 
 
+def _starts_here(
+    divisions: Sequence[Division], starts: Sequence[Sequence[Tensor] | None] | None
+) -> list[list[Tensor] | None] | None:
+    if starts is None:
+        return None
+    return [None if own is None else d.all_here(own) for d, own in zip(divisions, starts, strict=True)]
+
+
 def _starts(ties: Sequence[Tie], start: Start | None) -> list[list[Tensor] | None] | None:
-    return None if start is None else [[start[member.name] for member in tie.members] for tie in ties]
+    if start is None:
+        return None
+    missing = [member.name for tie in ties for member in tie.members if member.name not in start]
+    if missing:
+        raise ValueError(
+            f"start has no value of {missing[0]!r}: take lit_share.starting_values(ties) before training, with "
+            "the same ties"
+        )
+    return [[start[member.name] for member in tie.members] for tie in ties]
 
 
 def _starts_of_one(penalty: Penalty, ties: Sequence[Tie], start: Start | None) -> list[list[Tensor] | None] | None:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from lit_share.sharing._derived import can_be_derived
 from lit_share.sharing._error import TieError
+from lit_share.sharing._shards import sharded_parts
 from lit_share.sharing._tie import BufferSlot, Member, Tie, unwrapped
 from lit_share.sharing._ties import Ties
 from lit_share.sharing.codebook._layers import CODEBOOKS
@@ -19,7 +19,7 @@ from lit_share.sharing.codebook._layers import CODEBOOKS
 def check_shareable(module: nn.Module, ties: Sequence[Tie]) -> None:
     """Raise, naming the members, if a tie cannot be shared."""
     # Parameters of a sharded module are whole for a while, between a forward pass and the next step.
-    sharded = {id(part) for m in unwrapped(module).modules() if isinstance(m, FSDPModule) for part in m.modules()}
+    sharded = sharded_parts(unwrapped(module))
     for tie in ties:
         if len(tie.members) < 2:
             raise TieError(f"hard sharing of {_names(tie)} needs at least two members: give a pattern for each place")

@@ -210,6 +210,8 @@ class Ties:
             else:
                 members.append(Member(slot, transposed=pattern.part == "transposed"))
         tie = Tie(places[0].name if len(places) == 1 or not any(stars) else ".".join(stars), tuple(members))
+        if len({member.name for member in members}) < len(members):
+            return tie  # which `find` refuses, with all that are like it
         shapes = [tensor.shape for tensor in tie.tensors()]
         if len(set(shapes)) > 1:
             listed = shortened([f"{m.name!r} is {tuple(s)}" for m, s in zip(members, shapes, strict=True)], ", ")

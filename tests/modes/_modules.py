@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import ExponentialLR
 from torch.utils.checkpoint import checkpoint
@@ -25,14 +25,19 @@ PENALTIES = {
     "soft_tie": (Penalty("squared", "element", "mean"), PAIR),
     "exact_tie": (Penalty("l1", "element", "mean"), PAIR),
     "unit_tie": (Penalty("l1", "output", "mean"), PAIR),
+    "layer_tie": (Penalty("l1", "tensor", "mean"), PAIR),
     "growl": (Penalty("owl", "input", "zero", reference.ramp), MATRICES),
+    "oscar": (Penalty("owl", "element", "zero", reference.ramp), MATRICES),
     "group_lasso": (Penalty("l1", "input", "zero"), MATRICES),
+    "trace_norm": (Penalty("l1", "spectrum", "zero"), PAIR),
     "l2_sp": (Penalty("squared", "element", "start"), Ties("*")),
 }
 
 
-def strategy(row):
-    return Share(PAIR) if row == HARD else Regularize(*PENALTIES[row], STRATEGIES[row].strength)
+def strategy(row, keep_zeros=False):
+    if row == HARD:
+        return Share(PAIR)
+    return Regularize(*PENALTIES[row], STRATEGIES[row].strength, keep_zeros=keep_zeros)
 
 
 class Lit(LightningModule):
@@ -132,18 +137,25 @@ class Sharded(Lit):
     """As FSDP2 in a Trainer is written; each model is a group of its own, if so asked."""
 
     each = False
+    policy = MixedPrecisionPolicy()
 
     def configure_model(self):
         if not any(isinstance(p, DTensor) for p in self.parameters()):
-            mesh = self.device_mesh["data_parallel"]
+            options = {"mesh": self.device_mesh["data_parallel"], "mp_policy": self.policy}
             if self.each:
-                fully_shard(self.a, mesh=mesh)
-                fully_shard(self.b, mesh=mesh)
-            fully_shard(self, mesh=mesh)
+                fully_shard(self.a, **options)
+                fully_shard(self.b, **options)
+            fully_shard(self, **options)
 
 
 class ShardedEach(Sharded):
     each = True
+
+
+class ShardedMixed(Sharded):
+    """Computes in half precision."""
+
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
 
 
 class ShardedValidated(Sharded):
@@ -153,6 +165,21 @@ class ShardedValidated(Sharded):
         self.log("loss", self(*batch), sync_dist=True)
 
     val_dataloader = Lit.train_dataloader
+
+
+class ShardedLooks(Sharded, Manual):
+    """A forward pass without gradients, before each step, leaves parameters whole; they are old after it."""
+
+    def training_step(self, batch, batch_idx):
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(self(*batch))
+        with torch.no_grad():
+            self(*batch)
+        # Or else there is nothing to be tested.
+        assert not any(isinstance(p, DTensor) for p in self.parameters())
+        optimizer.step()
+        self.reshard()
 
 
 class ShardedTwoOptimizers(ShardedValidated, TwoOptimizers):
@@ -177,7 +204,7 @@ def fit(row, module, *more, monitor=True, ckpt_path=None, **options):
         how, most = module.mode.clip
         quiet |= {"gradient_clip_algorithm": how, "gradient_clip_val": most}
     watch = [SharingMonitor(PAIR)] if monitor else []
-    trainer = Trainer(callbacks=[strategy(row), *watch, *more], **(quiet | options))
+    trainer = Trainer(callbacks=[strategy(row, module.mode.keep_zeros), *watch, *more], **(quiet | options))
     trainer.fit(module, ckpt_path=ckpt_path)
     return trainer
 
@@ -229,6 +256,10 @@ def assert_trained(row, module, trainer, tolerance=1e-9, dtype=torch.float64):
     got = float(logged["sharing/penalty"])
     # Lightning logs in float32.
     assert math.isclose(got, penalty, rel_tol=max(1e-6, 10 * tolerance)), f"{got} is logged, not {penalty}"
+    if exact and STRATEGIES[row].prox is not None:
+        equal = sum(int((a == b).sum()) for a, b in reference.pairs(expected))
+        fraction = equal / sum(a.numel() for a, _ in reference.pairs(expected))
+        assert math.isclose(logged["sharing/tied"], fraction, rel_tol=1e-6), "the tied fraction is logged wrongly"
     if mode.average is None:
         own = reference.penalty(row, weights)
         assert math.isclose(got, own, rel_tol=1e-6), f"{got} is logged, but that of the weights is {own}"

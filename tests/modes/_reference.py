@@ -95,6 +95,23 @@ def value_group_lasso(weights: Weights, origin: Weights) -> Tensor:
     return sum(w.norm(dim=0).sum() for w in matrices(weights))
 
 
+def value_layer_tie(weights: Weights, origin: Weights) -> Tensor:
+    return sum((a - b).norm() for a, b in pairs(weights))
+
+
+def value_oscar(weights: Weights, origin: Weights) -> Tensor:
+    """Σ w_k |w|_(k)."""
+    return sum((ramp(w.numel()) * w.abs().flatten().sort(descending=True).values).sum() for w in matrices(weights))
+
+
+def stacked(a: Tensor, b: Tensor) -> Tensor:
+    return torch.stack([a.flatten(), b.flatten()])
+
+
+def value_trace_norm(weights: Weights, origin: Weights) -> Tensor:
+    return sum(torch.linalg.svdvals(stacked(a, b)).sum() for a, b in pairs(weights))
+
+
 def soft_threshold(difference: Tensor, t: float) -> Tensor:
     return difference.sign() * (difference.abs() - t).clamp_min(0.0)
 
@@ -135,6 +152,22 @@ def prox_growl(weights: Weights, t_a: float, t_b: float) -> None:
             w.mul_(torch.where(n > 0.0, owl(n, (t_a if name[0] == "a" else t_b) * ramp(len(n))) / n, 0.0))
 
 
+def prox_oscar(weights: Weights, t_a: float, t_b: float) -> None:
+    for name, w in weights.items():
+        if w.ndim == 2:
+            size, t = w.abs().flatten(), t_a if name[0] == "a" else t_b
+            w.copy_(w.sign() * owl(size, t * ramp(len(size))).view_as(w))
+
+
+def prox_trace_norm(weights: Weights, t_a: float, t_b: float) -> None:
+    """Singular values lose t."""
+    assert t_a == t_b
+    for a, b in pairs(weights):
+        u, s, v = torch.linalg.svd(stacked(a, b), full_matrices=False)
+        for w, row in zip((a, b), u @ torch.diag((s - t_a).clamp_min(0.0)) @ v, strict=True):
+            w.copy_(row.view_as(w))
+
+
 def prox_group_lasso(weights: Weights, t_a: float, t_b: float) -> None:
     for name, w in weights.items():
         if w.ndim == 2:
@@ -161,8 +194,13 @@ STRATEGIES = {
     "unit_tie": Strategy(
         0.4, value_unit_tie, partial(prox_of_pairs, lambda d, t: shrink_lengths(units(d), 1, t).view_as(d))
     ),
+    "layer_tie": Strategy(
+        0.6, value_layer_tie, partial(prox_of_pairs, lambda d, t: shrink_lengths(d.flatten(), 0, t).view_as(d))
+    ),
     "growl": Strategy(0.4, value_growl, prox_growl),
+    "oscar": Strategy(0.2, value_oscar, prox_oscar),
     "group_lasso": Strategy(0.4, value_group_lasso, prox_group_lasso),
+    "trace_norm": Strategy(0.4, value_trace_norm, prox_trace_norm),
     "hard_tie": Strategy(0.0, None),
     "l2_sp": Strategy(0.6, value_l2_sp),
 }
@@ -188,6 +226,7 @@ class Mode:
         skipped: Steps that fp16 skips.
         fused: Whether the Trainer's optimizer is fused; the loop's is not.
         average: The decay of a moving average of the weights, which they are at the end.
+        keep_zeros: Whether what the proximal step has made zero stays so.
     """
 
     optimizer: Callable[..., torch.optim.Optimizer] = MOMENTUM
@@ -199,6 +238,7 @@ class Mode:
     skipped: tuple[int, ...] = ()
     fused: bool = False
     average: float | None = None
+    keep_zeros: bool = False
 
 
 PLAIN = Mode()
@@ -230,6 +270,7 @@ def train(row: str, mode: Mode = PLAIN, outputs: int = 2, factor: float = 1.0) -
     batches = list(zip(*(t.split(SAMPLES) for t in data(outputs)), strict=True))
     windows = [batches[i : i + mode.accumulate] for i in range(0, len(batches), mode.accumulate)] * mode.epochs
     average = None
+    zeros = {name: torch.zeros_like(w, dtype=torch.bool) for name, w in weights.items()}
 
     def objective(window: list[tuple[Tensor, ...]]) -> Tensor:
         total = sum(loss(weights, *batch) for batch in window) / mode.accumulate
@@ -254,7 +295,11 @@ def train(row: str, mode: Mode = PLAIN, outputs: int = 2, factor: float = 1.0) -
             optimizer.step(partial(backward, window) if isinstance(optimizer, torch.optim.LBFGS) else None)
         with torch.no_grad():
             if strategy.prox is not None and strength > 0.0:
+                for name, w in weights.items():
+                    w.masked_fill_(zeros[name], 0.0)
                 strategy.prox(weights, *(strength * o.param_groups[0]["lr"] for o in optimizers))
+                if mode.keep_zeros:
+                    zeros = {name: w == 0.0 for name, w in weights.items()}
             if mode.average is not None:
                 now = {name: w.detach().clone() for name, w in weights.items()}
                 average = average or now

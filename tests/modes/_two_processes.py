@@ -13,6 +13,7 @@ import sys
 import traceback
 import warnings
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from itertools import product
@@ -26,24 +27,29 @@ from torch.distributed.tensor import DTensor
 
 from lit_share import TieError
 
+from . import _reference as reference
+from . import _sharded_members
 from ._modules import (
     Lit,
     Sharded,
     ShardedEach,
+    ShardedLooks,
+    ShardedMixed,
     ShardedTwoOptimizers,
     ShardedValidated,
     TwoOptimizers,
     assert_trained,
+    distance,
     fit,
+    strategy,
 )
 from ._quiet import ignore_warnings_of_others
 from ._reference import HARD, STRATEGIES, Mode
 
-# What has no prox on sharded parameters.
-UNSHARDED = {
-    "exact_tie": r'a\.0\.weight, b\.0\.weight: norm="l1" with groups="element" does not work on sharded parameters yet',
-    "growl": r'a\.0\.weight: norm="owl" with groups="input" does not work on sharded parameters yet',
-}
+BF16 = 2e-2
+# Rows that can keep zeros, and a mode in which some would come back.
+KEEPING = ("growl", "oscar", "group_lasso")
+KEEP = Mode(torch.optim.Adam, (0.1, 0.1), epochs=2, keep_zeros=True)
 
 
 def ddp(row, module=None, mode=None, **options):
@@ -51,45 +57,67 @@ def ddp(row, module=None, mode=None, **options):
     assert_trained(row, made, fit(row, made, devices=2, strategy=DDPStrategy(**options)))
 
 
-def fsdp2(row, kind=Sharded, mode=None, monitor=False, sanity=0, **options):
-    module = kind(mode or Mode(), **options)
-    strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False)
-    train = partial(fit, row, module, monitor=monitor, devices=2, strategy=strategy, num_sanity_val_steps=sanity)
-    if row in UNSHARDED:
-        with pytest.raises(ValueError, match=UNSHARDED[row]):
-            train()
-        return
+def sharding():
+    return ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False)
+
+
+def refusal(row, kind, mode):
+    """What is refused, and how: it would not be right, or it has no closed form."""
     if row == HARD and kind is ShardedEach:
-        with pytest.raises(TieError, match=r"'a\.0\.weight' is already sharded"):
+        return pytest.raises(TieError, match=r"'a\.0\.weight' is already sharded")
+    if row == "trace_norm" and mode.rates[0] != mode.rates[1]:
+        return pytest.raises(ValueError, match=r"a\.0\.weight, b\.0\.weight: a l1 penalty .* has no closed-form")
+    if mode.keep_zeros and row not in (HARD, *KEEPING):
+        return pytest.raises(ValueError, match="keep_zeros=True is for")
+    return None
+
+
+def assert_some_would_come_back(row, mode):
+    """Zeros that are kept, or else there is nothing to be tested."""
+    if mode.keep_zeros and row in KEEPING:
+        (kept, _), (others, _) = reference.train(row, mode), reference.train(row, replace(mode, keep_zeros=False))
+        assert distance(kept, others) > 1e-3
+
+
+def fsdp2(
+    row, kind=Sharded, mode=None, monitor=False, sanity=0, tolerance=1e-9, trained=None, precision=None, **module
+):
+    module = kind(mode or Mode(), **module)
+    options = {"devices": 2, "strategy": sharding(), "num_sanity_val_steps": sanity, "precision": precision}
+    train = partial(fit, row, module, monitor=monitor, **options)
+    refused = refusal(row, kind, module.mode)
+    if refused is not None:
+        with refused:
             train()
         return
     two = row == HARD and isinstance(module, TwoOptimizers)
     told = pytest.warns(UserWarning, match="were given to several optimizers, whose options differ")
     with told if two else nullcontext():
         trainer = train()
+    assert_some_would_come_back(row, module.mode)
     # Or else there is nothing to be tested.
     owned = [p for optimizer in trainer.optimizers for group in optimizer.param_groups for p in group["params"]]
     assert all(isinstance(p, DTensor) for p in owned)
     assert any(p.to_local().numel() == 0 for p in owned) == (module.outputs == 1 and distributed.get_rank() == 1)
-    assert_trained(row, module, trainer)
+    assert_trained(row, module, trainer, tolerance, trained or module.dtype_of_data)
 
 
-def fsdp2_resume(row):
+def fsdp2_resume(row, mode):
     """Checkpoints of one file."""
-    if row in UNSHARDED:
-        fsdp2(row)
+    refused = refusal(row, Sharded, mode)
+    if refused is not None:
+        with refused:
+            strategy(row, mode.keep_zeros)
         return
-    strategies = [
-        ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False)
-        for _ in range(2)
-    ]
-    first, second = Sharded(Mode(epochs=2)), Sharded(Mode(epochs=2))
+    assert_some_would_come_back(row, mode)
+    first, second = Sharded(mode), Sharded(mode)
     options = {"monitor": False, "devices": 2}
-    fit(row, first, max_epochs=1, strategy=strategies[0], **options).save_checkpoint(f"{row}.ckpt")
+    path = f"{row} {mode.keep_zeros}.ckpt"
+    fit(row, first, max_epochs=1, strategy=sharding(), **options).save_checkpoint(path)
     with torch.no_grad():
         for parameter in second.parameters():
             parameter.fill_(7.0)
-    trainer = fit(row, second, ckpt_path=f"{row}.ckpt", strategy=strategies[1], **options)
+    trainer = fit(row, second, ckpt_path=path, strategy=sharding(), **options)
     assert_trained(row, second, trainer)
 
 
@@ -102,13 +130,20 @@ THERE = {
     "DDP accum.": partial(ddp, mode=Mode(accumulate=4, epochs=2)),
     "FSDP2": fsdp2,
     "FSDP2 each": partial(fsdp2, kind=ShardedEach),
+    "FSDP2 looks": partial(fsdp2, kind=ShardedLooks),
     "FSDP2 valid.": partial(fsdp2, kind=ShardedValidated, mode=Mode(epochs=2)),
     "FSDP2 sanity": partial(fsdp2, kind=ShardedValidated, mode=Mode(epochs=2), sanity=1),
     "FSDP2 accum.": partial(fsdp2, mode=Mode(accumulate=4, epochs=2)),
     "FSDP2 clip norm": partial(fsdp2, mode=Mode(clip=("norm", 0.3))),
     "FSDP2 fused": partial(fsdp2, mode=Mode(partial(torch.optim.AdamW, weight_decay=0.1), (0.05, 0.05), fused=True)),
     "FSDP2 two opt.": partial(fsdp2, kind=ShardedTwoOptimizers, mode=Mode(rates=(0.2, 0.1), epochs=3), sanity=1),
-    "FSDP2 resume": fsdp2_resume,
+    "FSDP2 resume": partial(fsdp2_resume, mode=Mode(epochs=2)),
+    "FSDP2 zeros": partial(fsdp2, mode=KEEP),
+    "FSDP2 zeros res.": partial(fsdp2_resume, mode=KEEP),
+    "FSDP2 bf16 mixed": partial(fsdp2, kind=ShardedMixed, tolerance=BF16, dtype=torch.float32),
+    "FSDP2 bf16 true": partial(
+        fsdp2, tolerance=BF16, dtype=torch.float32, trained=torch.bfloat16, precision="bf16-true"
+    ),
     "FSDP2 empty": partial(fsdp2, outputs=1),
     "FSDP2 logs": partial(fsdp2, monitor=True),
     "FSDP2 valid. logs": partial(fsdp2, kind=ShardedValidated, mode=Mode(epochs=2), monitor=True),
@@ -118,6 +153,14 @@ THERE = {
 
 def cells():
     yield from product(THERE, STRATEGIES)
+
+
+def everything():
+    """All that is run, by its name."""
+    for column, row in cells():
+        yield f"{column} | {row}", partial(THERE[column], row)
+    for check, penalty in _sharded_members.cells():
+        yield f"{check} | {penalty}", partial(_sharded_members.CHECKS[check][0], penalty)
 
 
 # The processes
@@ -131,13 +174,13 @@ def run_here(directory):
     # Where one process fails and the other waits for it.
     distributed.init_process_group("gloo", timeout=timedelta(seconds=30))
     with Path(directory, f"{distributed.get_rank()}.jsonl").open("w") as results:
-        for column, row in cells():
+        for what, run in everything():
             try:
-                THERE[column](row)
+                run()
                 error = None
             except BaseException:
                 error = traceback.format_exc()
-            print(json.dumps([f"{column} | {row}", error]), file=results, flush=True)
+            print(json.dumps([what, error]), file=results, flush=True)
     distributed.destroy_process_group()
 
 
@@ -175,8 +218,7 @@ def run_in_two(directory):
         lines = results.read_text().splitlines() if results.exists() else []
         got = dict(map(json.loads, lines))
         log = Path(directory, f"{rank}.log").read_text()[-2000:]
-        for column, row in cells():
-            what = f"{column} | {row}"
+        for what, _ in everything():
             error = got.get(what, f"process {rank} did not get there:\n{log}")
             errors[what] = errors.get(what) or error
     return errors

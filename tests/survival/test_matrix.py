@@ -139,10 +139,6 @@ def errors(tmp_path_factory):
         return pickle.loads(results.read_bytes())
 
 
-LATE_INSIDE = "inside a sharded module, after a forward pass"
-INSIDE = "the module around is not looked at, whose parameters are whole after a forward pass without gradients"
-
-
 @pytest.mark.multiprocess
 @pytest.mark.parametrize(("column", "case", "place"), list(_two_processes.cells()))
 def test_two_processes(errors, column, case, place):
@@ -152,13 +148,7 @@ def test_two_processes(errors, column, case, place):
 
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize(
-    "what",
-    [
-        pytest.param(what, marks=[pytest.mark.xfail(strict=True, reason=INSIDE)] if what == LATE_INSIDE else [])
-        for what in _two_processes.REFUSALS
-    ],
-)
+@pytest.mark.parametrize("what", _two_processes.REFUSALS)
 def test_a_tie_after_sharding_is_refused(errors, what, case):
     error = errors[f"{what} | {case}"]
     assert error is None, error

@@ -1,0 +1,230 @@
+"""Penalties on parameters that `fully_shard` has divided, without a Trainer: how they are divided, and what is sent."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from functools import partial
+from itertools import product
+
+import pytest
+import torch
+from torch import distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+
+from lit_share import Penalty, Ties, add_penalty_gradient, apply_prox, starting_values
+from lit_share.sharing._loops import take_prox, zero_again
+
+from . import _reference as reference
+
+ROWS, COLUMNS = 5, 4
+PENALTIES = {
+    f"{norm} {groups}": partial(Penalty, norm, groups, weights=reference.ramp if norm == "owl" else None)
+    for norm, groups in product(("squared", "l1", "owl"), ("element", "output", "input", "tensor", "spectrum"))
+}
+ALL_CENTERS = ("a zero", "a start", "ab zero", "ab mean", "ab first", "ab start", "abc zero", "abc mean", "abc first")
+
+
+class Models(nn.Module):
+    """Three matrices of one shape, the last one transposed if so asked; and one row."""
+
+    def __init__(self, turned=False):
+        super().__init__()
+        shapes = {"a": (ROWS, COLUMNS), "b": (ROWS, COLUMNS), "c": (COLUMNS, ROWS) if turned else (ROWS, COLUMNS)}
+        # No two norms are equal, as OWL has many gradients there.
+        rng = torch.Generator().manual_seed(50)
+        for name, shape in shapes.items():
+            part = nn.Module()
+            part.weight = nn.Parameter(torch.randn(shape, generator=rng, dtype=torch.float64))
+            part.row = nn.Parameter(torch.randn(1, COLUMNS, generator=rng, dtype=torch.float64))
+            self.add_module(name, part)
+        self.turned = turned
+
+    def forward(self):
+        return sum(parameter.square().sum() for parameter in self.parameters())
+
+    def ties(self, *roots):
+        """Of the matrices, and of the rows, which are nowhere on the second process."""
+        weights = [f"{root}.weight{'.T' if root == 'c' and self.turned else ''}" for root in roots]
+        return [*Ties(*weights).find(self), *Ties(*(f"{root}.row" for root in roots)).find(self)]
+
+
+@contextmanager
+def counted(calls):
+    """All collectives that DTensor or the package start."""
+    names = ("all_reduce", "all_gather_into_tensor", "reduce_scatter_tensor", "all_to_all_single", "broadcast")
+    functional = distributed._functional_collectives
+    with pytest.MonkeyPatch.context() as patch:
+        for where, name in [(distributed, "all_reduce"), *((functional, n) for n in names)]:
+            real = getattr(where, name, None)
+            if real is None:
+                continue
+
+            def called(*args, real=real, name=name, **kwargs):
+                calls.append(name)
+                return real(*args, **kwargs)
+
+            patch.setattr(where, name, called)
+        yield
+
+
+def whole(tensor):
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def move(module, penalty, roots):
+    """A gradient and a proximal step; both from the weights' gradient and steps after their start."""
+    ties, start = module.ties(*roots), None
+    if penalty.center == "start":
+        start = starting_values(ties)
+        with torch.no_grad():
+            for i, parameter in enumerate(module.parameters()):
+                parameter.mul_(1.25 + 0.25 * i)
+    module().backward()
+    add_penalty_gradient(module, penalty, ties, 0.5, start=start)
+    apply_prox(module, penalty, ties, 0.25, start=start)
+
+
+def assert_moved_alike(module, other):
+    for (name, w), (_, v) in zip(module.named_parameters(), other.named_parameters(), strict=True):
+        torch.testing.assert_close(
+            whole(w.detach()), v.detach(), rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}"
+        )
+        torch.testing.assert_close(whole(w.grad), v.grad, rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def alike(name, shard, turned=False, cases=("a zero", "ab mean", "abc zero")):
+    """Members that are divided move as the whole ones do."""
+    for case in cases:
+        roots, center = case.split()
+        penalty = PENALTIES[name](center=center)
+        divided, plain = Models(turned), Models(turned)
+        shard(divided)
+        assert all(isinstance(p, DTensor) for p in divided.parameters())
+        move(divided, penalty, roots)
+        move(plain, penalty, roots)
+        assert_moved_alike(divided, plain)
+
+
+def fsdp(module, mesh=None, **options):
+    fully_shard(module, mesh=mesh or init_device_mesh("cpu", (2,)), **options)
+
+
+def columns(module):
+    """Divided along the second dimension where that has an even length."""
+    fsdp(module, shard_placement_fn=lambda p: Shard(1) if p.shape[1] % 2 == 0 else Shard(0))
+
+
+def replicated(module):
+    """Sharded within groups, which are copies of each other: here of one process."""
+    fsdp(module, init_device_mesh("cpu", (2, 1), mesh_dim_names=("copies", "shards")))
+
+
+def along_both(module):
+    """As tensor parallelism divides them, and FSDP2 what that has left."""
+    mesh = init_device_mesh("cpu", (1, 2), mesh_dim_names=("one", "two"))
+    for part in module.children():
+        for name, parameter in list(part.named_parameters()):
+            setattr(part, name, nn.Parameter(distribute_tensor(parameter.detach(), mesh, [Shard(0), Shard(1)])))
+
+
+def in_copies(module):
+    mesh = init_device_mesh("cpu", (2,))
+    for part in module.children():
+        for name, parameter in list(part.named_parameters()):
+            setattr(part, name, nn.Parameter(distribute_tensor(parameter.detach(), mesh, [Replicate()])))
+
+
+def one_message(name):
+    """At most one for the gradients of all ties, and one for their proximal step; none where nothing is shared."""
+    penalty, module = PENALTIES[name](center="mean"), Models()
+    fsdp(module)
+    ties, calls = module.ties("a", "b"), []
+    with counted(calls):
+        add_penalty_gradient(module, penalty, ties, 0.5)
+        apply_prox(module, penalty, ties, 0.25)
+    local = name in ("l1 element", "l1 output") or penalty.is_smooth
+    assert calls == [] if local else calls == ["all_reduce"] * 2
+
+
+def after_a_forward_pass(name):
+    """Without gradients it leaves the parameters of the outermost module whole for a while."""
+    penalty, divided, plain = PENALTIES[name](center="mean"), Models(), Models()
+    fsdp(divided)
+    for module in (divided, plain):
+        ties = module.ties("a", "b")
+        with torch.no_grad():
+            module()
+        # Or else there is nothing to be tested.
+        assert not any(isinstance(p, DTensor) for p in module.parameters())
+        apply_prox(module, penalty, ties, 0.25)
+        with torch.no_grad():
+            module()
+        add_penalty_gradient(module, penalty, ties, 0.5)
+    assert all(isinstance(p, DTensor) for p in divided.parameters())
+    for name, w in plain.named_parameters():
+        torch.testing.assert_close(divided.get_parameter(name).full_tensor(), w, rtol=1e-9, atol=1e-9)
+        if w.grad is not None:
+            torch.testing.assert_close(divided.get_parameter(name).grad.full_tensor(), w.grad, rtol=1e-9, atol=1e-9)
+
+
+def zeros_again(name):
+    """What a proximal step has made zero is made zero again."""
+    penalty, step = PENALTIES[name](center="zero"), 1.2 if "element" in name else 2.5
+    for turned in (False, True):
+        divided, plain = Models(turned), Models(turned)
+        fsdp(divided)
+        for module in (divided, plain):
+            ties, held = module.ties("a", "c"), {}
+            take_prox(penalty, ties, [[step] * 2] * 2, None, held)
+            with torch.no_grad():
+                for parameter in module.parameters():
+                    parameter.add_(1.0)
+            zero_again(ties, held)
+        for name, w in plain.named_parameters():
+            assert torch.equal(divided.get_parameter(name).full_tensor() == 0.0, w == 0.0)
+        assert 0 < int((plain.a.weight == 0.0).sum()) < plain.a.weight.numel()
+
+
+def some_are_plain(name):
+    module = Models()
+    fsdp(module.a)
+    with pytest.raises(
+        ValueError, match=r"a\.weight, b\.weight: some of these members are sharded, and others are not"
+    ):
+        add_penalty_gradient(module, PENALTIES[name](center="mean"), module.ties("a", "b"), 0.5)
+
+
+def other_meshes(name):
+    module = Models()
+    fsdp(module.a)
+    fsdp(module.b, init_device_mesh("cpu", (1, 2), mesh_dim_names=("copies", "shards")))
+    with pytest.raises(ValueError, match=r"a\.weight, b\.weight: these members are sharded over different meshes"):
+        apply_prox(module, PENALTIES[name](center="mean"), module.ties("a", "b"), 0.5)
+
+
+# With the penalties that they are done for.
+ALL, SOME, ONE = (
+    list(PENALTIES),
+    ["squared element", "l1 element", "l1 input", "l1 spectrum", "owl output"],
+    ["l1 input"],
+)
+CHECKS = {
+    "rows": (partial(alike, shard=fsdp, cases=ALL_CENTERS), ALL),
+    "a transposed member": (partial(alike, shard=fsdp, turned=True), SOME),
+    "columns": (partial(alike, shard=columns), SOME),
+    "copies of shards": (partial(alike, shard=replicated), SOME),
+    "along both": (partial(alike, shard=along_both), SOME),
+    "copies": (partial(alike, shard=in_copies), SOME),
+    "one message": (one_message, ALL),
+    "after a forward pass": (after_a_forward_pass, SOME),
+    "zeros again": (zeros_again, ["l1 element", "l1 output", "l1 input", "owl element"]),
+    "some are plain": (some_are_plain, ONE),
+    "other meshes": (other_meshes, ONE),
+}
+
+
+def cells():
+    for check, (_, penalties) in CHECKS.items():
+        yield from product([check], penalties)
