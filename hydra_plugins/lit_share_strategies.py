@@ -8,12 +8,14 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus
@@ -21,7 +23,17 @@ from hydra.errors import CompactHydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from lit_share.app._sweep import Cell, Contained, Progress, fingerprint, one_line, settle, status
+from lit_share.app._sweep import (
+    RESULT_FILE,
+    Cell,
+    Contained,
+    Progress,
+    fingerprint,
+    one_line,
+    settle,
+    status,
+    write_json,
+)
 
 log = logging.getLogger(__name__)
 
@@ -83,20 +95,16 @@ class StrategySweeper(BasicSweeper):
         if len(cells) < len(folders):
             log.info(f"{len(folders) - len(cells)} of {len(folders)} cells have finished already in {directory}")
         go_on = f"repeat the command with hydra.sweep.dir={self.config.hydra.sweep.dir}"
-        returns: list[JobReturn] = []
+        returns: dict[Cell, JobReturn] = {}
         try:
             with Progress(directory, folders.values()):
-                for batch in (
-                    self.split_overrides_to_chunks(list(map(list, cells)), self.max_batch_size) if cells else ()
-                ):
-                    placed = [[*cell, *_place(directory, folders[tuple(cell)])] for cell in batch]
-                    returns += self.launcher.launch(placed, initial_job_idx=len(returns))
+                self._launch(cells, {cell: directory / folder for cell, folder in folders.items()}, returns)
         except (KeyboardInterrupt, SystemExit):
             log.warning(f"The sweep was stopped. To go on, {go_on}")
             sys.exit(1)  # Lightning ends with 0 where it was told to terminate
         except Exception as error:  # of a launcher whose processes died: cells keep theirs
             log.error(f"The launcher gave up: {one_line(error)}")
-        completed = {cell for cell, left in zip(cells, returns, strict=False) if left.status is JobStatus.COMPLETED}
+        completed = {cell for cell, left in returns.items() if left.status is JobStatus.COMPLETED}
         unfinished = [
             cell for cell in cells if cell not in completed and status(directory / folders[cell]) != "finished"
         ]
@@ -106,7 +114,56 @@ class StrategySweeper(BasicSweeper):
             raise CompactHydraException(
                 f"{len(unfinished)} of {len(folders)} cells have not finished. To run only these again, {go_on}"
             )
-        return returns
+        return [*returns.values()]
+
+    def _launch(self, cells: Sequence[Cell], folders: Mapping[Cell, Path], returns: dict[Cell, JobReturn]) -> None:
+        """Launch cells, and collect what became of those that ended by themselves.
+
+        When a process of joblib's is killed, as by a system that is out of memory, joblib ends all the others, too. The
+        cells that were under way are then launched again, one by one: the one that dies again has failed. Then the
+        others have their turn.
+
+        Raises:
+            Exception: What another launcher raises, whose processes may go on for all one knows.
+        """
+        assert self.launcher is not None
+
+        def launch(batch: Sequence[Cell]) -> None:
+            placed = [[*cell, *_place(folders[cell])] for cell in batch]
+            left = self.launcher.launch(placed, initial_job_idx=len(returns))  # type: ignore[union-attr]
+            returns.update(zip(batch, left, strict=True))
+
+        size = self.max_batch_size or max(len(cells), 1)
+        while cells:
+            before = {cell: _last_start(folders[cell]) for cell in cells}
+            try:
+                for i in range(0, len(cells), size):
+                    launch(cells[i : i + size])
+                return
+            except BrokenProcessPool as error:
+                left = [cell for cell in cells if cell not in returns and status(folders[cell]) is None]
+                suspects = [cell for cell in left if _last_start(folders[cell]) != before[cell]]
+                if not suspects:
+                    raise
+                log.warning(f"A process died: {one_line(error).splitlines()[0]}")
+                log.warning(f"{len(suspects)} cells were under way, and are launched again, one by one")
+            for cell in suspects:
+                try:
+                    launch([cell])
+                except BrokenProcessPool as error:
+                    self._note_death(cell, folders[cell], error)
+            cells = [cell for cell in left if cell not in suspects]
+
+    def _note_death(self, cell: Cell, folder: Path, error: Exception) -> None:
+        from lit_share.app.config import identity
+
+        log.error(f"The process of {' '.join(cell)} died again: this cell has failed")
+        hydra = HydraConfig.instance()
+        before, config = hydra.cfg, self._compose(cell)
+        hydra.set_config(config)  # for the names of what was chosen
+        failed = {"status": "failed", "error": f"its process died twice: {one_line(error).splitlines()[0]}"}
+        write_json(folder / RESULT_FILE, identity(config, cell) | failed)
+        hydra.cfg = before
 
     def split_arguments(  # type: ignore[override]
         self, overrides: list[Override], max_batch_size: int | None
@@ -135,10 +192,16 @@ class StrategySweeper(BasicSweeper):
         return self.hydra_context.config_loader.load_sweep_config(self.config, list(cell))
 
 
-def _place(directory: Path, folder: str) -> tuple[str, str]:
+def _place(folder: Path) -> tuple[str, str]:
     """Overrides for where a cell writes to, which may run in another working directory."""
-    quoted = str(directory).replace("'", "\\'")
-    return f"hydra.sweep.dir='{quoted}'", f"hydra.sweep.subdir='{folder}'"
+    quoted = str(folder.parent).replace("'", "\\'")
+    return f"hydra.sweep.dir='{quoted}'", f"hydra.sweep.subdir='{folder.name}'"
+
+
+def _last_start(folder: Path) -> int | None:
+    """When a cell was last started, which is when Hydra writes down its overrides."""
+    file = folder / ".hydra" / "overrides.yaml"
+    return file.stat().st_mtime_ns if file.exists() else None
 
 
 ConfigStore.instance().store(

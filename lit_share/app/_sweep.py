@@ -15,6 +15,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from threading import Event, Thread
@@ -67,7 +68,12 @@ def settle(directory: Path, cells: Mapping[Cell, str]) -> dict[Cell, str]:
         The name of each cell's folder.
     """
     file = directory / CELLS_FILE
-    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    try:
+        known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    except ValueError as error:
+        raise ValueError(
+            f"{file} does not say any more which cell is whose ({error}): name another hydra.sweep.dir"
+        ) from None
     owners = {_identity(entry["overrides"]): folder for folder, entry in known.items()}
     taken = [int(path.name) for path in directory.iterdir() if path.name.isdigit()]
     free = 1 + max([*taken, *map(int, known)], default=-1)
@@ -88,7 +94,12 @@ def settle(directory: Path, cells: Mapping[Cell, str]) -> dict[Cell, str]:
 def status(folder: Path) -> str | None:
     """How the run in a folder ended: `"finished"`, `"failed"`, or `None` if it has not."""
     file = folder / RESULT_FILE
-    return str(json.loads(file.read_text(encoding="utf-8"))["status"]) if file.exists() else None
+    if not file.exists():
+        return None
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8"))["status"])
+    except (ValueError, TypeError, KeyError):
+        return None  # no run has written this
 
 
 def checkpoint_to_go_on_from(folder: Path) -> str | None:
@@ -98,10 +109,16 @@ def checkpoint_to_go_on_from(folder: Path) -> str | None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a file that is there as a whole or not at all, whenever the process is killed."""
+    """Write a file that is there as a whole or not at all, whenever the process is killed or the disk is full."""
     unfinished = path.with_name(f"{path.name}.tmp")
-    unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    text = json.dumps(content, indent=2) + "\n"
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            unfinished.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def group_of(directory: Path) -> str:

@@ -9,8 +9,10 @@ from hydra.utils import instantiate
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import DictConfig
 
+from lit_share.app._checkpoints import WholeCheckpoints
 from lit_share.sharing import Ties
 
 
@@ -53,7 +55,10 @@ def trainer_of(config: DictConfig, callbacks: list[Callback], loggers: list[Logg
         # Lightning would add a progress bar of its own where none is wanted.
         options = {"enable_progress_bar": any(isinstance(c, ProgressBar) for c in callbacks), **options}
     make: Any = _make(config.trainer, _partial_=True, **options)
-    return make(callbacks=callbacks, logger=loggers or False)  # type: ignore[no-any-return]
+    trainer: Trainer = make(callbacks=callbacks, logger=loggers or False)
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+        trainer.strategy.checkpoint_io = WholeCheckpoints()
+    return trainer
 
 
 def evaluator(job: Job, config: DictConfig) -> Trainer:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from pathlib import Path
@@ -98,13 +100,18 @@ def prepare(config: DictConfig) -> DictConfig:
     for regularizer in prepared.regularizer.values():
         if "strength" in regularizer and prepared.strength is not None:
             regularizer.strength = prepared.strength
-    for key in prepared.tune:
-        if OmegaConf.select(config, key, default=None) is None:
-            raise ConfigError(f"tune: there is no key {key!r} in the config{suggest(key, paths_of(config))}")
+    _check_tuned(prepared.tune, config)
     if not 0.0 < prepared.retrain.similarity <= 1.0:
         raise ConfigError(f"retrain.similarity={prepared.retrain.similarity}: write a number in (0, 1]")
     if prepared.retrain.lr is not None and prepared.retrain.lr <= 0.0:
         raise ConfigError(f"retrain.lr={prepared.retrain.lr}: write a positive number")
+    for key, value, least in (
+        ("retrain.max_epochs", prepared.retrain.max_epochs, 0),
+        ("threads", prepared.threads, 1),
+        ("seed", prepared.seed, 0),
+    ):
+        if value is not None and value < least:
+            raise ConfigError(f"{key}={value}: write a whole number of at least {least}")
     wandb = prepared.logger.get("wandb")
     if wandb is not None:
         with open_dict(wandb):
@@ -113,6 +120,48 @@ def prepare(config: DictConfig) -> DictConfig:
             chosen = {group: choice(group) for group in ("data", "model", "ties", "experiment")}
             wandb.tags = [*(wandb.get("tags") or ()), *(f"{g}={name}" for g, name in chosen.items() if name)]
     return prepared
+
+
+def _check_tuned(keys: Collection[str], config: DictConfig) -> None:
+    if keys:
+        from lit_share.report._settings import not_to_be_tuned  # not for every run: it takes half a second
+    for key in keys:
+        if problem := not_to_be_tuned(key):
+            raise ConfigError(problem)
+        if OmegaConf.select(config, key, default=None) is None:
+            raise ConfigError(f"tune: there is no key {key!r} in the config{suggest(key, paths_of(config))}")
+
+
+def check_folders(config: DictConfig) -> None:
+    """Raise if checkpoints could not be written, which would come out after an epoch of training only.
+
+    Raises:
+        ConfigError: If there is something else than a folder where ``dirpath`` is to be, or it is read-only.
+    """
+    for name, node in config.callbacks.items():
+        if not isinstance(node, DictConfig) or not node.get("dirpath") or "://" in node.dirpath:
+            continue
+        folder = Path(node.dirpath).absolute()
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise ConfigError(f"callbacks.{name}.dirpath={node.dirpath}: {there} is not a folder that one can write to")
+
+
+def identity(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
+    """What makes a run the one that it is, which is known before it has begun."""
+    return {
+        "schema": 1,
+        "status": "finished",
+        "strategy": strategy(config),
+        "data": choice("data"),
+        "ties": choice("ties"),
+        "model": choice("model"),
+        "seed": config.seed,
+        "objective": config.objective,
+        "mode": config.mode.name if isinstance(config.mode, Mode) else config.mode,
+        "tune": list(config.tune),
+        "overrides": list(overrides),
+    }
 
 
 def strategy(config: DictConfig) -> str:

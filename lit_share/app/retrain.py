@@ -26,6 +26,20 @@ def wants_retraining(job: Job, config: DictConfig) -> bool:
     return when == "always" or (when == "auto" and any(_makes_zeros(r) for r in job.regularizers.values()))
 
 
+def check_retraining(job: Job, config: DictConfig) -> None:
+    """Raise before the first phase for what would end the second one.
+
+    Raises:
+        TieError: If there is no layer whose rows could be tied.
+        ValueError: If ``retrain.lr`` is for models that have no ``lr``.
+    """
+    if wants_retraining(job, config):
+        _row_weights(job.model).find(job.model)
+        if config.retrain.lr is not None:
+            for child in _children(job.model):
+                _check_has_lr(child, config.retrain.lr)
+
+
 def retrain(job: Job, config: DictConfig) -> tuple[Job, list[dict[str, Any]]]:
     """Tie the rows of all linear layers and convolutions, and train again, with a new optimizer and no penalty.
 
@@ -38,8 +52,8 @@ def retrain(job: Job, config: DictConfig) -> tuple[Job, list[dict[str, Any]]]:
     report = tie_rows(job.model, _row_weights(job.model), config.retrain.similarity)
     rich.print(report)
     if config.retrain.lr is not None:
-        for child in job.model.by_name().values() if isinstance(job.model, Paired) else [job.model]:
-            _set_learning_rate(child, config.retrain.lr)
+        for child in _children(job.model):
+            child.lr = config.retrain.lr
     # What watches ties would find members of different shapes.
     callbacks = [c for c in callbacks_of(config, folder="retrained") if not isinstance(c, SharingMonitor)]
     epochs = {} if config.retrain.max_epochs is None else {"max_epochs": config.retrain.max_epochs}
@@ -63,7 +77,10 @@ def _row_weights(model: LightningModule) -> Ties:
     return Ties("*.weight", exclude=others)
 
 
-def _set_learning_rate(child: Any, lr: float) -> None:
+def _children(model: LightningModule) -> list[Any]:
+    return [*model.by_name().values()] if isinstance(model, Paired) else [model]
+
+
+def _check_has_lr(child: Any, lr: float) -> None:
     if not hasattr(child, "lr"):
         raise ValueError(f"retrain.lr={lr} has no effect: {type(child).__name__} has no attribute lr")
-    child.lr = lr

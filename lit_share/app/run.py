@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,29 @@ from lightning.pytorch import seed_everything
 from omegaconf import DictConfig, OmegaConf
 from rich.box import SIMPLE
 from rich.table import Table
+from rich.text import Text
 
 from lit_share.app._check import ConfigError
 from lit_share.app._objective import ObjectiveIsKnown, unknown_objective
 from lit_share.app._processes import refuse_copies_of_a_sweep
 from lit_share.app._sweep import RESULT_FILE, checkpoint_to_go_on_from, one_line, write_json
 from lit_share.app.build import Job, build, evaluator
-from lit_share.app.config import CONFIG_FILE, choice, prepare, refuse_another_experiment, strategy, strength, sweep_name
-from lit_share.app.retrain import retrain, wants_retraining
-from lit_share.app.tracking import is_first_rank, log_plans, log_result, read_csv_columns, wandb_finished
+from lit_share.app.config import (
+    CONFIG_FILE,
+    check_folders,
+    identity,
+    prepare,
+    refuse_another_experiment,
+    strategy,
+    strength,
+    sweep_name,
+)
+from lit_share.app.retrain import check_retraining, retrain, wants_retraining
+from lit_share.app.tracking import begin_wandb, is_first_rank, log_plans, log_result, read_csv_columns, wandb_finished
 from lit_share.callbacks import Regularize, Share, SharingMonitor
 from lit_share.sharing import Tie, count_tied, overall_distance, share, sharing_stats
 from lit_share.sharing._stats import count_numbers
+from lit_share.text import visible
 
 log = logging.getLogger(__name__)
 _printed: set[tuple[str, str]] = set()  # plans, by the names of their regularizers
@@ -65,17 +77,24 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float:
             seed_everything(config.seed, workers=True, verbose=False)
             job = build(config)
             refuse_copies_of_a_sweep(job.trainer)
+            begin_wandb(job.trainer.loggers)
             _print_plan(job)
+            check_retraining(job, config)
             job.trainer.callbacks.append(ObjectiveIsKnown(config.objective))  # type: ignore[attr-defined]
             result |= _train(job, config)
             objective = _objective(result)
             _log_summary(job, result)
+            if is_first_rank() and sweep_name() is None:
+                rich.print(_table(result))
+            # W&B may take its time to finish.
+            _write(result, output_dir)
     except Exception as error:  # what is interrupted has not failed: it can go on
-        _write(result | {"status": "failed", "error": one_line(error)}, output_dir)
+        try:
+            _write(result | {"status": "failed", "error": one_line(error)}, output_dir)
+        except OSError as second:
+            log.error("%s", second)
         raise
-    _write(result, output_dir)
     if is_first_rank() and sweep_name() is None:
-        rich.print(_table(result))
         print(f"written to {output_dir}")
     return objective
 
@@ -83,39 +102,45 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float:
 def _ready(config: DictConfig, output_dir: Path) -> DictConfig:
     """The config as it is used; a cell of a sweep that was cut off goes on from its last checkpoint."""
     prepared = prepare(config)
+    check_folders(prepared)
     if prepared.ckpt_path is None and sweep_name() is not None:
         prepared.ckpt_path = checkpoint_to_go_on_from(output_dir)
+        if prepared.ckpt_path is not None and (problem := _problem_of_checkpoint(prepared.ckpt_path)):
+            log.warning("%s %s: starting anew", prepared.ckpt_path, problem)
+            prepared.ckpt_path = None
     if prepared.ckpt_path is not None:
+        if problem := _problem_of_checkpoint(prepared.ckpt_path):
+            raise ConfigError(f"ckpt_path={prepared.ckpt_path} {problem}")
         refuse_another_experiment(prepared)
     if prepared.strength is not None and strength(prepared) is None:
         log.warning("strength=%s has no effect: %s has no strength", prepared.strength, strategy(prepared))
     return prepared
 
 
+def _problem_of_checkpoint(path: str) -> str | None:
+    """Why training cannot go on from a file, or `None`; what Lightning finds by itself is left to it."""
+    if not Path(path).suffix or "://" in path or Path(path).is_dir():
+        return None
+    if not Path(path).exists():
+        return "is not there"
+    if not zipfile.is_zipfile(path):
+        return "is not a checkpoint, or only a part of one"
+    try:
+        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except Exception:  # there may be classes of a user's own in it
+        return None
+    if not isinstance(content, Mapping) or "pytorch-lightning_version" not in content:
+        return "holds no training that can go on, but other data, such as weights: take what ModelCheckpoint saved"
+    return None
+
+
 def _refused(config: DictConfig, overrides: list[str], error: ConfigError) -> dict[str, Any]:
     """What is known of a cell whose config cannot be used."""
-    return _identity(config, overrides) | {"status": "failed", "error": one_line(error), "mode": config.mode.name}
+    return identity(config, overrides) | {"status": "failed", "error": one_line(error)}
 
 
 def _facts(config: DictConfig, overrides: list[str]) -> dict[str, Any]:
-    return _identity(config, overrides) | {"error": None, "strength": strength(config)}
-
-
-def _identity(config: DictConfig, overrides: list[str]) -> dict[str, Any]:
-    """What makes a run the one that it is, which is known before it has begun."""
-    return {
-        "schema": 1,
-        "status": "finished",
-        "strategy": strategy(config),
-        "data": choice("data"),
-        "ties": choice("ties"),
-        "model": choice("model"),
-        "seed": config.seed,
-        "objective": config.objective,
-        "mode": config.mode,
-        "tune": list(config.tune),
-        "overrides": overrides,
-    }
+    return identity(config, overrides) | {"error": None, "strength": strength(config)}
 
 
 def _print_plan(job: Job) -> None:
@@ -129,7 +154,7 @@ def _print_plan(job: Job) -> None:
         plans = {name: plan for name, plan in plans.items() if (name, str(plan)) not in _printed}
         _printed.update((name, str(plan)) for name, plan in plans.items())
     for name, plan in plans.items():
-        rich.print(f"[bold]{name}[/bold]", plan)
+        rich.print(Text(visible(name), style="bold"), plan)
     if not job.regularizers and sweep_name() is None:
         rich.print("[bold]none[/bold]: nothing is shared")
 
@@ -250,11 +275,11 @@ def _write(result: dict[str, Any], output_dir: Path) -> None:
 
 
 def _table(result: dict[str, Any]) -> Table:
-    table = Table(title=f"{result['strategy']}, seed {result['seed']}", box=SIMPLE, show_header=False)
+    table = Table(title=Text(f"{visible(result['strategy'])}, seed {result['seed']}"), box=SIMPLE, show_header=False)
     table.add_column(overflow="fold")
     table.add_column(justify="right", overflow="fold")
     for name, value in result["test"].items():
-        table.add_row(name, f"{value:.4f}")
+        table.add_row(Text(visible(name)), f"{value:.4f}")
     table.add_section()
     sharing = result["sharing"]
     if result["rows"] is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +15,28 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lit_share.sharing import Plan
 from lit_share.sharing._tie import shortened
+
+log = logging.getLogger(__name__)
+
+
+def begin_wandb(loggers: Iterable[Logger]) -> None:
+    """Begin the runs of W&B loggers: offline where W&B cannot be reached, so that nobody waits or trains in vain.
+
+    How long W&B is waited for is its own ``WANDB_INIT_TIMEOUT``, of 90 seconds.
+    """
+    for logger in loggers:
+        if not isinstance(logger, WandbLogger) or not is_first_rank():
+            continue
+        import wandb
+
+        try:
+            _ = logger.experiment
+        except wandb.errors.CommError as error:
+            reason = str(error).splitlines()[0]
+            log.warning("W&B cannot be reached (%s): this run is logged offline, and `wandb sync` uploads it", reason)
+            wandb.teardown()  # which knows its mode from its first start
+            os.environ["WANDB_MODE"] = "offline"  # until `wandb_finished`
+            _ = logger.experiment
 
 
 def read_csv_columns(loggers: Iterable[Logger]) -> None:
@@ -64,7 +87,10 @@ def wandb_finished() -> Iterator[None]:
     finally:
         wandb = sys.modules.get("wandb")
         if wandb is not None and wandb.run is not None:
-            wandb.finish(exit_code=exit_code)
+            try:
+                wandb.finish(exit_code=exit_code)
+            except Exception as error:  # of what is done and written down already
+                log.warning("W&B did not finish: %s", error)
         os.environ.pop("WANDB_MODE", None)
         if mode is not None:
             os.environ["WANDB_MODE"] = mode

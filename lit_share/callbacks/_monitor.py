@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -70,13 +71,16 @@ class SharingMonitor(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_step == 0:
             self.history = {}
-            self._remember(_distances(self._watched(trainer, pl_module)))
+        # A checkpoint of an epoch's last batch is before its end, which a resumed training leaves out.
+        distances = _distances(self._watched(trainer, pl_module)).items()
+        epoch = trainer.current_epoch
+        self._remember({name: value for name, value in distances if len(self.history.get(name, [])) <= epoch}, epoch)
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         watched = self._watched(trainer, pl_module)
         distances = _distances(watched)
-        self._remember(distances)
+        self._remember(distances, trainer.current_epoch + 1)
         # All ranks have the same parameters, so the mean over ranks is each one's own value.
         pl_module.log_dict(self.measure(trainer, pl_module, watched, distances), sync_dist=True)
 
@@ -116,9 +120,12 @@ class SharingMonitor(Callback):
         found = _ties_of_callbacks(trainer) if self.ties is None else self.ties.find(pl_module)
         return [tie for tie in found if len(tie.members) > 1]
 
-    def _remember(self, distances: Mapping[str, float]) -> None:
+    def _remember(self, distances: Mapping[str, float], epochs: int) -> None:
+        """Take down the distances after so many epochs; those of epochs that were not watched are ``nan``."""
         for name, distance in distances.items():
-            self.history.setdefault(name, []).append(distance)
+            history = self.history.setdefault(name, [])
+            history += [math.nan] * (epochs - len(history))
+            history[epochs:] = [distance]
 
 
 def _distances(ties: Sequence[Tie]) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
 from torch import nn
 from torch.optim import LBFGS, Optimizer
@@ -36,7 +36,7 @@ def skipped_its_step(optimizer: Optimizer) -> bool:
     return found_inf is not None and bool(found_inf.item())
 
 
-def refuse_strategy(strategy: Strategy) -> None:
+def refuse_strategy(callback: Callback, strategy: Strategy) -> None:
     """Raise if the strategy cuts parameters into pieces that have no shape.
 
     Raises:
@@ -44,8 +44,9 @@ def refuse_strategy(strategy: Strategy) -> None:
     """
     if isinstance(strategy, (FSDPStrategy, DeepSpeedStrategy)):
         raise ValueError(
-            f"Regularize cannot serve {type(strategy).__name__}, which flattens parameters and cuts them into pieces "
-            "that do not fit each other: use ModelParallelStrategy, with fully_shard in configure_model"
+            f"{type(callback).__name__} cannot serve {type(strategy).__name__}, which flattens parameters and "
+            "cuts them into pieces that do not fit each other: use ModelParallelStrategy, with fully_shard in "
+            "configure_model"
         )
 
 

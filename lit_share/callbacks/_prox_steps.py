@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lit_share.callbacks._optimizers import learning_rates
-from lit_share.functional import Penalty, no_groups_held
+from lit_share.functional import Penalty
 from lit_share.sharing import Tie
-from lit_share.sharing._loops import check_unsharded, take_prox, zero_again
+from lit_share.sharing._loops import take_prox, zero_again
+from lit_share.sharing._shards import Division, in_the_form_of
+from lit_share.sharing._tie import whole
 
 Every = Literal["step", "epoch"]
 
@@ -49,7 +51,9 @@ class ProxSteps:
     def state_dict(self) -> dict[str, Any]:
         """What a training that goes on needs, of numbers and tensors."""
         pending = {name: dict(sums) for name, sums in self._pending.items()}
-        return {"pending": pending, "zeros": {name: zero for name, zero in self._zeros.items() if zero.any()}}
+        # Of sharded groups all: a checkpoint has one state of a callback, that of the first process.
+        zeros = {name: whole(zero) for name, zero in self._zeros.items()}
+        return {"pending": pending, "zeros": {name: zero for name, zero in zeros.items() if zero.any()}}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned, or start from nothing if that is empty."""
@@ -57,21 +61,14 @@ class ProxSteps:
         self._zeros = state_dict.get("zeros", {}) if self.keep_zeros else {}
 
     def begin(self, ties: Sequence[Tie]) -> None:
-        """Make ready for the training of these ties.
-
-        Raises:
-            ValueError: If zeros of sharded parameters would be kept.
-        """
-        if self.keep_zeros:
-            check_unsharded(ties)
-        devices = {tie.name: tie.parameters[0].device for tie in ties}
-        self._pending = {name: sums for name, sums in self._pending.items() if name in devices}
-        groups = {
-            tie.name: no_groups_held(self.penalty, tie.tensors()).shape for tie in ties if tie.name in self._zeros
-        }
+        """Make ready for the training of these ties."""
+        names = {tie.name for tie in ties}
+        self._pending = {name: sums for name, sums in self._pending.items() if name in names}
+        found = {tie.name: tie.tensors() for tie in ties if tie.name in self._zeros}
+        none = {name: Division(tensors).nothing_held(self.penalty, tensors) for name, tensors in found.items()}
         # Rows may have been tied since, so that there are others.
-        fit = {name: zero for name, zero in self._zeros.items() if groups.get(name) == zero.shape}
-        self._zeros = {name: zero.to(devices[name]) for name, zero in fit.items()}
+        fit = {name: zero for name, zero in self._zeros.items() if name in none and none[name].shape == zero.shape}
+        self._zeros = {name: in_the_form_of(none[name], zero) for name, zero in fit.items()}
 
     def after_step(
         self,
@@ -104,7 +101,7 @@ class ProxSteps:
         """Do what follows the last step of an epoch."""
         if self.every == "epoch" and self._take(ties, optimizers, trainable, start):
             # Then nothing is done in the steps of the next epoch where nothing is zero.
-            self._zeros = {name: zero for name, zero in self._zeros.items() if zero.any()}
+            self._zeros = {name: zero for name, zero in self._zeros.items() if whole(zero).any()}
 
     def _take(
         self,

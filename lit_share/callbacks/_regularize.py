@@ -7,10 +7,9 @@ import warnings
 from functools import partial
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
@@ -30,12 +29,15 @@ from lit_share.sharing import Tie, Ties, starting_values
 from lit_share.sharing._arguments import check_choice, check_ties
 from lit_share.sharing._loops import (
     add_gradients,
+    check_finite,
     check_penalty,
+    check_weights,
     gradients,
     pass_on_gradients,
     penalty_value,
 )
-from lit_share.sharing._tie import stored_parameters
+from lit_share.sharing._shards import in_the_form_of, shard_again
+from lit_share.sharing._tie import stored_parameters, whole
 
 Apply = Literal["auto", "gradient", "prox"]
 
@@ -61,6 +63,10 @@ class Regularize(Callback):
     the same, whatever the number of batches. (Code that takes one step of size lr · strength per epoch, as that of the
     GrOWL paper, has the effect of a strength that is smaller by the number of steps per epoch: divide by it.)
 
+    Parameters that ``fully_shard`` has divided over processes stay so. Where groups are divided, too, one message per
+    step goes around, of the numbers that their norms are made of; it is as large as the parameters only for ``"owl"``
+    with groups of elements, and at most so for the singular values of a single matrix.
+
     Only parameters that an optimizer owns and that require a gradient are moved. Where the members of a tie belong
     to several optimizers, their proximal step is taken once all of these have stepped.
 
@@ -81,7 +87,8 @@ class Regularize(Callback):
         ValueError: Before training starts, if the strength is not a finite number ≥ 0, ``every`` or ``keep_zeros`` do
             not fit the penalty, the ties do not fit the module (see `Ties.find`) or the penalty (see `Penalty.check`),
             or an optimizer is not supported: L-BFGS, sparse gradients, or learning rates within a tie for which the
-            prox has no closed form; or the strategy: FSDP1 and DeepSpeed.
+            prox has no closed form; or the strategy: FSDP1 and DeepSpeed. At the end of an epoch, if training has made
+            a member NaN or infinite: before its validation, so that no checkpoint of the epoch has such numbers.
 
     Example:
         >>> soft_tie = Regularize(
@@ -107,6 +114,10 @@ class Regularize(Callback):
         check_ties(ties)
         if isinstance(strength, bool) or not isinstance(strength, (int, float)):
             raise TypeError(f"strength must be a number, got {strength!r}")
+        if schedule is not None and not callable(schedule):
+            raise TypeError(
+                f"schedule must be a function of (steps, epochs), got {schedule!r}: write lit_share.Ramp(duration=1000)"
+            )
         check_choice("apply", apply, Apply)
         check_choice("every", every, Every)
         if not (math.isfinite(strength) and strength >= 0.0):
@@ -122,6 +133,7 @@ class Regularize(Callback):
             raise ValueError('keep_zeros=True is for proximal steps, as gradients make no zeros: write apply="prox"')
         self._steps = ProxSteps(penalty, every, keep_zeros)
         self.found: list[Tie] = []
+        self._module: LightningModule | None = None
         self._start: dict[str, Tensor] = {}
         self._trainable: set[nn.Parameter] = set()
         self._handles: list[RemovableHandle] = []
@@ -139,21 +151,35 @@ class Regularize(Callback):
     @override
     def state_dict(self) -> dict[str, Any]:
         # Of sharded parameters the whole: a checkpoint has one state of a callback, that of the first process.
-        start = {name: s.full_tensor() if isinstance(s, DTensor) else s for name, s in self._start.items()}
+        start = {name: whole(s) for name, s in self._start.items()}
         return {"start": start} | self._steps.state_dict()
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._start = state_dict["start"]
         self._steps.load_state_dict(state_dict)
+        if self._handles:
+            self._begin()  # a Tuner puts back what there was before it, in the middle of training
 
     def strength_at(self, step: int, epoch: int) -> float:
-        """The strength after so many optimizer steps and epochs."""
-        return self.strength * (self.schedule(step, epoch) if self.schedule else 1.0)
+        """The strength after so many optimizer steps and epochs.
+
+        Raises:
+            ValueError: If the schedule's factor is not a finite number ≥ 0.
+        """
+        factor = self.schedule(step, epoch) if self.schedule else 1.0
+        if not (math.isfinite(factor) and factor >= 0.0):
+            raise ValueError(
+                f"the schedule of {self.ties} must return finite factors >= 0, got {factor} after {step} steps and "
+                f"{epoch} epochs"
+            )
+        return self.strength * factor
 
     def find_ties(self, module: nn.Module) -> None:
         """Find the ties: before training, and again when parameters have become one in the middle of it."""
         self.found = self.ties.find(module)
+        names = {member.name for tie in self.found for member in tie.members}
+        self._start = {name: start for name, start in self._start.items() if name in names}
         self._note_trainable()
         self._pulls.clear()
 
@@ -178,11 +204,14 @@ class Regularize(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        refuse_strategy(trainer.strategy)
-        if stage == "fit" and trainer.global_step == 0:
+        refuse_strategy(self, trainer.strategy)
+        if stage != "fit":
+            return
+        if trainer.global_step == 0 or pl_module is not self._module:
             # A new training starts from nothing, unless a checkpoint that is loaded after this has something.
             self._start = {}
             self._steps.load_state_dict({})
+        self._module = pl_module
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -191,17 +220,17 @@ class Regularize(Callback):
         rates = {p: lr for o in trainer.optimizers for p, lr in learning_rates(o).items() if p in self._trainable}
         steps = [[rates.get(p, 0.0) for p in tie.parameters] for tie in self.found]
         check_penalty(self.penalty, self.found, steps if self.uses_prox else None)
-        self._steps.begin(self.found)
+        check_weights(self.penalty, self.found)
+        self.strength_at(trainer.global_step, trainer.current_epoch)  # raises for what is no schedule
         if not any(p in rates for tie in self.found for p in tie.parameters):
             warnings.warn(f"no optimizer owns a parameter of {self.ties}: nothing is regularised for now", stacklevel=2)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._forget()
-        _shard_again(pl_module)
-        now = starting_values(self.found) if self.penalty.center == "start" else {}
-        self._start = self._start or now
-        self._start = {name: _in_the_form_of(now[name], self._start[name]) for name in now}
+        shard_again(pl_module)
+        # Not in `on_fit_start`, which comes before the checkpoint where that is loaded into shards.
+        self._begin()
         after_step = partial(self._after_step, trainer)
         self._handles = [optimizer.register_step_post_hook(after_step) for optimizer in trainer.optimizers]
         self._idle = set(trainer.optimizers)
@@ -221,7 +250,7 @@ class Regularize(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if len(trainer.optimizers) > 1:
             # Before an optimizer is toggled, and the parameters of others are frozen for a while.
-            _shard_again(pl_module)
+            shard_again(pl_module)
             self._note_trainable()
 
     @override
@@ -248,6 +277,7 @@ class Regularize(Callback):
         strength = self.strength_at(trainer.global_step, trainer.current_epoch)
         if strength == 0.0:
             return
+        shard_again(pl_module)
         strength *= loss_scale(trainer, optimizer)
         own = learning_rates(optimizer)
         if len(trainer.optimizers) > 1:
@@ -273,12 +303,11 @@ class Regularize(Callback):
         When another one stepped after the last backward pass, the loss had still seen its old weights: so the pulls
         of a tie are computed at the first step after a backward pass, and kept for the others.
         """
-        for tie in self.found:
-            if own.keys().isdisjoint(stored_parameters(tie)):
-                continue
-            if tie not in self._pulls:
-                self._pulls[tie] = [t.new_zeros(t.shape) for t in tie.tensors()]
-                add_gradients(self.penalty, [tie], [self._pulls[tie]], 1.0, self._start or None)
+        ties = [tie for tie in self.found if not own.keys().isdisjoint(stored_parameters(tie))]
+        new = {tie: [torch.zeros_like(t) for t in tie.tensors()] for tie in ties if tie not in self._pulls}
+        add_gradients(self.penalty, list(new), list(new.values()), 1.0, self._start or None)
+        self._pulls |= new
+        for tie in ties:
             for member, grad, pull in zip(tie.members, gradients(tie, own.__contains__), self._pulls[tie], strict=True):
                 if member.slot.is_partial:
                     pull = strength * (pull.T if member.transposed else pull)
@@ -287,6 +316,8 @@ class Regularize(Callback):
                     grad.add_(pull, alpha=strength)
 
     def _after_step(self, trainer: Trainer, optimizer: Optimizer, *_: Any) -> None:
+        if self not in trainer.callbacks:  # type: ignore[attr-defined]
+            return  # a Tuner tries something out without callbacks, and puts the weights back
         if optimizer not in self._announced:
             raise RuntimeError(
                 f"{type(optimizer).__name__} was stepped without Lightning knowing, which penalties and schedules "
@@ -297,6 +328,7 @@ class Regularize(Callback):
         if not self.uses_prox or skipped_its_step(optimizer) or not has_gradients(optimizer):
             return
         strength = self.strength_at(trainer.global_step, trainer.current_epoch)
+        shard_again(trainer.lightning_module)
         if len(trainer.optimizers) == 1:
             self._note_trainable()
         self._steps.after_step(
@@ -304,7 +336,15 @@ class Regularize(Callback):
         )
 
     def _end_epoch(self, trainer: Trainer) -> None:
+        shard_again(trainer.lightning_module)
         self._steps.end_epoch(self.found, trainer.optimizers, self._trainable, self._start or None)
+        check_finite(self.found, trainer.global_step)
+
+    def _begin(self) -> None:
+        """Give what is remembered the form of the parameters, and remember where they start."""
+        self._steps.begin(self.found)
+        now = starting_values(self.found) if self.penalty.center == "start" else {}
+        self._start = {name: in_the_form_of(value, self._start.get(name, value)) for name, value in now.items()}
 
     def _note_trainable(self) -> None:
         self._trainable = {p for tie in self.found for p in tie.parameters if p.requires_grad}
@@ -316,18 +356,3 @@ class Regularize(Callback):
         self._announced.clear()
         self._idle.clear()
         self._pulls.clear()
-
-
-def _shard_again(module: nn.Module) -> None:
-    """Give FSDP2 modules the parameters that optimizers have: after validation these are whole ones."""
-    for part in module.modules():
-        if isinstance(part, FSDPModule):
-            part.reshard()
-
-
-def _in_the_form_of(now: Tensor, start: Tensor) -> Tensor:
-    """The starting value with the device and dtype, and the shards if any, of a parameter's value now."""
-    start = start.to(device=now.device, dtype=now.dtype)
-    if isinstance(now, DTensor) and not isinstance(start, DTensor):
-        return distribute_tensor(start, now.device_mesh, now.placements)
-    return start

@@ -50,10 +50,11 @@ class Ramp:
         shape: Shape = "linear",
         unit: Unit = "steps",
     ) -> None:
-        if duration < 1 or begin < 0:
-            raise ValueError(f"a Ramp needs duration >= 1 and begin >= 0, got duration={duration}, begin={begin}")
-        if not all(math.isfinite(factor) and factor >= 0.0 for factor in (start, end)):
-            raise ValueError(f"a Ramp needs finite factors >= 0, got start={start}, end={end}")
+        numbers = all(isinstance(number, (int, float)) and math.isfinite(number) for number in (duration, begin))
+        if not numbers or duration < 1 or begin < 0:
+            raise ValueError(f"a Ramp needs duration >= 1 and begin >= 0, got duration={duration!r}, begin={begin!r}")
+        if not all(isinstance(f, (int, float)) and math.isfinite(f) and f >= 0.0 for f in (start, end)):
+            raise ValueError(f"a Ramp needs finite factors >= 0, got start={start!r}, end={end!r}")
         for key, value, known in (("shape", shape, get_args(Shape)), ("unit", unit, get_args(Unit))):
             if value not in known:
                 raise ValueError(f"unknown {key} {value!r} of a Ramp: write one of {', '.join(map(repr, known))}")

@@ -20,6 +20,7 @@ from typing_extensions import override
 
 from lit_share.callbacks._duplicates import remove_duplicate_parameters, warn_of_lost_gradients
 from lit_share.callbacks._hand_over import OptimizerStates
+from lit_share.callbacks._optimizers import refuse_strategy
 from lit_share.callbacks._regularize import Regularize
 from lit_share.sharing import Tie, TieError, Ties, share, verify_shared
 from lit_share.sharing._arguments import check_choice, check_ties
@@ -58,6 +59,7 @@ class Share(Callback):
     Raises:
         TieError: Before training starts, if the ties do not fit the module, or cannot be shared (see `share`); if a
             checkpoint has other values or another optimizer state; if what was shared no longer is.
+        ValueError: If the strategy is FSDP1 or DeepSpeed.
 
     Example:
         >>> trainer = Trainer(  # doctest: +SKIP
@@ -103,7 +105,11 @@ class Share(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._shared, self._module = None, pl_module
+        refuse_strategy(self, trainer.strategy)
+        if pl_module is not self._module or (stage == "fit" and trainer.global_step == 0):
+            # A new training starts from nothing, unless a checkpoint that is loaded after this has something.
+            self._shared = None
+        self._module = pl_module
         if self.epoch > 0 and stage == "fit":
             self._refuse_during_training(trainer)
         if self.is_before_training:
@@ -135,13 +141,7 @@ class Share(Callback):
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._shared is None and trainer.current_epoch >= self.epoch:
-            states = OptimizerStates(trainer.optimizers, pl_module)
-            self._share(pl_module)
-            states.hand_over()
-            for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, (Regularize, Share)):
-                    callback.find_ties(pl_module)
+        self._share_when_due(trainer, pl_module)
         verify_shared(pl_module)
         untrained = self._untrained(trainer)
         if untrained and self._all_are_trained:
@@ -149,6 +149,11 @@ class Share(Callback):
                 f"{untrained[0]!r} was replaced during training, so that the optimizer does not have it: write to it "
                 "in place, with copy_"
             )
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        # Of an epoch whose start Lightning leaves out: the first one after a checkpoint of an epoch's last batch.
+        self._share_when_due(trainer, pl_module)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -169,8 +174,7 @@ class Share(Callback):
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.state_dict()
-        self.found, self._module = [], None
+        self.found = []
         self._clean_up(trainer)
 
     @override
@@ -203,6 +207,16 @@ class Share(Callback):
             rank_zero_info(
                 f"{self!r}: of {len(self.found)} ties {whole} are one parameter now, {len(shared) - whole} in part"
             )
+
+    def _share_when_due(self, trainer: Trainer, module: LightningModule) -> None:
+        if self._shared is not None or trainer.current_epoch < self.epoch:
+            return
+        states = OptimizerStates(trainer.optimizers, module)
+        self._share(module)
+        states.hand_over()
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, (Regularize, Share)):
+                callback.find_ties(module)
 
     def _share_what_is_there(self, module: LightningModule) -> None:
         # The module may not be complete yet: it is shared again when it is, and if the ties are wrong, that raises.

@@ -244,3 +244,9 @@ def test_misspelt_keys_to_tune(compose_config: Compose) -> None:
     with pytest.raises(ConfigError, match=r"tune: there is no key 'model.classifer.lr' .* 'model.classifier.lr'"):
         prepare(compose_config("tune=[model.classifer.lr]"))
     assert prepare(compose_config("tune=[model.classifier.lr]")).tune == ["model.classifier.lr"]
+
+
+@pytest.mark.parametrize("key", ["seed", "data", "data.n_b", "regularizer"])
+def test_what_is_compared_is_not_tuned(compose_config: Compose, key: str) -> None:
+    with pytest.raises(ConfigError, match=f"tune={key}: .*leave it out"):
+        prepare(compose_config(f"tune=[{key}]"))

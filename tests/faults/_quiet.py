@@ -1,0 +1,12 @@
+"""Warnings that are not this library's: all others are errors."""
+
+import warnings
+
+
+def ignore_warnings_of_others():
+    # Lightning's advice on speed, which depends on the number of cores.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # Lightning 2.6 builds its CombinedLoader with a class that torch 2.13 deprecates.
+    warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec.*")
+    # Of a trainer without a logger.
+    warnings.filterwarnings("ignore", message=".*tensorboardX. has been removed.*")
