@@ -1,5 +1,6 @@
 """A LightningModule that classifies, as one would write it without thinking of sharing."""
 
+import math
 from typing import Literal
 
 import torch
@@ -53,6 +54,8 @@ class Classifier(LightningModule):
         super().__init__()
         if optimizer not in ("adam", "adamw", "sgd"):
             raise ValueError(f'optimizer={optimizer!r} is not known: write "adam", "adamw" or "sgd"')
+        if not (math.isfinite(lr) and lr >= 0.0):
+            raise ValueError(f"lr={lr} must be a finite number of at least 0")
         self.save_hyperparameters(ignore=["net"])
         self.net = net
         self.lr = lr
