@@ -1,9 +1,12 @@
 """What all tests have in common."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
+
+from ._warnings import ignore_warnings_of_others
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -13,6 +16,29 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--write-docs", action="store_true", help="write the pages of docs/ that are made of tables here")
+
+
+@pytest.fixture
+def up_to_date(pytestconfig):
+    """Asserts that a page of docs/ is as it would be made now, or makes it."""
+
+    def check(name, content):
+        file = Path(__file__).parents[1] / "docs" / name
+        if pytestconfig.getoption("--write-docs"):
+            file.write_text(content, encoding="utf-8")
+        assert file.read_text(encoding="utf-8") == content, "run pytest with --write-docs"
+
+    return check
+
+
+@pytest.fixture
+def quiet():
+    """For what trains with Lightning."""
+    ignore_warnings_of_others()
 
 
 @pytest.fixture

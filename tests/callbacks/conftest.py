@@ -4,11 +4,7 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def _quiet():
-    # Lightning's advice on speed, which depends on the number of cores.
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    # Lightning 2.6 builds its CombinedLoader with a class that torch 2.13 deprecates.
-    warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec.*")
+def _quieter(quiet):
     # What some of the modules do on purpose.
     warnings.filterwarnings("ignore", message=".*`training_step` returned `None`.*")
 

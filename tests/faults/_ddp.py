@@ -1,4 +1,4 @@
-"""Training in two processes, of which one is killed: `python -m faults._ddp RANK`."""
+"""Training in two processes, of which one is killed: `python -m tests.faults._ddp RANK`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, Trainer
 
 import lit_share as ls
 
-from ._quiet import ignore_warnings_of_others
+from .._warnings import ignore_warnings_of_others
 from ._run import Pair, fit
 
 

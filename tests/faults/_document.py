@@ -17,7 +17,7 @@ begun, no hook, process, thread, temporary file or half a file stays, and files 
 `Ties("a.*", "b.*")`, `one` is `Ties("a.0.weight")`; `soft` and `exact` are penalties, and `fit(model, *callbacks)` is
 `Trainer(callbacks=[*callbacks]).fit(model, ...)`.
 
-This page is made by `pytest tests/faults --write-table`.
+This page is made by `pytest tests/faults -k page --write-docs`.
 """
 
 

@@ -111,7 +111,7 @@ def cells_cut_off(folder: Path) -> tuple[str, str]:
 def command(folder: Path, *arguments: str, timeout: float = 300, **variables: str) -> tuple[int, str]:
     """Run a command in a session of its own, of which nothing is left in the end; its exit code and all it said."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
-    environment |= {"PYTHONPATH": str(ROOT / "tests"), "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "1000"} | variables
+    environment |= {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "1000"} | variables
     with (folder / "output.txt").open("w+") as output:
         process = subprocess.Popen(
             arguments, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True
@@ -154,7 +154,7 @@ def wandb_unreachable(folder: Path) -> tuple[str, str]:
 
 def worker_killed_twice(folder: Path) -> tuple[str, str]:
     """Two cells, in two processes of joblib's, of which that of seed 1 dies whenever it runs."""
-    killed = f"+callbacks.killed={{_target_:faults._killed.Killed,folder:{folder},seed:'${{seed}}'}}"
+    killed = f"+callbacks.killed={{_target_:tests.faults._killed.Killed,folder:{folder},seed:'${{seed}}'}}"
     joblib = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", f"hydra.sweep.dir={folder}/sweep")
     code, output = command(folder, *TRAIN, "-m", "seed=0,1", "logger=none", *FAST, killed, *joblib)
     results = {r["seed"]: r for r in (json.loads(p.read_text()) for p in folder.glob("sweep/*/result.json"))}
@@ -167,12 +167,12 @@ def worker_killed_twice(folder: Path) -> tuple[str, str]:
 
 
 def rank_1_killed(folder: Path) -> tuple[str, str]:
-    code, output = command(folder, sys.executable, "-m", "faults._ddp", "1")
+    code, output = command(folder, sys.executable, "-m", "tests.faults._ddp", "1")
     return f"exit code {code}", line_with("RuntimeError: ", output)
 
 
 def rank_0_killed(folder: Path) -> tuple[str, str]:
-    code, output = command(folder, sys.executable, "-m", "faults._ddp", "0")
+    code, output = command(folder, sys.executable, "-m", "tests.faults._ddp", "0")
     return f"exit code {code}", line_with("RuntimeError: ", output)
 
 

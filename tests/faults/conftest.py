@@ -1,19 +1,8 @@
-"""What the rows of the table need, and `--write-table`, which writes docs/faults.md anew."""
+"""What the rows of the table need."""
 
 import pytest
 
-from ._quiet import ignore_warnings_of_others
-
-
-def pytest_addoption(parser):
-    parser.addoption("--write-table", action="store_true", help="write docs/faults.md from the table of tests/faults")
-
 
 @pytest.fixture(autouse=True)
-def _quiet():
-    ignore_warnings_of_others()
-
-
-@pytest.fixture(autouse=True)
-def _own_folder(own_folder):
+def _lightning(own_folder, quiet):
     """For all tests here."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from functools import partial
 
 import torch
@@ -19,6 +20,9 @@ from lit_share import Penalty, Regularize, Share, SharingMonitor, Ties
 
 from . import _reference as reference
 from ._reference import HARD, PLAIN, SAMPLES, STRATEGIES, WIDTH
+
+# Of the matrix; `python -m benchmarks.gpu` says cuda.
+DEVICE = os.environ.get("LIT_SHARE_DEVICE", "cpu")
 
 PAIR, MATRICES = Ties("a.*", "b.*"), Ties("*.weight")
 PENALTIES = {
@@ -189,7 +193,7 @@ class ShardedTwoOptimizers(ShardedValidated, TwoOptimizers):
 def fit(row, module, *more, monitor=True, ckpt_path=None, **options):
     """Train, and return the Trainer."""
     quiet = {
-        "accelerator": "cpu",
+        "accelerator": DEVICE,
         "devices": 1,
         "logger": False,
         "enable_checkpointing": False,
@@ -211,7 +215,7 @@ def fit(row, module, *more, monitor=True, ckpt_path=None, **options):
 
 def weights_of(module):
     state = {name.replace("_orig_mod.", ""): w for name, w in module.state_dict().items() if name != "idle"}
-    return {name: w.full_tensor() if isinstance(w, DTensor) else w.detach() for name, w in state.items()}
+    return {name: (w.full_tensor() if isinstance(w, DTensor) else w.detach()).cpu() for name, w in state.items()}
 
 
 def distance(weights, others):

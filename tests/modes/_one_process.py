@@ -15,7 +15,7 @@ from torch.optim.swa_utils import get_ema_avg_fn
 
 from lit_share import TieError
 
-from ._modules import Lit, Manual, TwoOptimizers, TwoRates, assert_trained, fit, strategy
+from ._modules import DEVICE, Lit, Manual, TwoOptimizers, TwoRates, assert_trained, fit, strategy
 from ._reference import HARD, Mode
 
 ADAMW = partial(torch.optim.AdamW, weight_decay=0.1)
@@ -32,8 +32,8 @@ def run(row, mode=None, tolerance=1e-9, dtype=torch.float64, kind=Lit, trained=N
 
 def fp16(row, mode):
     """Two of the steps are skipped."""
-    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
-    plugin = MixedPrecision("16-mixed", "cpu", scaler)
+    scaler = torch.amp.GradScaler(DEVICE, init_scale=2.0**10)
+    plugin = MixedPrecision("16-mixed", DEVICE, scaler)
     run(row, mode, FP16, torch.float32, module={"infinite": SKIPPED}, plugins=[plugin])
     assert scaler.get_scale() == 2.0**8, "two steps should have been skipped"
 
@@ -73,12 +73,11 @@ def two_rates(row):
 
 
 def flattened(row, kind):
-    """Without a GPU Lightning does not get there, so the callback is asked; `Share` would have to be tried."""
-    if row == HARD:
-        pytest.skip("untested" if torch.cuda.is_available() else "needs CUDA")
-    trainer = SimpleNamespace(strategy=kind.__new__(kind), global_step=0)
-    with pytest.raises(ValueError, match=f"Regularize cannot serve {kind.__name__}, which flattens.*use ModelParallel"):
-        strategy(row).setup(trainer, Lit(), "fit")
+    """Without a GPU Lightning does not get there, so the callback is asked."""
+    trainer, callback = SimpleNamespace(strategy=kind.__new__(kind), global_step=0), strategy(row)
+    refused = f"{type(callback).__name__} cannot serve {kind.__name__}, which flattens.*use ModelParallel"
+    with pytest.raises(ValueError, match=refused):
+        callback.setup(trainer, Lit(), "fit")
 
 
 def compiled(row):

@@ -1,23 +1,12 @@
-"""What needs two processes: all of it in one pair of them, as starting them takes longer than training.
-
-Run as `python -m modes._two_processes DIRECTORY` in each process, with the variables that torchrun sets.
-"""
+"""What needs two processes; see `tests/_two_processes.py`."""
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import subprocess
 import sys
-import traceback
-import warnings
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import replace
-from datetime import timedelta
 from functools import partial
 from itertools import product
-from pathlib import Path
 
 import pytest
 import torch
@@ -27,6 +16,7 @@ from torch.distributed.tensor import DTensor
 
 from lit_share import TieError
 
+from .._two_processes import run_here
 from . import _reference as reference
 from . import _sharded_members
 from ._modules import (
@@ -43,7 +33,6 @@ from ._modules import (
     fit,
     strategy,
 )
-from ._quiet import ignore_warnings_of_others
 from ._reference import HARD, STRATEGIES, Mode
 
 BF16 = 2e-2
@@ -155,74 +144,12 @@ def cells():
     yield from product(THERE, STRATEGIES)
 
 
-def everything():
+def table():
     """All that is run, by its name."""
-    for column, row in cells():
-        yield f"{column} | {row}", partial(THERE[column], row)
-    for check, penalty in _sharded_members.cells():
-        yield f"{check} | {penalty}", partial(_sharded_members.CHECKS[check][0], penalty)
-
-
-# The processes
-
-
-def run_here(directory):
-    """Run everything in one of the processes."""
-    warnings.simplefilter("error")
-    ignore_warnings_of_others()
-    torch.set_num_threads(1)
-    # Where one process fails and the other waits for it.
-    distributed.init_process_group("gloo", timeout=timedelta(seconds=30))
-    with Path(directory, f"{distributed.get_rank()}.jsonl").open("w") as results:
-        for what, run in everything():
-            try:
-                run()
-                error = None
-            except BaseException:
-                error = traceback.format_exc()
-            print(json.dumps([what, error]), file=results, flush=True)
-    distributed.destroy_process_group()
-
-
-def run_in_two(directory):
-    """Run everything in two processes.
-
-    Returns:
-        The tracebacks of what failed, and ``None`` for what did not.
-    """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    paths = [*map(str, Path(__file__).parents[1:3]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    common["PYTHONPATH"] = os.pathsep.join(paths)
-    command = [sys.executable, "-m", "modes._two_processes", str(directory)]
-    started = []
-    for rank in range(2):
-        with Path(directory, f"{rank}.log").open("w") as log:
-            variables = {"RANK": str(rank), "LOCAL_RANK": str(rank), "NODE_RANK": "0", "GROUP_RANK": "0"}
-            environment = os.environ | common | variables
-            started.append(subprocess.Popen(command, cwd=directory, env=environment, stdout=log, stderr=log))
-    try:
-        # What they did not get to is told below.
-        with suppress(subprocess.TimeoutExpired):
-            for process in started:
-                process.wait(timeout=180)
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
-    errors: dict[str, str | None] = {}
-    for rank in range(2):
-        results = Path(directory, f"{rank}.jsonl")
-        lines = results.read_text().splitlines() if results.exists() else []
-        got = dict(map(json.loads, lines))
-        log = Path(directory, f"{rank}.log").read_text()[-2000:]
-        for what, _ in everything():
-            error = got.get(what, f"process {rank} did not get there:\n{log}")
-            errors[what] = errors.get(what) or error
-    return errors
+    matrix = {f"{column} | {row}": partial(THERE[column], row) for column, row in cells()}
+    checks = _sharded_members.cells()
+    return matrix | {f"{what} | {name}": partial(_sharded_members.CHECKS[what][0], name) for what, name in checks}
 
 
 if __name__ == "__main__":
-    run_here(sys.argv[1])
+    run_here(table(), sys.argv[1])

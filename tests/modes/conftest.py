@@ -3,7 +3,6 @@
 import pytest
 
 from ._one_process import HERE
-from ._quiet import ignore_warnings_of_others
 from ._reference import STRATEGIES
 from ._two_processes import THERE
 
@@ -15,12 +14,7 @@ def pytest_configure(config):
 
 
 @pytest.fixture(autouse=True)
-def _quiet():
-    ignore_warnings_of_others()
-
-
-@pytest.fixture(autouse=True)
-def _own_folder(own_folder):
+def _lightning(own_folder, quiet):
     """For all tests here."""
 
 

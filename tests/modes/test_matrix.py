@@ -7,52 +7,36 @@ not be with half or twice the strength.
 
 from __future__ import annotations
 
-import os
-import pickle
 from itertools import product
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
+from .._two_processes import errors_of
 from . import _one_process, _sharded_members, _two_processes
-from ._reference import HARD, STRATEGIES
+from ._document import page, word
+from ._reference import STRATEGIES
 
 pytestmark = pytest.mark.modes
-
-
-def word(row, column):
-    """What a cell says that passed."""
-    if row == HARD:
-        return "refused" if column in ("two rates", "FSDP2 each") else "ok"
-    refused = column in ("LBFGS", "FSDP1", "DeepSpeed")
-    refused |= row == "trace_norm" and column in ("two opt.", "two rates", "FSDP2 two opt.")
-    refused |= row not in _two_processes.KEEPING and column.startswith("FSDP2 zeros")
-    return "refused" if refused else "ok"
 
 
 @pytest.fixture(autouse=True)
 def _cell(request, record_property):
     """What the table needs to know."""
-    names = request.node.callspec.params
-    if "row" not in names:
-        return
-    record_property("mode", (names["column"], names["row"], word(names["row"], names["column"])))
+    names = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    if "row" in names:
+        record_property("mode", (names["column"], names["row"], word(names["row"], names["column"])))
 
 
 def mark(column):
     return [pytest.mark.multiprocess] if column == "DDP spawn" else []
 
 
-def cells():
-    """In one process; starting others takes too long to do it for rows that are pickled as others are."""
-    for column, row in product(_one_process.HERE, STRATEGIES):
-        if column != "DDP spawn" or row not in ("layer_tie", "oscar", "trace_norm"):
-            yield column, row
-
-
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # torch, of its own code
-@pytest.mark.parametrize(("column", "row"), [pytest.param(column, row, marks=mark(column)) for column, row in cells()])
+@pytest.mark.parametrize(
+    ("column", "row"),
+    [pytest.param(column, row, marks=mark(column)) for column, row in product(_one_process.HERE, STRATEGIES)],
+)
 def test_one_process(column, row, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[2])  # where spawned processes find these modules
     _one_process.HERE[column](row)
@@ -60,16 +44,8 @@ def test_one_process(column, row, monkeypatch):
 
 @pytest.fixture(scope="session")
 def errors(tmp_path_factory):
-    """What failed in two processes; where tests are spread over processes, the first one that asks runs them."""
-    directory = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        directory = directory.parent
-    with FileLock(directory / "modes.lock"):
-        results = directory / "modes.pickle"
-        if not results.exists():
-            (directory / "modes").mkdir()
-            results.write_bytes(pickle.dumps(_two_processes.run_in_two(directory / "modes")))
-        return pickle.loads(results.read_bytes())
+    """What failed in two processes."""
+    return errors_of("tests.modes._two_processes", _two_processes.table(), tmp_path_factory.getbasetemp())
 
 
 @pytest.mark.multiprocess
@@ -84,3 +60,7 @@ def test_two_processes(errors, column, row):
 def test_sharded_members(errors, check, penalty):
     error = errors[f"{check} | {penalty}"]
     assert error is None, error
+
+
+def test_the_page_is_that_of_the_matrix(up_to_date):
+    up_to_date("modes.md", page())

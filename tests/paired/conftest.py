@@ -108,10 +108,6 @@ def kit():
 
 
 @pytest.fixture(autouse=True)
-def _quiet():
-    # Lightning's advice on speed, which depends on the number of cores.
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    # Lightning 2.6 builds its CombinedLoader with a class that torch 2.13 deprecates.
-    warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec.*")
+def _quieter(quiet):
     # Most tests need no validation.
     warnings.filterwarnings("ignore", message=".*Skipping val loop.*")

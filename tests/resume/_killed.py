@@ -1,6 +1,6 @@
 """Trainings that are killed while they write a file; each is a fork of one process, as starting those takes long.
 
-Run as `python -m resume._killed DIRECTORY`.
+Run as `python -m tests.resume._killed DIRECTORY`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 import pytest
 
 from ._modules import CASES, PLACES
-from ._quiet import ignore_warnings_of_others
 
 # Reports come by outcome, and not in the order of the tests.
 ROWS = [f"{case}, {place}" for case in CASES for place in PLACES]
@@ -15,12 +14,7 @@ WORDS = {"passed": "ok", "failed": "FAIL", "error": "FAIL"}
 
 
 @pytest.fixture(autouse=True)
-def _quiet():
-    ignore_warnings_of_others()
-
-
-@pytest.fixture(autouse=True)
-def _own_folder(own_folder):
+def _lightning(own_folder, quiet):
     """For all tests here."""
 
 

@@ -7,16 +7,15 @@ and after three steps all weights are those of a plain loop that uses one tensor
 from __future__ import annotations
 
 import copy
-import os
 import pickle
 from itertools import product
 
 import pytest
 import torch
-from filelock import FileLock
 
 from lit_share import TieError, share
 
+from .._two_processes import errors_of
 from . import _two_processes
 from ._modules import (
     CASES,
@@ -127,16 +126,8 @@ def test_one_process(column, case, place):
 
 @pytest.fixture(scope="session")
 def errors(tmp_path_factory):
-    """What failed in two processes; where tests are spread over processes, the first one that asks runs them."""
-    directory = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        directory = directory.parent
-    with FileLock(directory / "two.lock"):
-        results = directory / "two.pickle"
-        if not results.exists():
-            (directory / "two").mkdir()
-            results.write_bytes(pickle.dumps(_two_processes.run_in_two(directory / "two")))
-        return pickle.loads(results.read_bytes())
+    """What failed in two processes."""
+    return errors_of("tests.survival._two_processes", _two_processes.table(), tmp_path_factory.getbasetemp())
 
 
 @pytest.mark.multiprocess

@@ -12,3 +12,5 @@ def ignore_warnings_of_others():
     warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec.*")
     # torch, when Lightning initialises sharded parameters on a CPU.
     warnings.filterwarnings("ignore", message="DTensor random operators may not have complete support on cpu.*")
+    # Of a trainer without a logger.
+    warnings.filterwarnings("ignore", message=".*tensorboardX. has been removed.*")

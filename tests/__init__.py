@@ -1,0 +1,1 @@
+"""A package, so that processes that tests start can import it by name."""
