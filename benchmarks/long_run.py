@@ -15,6 +15,7 @@ import sys
 import time
 import tracemalloc
 import warnings
+from array import array
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -61,8 +62,8 @@ class Clock(Callback):
     """Seconds of each step, and what is in memory at the end of each part."""
 
     def __init__(self, part: int) -> None:
-        self.part = part
-        self.seconds: list[float] = []
+        self.part, self.steps = part, 0
+        self.seconds = array("d", bytes(8 * PARTS * part))  # at once, so that it does not grow
         self.resident: list[float] = []
         self.traced: list[float] = []
 
@@ -72,8 +73,9 @@ class Clock(Callback):
 
     def on_train_batch_end(self, *_: object) -> None:
         """Stop, and look at the memory at the end of a part."""
-        self.seconds.append(time.perf_counter() - self.begin)
-        if len(self.seconds) % self.part == 0:
+        self.seconds[self.steps] = time.perf_counter() - self.begin
+        self.steps += 1
+        if self.steps % self.part == 0:
             gc.collect()
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             self.resident.append(pages * resource.getpagesize() / 2**20)
@@ -83,7 +85,7 @@ class Clock(Callback):
 def train(steps: int, directory: str) -> Clock:
     """Train with everything on."""
     seed_everything(0, verbose=False)
-    x = torch.randn(512, 16)
+    x = torch.randn(1024, 16)
     data = TensorDataset(x, x[:, :4].argmax(1))
     clock = Clock(steps // PARTS)
     pairs = ls.Ties("a.0.*", "b.0.*")
@@ -98,7 +100,7 @@ def train(steps: int, directory: str) -> Clock:
         ls.Regularize(ls.Penalty("l1", "output", "mean"), ls.Ties("b.2.*", "c.2.*"), 1e-3),
         ls.Share(ls.Ties("a.4.*", "b.4.*")),
         ls.SharingMonitor(),
-        ModelCheckpoint(directory, monitor="val/loss", save_last=True),
+        ModelCheckpoint(f"{directory}/checkpoints", monitor="val/loss", save_last=True),
         clock,
     ]
     trainer = Trainer(

@@ -1,0 +1,19 @@
+"""Nothing grows with the number of steps; `python -m benchmarks.long_run` also looks at their time."""
+
+import tracemalloc
+
+import pytest
+
+from benchmarks.long_run import train
+
+
+@pytest.mark.slow
+def test_memory_stays(tmp_path):
+    tracemalloc.start()
+    try:
+        traced = train(800, str(tmp_path / "run")).traced
+    finally:
+        tracemalloc.stop()
+    kibibytes = 1024 * (traced[-1] - traced[2])
+    # The monitor's history is a number for each tie and epoch, of 64 steps.
+    assert kibibytes < 24, traced
