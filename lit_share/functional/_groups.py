@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from lit_share.functional._in_place import is_plain, squares_over_rows
 from lit_share.functional._shards import Part
 
 GroupsName = Literal["element", "output", "input", "tensor", "spectrum"]
@@ -52,6 +53,18 @@ def _all_here(vector: Tensor) -> Tensor:
     return vector
 
 
+def _norms(deviation: Tensor, inside: tuple[int, ...]) -> Tensor:
+    if not inside:
+        return deviation.abs()  # no dimension would mean all of them to `vector_norm`
+    if 0 in inside and len(inside) < deviation.ndim and is_plain([deviation]):
+        # Along the first dimension, from one row to the next, `vector_norm` is ten times slower.
+        squares = squares_over_rows(deviation)
+        if squares is not None:
+            squares = squares.unsqueeze(0)
+            return (squares.sum(inside[1:], keepdim=True) if inside[1:] else squares).sqrt().to(deviation)
+    return torch.linalg.vector_norm(deviation, dim=inside, keepdim=True)  # type: ignore[no-any-return]
+
+
 def _partition(keep: Callable[[int], tuple[int, ...]], min_ndim: int = 0, elementwise: bool = False) -> Groups:
     """Groups of the elements that agree in their index along the dimensions ``keep(ndim)``."""
 
@@ -64,9 +77,7 @@ def _partition(keep: Callable[[int], tuple[int, ...]], min_ndim: int = 0, elemen
     def measure(deviations: Sequence[Tensor], part: Part | None, held: Tensor | None) -> Tensor:
         ndim = deviations[0].ndim
         inside = tuple(dim for dim in range(ndim) if dim not in keep(ndim))
-        # An empty `dim` would mean all dimensions to `vector_norm`.
-        parts = [torch.linalg.vector_norm(d, dim=inside, keepdim=True) if inside else d.abs() for d in deviations]
-        norms = reduce(torch.hypot, parts)
+        norms = reduce(torch.hypot, (_norms(d, inside) for d in deviations))
         if held is not None:
             norms = norms.masked_fill(held.view_as(norms), 0.0)
         if part is None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lit_share.functional._centers import CENTERS
 from lit_share.functional._groups import GROUPS
+from lit_share.functional._in_place import BLOCK, add_pulls_, can_shrink, is_plain, shrink_
 from lit_share.functional._penalty import Penalty, gradient_of, measure_each, prox_of_each, widened
 from lit_share.functional._shards import Part, Shards
 from lit_share.functional._steps import per_member
@@ -22,9 +23,6 @@ Entry = tuple[Sequence[Tensor], Sequence[Tensor | None], Sequence[Tensor] | None
 
 # Which part of a tie's members is here, and what all parts have of what their group norms are made of.
 Divided = tuple[Part | None, Tensor | None]
-
-# Temporaries of this many elements stay in cache.
-_BLOCK = 2**18
 
 
 @torch.no_grad()
@@ -106,6 +104,10 @@ def prox_(
     divided = _divided(penalty, ties, starts, held, shards)
     work: list[tuple[Entry, float | Sequence[float], Divided]] = []
     for tie, step, origin, at_center, part in zip(ties, steps, starts, held, divided, strict=True):
+        if at_center is None and part[1] is None and _can_shrink(penalty, tie, origin):
+            penalty.check([w.shape for w in tie], step)
+            shrink_(penalty.center, tie, origin, per_member(step, len(tie)), penalty.groups == "output")
+            continue
         blocks = _blocks(tie, (at_center,), origin) if penalty.is_separable else [(tie, (at_center,), origin)]
         work += [(block, step, part) for block in blocks]
     # Where ties have nothing to share, the temporaries of one are gone before those of the next are made.
@@ -113,10 +115,11 @@ def prox_(
         entries, own, divisions = zip(*batch, strict=True)
         members, beside, origins = zip(*entries, strict=True)
         parts, measured = zip(*divisions, strict=True)
-        moved = prox_of_each(penalty, members, own, origins, [at_center for (at_center,) in beside], parts, measured)
+        held_here = [at_center for (at_center,) in beside]
+        moved = prox_of_each(penalty, members, own, origins, held_here, parts, measured, in_place=True)
         for tie, step, new in zip(members, own, moved, strict=True):
             for member, value, t in zip(tie, new, per_member(step, len(tie)), strict=True):
-                if t > 0.0:
+                if t > 0.0 and value is not member:
                     member.copy_(value)
 
 
@@ -158,6 +161,17 @@ def _divided(
     return list(zip(shards.parts, measure_each(penalty, ties, starts, held, shards), strict=True))
 
 
+def _can_shrink(penalty: Penalty, members: Sequence[Tensor], start: Sequence[Tensor] | None) -> bool:
+    """Whether `shrink_` serves this tie; ``start`` is checked where it does not."""
+    return (
+        penalty.norm == "l1"
+        and penalty.groups in ("element", "output")
+        and can_shrink(penalty.center, len(members))
+        and (start is not None) == (penalty.center == "start")
+        and is_plain([*members, *(start or ())])
+    )
+
+
 def _add_squared_gradient_(
     penalty: Penalty,
     ties: Sequence[Sequence[Tensor]],
@@ -170,7 +184,11 @@ def _add_squared_gradient_(
     entries: list[Entry] = []
     for members, grad, start in zip(ties, grads, starts, strict=True):
         penalty.check([w.shape for w in members])
-        entries += _blocks(members, grad, start)
+        both = [tensor for pair in zip(members, grad, strict=True) for tensor in pair]
+        if is_plain([*both, *(start or ())]) and (start is not None) == (penalty.center == "start"):
+            add_pulls_(penalty.center, members, grad, start, strength)
+        else:
+            entries += _blocks(members, grad, start)
     for pack in _packs(entries):
         rows: list[tuple[Tensor, Tensor, float]] = []
         for members, grad, start in pack:
@@ -188,14 +206,14 @@ def _add_squared_gradient_(
 
 
 def _blocks(members: Sequence[Tensor], grad: Sequence[Tensor | None], start: Sequence[Tensor] | None) -> list[Entry]:
-    """The tie in blocks of at most `_BLOCK` elements; whole where its tensors are small or have gaps."""
+    """The tie in blocks of at most `BLOCK` elements; whole where its tensors are small or have gaps."""
     tensors = [tensor for tensor in (*members, *grad, *(start or ())) if tensor is not None]
     size = members[0].numel()
-    if size <= _BLOCK or not all(tensor.is_contiguous() and tensor.numel() == size for tensor in tensors):
+    if size <= BLOCK or not all(tensor.is_contiguous() and tensor.numel() == size for tensor in tensors):
         return [(members, grad, start)]
 
     def cut(tensor: Tensor, begin: int) -> Tensor:
-        return tensor.view(-1)[begin : begin + _BLOCK]
+        return tensor.view(-1)[begin : begin + BLOCK]
 
     return [
         (
@@ -203,16 +221,16 @@ def _blocks(members: Sequence[Tensor], grad: Sequence[Tensor | None], start: Seq
             [None if g is None else cut(g, begin) for g in grad],
             None if start is None else [cut(s, begin) for s in start],
         )
-        for begin in range(0, size, _BLOCK)
+        for begin in range(0, size, BLOCK)
     ]
 
 
 def _packs(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
-    """Runs of entries that together have at most `_BLOCK` elements per member, or are one larger entry."""
+    """Runs of entries that together have at most `BLOCK` elements per member, or are one larger entry."""
     begin, elements = 0, 0
     for end, (members, _, _) in enumerate(entries):
         size = members[0].numel()
-        if end > begin and elements + size > _BLOCK:
+        if end > begin and elements + size > BLOCK:
             yield entries[begin:end]
             begin, elements = end, 0
         elements += size

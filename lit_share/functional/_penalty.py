@@ -179,7 +179,7 @@ class Penalty:
                 they have one for pairs and for ``norm="squared"``.
         """
         (new,) = prox_of_each(self, [members], [step], [start])
-        return new
+        return list(new)
 
     def check(self, shapes: Sequence[torch.Size | tuple[int, ...]], step: float | Sequence[float] = 0.0) -> None:
         """Raise if members of these shapes do not fit the penalty, or its proximal step has no closed form.
@@ -319,7 +319,8 @@ def prox_of_each(
     held: Sequence[Tensor | None] | None = None,
     parts: Sequence[Part | None] | None = None,
     measured: Sequence[Tensor | None] | None = None,
-) -> Iterator[list[Tensor]]:
+    in_place: bool = False,
+) -> Iterator[Sequence[Tensor]]:
     """`Penalty.prox` of several ties, whose group norms go through the proximal operator of the norm together.
 
     Args:
@@ -331,9 +332,10 @@ def prox_of_each(
             Groups that the step puts there are added.
         parts: For each tie which part of its members is here, ``None`` if all of it is.
         measured: For each tie what `measure_each` made of it.
+        in_place: Whether members may be written to, where that saves time and memory.
 
     Yields:
-        For each tie, new tensors like its members.
+        For each tie, new tensors like its members, or the members.
     """
     nothing = [None] * len(ties)
     each = zip(ties, steps, starts, held or nothing, parts or nothing, measured or nothing, strict=True)
@@ -342,7 +344,7 @@ def prox_of_each(
         [prox.norms for prox in begun], [penalty._owl_weights(prox.norms) for prox in begun], [p.step for p in begun]
     )
     for prox, r in zip(begun, shrunk, strict=True):
-        yield prox.finish(r)
+        yield prox.finish(r, in_place)
 
 
 class _Prox:
@@ -368,7 +370,7 @@ class _Prox:
             self.norms, self._here, self._multiply = self._work.split(measured)
             self.step = self._steps * self._work.scale**2 if isinstance(self._steps, float) else sum(self._steps)
 
-    def finish(self, r: Tensor) -> list[Tensor]:
+    def finish(self, r: Tensor, in_place: bool) -> Sequence[Tensor]:
         """The members, given what becomes of the group norms."""
         work, steps = self._work, self._steps
         if isinstance(steps, list) and self._penalty.is_smooth:
@@ -379,6 +381,11 @@ class _Prox:
             factor = _per_norm(self._here(r), n)
             if self._held is not None:
                 self._held |= (factor == 0.0) & (n > 0.0)
+            shape = GROUPS[self._penalty.groups].shape
+            if in_place and shape is not None and self._penalty.center == "zero" and len(self._members) == 1:
+                if self.step > 0.0:
+                    self._members[0].mul_(factor.view(shape(self._members[0].shape)))
+                return self._members
             shrunk = self._multiply(factor)
             if isinstance(steps, float):
                 result = [d.add_(c) for c, d in zip(work.point, shrunk, strict=True)]

@@ -46,6 +46,16 @@ def same(ties: Sequence[Sequence[Tensor]], others: Sequence[Sequence[Tensor]]) -
     return all(torch.equal(w, other) for w, other in pairs)
 
 
+def assert_alike(ties: Sequence[Sequence[Tensor]], others: Sequence[Sequence[Tensor]]) -> None:
+    """But for the order of operations; what is zero or equal in one is so in the other."""
+    for members, expected in zip(ties, others, strict=True):
+        bounds = {torch.float64: 1e-13, torch.float32: 1e-6, torch.bfloat16: 0.0}[expected[0].dtype]
+        assert_close([w.detach() for w in members], list(expected), rtol=bounds, atol=bounds)
+        for w, other in zip(members, expected, strict=True):
+            assert torch.equal(w == 0.0, other == 0.0)
+            assert torch.equal(w == members[0], other == expected[0])
+
+
 def assert_plain_leaves(ties: Sequence[Sequence[Tensor]], grads: Sequence[Sequence[Tensor | None]] = ()) -> None:
     assert all(w.is_leaf and w.requires_grad and w.grad is None for members in ties for w in members)
     assert not any(g.requires_grad for grad in grads for g in grad if g is not None)
@@ -151,7 +161,7 @@ class TestProx:
             penalty = found[0].penalty
             expected = [penalty.prox(w, t, start) for w, t, start in zip(ties, steps, starts, strict=True)]
             assert prox_(penalty, ties, steps, starts) is None
-            assert same(ties, expected)
+            assert_alike(ties, expected)
             assert_plain_leaves(ties)
 
     @pytest.mark.parametrize("spec", [s for s in SPECS if s.center == "mean" or s.norm == "squared"], ids=str)
@@ -161,7 +171,7 @@ class TestProx:
         steps = [0.3, *([0.1, 0.1 * i] for i in range(1, len(ties)))]
         expected = [c.prox(t) for c, t in zip(found, steps, strict=True)]
         prox_(found[0].penalty, ties, steps, starts)
-        assert same(ties, expected)
+        assert_alike(ties, expected)
 
     @each_penalty
     def test_step_zero_is_not_written(self, spec):
@@ -171,22 +181,23 @@ class TestProx:
         steps[1] = [0.0] * len(ties[1])
         prox_(found[0].penalty, ties, steps, starts)
         for i, members in enumerate(ties):
-            assert [w._version for w in members] == [0 if i % 2 else 1] * len(members)
+            written = [w._version > 0 for w in members]
+            assert not any(written) if i % 2 else all(written[1 if spec.center == "first" else 0 :])
 
     @pytest.mark.parametrize("spec", [s for s in SPECS if s.center == "mean"], ids=str)
     def test_frozen_member_is_not_written(self, spec):
         c = case(spec, "matrix", 2)
         (members,), starts = inputs([c])
         prox_(c.penalty, [members], [[0.0, 0.5]], starts)
-        assert [w._version for w in members] == [0, 1]
+        assert members[0]._version == 0 < members[1]._version
         assert torch.equal(members[0], c.members[0])
-        assert torch.equal(members[1], c.prox([0.0, 0.5])[1])
+        assert_alike([members], [c.prox([0.0, 0.5])])
 
     def test_many_elements(self):
         ties = [[torch.full((size,), 3.0), noise([torch.empty(size)], size)[0]] for size in (2**18 + 1, 4, 2**17)]
         expected = [L1.prox(members, 0.5) for members in ties]
         prox_(L1, ties, [0.5] * 3)
-        assert same(ties, expected)
+        assert_close(ties, expected)
 
     def test_views_and_parameters(self):
         """Written through: into the rows of a table, and into a module's parameters, which stay the same objects."""

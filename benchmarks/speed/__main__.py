@@ -1,0 +1,69 @@
+"""The table of all questions: `python -m benchmarks.speed [QUESTION ...] [--report FILE]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.speed._clock import Row
+
+QUESTIONS = ("penalty_step",)
+HEADS = ("what", "against", "median", "quartiles", "target", "")
+
+
+def rows_of(question: str, threads: int) -> list[Row]:
+    """The rows of one question, measured in a process of its own."""
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.speed", "--child", question, str(threads)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    return [Row(**line) for line in json.loads(done.stdout.splitlines()[-1])]
+
+
+def child(question: str, threads: int) -> None:
+    """Measure, and print the rows as JSON."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    rows = [asdict(row) for row in import_module(f"benchmarks.speed.{question}").measure()]
+    print(json.dumps(rows))
+
+
+def main() -> None:
+    """Print the table, and write it down if asked to."""
+    if "--child" in sys.argv:
+        child(sys.argv[-2], int(sys.argv[-1]))
+        return
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("questions", nargs="*", default=QUESTIONS, metavar="QUESTION", help=", ".join(QUESTIONS))
+    parser.add_argument("--threads", type=int, nargs="+", default=[1])
+    parser.add_argument("--report", type=Path, help="a Markdown file to write")
+    options = parser.parse_args()
+    console = Console(width=130)
+    lines = [f"torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}", ""]
+    for threads in options.threads:
+        for question in options.questions:
+            title = f"{question}, {threads} thread{'s' * (threads > 1)}"
+            table = Table(*HEADS, title=title, box=SIMPLE_HEAD, title_justify="left")
+            lines += [f"## {title}", "", f"| {' | '.join(HEADS)} |", f"|{'---|' * len(HEADS)}"]
+            for row in rows_of(question, threads):
+                table.add_row(*row.cells())
+                lines.append(f"| {' | '.join(row.cells())} |")
+            lines.append("")
+            console.print(table)
+    if options.report is not None:
+        options.report.write_text("\n".join(lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

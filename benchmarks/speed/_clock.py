@@ -1,0 +1,103 @@
+"""Measuring side by side: contestants alternate in one process, and only ratios are told."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+Call = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        what: What was measured.
+        value: The median.
+        low: The lower quartile.
+        high: The upper quartile.
+        unit: Of all three; ``"×"`` for ratios.
+        target: What the value is to be, in the same unit; `None` if it is only told.
+        is_most: Whether the target is the most that the value may be, or else the least.
+        against: What it is a ratio to.
+    """
+
+    what: str
+    value: float
+    low: float
+    high: float
+    against: str = ""
+    target: float | None = None
+    is_most: bool = True
+    unit: str = "×"
+
+    @property
+    def verdict(self) -> Literal["", "met", "MISSED"]:
+        """Whether the median meets the target."""
+        if self.target is None:
+            return ""
+        met = self.value <= self.target if self.is_most else self.value >= self.target
+        return "met" if met else "MISSED"
+
+    def cells(self) -> list[str]:
+        """As text: what, against what, median, quartiles, target, verdict."""
+        target = "" if self.target is None else f"{'≤' if self.is_most else '≥'} {self.target:g}"
+        numbers = f"{self.value:.3g} {self.unit}", f"{self.low:.3g} to {self.high:.3g}"
+        return [self.what, self.against, *numbers, target, self.verdict]
+
+
+def alternate(contestants: Mapping[str, Call], repeats: int, seconds: float = 0.02) -> dict[str, list[float]]:
+    """Time contestants one after the other, over and over; calls that are short are repeated within a measurement.
+
+    Args:
+        contestants: What is called, by name.
+        repeats: Measurements of each one.
+        seconds: How long a measurement is to take at least.
+
+    Returns:
+        Seconds for each call, in the order of the measurements: of CPU time on one thread, which other processes
+        disturb less, and of wall time on several.
+    """
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    calls = {}
+    for name, call in contestants.items():
+        call()  # warms up
+        calls[name] = max(1, round(seconds / max(_time(call, 1), 1e-7)))
+    for _ in range(repeats):
+        for name, call in contestants.items():
+            times[name].append(_time(call, calls[name]))
+    return times
+
+
+def ratio(times: Mapping[str, list[float]], one: str, other: str, what: str, **keywords: object) -> Row:
+    """How much longer one contestant takes than another: quartiles of the ratios of each alternation."""
+    return spread(what, [a / b for a, b in zip(times[one], times[other], strict=True)], against=other, **keywords)
+
+
+def spread(what: str, values: list[float], **keywords: object) -> Row:
+    """A row of median and quartiles."""
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    return Row(what, median, low, high, **keywords)  # type: ignore[arg-type]
+
+
+def floor(size: int) -> Call:
+    """A call that reads half of so many bytes and writes the other half, as fast as this machine can.
+
+    That is ``add_`` on one tensor, which leaves the cache where what it stands for would.
+    """
+    numbers = torch.zeros(size // 8)
+    return lambda: numbers.add_(1.0)
+
+
+def _time(call: Call, times: int) -> float:
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    begin = clock()
+    for _ in range(times):
+        call()
+    return (clock() - begin) / times
