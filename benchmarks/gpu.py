@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -34,8 +34,9 @@ def main() -> int:
             "no CUDA device: the matrix of modes was not run on one; `pytest -m modes tests/modes` runs it on the CPU"
         )
     if shutil.which("sbatch"):
-        sweep = [*SWEEP, "regularizer=none,soft_tie", "seed=0,1", f"hydra.sweep.dir={mkdtemp(dir=Path.cwd())}"]
-        failed += _run("SLURM", sweep, {})
+        with TemporaryDirectory(dir=Path.cwd()) as directory:  # which the nodes see, too
+            sweep = [*SWEEP, "regularizer=none,soft_tie", "seed=0,1", f"hydra.sweep.dir={directory}"]
+            failed += _run("SLURM", sweep, {})
     else:
         print("no SLURM cluster: there is no sbatch here")
     if failed:

@@ -139,4 +139,4 @@ def main(steps: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000)
+    main(max(1, int(sys.argv[1]) // PARTS) * PARTS if len(sys.argv) > 1 else 10_000)

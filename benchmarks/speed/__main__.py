@@ -19,7 +19,15 @@ from rich.table import Table
 
 from benchmarks.speed._clock import Row
 
-QUESTIONS = ("penalty_step",)
+QUESTIONS = (
+    "penalty_step",
+    "trainer_step",
+    "peak_memory",
+    "owl_prox",
+    "row_clusters",
+    "growth",
+    "start_up",
+)
 HEADS = ("what", "against", "median", "quartiles", "target", "")
 
 

@@ -18,7 +18,12 @@ class WholeCheckpoints(TorchCheckpointIO):
 
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        unfinished = path if "://" in str(path) else f"{path}.tmp"
-        super().save_checkpoint(checkpoint, unfinished, storage_options)
-        if unfinished != path:
-            Path(unfinished).replace(path)
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        unfinished = Path(f"{path}.tmp")
+        try:
+            super().save_checkpoint(checkpoint, unfinished, storage_options)
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)

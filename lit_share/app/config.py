@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
@@ -103,7 +104,7 @@ def prepare(config: DictConfig) -> DictConfig:
     _check_tuned(prepared.tune, config)
     if not 0.0 < prepared.retrain.similarity <= 1.0:
         raise ConfigError(f"retrain.similarity={prepared.retrain.similarity}: write a number in (0, 1]")
-    if prepared.retrain.lr is not None and prepared.retrain.lr <= 0.0:
+    if prepared.retrain.lr is not None and not 0.0 < prepared.retrain.lr < math.inf:
         raise ConfigError(f"retrain.lr={prepared.retrain.lr}: write a positive number")
     for key, value, least in (
         ("retrain.max_epochs", prepared.retrain.max_epochs, 0),
@@ -123,13 +124,16 @@ def prepare(config: DictConfig) -> DictConfig:
 
 
 def _check_tuned(keys: Collection[str], config: DictConfig) -> None:
-    if keys:
-        from lit_share.report._settings import not_to_be_tuned  # not for every run: it takes half a second
+    if not keys:
+        return
+    from lit_share.report._settings import not_to_be_tuned  # not for every run: it takes half a second
+
+    known = paths_of(config)
     for key in keys:
         if problem := not_to_be_tuned(key):
             raise ConfigError(problem)
-        if OmegaConf.select(config, key, default=None) is None:
-            raise ConfigError(f"tune: there is no key {key!r} in the config{suggest(key, paths_of(config))}")
+        if key not in known:
+            raise ConfigError(f"tune: there is no key {key!r} in the config{suggest(key, known)}")
 
 
 def check_folders(config: DictConfig) -> None:
@@ -187,7 +191,7 @@ def refuse_another_experiment(config: DictConfig) -> None:
     Raises:
         ConfigError: If the run that left the checkpoint had another model, data, ties, regularizer or seed.
     """
-    left = Path(config.ckpt_path).absolute().parents[1] / CONFIG_FILE
+    left = Path(config.ckpt_path).absolute().parent.parent / CONFIG_FILE
     if not left.exists():
         return
     before = OmegaConf.load(left)

@@ -35,9 +35,10 @@ def check_retraining(job: Job, config: DictConfig) -> None:
     """
     if wants_retraining(job, config):
         _row_weights(job.model).find(job.model)
-        if config.retrain.lr is not None:
-            for child in _children(job.model):
-                _check_has_lr(child, config.retrain.lr)
+        lr = config.retrain.lr
+        for child in _children(job.model) if lr is not None else ():
+            if not hasattr(child, "lr"):
+                raise ValueError(f"retrain.lr={lr} has no effect: {type(child).__name__} has no attribute lr")
 
 
 def retrain(job: Job, config: DictConfig) -> tuple[Job, list[dict[str, Any]]]:
@@ -79,8 +80,3 @@ def _row_weights(model: LightningModule) -> Ties:
 
 def _children(model: LightningModule) -> list[Any]:
     return [*model.by_name().values()] if isinstance(model, Paired) else [model]
-
-
-def _check_has_lr(child: Any, lr: float) -> None:
-    if not hasattr(child, "lr"):
-        raise ValueError(f"retrain.lr={lr} has no effect: {type(child).__name__} has no attribute lr")

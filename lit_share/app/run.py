@@ -84,10 +84,11 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float:
             result |= _train(job, config)
             objective = _objective(result)
             _log_summary(job, result)
-            if is_first_rank() and sweep_name() is None:
-                rich.print(_table(result))
-            # W&B may take its time to finish.
-            _write(result, output_dir)
+            try:
+                _write(result, output_dir)  # before W&B takes its time to finish
+            finally:
+                if is_first_rank() and sweep_name() is None:
+                    rich.print(_table(result))
     except Exception as error:  # what is interrupted has not failed: it can go on
         try:
             _write(result | {"status": "failed", "error": one_line(error)}, output_dir)
@@ -103,14 +104,15 @@ def _ready(config: DictConfig, output_dir: Path) -> DictConfig:
     """The config as it is used; a cell of a sweep that was cut off goes on from its last checkpoint."""
     prepared = prepare(config)
     check_folders(prepared)
-    if prepared.ckpt_path is None and sweep_name() is not None:
-        prepared.ckpt_path = checkpoint_to_go_on_from(output_dir)
-        if prepared.ckpt_path is not None and (problem := _problem_of_checkpoint(prepared.ckpt_path)):
-            log.warning("%s %s: starting anew", prepared.ckpt_path, problem)
-            prepared.ckpt_path = None
-    if prepared.ckpt_path is not None:
-        if problem := _problem_of_checkpoint(prepared.ckpt_path):
-            raise ConfigError(f"ckpt_path={prepared.ckpt_path} {problem}")
+    own = prepared.ckpt_path is None and sweep_name() is not None
+    path = checkpoint_to_go_on_from(output_dir) if own else prepared.ckpt_path
+    if path is not None and (problem := _problem_of_checkpoint(path)):
+        if not own:
+            raise ConfigError(f"ckpt_path={path} {problem}")
+        log.warning("%s %s: starting anew", path, problem)
+        path = None
+    if path is not None:
+        prepared.ckpt_path = path
         refuse_another_experiment(prepared)
     if prepared.strength is not None and strength(prepared) is None:
         log.warning("strength=%s has no effect: %s has no strength", prepared.strength, strategy(prepared))

@@ -57,8 +57,10 @@ class ProxSteps:
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned, or start from nothing if that is empty."""
-        self._pending = state_dict.get("pending", {})
-        self._zeros = state_dict.get("zeros", {}) if self.keep_zeros else {}
+        # Copies, as training changes them.
+        self._pending = {name: dict(sums) for name, sums in state_dict.get("pending", {}).items()}
+        zeros = state_dict.get("zeros", {}) if self.keep_zeros else {}
+        self._zeros = {name: zero.clone() for name, zero in zeros.items()}
 
     def begin(self, ties: Sequence[Tie]) -> None:
         """Make ready for the training of these ties."""
@@ -81,13 +83,15 @@ class ProxSteps:
     ) -> None:
         """Do what follows a step of one of the optimizers."""
         number, rates = optimizers.index(optimizer), learning_rates(optimizer)
-        for tie in ties:
-            if strength > 0.0 and not rates.keys().isdisjoint(tie.parameters):
-                steps = [strength * rates.get(p, 0.0) if p in trainable else 0.0 for p in tie.parameters]
+        for tie in ties if strength > 0.0 else ():
+            own = [rates.get(p) for p in tie.parameters]
+            if any(rate is not None for rate in own):
+                moving = zip(own, tie.parameters, strict=True)
+                steps = [strength * rate if rate is not None and p in trainable else 0.0 for rate, p in moving]
                 sums = self._pending.setdefault(tie.name, {})
-                before = sums.get(number, [0.0] * len(steps))
-                sums[number] = [x + y for x, y in zip(before, steps, strict=True)]
-        taken = self._take(ties, optimizers, trainable, start) if self.every == "step" else []
+                before = sums.get(number)
+                sums[number] = steps if before is None else [x + y for x, y in zip(before, steps, strict=True)]
+        taken = self._take(ties, optimizers, trainable, start) if self.every == "step" else set()
         if self._zeros:
             zero_again([tie for tie in ties if tie not in taken], self._zeros)
 
@@ -109,19 +113,21 @@ class ProxSteps:
         optimizers: Sequence[Optimizer],
         trainable: set[nn.Parameter],
         start: Mapping[str, Tensor] | None,
-    ) -> list[Tie]:
+    ) -> set[Tie]:
         """Take the pending steps of the ties whose optimizers have all stepped, and return these ties."""
-        owned = [learning_rates(optimizer).keys() for optimizer in optimizers]
+        waiting = [tie for tie in ties if tie.name in self._pending]
+        # Of one optimizer, all that is pending is ready.
+        owned = [learning_rates(optimizer).keys() for optimizer in optimizers] if len(optimizers) > 1 else []
         ready: dict[Tie, list[float]] = {}
-        for tie in ties:
-            sums = self._pending.get(tie.name)
-            moving = trainable.intersection(tie.parameters)
+        for tie in waiting:
+            sums = self._pending[tie.name]
+            moving = trainable.intersection(tie.parameters) if owned else set()
             owners = [i for i, parameters in enumerate(owned) if not moving.isdisjoint(parameters)]
-            if sums is not None and all(owner in sums for owner in owners):
+            if all(owner in sums for owner in owners):
                 del self._pending[tie.name]
                 steps = [sum(column) for column in zip(*sums.values(), strict=True)]
                 if any(steps):
                     ready[tie] = steps
         if ready:
             take_prox(self.penalty, list(ready), list(ready.values()), start, self._zeros if self.keep_zeros else None)
-        return list(ready)
+        return set(ready)

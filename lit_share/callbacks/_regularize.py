@@ -88,7 +88,7 @@ class Regularize(Callback):
             not fit the penalty, the ties do not fit the module (see `Ties.find`) or the penalty (see `Penalty.check`),
             or an optimizer is not supported: L-BFGS, sparse gradients, or learning rates within a tie for which the
             prox has no closed form; or the strategy: FSDP1 and DeepSpeed. At the end of an epoch, if training has made
-            a member NaN or infinite: before its validation, so that no checkpoint of the epoch has such numbers.
+            a member NaN or infinite: before the validation and the checkpoints that come then.
 
     Example:
         >>> soft_tie = Regularize(

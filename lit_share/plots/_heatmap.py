@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
@@ -13,7 +14,8 @@ def distance_heatmap(history: Mapping[str, Sequence[float]]) -> go.Figure:
     """Draw how far the members of each tie are apart, epoch by epoch.
 
     Args:
-        history: The relative distances by the tie's name, at initialisation and after every epoch.
+        history: The relative distances by the tie's name, at initialisation and after every epoch; NaN where they were
+            not measured.
 
     Returns:
         A figure with ties as rows and epochs as columns; darker is closer.
@@ -23,7 +25,7 @@ def distance_heatmap(history: Mapping[str, Sequence[float]]) -> go.Figure:
         1.0
     """
     ties = list(history)
-    largest = max((max(distances) for distances in history.values()), default=1.0)
+    largest = max((d for distances in history.values() for d in distances if math.isfinite(d)), default=1.0)
     figure = go.Figure(
         go.Heatmap(
             z=[list(history[tie]) for tie in ties],

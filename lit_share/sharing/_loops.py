@@ -141,11 +141,11 @@ def check_weights(penalty: Penalty, ties: Sequence[Tie]) -> None:
 
 
 def check_finite(ties: Sequence[Tie], steps: int) -> None:
-    """Raise, naming the member, if so many steps of training have made a number of it NaN or infinite."""
+    """Raise, naming the member, if so many steps of training have made a number of a trained one NaN or infinite."""
     for tie in ties:
         for member, _ in tie.runs:
             # Of members that are divided, each process counts its own and all hear of it.
-            if whole((~torch.isfinite(member.parameter.detach())).sum()) > 0:
+            if member.parameter.requires_grad and whole((~torch.isfinite(member.parameter.detach())).sum()) > 0:
                 raise ValueError(
                     f"{member.name!r} has NaN or infinite numbers after {steps} steps, so training has diverged: go on "
                     "from an earlier checkpoint with a smaller learning rate or strength, or with gradient_clip_val"

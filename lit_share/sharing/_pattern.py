@@ -40,26 +40,20 @@ class Pattern:
 
     def match(self, name: str) -> tuple[str, ...] | None:
         """What each star stands for in ``name``, or ``None`` where the pattern does not match."""
-        return self._match(name)
+        # The first stars as long as can be: the mirror image of the match of the mirrored name.
+        texts = [text[::-1] for text in reversed(self.name.split("*"))]
+        found = _shortest_first(texts, name[::-1])
+        return None if found is None else tuple(star[::-1] for star in reversed(found))
 
     def is_ambiguous(self, name: str) -> bool:
         """Whether the stars can stand for different texts in ``name``."""
         # One match makes the first stars as long as can be, the other as short: only a unique match is both.
-        return self._match(name) != self._shortest_first(name)
+        return self.match(name) != _shortest_first(self.name.split("*"), name)
 
     def fill(self, stars: tuple[str, ...]) -> str:
         """The name in which the stars stand for these texts."""
         first, *rest = self.name.split("*")
         return first + "".join(star + text for star, text in zip(stars, rest, strict=True))
-
-    def _match(self, name: str) -> tuple[str, ...] | None:
-        """The match whose first stars are as long as can be: the mirror image of that of the mirrored name."""
-        texts = [text[::-1] for text in reversed(self.name.split("*"))]
-        found = _shortest_first(texts, name[::-1])
-        return None if found is None else tuple(star[::-1] for star in reversed(found))
-
-    def _shortest_first(self, name: str) -> tuple[str, ...] | None:
-        return _shortest_first(self.name.split("*"), name)
 
 
 def _shortest_first(texts: list[str], name: str) -> tuple[str, ...] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -60,14 +61,14 @@ class Division:
         assert self._first is not None
         return self._first.device_mesh.device_type
 
-    @torch.no_grad()
     def here(self, tensor: Tensor) -> Tensor:
         """What is here of a member, or of another tensor of its shape; writing to it may need `write`, or `add`."""
         if not isinstance(tensor, DTensor):
             return tensor
-        if self._first is None:
-            return tensor.full_tensor()
-        return tensor.redistribute(placements=self._placements).to_local()
+        with torch.no_grad():
+            if self._first is None:
+                return tensor.full_tensor()
+            return tensor.redistribute(placements=self._placements).to_local()
 
     def all_here(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """What is `here` of each of several tensors."""
@@ -142,9 +143,11 @@ def shard_again(module: nn.Module) -> None:
     """
     if not (distributed.is_available() and distributed.is_initialized()):
         return
-    for part in module.modules():
-        if isinstance(part, FSDPModule):
-            part.reshard()
+    parts = [part for part in module.modules() if isinstance(part, FSDPModule)]
+    if getattr(module, "_is_fsdp_managed_module", False) and module not in parts:
+        parts += [outer for outer in _sharded() if any(part is module for part in outer.modules())]
+    for part in parts:
+        part.reshard()
 
 
 def sharded_parts(module: nn.Module) -> set[int]:
@@ -152,12 +155,16 @@ def sharded_parts(module: nn.Module) -> set[int]:
 
     They need not be parts of ``module``: a module does not know what it is a part of itself.
     """
-    divided: list[object] = list(module.modules())
-    if distributed.is_available() and distributed.is_initialized():
-        divided += gc.get_objects()
+    initialized = distributed.is_available() and distributed.is_initialized()
+    around = [*module.modules(), *_sharded()] if initialized else list(module.modules())
+    sharded = [outer for outer in around if isinstance(outer, nn.Module) and isinstance(outer, FSDPModule)]
+    return {id(part) for outer in sharded for part in outer.modules()}
+
+
+def _sharded() -> list[Any]:
+    """All modules that were given to ``fully_shard``."""
     # Not `isinstance`, which asks some objects for more than their class.
-    around = [part for part in divided if issubclass(type(part), FSDPModule) and isinstance(part, nn.Module)]
-    return {id(part) for outer in around for part in outer.modules()}
+    return [found for found in gc.get_objects() if issubclass(type(found), FSDPModule)]
 
 
 def in_the_form_of(now: Tensor, before: Tensor) -> Tensor:

@@ -54,17 +54,18 @@ class Slot:
     @property
     def parameter(self) -> nn.Parameter:
         """The parameter that is trained here: what is stored under this name, or else what it is made of."""
-        stored, source = self.stored, self.source
-        if stored is None:
-            assert source is not None
-            return source.parameter
-        return stored
+        stored = self.stored
+        if stored is not None:  # asked for in every step
+            return stored
+        source = self.source
+        assert source is not None
+        return source.parameter
 
     @property
     def is_partial(self) -> bool:
         """Whether some units are stored here, and others in another place."""
-        how, source = self.derived, self.source
-        return how is not None and source is not None and (how.apart is not None or source.is_partial)
+        how = self.derived
+        return how is not None and (how.apart is not None or Slot(self.name, how.owner, how.attribute).is_partial)
 
     @property
     def is_turned(self) -> bool:
@@ -148,7 +149,7 @@ class Member:
     @property
     def part(self) -> int | None:
         """The slice of the parameter that the member is; ``None`` if it is all of it, as where positions are shared."""
-        return None if position_count(self.slot.owner) else self.index
+        return None if self.index is None or position_count(self.slot.owner) else self.index
 
     @property
     def is_turned(self) -> bool:

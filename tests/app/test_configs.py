@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 
+import lit_share.conf
 from lit_share.app.config import GROUPS, prepare
 from lit_share.app.run import run
 
 from .conftest import ROOT, Compose
 
-OPTIONS = sorted(path.relative_to(ROOT / "conf").with_suffix("") for path in (ROOT / "conf").glob("*/*.yaml"))
+CONFS = (ROOT / "conf", Path(lit_share.conf.__file__).parent)
+# Those of the application, and those that any Hydra application gets.
+FILES = {path.relative_to(conf).with_suffix(""): path for conf in CONFS for path in conf.glob("*/*.yaml")}
+OPTIONS = sorted(FILES)
 # Parts of other options.
 PARTS = {Path("model/classifier"), Path("trainer/default")}
 # What needs something that may not be here: a GPU, two processes, or data from elsewhere.
@@ -62,7 +66,7 @@ def test_runs(option: Path, compose_config: Compose, tmp_path: Path) -> None:
 
 def test_every_recipe_says_in_its_first_line_what_it_means() -> None:
     for option in OPTIONS:
-        lines = (ROOT / "conf" / option.with_suffix(".yaml")).read_text().splitlines()
+        lines = FILES[option].read_text().splitlines()
         comment = lines[1] if lines[0].startswith("# @package") else lines[0]
         assert comment.startswith("# "), option
 

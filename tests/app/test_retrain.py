@@ -74,6 +74,8 @@ def test_epochs_and_learning_rate_of_its_own(
         ("retrain.similarity=0", r"retrain\.similarity=0\.0: write a number in \(0, 1\]"),
         ("retrain.lr=-1", r"retrain\.lr=-1\.0: write a positive number"),
         ("retrain.lr=0", r"retrain\.lr=0\.0: write a positive number"),
+        ("retrain.lr=nan", r"retrain\.lr=nan: write a positive number"),
+        ("retrain.lr=inf", r"retrain\.lr=inf: write a positive number"),
     ],
 )
 def test_wrong_values(compose_config: Compose, override: str, message: str) -> None:

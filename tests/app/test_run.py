@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,15 @@ def test_failed_run_says_so(compose_config: Compose, tmp_path: Path) -> None:
     assert result["status"] == "failed"
     assert "a.nothing.*" in result["error"]
     assert wandb.run is None
+
+
+def test_result_is_there_though_nobody_reads_the_table(
+    compose_config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lit_share.app.run._table", lambda _: sys.exit(1))  # as Rich does for `train.py | head`
+    with pytest.raises(SystemExit):
+        run(compose_config(*FAST), tmp_path, [])
+    assert json.loads((tmp_path / "result.json").read_text())["status"] == "finished"
 
 
 def test_every_run_is_a_wandb_run_of_its_own(compose_config: Compose, tmp_path: Path) -> None:

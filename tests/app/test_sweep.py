@@ -243,7 +243,8 @@ def test_the_comparison_is_a_wandb_run_of_the_group(tmp_path: Path, own_folder: 
 def test_misspelt_keys_to_tune(compose_config: Compose) -> None:
     with pytest.raises(ConfigError, match=r"tune: there is no key 'model.classifer.lr' .* 'model.classifier.lr'"):
         prepare(compose_config("tune=[model.classifer.lr]"))
-    assert prepare(compose_config("tune=[model.classifier.lr]")).tune == ["model.classifier.lr"]
+    for key in ("model.classifier.lr", "retrain.lr"):  # the second one is null
+        assert prepare(compose_config(f"tune=[{key}]")).tune == [key]
 
 
 @pytest.mark.parametrize("key", ["seed", "data", "data.n_b", "regularizer"])

@@ -94,6 +94,13 @@ def test_no_checkpoint_has_what_diverged(tmp_path):
         assert torch.isfinite(tensor).all()
 
 
+def test_what_is_not_trained_has_not_diverged():
+    pair = Pair()
+    pair.mask = torch.nn.Parameter(torch.tensor([0.0, -torch.inf]), requires_grad=False)
+    trainer = fit(pair, ls.Regularize(ls.Penalty("squared", "element", "zero"), ls.Ties("*"), strength=0.1))
+    assert trainer.current_epoch == 2
+
+
 class Late(Pair):
     """A loss that is NaN in the second epoch."""
 

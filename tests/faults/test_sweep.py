@@ -40,20 +40,16 @@ class Launcher:
 
 
 @pytest.fixture
-def launch(tmp_path, monkeypatch):
+def launch(tmp_path):
     def launch_(launcher, names="abcdef", batch=None):
         dead = []
-        monkeypatch.setattr(
-            StrategySweeper,
-            "_note_death",
-            lambda self, cell, folder, error: (
-                dead.append(cell[0]),
-                write_json(folder / "result.json", {"status": "failed"}),
-            ),
-        )
+
+        def note(cell, folder, _):
+            dead.append(cell[0])
+            write_json(folder / "result.json", {"status": "failed"})
+
         launcher.root = tmp_path
-        sweeper = SimpleNamespace(launcher=launcher, max_batch_size=batch)
-        sweeper._note_death = lambda *args: StrategySweeper._note_death(sweeper, *args)
+        sweeper = SimpleNamespace(launcher=launcher, max_batch_size=batch, _note_death=note)
         cells = [(name,) for name in names]
         returns = {}
         StrategySweeper._launch(sweeper, cells, {cell: tmp_path / str(i) for i, cell in enumerate(cells)}, returns)

@@ -169,6 +169,22 @@ def after_a_forward_pass(name):
             torch.testing.assert_close(divided.get_parameter(name).grad.full_tensor(), w.grad, rtol=1e-9, atol=1e-9)
 
 
+def inside_after_a_forward_pass(name):
+    """Asked of a module that is a part of the one that was divided."""
+    penalty, divided, plain = PENALTIES[name](center="zero"), Models(), Models()
+    fsdp(divided)
+    for module in (divided, plain):
+        with torch.no_grad():
+            module()
+        apply_prox(module.a, penalty, Ties("weight"), 0.25)
+        with torch.no_grad():
+            module()
+        add_penalty_gradient(module.a, penalty, Ties("weight"), 0.5)
+    torch.testing.assert_close(divided.a.weight.full_tensor(), plain.a.weight, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(divided.a.weight.grad.full_tensor(), plain.a.weight.grad, rtol=1e-9, atol=1e-9)
+    assert not torch.equal(plain.a.weight, Models().a.weight)
+
+
 def zeros_again(name):
     """What a proximal step has made zero is made zero again."""
     penalty, step = PENALTIES[name](center="zero"), 1.2 if "element" in name else 2.5
@@ -219,6 +235,7 @@ CHECKS = {
     "copies": (partial(alike, shard=in_copies), SOME),
     "one message": (one_message, ALL),
     "after a forward pass": (after_a_forward_pass, SOME),
+    "inside, after a forward pass": (inside_after_a_forward_pass, SOME),
     "zeros again": (zeros_again, ["l1 element", "l1 output", "l1 input", "owl element"]),
     "some are plain": (some_are_plain, ONE),
     "other meshes": (other_meshes, ONE),

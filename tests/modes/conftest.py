@@ -6,7 +6,7 @@ from ._one_process import HERE
 from ._reference import STRATEGIES
 from ._two_processes import THERE
 
-WORDS = {"passed": "", "failed": "FAIL", "error": "FAIL", "xfailed": "xfail", "skipped": ""}
+WORDS = {"passed": "", "failed": "FAIL", "error": "FAIL"}
 
 
 def pytest_configure(config):
@@ -25,12 +25,11 @@ def pytest_terminal_summary(terminalreporter):
             properties = dict(getattr(report, "user_properties", ()))
             if "mode" in properties:
                 column, row, when_passed = properties["mode"]
-                when_skipped = report.longrepr[2].removeprefix("Skipped: ") if outcome == "skipped" else None
-                cells.setdefault(column, {})[row] = word or when_skipped or when_passed
+                cells.setdefault(column, {})[row] = word or when_passed
     if not cells:
         return
     rows = [row for row in STRATEGIES if any(row in words for words in cells.values())]
-    first, widths = max(map(len, cells)), [max(len(row), len("needs CUDA")) for row in rows]
+    first, widths = max(map(len, cells)), [max(len(row), len("refused")) for row in rows]
     terminalreporter.section("strategies × modes of training")
     terminalreporter.line("  ".join(["".ljust(first), *(r.ljust(w) for r, w in zip(rows, widths, strict=True))]))
     for column in [c for c in (*HERE, *THERE) if c in cells]:

@@ -26,6 +26,10 @@ def test_colours_mean_the_same_in_every_figure(largest, top):
     assert (drawn.zmin, drawn.zmax) == (0.0, top)
 
 
+def test_what_was_not_measured_does_not_count():
+    assert distance_heatmap({"w": [float("nan"), 3.0]}).data[0].zmax == 3.0
+
+
 def test_nothing_to_draw():
     (drawn,) = distance_heatmap({}).data
     assert list(drawn.z) == []

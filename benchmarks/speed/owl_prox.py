@@ -1,0 +1,100 @@
+"""The proximal operator of OWL, against sorting and against other packages: `python -m benchmarks.speed owl_prox`.
+
+Peers are measured where they are installed (skglm, sortedl1, torchsort). Their numbers are in float64, as that is what
+they take, ours in float32, as in training. scikit-learn has no such operator; its isotonic regression is SciPy's,
+which is used here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+import lit_share as ls
+from benchmarks.speed._clock import Row, alternate, ratio
+from benchmarks.speed._models import vgg16
+from lit_share.functional import prox_
+
+REPEATS = 7
+
+
+def cases(n: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """Values and weights."""
+    v = torch.randn(n).abs()
+    few, many = ls.owl_weights(n, 0.01, 0.5 / n), ls.owl_weights(n, 0.1, 3.0 / n)
+    spiky = torch.where(torch.rand(n) < 0.01, 10.0 * v, v)
+    return {
+        "few pools": (v, few),
+        "many pools": (v, many),
+        "sorted": (v.sort(descending=True).values, few),
+        "spiky": (spiky, ls.owl_weights(n, 0.01, 2.0 / n)),
+        "93 % zeros": (v, ls.owl_weights(n, 1.8, 0.01 / n)),
+    }
+
+
+def peers(values: Tensor, weights: Tensor) -> dict[str, Callable[[], object]]:
+    """The packages that are here."""
+    found: dict[str, Callable[[], object]] = {}
+    v, w = values.double().numpy(), weights.numpy()
+    if find_spec("skglm"):
+        from skglm.utils.prox_funcs import prox_SLOPE
+
+        found["skglm"] = partial(prox_SLOPE, v, w)
+    if find_spec("sortedl1"):
+        from sortedl1 import prox_slope
+
+        found["sortedl1"] = partial(prox_slope, v, w)
+    if find_spec("torchsort"):
+        import torchsort
+
+        found["torchsort"] = partial(torchsort.soft_sort, values[None])
+    return found
+
+
+def measure() -> Iterator[Row]:
+    """The rows."""
+    seconds: dict[int, float] = {}
+    for n in (10**3, 10**4, 10**5, 10**6):
+        for kind, (values, weights) in cases(n).items():
+            contestants = {
+                "torch.sort": partial(torch.sort, values, descending=True),
+                "ours": partial(ls.prox_owl, values, weights),
+            } | peers(values, weights)
+            times = alternate(contestants, REPEATS)
+            if kind == "spiky":
+                seconds[n] = sorted(times["ours"])[REPEATS // 2]
+            most = 0.25 if kind == "93 % zeros" and n >= 10**4 else None
+            yield ratio(times, "ours", "torch.sort", f"prox_owl, {n:,}, {kind}", target=most)
+            for peer in contestants.keys() - {"torch.sort", "ours"}:
+                yield ratio(times, "ours", peer, f"prox_owl, {n:,}, {kind}", target=1.5 if n == 10**3 else 1.0)
+    growth = seconds[10**6] / seconds[10**5]
+    yield Row("prox_owl, spiky, 1,000,000", growth, growth, growth, against="100,000", target=16.0)
+    group_lasso = ls.Penalty("l1", "input", "zero")
+    growl = ls.Penalty("owl", "input", "zero", lambda n: ls.owl_weights(n, 1.0, 1.0 / n))
+    matrix = [[torch.randn(4096, 1024)]]
+    with torch.no_grad():
+        times = alternate(
+            {
+                "GrOWL": partial(prox_, growl, matrix, [1e-9]),
+                "group lasso": partial(prox_, group_lasso, matrix, [1e-9]),
+            },
+            REPEATS,
+        )
+        yield ratio(times, "GrOWL", "group lasso", "GrOWL prox, 4096 × 1024", target=1.4)
+        layers = [[torch.randn(shape)] for shape in vgg16() if len(shape) > 1]
+        weights = [w for (w,) in layers]
+        grads = [torch.randn_like(w) for w in weights]
+        momenta = [torch.zeros_like(w) for w in weights]
+
+        def sgd() -> None:
+            torch._foreach_mul_(momenta, 0.9)
+            torch._foreach_add_(momenta, grads)
+            torch._foreach_add_(weights, momenta, alpha=-1e-9)
+
+        steps = [1e-9] * len(layers)
+        times = alternate({"GrOWL": partial(prox_, growl, layers, steps), "SGD step": sgd}, 3)
+    yield ratio(times, "GrOWL", "SGD step", "GrOWL prox, all of VGG-16")

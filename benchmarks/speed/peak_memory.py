@@ -1,0 +1,58 @@
+"""How much memory penalties take on top of training: `python -m benchmarks.speed peak_memory`.
+
+Each contestant trains in a process of its own, a pair of encoders of 25 million parameters each by a plain loop; the
+peak is that of the process. Freed memory goes back at once, so that the peak is what is in use.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+from benchmarks.speed._clock import Row, spread
+
+CODE = """
+import resource, torch, lit_share as ls
+from torch import nn
+torch.set_num_threads(1)
+torch.manual_seed(0)
+layer = nn.TransformerEncoderLayer(512, 8, 2048, batch_first=True)
+pair = nn.ModuleDict({name: nn.TransformerEncoder(layer, 8, enable_nested_tensor=False) for name in "ab"})
+optimizer = torch.optim.SGD(pair.parameters(), lr=1e-4)
+norm, groups = PENALTY
+penalty = ls.Penalty(norm, groups, "mean") if norm else None
+ties = ls.Ties("a.*", "b.*").find(pair)
+x = torch.randn(1, 8, 512)
+for _ in range(3):
+    optimizer.zero_grad()
+    sum(net(x).square().mean() for net in pair.values()).backward()
+    if norm == "squared":
+        ls.add_penalty_gradient(pair, penalty, ties, 1e-3)
+    optimizer.step()
+    if norm == "l1":
+        ls.apply_prox(pair, penalty, ties, 1e-6)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def peak(norm: str | None, groups: str) -> float:
+    """MiB."""
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "100000"}
+    command = [sys.executable, "-W", "ignore", "-c", CODE.replace("PENALTY", repr((norm, groups)))]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    return float(done.stdout)
+
+
+def measure() -> Iterator[Row]:
+    """The rows."""
+    bare = [peak(None, "") for _ in range(3)]
+    for name, norm, groups in (
+        ("soft_tie", "squared", "element"),
+        ("exact_tie", "l1", "element"),
+        ("unit_tie", "l1", "output"),
+        ("layer_tie", "l1", "tensor"),
+    ):
+        above = [peak(norm, groups) - without for without in bare]
+        yield spread(f"{name}, encoders of 25 M", above, unit="MiB", against="above training without", target=64.0)

@@ -1,0 +1,79 @@
+"""How long it takes until something happens: `python -m benchmarks.speed start_up`.
+
+CPU seconds of processes, in alternation: importing the package on top of Lightning, ``train.py --help``,
+``lit-share --help``, and what a cell of a sweep takes beyond its training.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.speed._clock import Row, spread
+
+ROOT = Path(__file__).parents[2]
+REPEATS = 5
+COMMANDS = {
+    "lightning": ["-c", "import lightning.pytorch"],
+    "both": ["-c", "import lightning.pytorch, lit_share; [getattr(lit_share, n) for n in lit_share.__all__]"],
+    "train": ["train.py", "--help"],
+    "lit-share": ["-m", "lit_share.cli", "--help"],
+}
+SWEEP = (
+    "train.py",
+    "-m",
+    "regularizer=none",
+    "seed=range(0,6)",
+    "logger=csv",
+    "callbacks=quiet",
+    "trainer.max_epochs=5",
+)
+
+
+def seconds(arguments: list[str]) -> float:
+    """CPU seconds of a process."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-W", "ignore", *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def overhead_of_a_cell() -> float:
+    """Seconds of a sweep by the basic launcher, less those of its start and of its trainings, for each cell."""
+    with tempfile.TemporaryDirectory() as directory:
+        command = [*SWEEP, f"hydra.sweep.dir={directory}"]
+        environment = os.environ | {"WANDB_MODE": "disabled"}
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", *command],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+            env=environment,
+        )
+        results = [json.loads(path.read_text()) for path in Path(directory).glob("*/result.json")]
+        times = sorted(path.stat().st_mtime for path in Path(directory).glob("*/result.json"))
+    assert len(results) > 1, re.sub(r"\s+", " ", done.stderr[-500:])
+    between = (times[-1] - times[0]) / (len(times) - 1)
+    return between - sum(result["seconds"] for result in results) / len(results)
+
+
+def measure() -> Iterator[Row]:
+    """The rows."""
+    times: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    for _ in range(REPEATS):
+        for name, arguments in COMMANDS.items():
+            times[name].append(seconds(arguments))
+    added = [both - alone for both, alone in zip(times["both"], times["lightning"], strict=True)]
+    yield spread("import lit_share", added, unit="s", against="after import lightning", target=0.3)
+    yield spread("train.py --help", times["train"], unit="s", target=3.0)
+    yield spread("lit-share --help", times["lit-share"], unit="s")
+    cell = overhead_of_a_cell()
+    yield Row("a cell of a sweep", cell, cell, cell, unit="s", against="beyond its training")

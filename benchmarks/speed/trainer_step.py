@@ -1,0 +1,158 @@
+"""What the callback adds to a step in a Trainer: `python -m benchmarks.speed trainer_step`.
+
+A pair of MLPs 784-300-100-10 with Adam and batches of 64, and the penalty logged every 50 steps. Trainers with and
+without the callback alternate; each is timed from step to step, and a step is the median of a training. With
+accumulation a step is eight batches. Bookkeeping is what the callback does beyond the algebra: its hook, less the
+same call of the algebra, in milliseconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import lit_share as ls
+from benchmarks.speed._clock import Row, spread
+from lit_share.functional import add_gradient_, prox_
+
+REPEATS, BATCHES = 7, 160
+SOFT_TIE = ls.Penalty(norm="squared", groups="element", center="mean")
+EXACT_TIE = ls.Penalty(norm="l1", groups="element", center="mean")
+TIES = ls.Ties("a.*", "b.*")
+
+
+class Pair(LightningModule):
+    """Two classifiers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = (
+            nn.Sequential(nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10))
+            for _ in range(2)
+        )
+
+    def training_step(self, batch: list[Tensor]) -> Tensor:
+        """The sum of both losses."""
+        x, y = batch
+        return nn.functional.cross_entropy(self.a(x), y) + nn.functional.cross_entropy(self.b(x), y)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam."""
+        return torch.optim.Adam(self.parameters(), lr=1e-3)
+
+
+class Logged(Callback):
+    """Logs the penalty's value every 50 steps."""
+
+    def __init__(self, penalty: ls.Regularize) -> None:
+        self.penalty = penalty
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Log."""
+        if trainer.global_step % 50 == 0:
+            pl_module.log("penalty", self.penalty.value(pl_module, trainer.global_step, trainer.current_epoch))
+
+
+class Clock(Callback):
+    """The time between the ends of steps."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Note the time of a step."""
+        if not self.ends or trainer.global_step != self.step:
+            self.ends.append(time.process_time() if torch.get_num_threads() == 1 else time.perf_counter())
+        self.step = trainer.global_step
+
+    @property
+    def median(self) -> float:
+        """Of a step, in seconds; the first ten warm up."""
+        return statistics.median(b - a for a, b in zip(self.ends[10:], self.ends[11:], strict=False))
+
+
+def step(penalty: ls.Penalty | None, accumulate: int) -> float:
+    """Seconds of a step."""
+    torch.manual_seed(0)
+    samples = BATCHES * accumulate // 2 * 64 if accumulate > 1 else BATCHES * 64
+    data = TensorDataset(torch.randn(samples, 784), torch.randint(10, (samples,)))
+    clock, callbacks = Clock(), []
+    if penalty is not None:
+        regularize = ls.Regularize(penalty, TIES, strength=1e-3)
+        callbacks = [regularize, Logged(regularize)]
+    trainer = Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        accumulate_grad_batches=accumulate,
+        callbacks=[*callbacks, clock],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(Pair(), DataLoader(data, batch_size=64))
+    return clock.median
+
+
+def bookkeeping(penalty: ls.Penalty) -> float:
+    """Milliseconds of a hook less those of the algebra in it."""
+    module = Pair()
+    (optimizer,) = [module.configure_optimizers()]
+    for p in module.parameters():
+        p.grad = torch.zeros_like(p)
+    ties = TIES.find(module)
+    members = [tie.tensors() for tie in ties]
+    grads = [[w.grad for w in tie.parameters] for tie in ties]
+    callback = ls.Regularize(penalty, TIES, strength=1e-9)
+    trainer: Any = Trainer(logger=False, enable_checkpointing=False, enable_model_summary=False, accelerator="cpu")
+    trainer.strategy.optimizers = [optimizer]
+    trainer.strategy.connect(module)
+    trainer.callbacks.append(callback)
+    callback.on_fit_start(trainer, module)
+    callback.on_train_start(trainer, module)
+
+    def hook() -> None:
+        callback.on_before_optimizer_step(trainer, module, optimizer)
+        callback._after_step(trainer, optimizer)
+
+    def algebra() -> None:
+        if penalty.is_smooth:
+            add_gradient_(penalty, members, grads, 1e-9)
+        else:
+            prox_(penalty, members, [1e-12] * len(members))
+
+    times = []
+    for _ in range(200):
+        for call in (hook, algebra):
+            begin = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - begin)
+    callback.on_exception(trainer, module, KeyboardInterrupt())
+    return 1e3 * (statistics.median(times[::2]) - statistics.median(times[1::2]))
+
+
+def measure() -> Iterator[Row]:
+    """The rows."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    for accumulate, most in ((1, {"soft_tie": 8.0, "exact_tie": 5.0}), (8, {"soft_tie": 3.0, "exact_tie": 3.0})):
+        added: dict[str, list[float]] = {"soft_tie": [], "exact_tie": []}
+        for _ in range(REPEATS):
+            bare = step(None, accumulate)
+            for name, penalty in (("soft_tie", SOFT_TIE), ("exact_tie", EXACT_TIE)):
+                added[name].append(100.0 * (step(penalty, accumulate) / bare - 1.0))
+        for name, percent in added.items():
+            what = f"{name} in a Trainer" + (f", accumulation {accumulate}" if accumulate > 1 else "")
+            yield spread(what, percent, unit="%", against="added to a bare step", target=most[name])
+    for name, penalty in (("soft_tie", SOFT_TIE), ("exact_tie", EXACT_TIE)):
+        values = [bookkeeping(penalty) for _ in range(5)]
+        yield spread(f"{name}, bookkeeping", values, unit="ms", against="beyond the algebra", target=0.05)
