@@ -68,10 +68,10 @@ def alternate(contestants: Mapping[str, Call], repeats: int, seconds: float = 0.
     calls = {}
     for name, call in contestants.items():
         call()  # warms up
-        calls[name] = max(1, round(seconds / max(_time(call, 1), 1e-7)))
+        calls[name] = max(1, round(seconds / max(timed(call, 1), 1e-7)))
     for _ in range(repeats):
         for name, call in contestants.items():
-            times[name].append(_time(call, calls[name]))
+            times[name].append(timed(call, calls[name]))
     return times
 
 
@@ -95,7 +95,8 @@ def floor(size: int) -> Call:
     return lambda: numbers.add_(1.0)
 
 
-def _time(call: Call, times: int) -> float:
+def timed(call: Call, times: int = 1) -> float:
+    """Seconds of each of so many calls."""
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     begin = clock()
     for _ in range(times):

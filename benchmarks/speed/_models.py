@@ -33,11 +33,17 @@ def encoder() -> list[Shape]:
     return _shapes(nn.ModuleList([layers, nn.Linear(512, 10, device="meta")]))
 
 
-def vgg16() -> list[Shape]:
-    """The convolutions and the three linear layers of VGG-16: 138 million numbers."""
-    widths = [64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
-    convolutions = [(w, c, 3, 3) for w, c in zip(widths, [3, *widths], strict=False)]
-    return [*convolutions, (4096, 25088), (4096, 4096), (1000, 4096)]
+def vgg16() -> nn.Sequential:
+    """VGG-16 for images of 224 × 224: 138 million numbers."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for stage in ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)):
+        for width in stage:
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+            channels = width
+        layers.append(nn.MaxPool2d(2))
+    head = [nn.Flatten(), nn.Linear(25088, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, 1000)]
+    return nn.Sequential(*layers, *head)
 
 
 MODELS = {"MLP 784-300-100-10": mlp, "ResNet-18": resnet18, "encoder, 25 M": encoder}

@@ -43,5 +43,6 @@ def measure() -> Iterator[Row]:
     yield from compare("soft_tie", sizes, 1.5)
     tensors = {f"{count:,} tensors": (10**7, count, 2) for count in (10, 100, 1_000, 10_000)}
     yield from compare("soft_tie, 10^7 numbers", tensors, 1.5)
-    members = {f"{count} members": (10**6, 10, count) for count in (2, 4, 8, 16)}
+    # Of two members there is one difference in the place of two deviations.
+    members = {f"{count} members": (10**6, 10, count) for count in (4, 2, 8, 16)}
     yield from compare("soft_tie, 10^6 numbers", members, 1.5)
