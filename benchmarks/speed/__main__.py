@@ -58,7 +58,8 @@ def main() -> None:
     parser.add_argument("--report", type=Path, help="a Markdown file to write")
     options = parser.parse_args()
     console = Console(width=130)
-    lines = [f"torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}", ""]
+    lines = ["# How fast the library is", "", "Made by `python -m benchmarks.speed --report FILE`.", ""]
+    lines += [f"torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}", ""]
     for threads in options.threads:
         for question in options.questions:
             title = f"{question}, {threads} thread{'s' * (threads > 1)}"
@@ -70,6 +71,7 @@ def main() -> None:
             lines.append("")
             console.print(table)
     if options.report is not None:
+        options.report.parent.mkdir(parents=True, exist_ok=True)
         options.report.write_text("\n".join(lines), encoding="utf-8")
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import lit_share as ls
-from benchmarks.speed._clock import Row, alternate, floor, ratio
+from benchmarks.speed._clock import Row, alternate, floor, ratio, spread
 from benchmarks.speed._models import MODELS, pairs
 from lit_share.functional import add_gradient_, prox_
 
@@ -49,6 +49,8 @@ def measure() -> Iterator[Row]:
             },
             REPEATS,
         )
+        gigabytes = [24e-9 * numbers / seconds for seconds in times["floor"]]
+        yield spread(f"the machine's limit, {24e-6 * numbers:.0f} MB", gigabytes, unit="GB/s")
         yield ratio(times, "ours", "floor", f"soft_tie, {name}", target=1.6 if large else None)
         yield ratio(times, "autograd", "ours", f"autograd, {name}", target=5.0, is_most=False)
         yield ratio(times, "ours", "weight decay", f"soft_tie, {name}")

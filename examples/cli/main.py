@@ -19,8 +19,6 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-import lit_share as ls
-
 
 class GreyAndBinary(LightningModule):
     """One classifier for each kind of image.
@@ -77,11 +75,6 @@ class Digits(LightningDataModule):
         """One batch for validation."""
         rest = slice(600, None)
         return DataLoader(TensorDataset(self.grey[rest], self.y[rest], self.binary[rest], self.y[rest]), 2000)
-
-
-def ties(patterns: list[str], exclude: list[str] | None = None) -> ls.Ties:
-    """`ls.Ties` for YAML, which has names for all arguments."""
-    return ls.Ties(*patterns, exclude=exclude or [])
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from lit_share.callbacks._regularize import Regularize
 from lit_share.callbacks._share import Share
 from lit_share.plots import distance_heatmap
 from lit_share.sharing import Tie, Ties, count_tied, overall_distance, relative_distance
-from lit_share.sharing._arguments import check_ties
+from lit_share.sharing._arguments import as_ties
 from lit_share.sharing._stats import count_numbers
 from lit_share.sharing._tie import distinctly_named
 
@@ -37,7 +37,8 @@ class SharingMonitor(Callback):
     Once per run, a heat map of the distances, ties × epochs, goes to W&B as ``sharing/distances``.
 
     Args:
-        ties: Which parameters are watched; those of the Trainer's `Regularize` and `Share` callbacks if ``None``.
+        ties: Which parameters are watched, or a list of patterns for `Ties`; those of the Trainer's `Regularize` and
+            `Share` callbacks if ``None``.
         per_tie: Whether each tie's distance is logged.
         heatmap: Whether the heat map is logged.
 
@@ -48,9 +49,9 @@ class SharingMonitor(Callback):
         >>> trainer = Trainer(callbacks=[SharingMonitor(Ties("encoder_a.*", "encoder_b.*"))])  # doctest: +SKIP
     """
 
-    def __init__(self, ties: Ties | None = None, per_tie: bool = True, heatmap: bool = True) -> None:
+    def __init__(self, ties: Ties | Sequence[str] | None = None, per_tie: bool = True, heatmap: bool = True) -> None:
         if ties is not None:
-            check_ties(ties)
+            ties = as_ties(ties)
         self.ties, self.per_tie, self.heatmap = ties, per_tie, heatmap
         self.history: dict[str, list[float]] = {}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ from lit_share.callbacks._prox_steps import Every, ProxSteps
 from lit_share.callbacks._schedule import Schedule
 from lit_share.functional import Penalty
 from lit_share.sharing import Tie, Ties, starting_values
-from lit_share.sharing._arguments import check_choice, check_ties
+from lit_share.sharing._arguments import as_ties, check_choice
 from lit_share.sharing._loops import (
     add_gradients,
     check_finite,
@@ -72,7 +73,7 @@ class Regularize(Callback):
 
     Args:
         penalty: What is penalised.
-        ties: Which parameters are tied.
+        ties: Which parameters are tied, or a list of patterns for `Ties`, as in a config of LightningCLI.
         strength: Finite number ≥ 0; for the ``l2`` recipe it means what PyTorch calls ``weight_decay``.
         schedule: Factor of the strength over time, a `Ramp` or any function of (steps, epochs) done; constant if
             ``None``.
@@ -102,7 +103,7 @@ class Regularize(Callback):
     def __init__(
         self,
         penalty: Penalty,
-        ties: Ties,
+        ties: Ties | Sequence[str],
         strength: float,
         schedule: Schedule | None = None,
         apply: Apply = "auto",
@@ -111,7 +112,7 @@ class Regularize(Callback):
     ) -> None:
         if not isinstance(penalty, Penalty):
             raise TypeError(f"penalty must be a lit_share.Penalty(...), got {penalty!r}")
-        check_ties(ties)
+        ties = as_ties(ties)
         if isinstance(strength, bool) or not isinstance(strength, (int, float)):
             raise TypeError(f"strength must be a number, got {strength!r}")
         if schedule is not None and not callable(schedule):

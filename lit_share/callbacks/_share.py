@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -23,7 +23,7 @@ from lit_share.callbacks._hand_over import OptimizerStates
 from lit_share.callbacks._optimizers import refuse_strategy
 from lit_share.callbacks._regularize import Regularize
 from lit_share.sharing import Tie, TieError, Ties, share, verify_shared
-from lit_share.sharing._arguments import check_choice, check_ties
+from lit_share.sharing._arguments import as_ties, check_choice
 from lit_share.sharing._hard import Init, Where
 from lit_share.sharing._rebuild import rebuild_shared, shared_places
 from lit_share.sharing.positions._share import check_positions
@@ -49,7 +49,7 @@ class Share(Callback):
     first member's parameters and optimizer state stay, those of the others go. The penalty goes on with the rest.
 
     Args:
-        ties: Which parameters are shared.
+        ties: Which parameters are shared, or a list of patterns for `Ties`.
         init: The shared value: the ``"mean"`` of the members, or the ``"first"`` member.
         where: ``"all"`` that is tied, or what is ``"equal"``; see `share`.
         buffers: Whether buffers whose names fit the patterns are shared, too.
@@ -68,9 +68,14 @@ class Share(Callback):
     """
 
     def __init__(
-        self, ties: Ties, init: Init = "mean", where: Where = "all", buffers: bool = False, epoch: int = 0
+        self,
+        ties: Ties | Sequence[str],
+        init: Init = "mean",
+        where: Where = "all",
+        buffers: bool = False,
+        epoch: int = 0,
     ) -> None:
-        check_ties(ties)
+        ties = as_ties(ties)
         check_choice("init", init, Init)
         check_choice("where", where, Where)
         if not isinstance(epoch, int) or epoch < 0:

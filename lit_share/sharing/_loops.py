@@ -29,6 +29,11 @@ def add_penalty_gradient(
 
     To be called between ``loss.backward()`` and ``optimizer.step()``; equal to adding the penalty to the loss.
 
+    Under fp16 with a ``GradScaler`` gradients are many times as large until the optimizer steps: call
+    ``scaler.unscale_(optimizer)`` before, or with Fabric ``fabric.clip_gradients(module, optimizer,
+    max_norm=float("inf"), error_if_nonfinite=False)``, which unscales them and clips nothing. `Regularize` knows of it
+    by itself.
+
     Args:
         module: The module that holds the members.
         penalty: The penalty.
@@ -104,11 +109,16 @@ def starting_values(ties: Sequence[Tie]) -> dict[str, Tensor]:
     Returns:
         The values by the members' names.
 
+    Raises:
+        TypeError: If they have not been found yet.
+
     Example:
         >>> layer = nn.Linear(3, 2)
         >>> sorted(starting_values(Ties("*").find(layer)))
         ['bias', 'weight']
     """
+    if isinstance(ties, Ties):
+        raise TypeError(f"starting_values takes what {ties}.find(module) returns")
     return {member.name: t.clone() for tie in ties for member, t in zip(tie.members, tie.tensors(), strict=True)}
 
 

@@ -996,3 +996,11 @@ def test_an_optimizer_that_never_steps_is_named():
     module = Starved(optimizer=partial(two_optimizers, make=torch.optim.SGD))
     with pytest.warns(UserWarning, match=r"optimizer 1 never stepped, so the proximal step of 0\.weight"):
         fit(module, regularize("exact_tie", 0.3))
+
+
+def test_a_list_of_patterns():
+    """As YAML has it, which knows no positional arguments."""
+    penalty = Penalty(norm="squared", groups="element", center="mean")
+    assert repr(Regularize(penalty, ["a.*", "b.*"], strength=0.1).ties) == repr(Ties("a.*", "b.*"))
+    with pytest.raises(TypeError, match=r"ties must be a lit_share.Ties\(...\), got 'a.\*'"):
+        Regularize(penalty, "a.*", strength=0.1)
