@@ -55,12 +55,14 @@ _rooms = _Rooms()
 
 def is_plain(tensors: Sequence[Tensor | None]) -> bool:
     """Whether these are contiguous tensors on the host, of one shape and one dtype that needs no wider one."""
-    known = [tensor for tensor in tensors if tensor is not None]
-    first = known[0]
-    return first.dtype in (torch.float32, torch.float64) and all(
-        t.device.type == "cpu" and t.dtype == first.dtype and t.shape == first.shape and t.is_contiguous()
-        for t in known
-    )
+    first = next(tensor for tensor in tensors if tensor is not None)
+    dtype, shape = first.dtype, first.shape
+    if dtype not in (torch.float32, torch.float64):
+        return False
+    for t in tensors:  # a loop, as this is asked for every tie in every step
+        if t is not None and not (t.is_cpu and t.dtype == dtype and t.shape == shape and t.is_contiguous()):
+            return False
+    return True
 
 
 def add_pulls_(

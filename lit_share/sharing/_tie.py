@@ -70,8 +70,8 @@ class Slot:
     @property
     def is_turned(self) -> bool:
         """Whether the tensor is the transpose of what is stored."""
-        how, source = self.derived, self.source
-        return how is not None and source is not None and how.transposed != source.is_turned
+        how = self.derived
+        return how is not None and how.transposed != Slot(self.name, how.owner, how.attribute).is_turned
 
     @property
     def is_replaced(self) -> bool:
