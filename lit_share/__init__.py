@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
+
     from lit_share.callbacks import Ramp, Regularize, Share, SharingMonitor
     from lit_share.functional import Penalty, owl_weights, prox_owl
     from lit_share.paired import Paired
@@ -75,6 +77,10 @@ def __getattr__(name: str) -> Any:
             module = import_module(f"{__name__}.{package}")
             if name in module.__all__:
                 return getattr(module, name)
+    if name == "__version__":
+        from importlib.metadata import version  # which takes longer than the rest of this module
+
+        return version("lit-share")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

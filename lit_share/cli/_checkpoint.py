@@ -40,7 +40,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], list[_Tie]]:
         raise ValueError(
             f"{str(path)!r} cannot be read without pickle, which could run any code that is in it: if you trust it, "
             f"load it with torch.load({str(path)!r}, weights_only=False) in Python, torch.save its state dict alone as "
-            f"'weights.pt', and compact that ({str(error).strip().splitlines()[0][:200]})"
+            f"'weights.pt', and give that ({str(error).strip().splitlines()[0][:200]})"
         ) from None
     except Exception as error:  # what is no pickle at all fails in many ways
         raise ValueError(f"{str(path)!r} is not a file that torch.load can read: {error!r}") from None

@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from lit_share.cli._help import Help, examples
 from lit_share.text import visible
 
 
@@ -16,7 +17,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="write the weights of a checkpoint to a compact file",
         description="Write the weights of a checkpoint to a safetensors file in which each number is stored once. "
         "Load it with lit_share.load_compact(path, module), which makes tied parameters one again.",
-        epilog="example: lit-share compact runs/last.ckpt model.safetensors",
+        epilog=examples(
+            "lit-share compact runs/last.ckpt model.safetensors",
+            "lit-share compact weights.pt model.safetensors --force --json | jq .output_bytes",
+        ),
+        formatter_class=Help,
     )
     parser.add_argument(
         "checkpoint", metavar="CHECKPOINT", help="a Lightning checkpoint, or a state dict by torch.save"

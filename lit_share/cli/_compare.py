@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lit_share.cli._help import Help, examples
 from lit_share.text import visible
 
 
@@ -16,7 +17,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Compare the strategies of the runs below some directories: print a table, and write a page with "
         "charts that needs no network (report.html), the table (results.csv) and the runs behind it (results.json). "
         "Strengths are chosen on validation data, for each seed; what is compared are metrics of test data.",
-        epilog="example: lit-share compare multirun/2026-01-31 --metric a/test/acc --baseline hard_tie",
+        epilog=examples(
+            "lit-share compare multirun/2026-01-31",
+            "lit-share compare multirun/2026-01-31 --metric a/test/acc --baseline hard_tie --out page",
+            "lit-share compare runs/monday runs/tuesday --tune ties --out page  # ties by validation data",
+            "lit-share compare runs --json | jq .rows",
+        ),
+        formatter_class=Help,
     )
     parser.add_argument("directories", nargs="+", metavar="DIR", help="where to look for result.json, recursively")
     parser.add_argument("--metric", metavar="M", help="test metric (default: the objective, with test in place of val)")

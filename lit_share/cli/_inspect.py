@@ -6,6 +6,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from lit_share.cli._help import Help, examples
+
 if TYPE_CHECKING:
     from lit_share.sharing.compact import Packed
 
@@ -17,7 +19,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="show how the weights in a compact file are stored",
         description="Check that a compact file is whole, and show how each of its tensors is stored: by itself (own), "
         "as another one (same as ...), by rows of others, or without its zeros (sparse).",
-        epilog="example: lit-share inspect model.safetensors --json | jq .totals",
+        epilog=examples(
+            "lit-share inspect model.safetensors",
+            "lit-share inspect model.safetensors --json | jq .totals",
+        ),
+        formatter_class=Help,
     )
     parser.add_argument("file", metavar="FILE", help="what save_compact or `lit-share compact` wrote")
     parser.add_argument("--json", action="store_true", help="print it as JSON")

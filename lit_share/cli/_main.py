@@ -6,12 +6,15 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from lit_share.cli import _compact, _compare, _inspect
+from lit_share.cli import _compact, _compare, _inspect, _plan
+from lit_share.cli._completion import SHELLS, PrintCompletion
+from lit_share.cli._help import Help, examples
 from lit_share.text import visible
 
 # A subcommand is a module with `add_parser`; what it needs it imports when it runs, so that `--help` is there at once.
-_COMMANDS = (_compact, _inspect, _compare)
+_COMMANDS = (_plan, _compact, _inspect, _compare)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,15 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: With code 2 if the arguments are not understood, with 0 after ``--help``.
     """
-    parser = argparse.ArgumentParser(
-        prog="lit-share",
-        description="Compare runs, and store models in which numbers are shared, tied or zero in small files.",
-        epilog="example: lit-share compact last.ckpt model.safetensors && lit-share inspect model.safetensors",
-    )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in _COMMANDS:
-        command.add_parser(commands)
-    options = parser.parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     try:
         options.run(options)
         sys.stdout.flush()
@@ -42,6 +37,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader, as `head`, has had enough; Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError) as error:
-        print(f"lit-share: {visible(' '.join(str(error).splitlines()))}", file=sys.stderr)
+        print(f"lit-share: {visible(' '.join(line.strip() for line in str(error).splitlines()))}", file=sys.stderr)
         return 2
     return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="lit-share",
+        description="Plan what is tied with what, store models in which numbers are shared, tied or zero in small "
+        "files, and compare runs. Each command has examples: lit-share COMMAND --help. Each prints JSON with --json. "
+        "Exit codes: 0, or 2 with one line on stderr if there is something to be changed, or 1 for other errors.",
+        epilog=examples(
+            "lit-share plan last.ckpt 'a.net.*' 'b.net.*'",
+            "lit-share compact last.ckpt model.safetensors",
+            "lit-share inspect model.safetensors",
+            "lit-share compare multirun/2026-01-31",
+            "lit-share --print-completion bash > ~/.local/share/bash-completion/completions/lit-share",
+        ),
+        formatter_class=Help,
+    )
+    parser.add_argument("--version", action=_PrintVersion, nargs=0, help="print the version and exit")
+    parser.add_argument(
+        "--print-completion", action=PrintCompletion, choices=SHELLS, help="print a completion script and exit"
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for command in _COMMANDS:
+        command.add_parser(commands)
+    return parser
+
+
+class _PrintVersion(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
+        from importlib.metadata import version  # only here: help must be there at once
+
+        print(f"lit-share {version('lit-share')}")
+        parser.exit()

@@ -159,12 +159,6 @@ def test_wrong_arguments(arguments, capsys):
     assert "usage: lit-share compare" in capsys.readouterr().err
 
 
-def test_help_teaches(capsys):
-    with pytest.raises(SystemExit):
-        main(["compare", "--help"])
-    assert "example: lit-share compare" in capsys.readouterr().out
-
-
 def test_without_torch(tmp_path, result):
     result(tmp_path)
     code = (

@@ -18,7 +18,7 @@ LAYERS = [
     {"sharing"},
     {"models", "data", "metrics", "plots", "paired"},
     {"callbacks"},
-    {"report", "app", "cli"},
+    {"report", "app", "cli", "conf"},
 ]
 LEVELS = {name: level for level, layer in enumerate(LAYERS) for name in layer}
 HEAVY = {"lightning", "pytorch_lightning", "hydra", "omegaconf", "wandb"}

@@ -1,0 +1,88 @@
+"""`lit-share plan`: what would be tied with what, before anything is trained."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from lit_share.cli._help import Help, examples
+from lit_share.text import visible
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "plan",
+        help="show which parameters some patterns would tie",
+        description="Show what Ties(PATTERN, ..., exclude=[...]) would tie in a model, or say which name has no "
+        "counterpart. There is one pattern for each member; * stands for any text, and for the same text in every "
+        "pattern. A pattern may end in .T (the transpose) or [:] (each slice is a member). Quote patterns, as shells "
+        "have stars of their own. Without a pattern, the names and shapes that patterns can match are listed.",
+        epilog=examples(
+            "lit-share plan last.ckpt  # what is there to be tied?",
+            "lit-share plan last.ckpt 'a.net.*' 'b.net.*' --exclude '*.bias'",
+            "lit-share plan weights.pt 'layers.0.*' 'layers.1.*' 'layers.2.*'",
+            "lit-share plan my_project.models:build_pair 'encoder.*.weight' 'decoder.*.weight.T'",
+            "lit-share plan my_project.models:Pair 'a.*' 'b.*' --json | jq .saved",
+        ),
+        formatter_class=Help,
+    )
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a checkpoint, a state dict or a safetensors file; or package.module:name of a module, or of a class or "
+        "function that returns one when it is called without arguments (this runs its code)",
+    )
+    parser.add_argument("patterns", nargs="*", metavar="PATTERN", help="a pattern of parameter names for each member")
+    parser.add_argument(
+        "--exclude", action="append", default=[], metavar="PATTERN", help="names that are not tied; may be repeated"
+    )
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.exclude and not options.patterns:
+        raise ValueError("--exclude goes with patterns, and there is none: write them after SOURCE, as in 'a.*' 'b.*'")
+
+    from rich.console import Console
+
+    from lit_share.cli._source import module_of
+    from lit_share.sharing import Ties
+
+    ties = Ties(*options.patterns, exclude=options.exclude) if options.patterns else None
+    module = module_of(options.source)
+    if ties is None:
+        _list(module, options.json)
+        return
+    plan = ties.plan(module)
+    if options.json:
+        totals = {"parameters": plan.parameters, "saved": plan.saved}
+        print(
+            json.dumps(
+                {**totals, "ties": [*map(asdict, plan.ties)], "buffers": plan.buffers, "idle": plan.idle}, indent=2
+            )
+        )
+    elif sys.stdout.isatty():
+        Console().print(plan)
+    else:
+        print(plan)
+
+
+def _list(module: nn.Module, as_json: bool) -> None:
+    """Print the names that patterns can match."""
+    from lit_share.sharing._tie import slots
+
+    shapes = {slot.name: list(slot.full().shape) for slot in slots(module)}
+    if as_json:
+        print(json.dumps({"shapes": shapes}, indent=2))
+        return
+    width = max(len(visible(name)) for name in shapes)
+    for name, shape in shapes.items():
+        print(f"{visible(name):{width}}  {'×'.join(map(str, shape)) or 'scalar'}")

@@ -1,0 +1,141 @@
+"""`regularizer=soft_tie` in a Hydra application that knows nothing of lit_share."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+
+import lit_share.conf
+
+RECIPES = sorted(path.stem for path in (Path(lit_share.conf.__file__).parent / "regularizer").glob("*.yaml"))
+
+# What an application that does not use lit_share's own code has, and it is started outside of the source tree.
+APP = """
+    import json, os, sys
+    import hydra
+    from omegaconf import OmegaConf
+
+    @hydra.main(version_base="1.3", config_path="conf", config_name="config")
+    def main(config):
+        modules = {name.split(".")[0] for name in sys.modules}
+        content = {"config": OmegaConf.to_container(config), "modules": sorted(modules)}
+        if os.environ.get("BUILD"):
+            callbacks = [hydra.utils.instantiate(node) for node in config[os.environ["BUILD"]].values()]
+            content["built"] = [repr(getattr(callback, "ties", None)) for callback in callbacks]
+            content["types"] = [type(callback).__name__ for callback in callbacks]
+        print("RESULT", json.dumps(content))
+
+    main()
+"""
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "app.py").write_text(dedent(APP))
+    (tmp_path / "conf" / "config.yaml").write_text("lr: 0.1\n")
+    return tmp_path
+
+
+def start(app: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "app.py", *arguments, "hydra.run.dir=out", "hydra.sweep.dir=out"]
+    # PYTHONSAFEPATH and the like would be inherited; PYTHONPATH is left out, so that only what is installed is found.
+    return subprocess.run(
+        command, cwd=app, env={"PATH": "", "HOME": str(app), **environment}, capture_output=True, text=True, timeout=120
+    )
+
+
+def results(app: Path, *arguments: str, **environment: str) -> list[dict[str, Any]]:
+    done = start(app, *arguments, **environment)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line.removeprefix("RESULT ")) for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+
+
+def test_on_the_command_line(app: Path) -> None:
+    (result,) = results(app, "+regularizer=growl")
+    assert result["config"]["regularizer"]["growl"]["penalty"]["norm"] == "owl"
+    assert result["config"]["lr"] == 0.1
+
+
+def test_in_the_defaults_list(app: Path) -> None:
+    (app / "conf" / "config.yaml").write_text("defaults: [regularizer: [growl, l2], _self_]\n")
+    assert list(results(app)[0]["config"]["regularizer"]) == ["growl", "l2"]
+    assert list(results(app, "regularizer=lasso")[0]["config"]["regularizer"]) == ["lasso"]
+
+
+def test_nothing_heavy_is_imported_by_being_installed(app: Path) -> None:
+    (result,) = results(app, "+regularizer=soft_tie")
+    assert {"lit_share", "hydra_plugins"} <= set(result["modules"])
+    heavy = {"torch", "lightning", "wandb", "numpy", "scipy", "sklearn", "plotly", "pydantic", "rich", "torchmetrics"}
+    assert heavy.isdisjoint(result["modules"])
+
+
+def test_multirun(app: Path) -> None:
+    chosen = [list(result["config"]["regularizer"]) for result in results(app, "-m", "+regularizer=soft_tie,l2,none")]
+    assert chosen == [["soft_tie"], ["l2"], []]
+
+
+def test_multirun_of_all(app: Path) -> None:
+    found = results(app, "-m", "+regularizer=glob(*)")
+    assert sorted(next(iter(result["config"]["regularizer"]), "none") for result in found) == RECIPES
+    assert len(RECIPES) == 15
+    assert sorted(next(iter(r["config"]["regularizer"])) for r in results(app, "-m", "+regularizer=glob(l2*)")) == [
+        "l2",
+        "l2_sp",
+    ]
+
+
+def test_only_the_regularizers_are_visible(app: Path) -> None:
+    listed = start(app, "--help").stdout.split("== Configuration groups ==")[1].split("== Config ==")[0]
+    groups = [line.split(":")[0] for line in listed.splitlines() if ": " in line]
+    assert groups == ["regularizer"]
+    for other in ("ties", "model", "data", "callbacks", "trainer"):
+        assert results(app, f"+{other}=mlp")[0]["config"][other] == "mlp"  # which is what Hydra makes of unknown groups
+
+
+def test_own_configs_of_the_application_win(app: Path) -> None:
+    (app / "conf" / "regularizer").mkdir()
+    (app / "conf" / "regularizer" / "l2.yaml").write_text("mine: true\n")
+    assert results(app, "+regularizer=l2")[0]["config"]["regularizer"] == {"mine": True}
+    assert list(results(app, "+regularizer=lasso")[0]["config"]["regularizer"]) == ["lasso"]
+
+
+def test_what_is_tied_is_the_key_ties_patterns(app: Path) -> None:
+    (result,) = results(app, "+regularizer=soft_tie", "+ties.patterns=[north.*,south.*]", BUILD="regularizer")
+    assert result["built"] == ["Ties('north.*', 'south.*')"]
+    (app / "conf" / "config.yaml").write_text("ties: {patterns: ['a.*', 'b.*'], exclude: ['*.bias']}\n")
+    (result,) = results(app, "+regularizer=[soft_tie,joint_lasso]", BUILD="regularizer")
+    assert result["built"] == [
+        "Ties('a.*', 'b.*', exclude=['*.bias'])",
+        "Ties('a.*', 'b.*', exclude=['*.bias', '*.bias', '*norm*'])",
+    ]
+
+
+def test_what_is_tied_is_asked_for(app: Path) -> None:
+    done = start(app, "+regularizer=soft_tie", BUILD="regularizer")
+    assert done.returncode == 1
+    assert "Interpolation key 'ties.patterns' not found" in done.stderr
+    (result,) = results(app, "+regularizer=l2", BUILD="regularizer")  # of all weights
+    assert result["built"] == ["Ties('*weight', exclude=['*norm*'])"]
+
+
+def test_among_the_callbacks_that_an_application_builds_anyway(app: Path) -> None:
+    (app / "conf" / "config.yaml").write_text(
+        "callbacks: {bar: {_target_: lightning.pytorch.callbacks.TQDMProgressBar}}\nties: {patterns: ['a.*', 'b.*']}\n"
+    )
+    (result,) = results(app, "+regularizer@callbacks=[soft_tie,hard_tie]", BUILD="callbacks")
+    assert result["types"] == ["TQDMProgressBar", "Regularize", "Share"]
+
+
+@pytest.mark.parametrize("recipe", [recipe for recipe in RECIPES if recipe != "none"])
+def test_every_recipe_reads_nothing_else_of_the_application(recipe: str) -> None:
+    """Our own application has more keys, which a recipe must not come to rely on."""
+    text = (Path(lit_share.conf.__file__).parent / "regularizer" / f"{recipe}.yaml").read_text()
+    read = text.replace("${ties.patterns}", "").replace("${oc.select:ties.exclude,[]}", "")
+    assert "${" not in read
