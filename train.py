@@ -1,5 +1,6 @@
 """Train a pair of models with some sharing between them: `python train.py regularizer=soft_tie`."""
 
+import sys
 from pathlib import Path
 
 import hydra
@@ -22,4 +23,5 @@ def main(config: DictConfig) -> float:
 
 
 if __name__ == "__main__":
+    sys.path.append(str(Path.cwd()))  # where a user's own modules are; processes of a sweep get it, too
     main()

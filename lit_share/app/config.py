@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
 from enum import Enum
@@ -101,6 +102,7 @@ def prepare(config: DictConfig) -> DictConfig:
     for regularizer in prepared.regularizer.values():
         if "strength" in regularizer and prepared.strength is not None:
             regularizer.strength = prepared.strength
+    _check_mode(prepared.objective, prepared.mode)
     _check_tuned(prepared.tune, config)
     if not 0.0 < prepared.retrain.similarity <= 1.0:
         raise ConfigError(f"retrain.similarity={prepared.retrain.similarity}: write a number in (0, 1]")
@@ -121,6 +123,12 @@ def prepare(config: DictConfig) -> DictConfig:
             chosen = {group: choice(group) for group in ("data", "model", "ties", "experiment")}
             wandb.tags = [*(wandb.get("tags") or ()), *(f"{g}={name}" for g, name in chosen.items() if name)]
     return prepared
+
+
+def _check_mode(objective: str, mode: str) -> None:
+    small = {"loss", "error", "mse", "mae", "rmse", "nll", "perplexity"}
+    if mode == "max" and not small.isdisjoint(re.split(r"[^a-z]+", objective.lower())):
+        raise ConfigError(f"objective={objective} mode=max would choose the worst checkpoint: write mode=min")
 
 
 def _check_tuned(keys: Collection[str], config: DictConfig) -> None:

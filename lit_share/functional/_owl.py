@@ -139,7 +139,7 @@ def _shrink(v: _Vector, w: _Vector, result: _Vector) -> None:
     if place is not None:
         result.fill(0.0)
         order = place[order]
-    result[order] = np.maximum(pooled, 0.0)
+    result[order] = np.clip(pooled, 0.0, magnitudes)  # the mean of equal numbers may be rounded up
 
 
 def _descending(v: _Vector) -> tuple[_Vector, NDArray[np.intp]]:

@@ -251,3 +251,12 @@ def test_misspelt_keys_to_tune(compose_config: Compose) -> None:
 def test_what_is_compared_is_not_tuned(compose_config: Compose, key: str) -> None:
     with pytest.raises(ConfigError, match=f"tune={key}: .*leave it out"):
         prepare(compose_config(f"tune=[{key}]"))
+
+
+def test_the_worst_is_not_chosen(compose_config: Compose) -> None:
+    with pytest.raises(
+        ConfigError, match="objective=b/val/loss mode=max would choose the worst checkpoint: write mode=min"
+    ):
+        prepare(compose_config("objective=b/val/loss"))
+    assert prepare(compose_config("objective=b/val/loss", "mode=min")).mode == "min"
+    assert prepare(compose_config("objective=lossless/val")).mode == "max"
