@@ -19,6 +19,7 @@ from lit_share.callbacks import Ramp, Regularize, Share, SharingMonitor
 from lit_share.functional import Penalty
 from lit_share.sharing import TieError, Ties
 
+from .._spawn import Spawned
 from ._by_hand import PROXES, follow_by_hand, ramp_weights, shrink
 from ._modules import (
     Frozen,
@@ -971,7 +972,7 @@ def callbacks_of_three():
 def test_two_processes_train_as_one_does(monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[2])  # where the new processes find this module
     together, alone = Three(), Three()
-    made = trainer(*callbacks_of_three(), strategy="ddp_spawn", devices=2, use_distributed_sampler=False)
+    made = trainer(*callbacks_of_three(), strategy=Spawned(), devices=2, use_distributed_sampler=False)
     made.fit(together)
     single = trainer(*callbacks_of_three())
     single.fit(alone)

@@ -15,6 +15,7 @@ from torch.optim.swa_utils import get_ema_avg_fn
 
 from lit_share import TieError
 
+from .._spawn import Spawned
 from ._modules import DEVICE, Lit, Manual, TwoOptimizers, TwoRates, assert_trained, fit, strategy
 from ._reference import HARD, Mode
 
@@ -86,7 +87,7 @@ def compiled(row):
 
 
 def ddp_spawn(row):
-    run(row, strategy="ddp_spawn", devices=2)
+    run(row, strategy=Spawned(), devices=2)
 
 
 HERE = {

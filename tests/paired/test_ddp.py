@@ -1,5 +1,7 @@
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +10,7 @@ import torch
 from lightning import LightningModule, Trainer
 from torch.utils.data import DataLoader, TensorDataset
 from lit_share.paired import Paired
+from tests._spawn import Spawned
 
 
 class Lit(LightningModule):
@@ -45,7 +48,7 @@ if __name__ == "__main__":
     pair = Paired(a=Lit(0.1), b=Lit(0.01))
     before = pair.a.net.weight.detach().clone()
     trainer = Trainer(
-        max_epochs=2, accelerator="cpu", devices=2, strategy="ddp_spawn", logger=False, gradient_clip_val=1.0,
+        max_epochs=2, accelerator="cpu", devices=2, strategy=Spawned(), logger=False, gradient_clip_val=1.0,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )
     loaders = {"a": loader(32), "b": loader(16)}
@@ -60,5 +63,7 @@ if __name__ == "__main__":
 def test_two_processes_train_and_stay_equal(tmp_path):
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=180, check=False)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
