@@ -5,6 +5,11 @@ from __future__ import annotations
 from ._files import files
 from ._row import Row
 
+UNTIED = (
+    "'a.0.weight' and 'b.0.weight' are one here, but differ in the state dict: load it before they are shared (as with "
+    "load_from_checkpoint before trainer.fit, and without ckpt_path), or make them equal in it"
+)
+
 SECTIONS: dict[str, list[Row]] = {
     "penalties": [
         Row(
@@ -738,9 +743,7 @@ SECTIONS: dict[str, list[Row]] = {
             'ls.share(pair, ties)\nls.load_compact("DIR/good.safetensors", pair)',
             "on load",
             "TieError",
-            "'a.0.weight' and 'b.0.weight' are one here, but differ in the state dict: load it before they are "
-            "shared (as with load_from_checkpoint before trainer.fit, and without ckpt_path), or make them "
-            "equal in it",
+            UNTIED,
             before=files,
             changes=True,
         ),
@@ -767,9 +770,7 @@ SECTIONS: dict[str, list[Row]] = {
             "ls.share(pair, ties)\npair.load_state_dict(Pair().state_dict())",
             "on load",
             "TieError",
-            "'a.0.weight' and 'b.0.weight' are one here, but differ in the state dict: load it before they are "
-            "shared (as with load_from_checkpoint before trainer.fit, and without ckpt_path), or make them "
-            "equal in it",
+            UNTIED,
             changes=True,
         ),
         Row(
@@ -777,9 +778,7 @@ SECTIONS: dict[str, list[Row]] = {
             'fit(pair, ls.Share(ties), ckpt_path="DIR/last.ckpt")',
             "on load",
             "TieError",
-            "'a.0.weight' and 'b.0.weight' are one here, but differ in the state dict: load it before they are "
-            "shared (as with load_from_checkpoint before trainer.fit, and without ckpt_path), or make them "
-            "equal in it",
+            UNTIED,
             before=files,
             changes=True,
         ),
