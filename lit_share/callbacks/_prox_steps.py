@@ -84,13 +84,13 @@ class ProxSteps:
         """Do what follows a step of one of the optimizers."""
         number, rates = optimizers.index(optimizer), learning_rates(optimizer)
         for tie in ties if strength > 0.0 else ():
-            own = [rates.get(p) for p in tie.parameters]
-            if any(rate is not None for rate in own):
-                moving = zip(own, tie.parameters, strict=True)
-                steps = [strength * rate if rate is not None and p in trainable else 0.0 for rate, p in moving]
-                sums = self._pending.setdefault(tie.name, {})
-                before = sums.get(number)
-                sums[number] = steps if before is None else [x + y for x, y in zip(before, steps, strict=True)]
+            parameters = tie.parameters
+            if rates.keys().isdisjoint(parameters):
+                continue
+            steps = [strength * rates.get(p, 0.0) if p in trainable else 0.0 for p in parameters]
+            sums = self._pending.setdefault(tie.name, {})
+            before = sums.get(number)
+            sums[number] = steps if before is None else [x + y for x, y in zip(before, steps, strict=True)]
         taken = self._take(ties, optimizers, trainable, start) if self.every == "step" else set()
         if self._zeros:
             zero_again([tie for tie in ties if tie not in taken], self._zeros)

@@ -7,7 +7,7 @@ members together) and d a deviation, or the difference of a pair,
 .. math::
     s = d \cdot \frac{(n_g - T)_+}{n_g}, \qquad m = d - s
 
-is what is left of it and what is taken away; of an element m is :math:`\operatorname{clip}(d, -T, T)`. The result is
+is what is left of it and what is taken away; of an element m is :math:`\operatorname{clip}(d, -T, T)`, and of a row a share of d. The result is
 c + s for a fixed center, and of a pair :math:`V_B = W_B + \frac{t_B}{T} m` and :math:`V_A = V_B + s`. Where s = 0 it is
 exactly the center, or exactly equal.
 """
@@ -15,7 +15,8 @@ exactly the center, or exactly equal.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,15 +24,11 @@ from torch import Tensor
 
 from lit_share.functional._centers import CENTERS, CenterName
 
-# Elements of a block.
-BLOCK = 2**18
+# Elements of a block: less takes more calls, more falls out of the cache.
+BLOCK = 2**19
 
 # To make room for so few elements takes less time than to find it.
 _SMALL = 2**13
-
-# Takes d, T and room for m; leaves s in the place of d.
-Shrink = Callable[[Tensor, float, Tensor], None]
-
 
 class _Rooms(threading.local):
     """Memory for blocks of each dtype, which is used again and again."""
@@ -51,6 +48,10 @@ class _Rooms(threading.local):
 
 
 _rooms = _Rooms()
+
+
+def _difference(a: Tensor, b: Tensor) -> Tensor:
+    return torch.sub(a, b) if a.numel() <= _SMALL else torch.sub(a, b, out=_rooms.like(a))
 
 
 def is_plain(tensors: Sequence[Tensor | None]) -> bool:
@@ -73,39 +74,42 @@ def add_pulls_(
     strength: float,
 ) -> None:
     """Add the gradient of ``strength`` times the squared penalty of one tie: strength · s² · (W_i − c_i)."""
-    for block in _blocks([*members, *grads, *(start or ())]):
-        values = [tensor for tensor in (*block[: len(members)], *block[2 * len(members) :]) if tensor is not None]
-        for i, factor, deviation in _deviations(center, values[: len(members)], values[len(members) :]):
-            if (g := block[len(members) + i]) is not None:
-                g.add_(deviation, alpha=factor * strength)
-
-
-def _deviations(
-    center: CenterName, w: Sequence[Tensor], origin: Sequence[Tensor]
-) -> Iterator[tuple[int, float, Tensor]]:
-    """For each member that is pulled: its number, and a factor and a tensor whose product is s² · (W_i − c_i)."""
-    if center == "zero":
-        yield from ((i, 1.0, tensor) for i, tensor in enumerate(w))
+    if members[0].numel() <= BLOCK:
+        _pull(center, members, grads, start or (), strength)
         return
-    d = _rooms.like(w[0])
-    if center == "start":
-        for i, tensor in enumerate(w):
-            yield i, 1.0, torch.sub(tensor, origin[i], out=d)
-    elif center == "first":
-        for i, tensor in enumerate(w[1:], start=1):
-            yield i, 1.0, torch.sub(tensor, w[0], out=d)
-    elif len(w) == 2:
-        torch.sub(w[0], w[1], out=d)
-        yield 0, 1.0, d
-        yield 1, -1.0, d
+    n = len(members)
+    for block in _blocks([*members, *grads, *(start or ())]):
+        _pull(center, cast("list[Tensor]", block[:n]), block[n : 2 * n], cast("list[Tensor]", block[2 * n :]), strength)
+
+
+def _pull(
+    center: CenterName, w: Sequence[Tensor], grads: Sequence[Tensor | None], start: Sequence[Tensor], strength: float
+) -> None:
+    if center == "zero":
+        for tensor, g in zip(w, grads, strict=True):
+            if g is not None:
+                g.add_(tensor, alpha=strength)
+        return
+    if center == "mean" and len(w) == 2:
+        d = _difference(w[0], w[1])
+        for g, sign in zip(grads, (strength, -strength), strict=True):
+            if g is not None:
+                g.add_(d, alpha=sign)
+    elif center == "mean":
+        # Deviations from the first member, as `mean` has them: W_i − c = (W_i − W_1) − total / N.
+        total = _rooms.like(w[0], 1).zero_()
+        for tensor, g in zip(w[1:], grads[1:], strict=True):
+            total.add_(d := _difference(tensor, w[0]))
+            if g is not None:
+                g.add_(d, alpha=len(w) * strength)
+        for g in grads:
+            if g is not None:
+                g.sub_(total, alpha=strength)
     else:
-        # Counted from the first member, as `mean` is.
-        offset = _rooms.like(w[0], 1).zero_()
-        for tensor in w[1:]:
-            offset.add_(torch.sub(tensor, w[0], out=d))
-        offset.div_(len(w))
-        for i, tensor in enumerate(w):
-            yield i, float(len(w)), torch.sub(tensor, w[0], out=d).sub_(offset)
+        origins = start if center == "start" else w[:1] * len(w)
+        for tensor, origin, g in zip(w, origins, grads, strict=True):
+            if g is not None and tensor is not origin:
+                g.add_(_difference(tensor, origin), alpha=strength)
 
 
 def can_shrink(center: CenterName, members: int) -> bool:
@@ -124,41 +128,56 @@ def shrink_(
 
     Groups are elements, or rows along dim 0. Members whose step is 0 are not written to.
     """
-    shrink: Shrink = _shrink_rows if by_rows else _shrink_elements
     for block in _blocks([*members, *(start or ())], by_rows):
         w = [tensor for tensor in block if tensor is not None]
-        m = _rooms.like(w[0])
         if center == "mean":
-            _shrink_pair(shrink, w, steps, m)
-        elif steps[-1] > 0.0 and center == "zero":
-            shrink(w[0], steps[0], m)
+            if sum(steps) > 0.0:
+                (_bring_rows_together if by_rows else _bring_together)(w[0], w[1], *steps)
         elif steps[-1] > 0.0:
-            moving, origin = w if center == "start" else reversed(w)
-            d = torch.sub(moving, origin, out=_rooms.like(moving, 1))
-            shrink(d, steps[-1], m)
-            torch.add(origin, d, out=moving)
+            moving, origin = (w[0], None) if center == "zero" else w if center == "start" else reversed(w)
+            (_shrink_rows if by_rows else _shrink_elements)(moving, origin, steps[-1])
 
 
-def _shrink_pair(shrink: Shrink, pair: Sequence[Tensor], steps: Sequence[float], m: Tensor) -> None:
-    (a, b), (t_a, t_b) = pair, steps
-    if t_a + t_b == 0.0:
-        return
-    d = torch.sub(a, b, out=_rooms.like(a, 1))
-    shrink(d, t_a + t_b, m)
+def _bring_together(a: Tensor, b: Tensor, t_a: float, t_b: float) -> None:
+    step = t_a + t_b
+    d = _difference(a, b)
+    m = torch.clamp(d, -step, step, out=_rooms.like(a, 1))
+    s = d.sub_(m)
     if t_b > 0.0:
-        b.add_(m, alpha=t_b / (t_a + t_b)) if t_a > 0.0 else torch.sub(a, d, out=b)
+        b.add_(m, alpha=t_b / step) if t_a > 0.0 else torch.sub(a, s, out=b)
     if t_a > 0.0:
-        torch.add(b, d, out=a)
+        torch.add(b, s, out=a)
 
 
-def _shrink_elements(d: Tensor, step: float, m: Tensor) -> None:
-    d.sub_(torch.clamp(d, -step, step, out=m))
+def _bring_rows_together(a: Tensor, b: Tensor, t_a: float, t_b: float) -> None:
+    step = t_a + t_b
+    d = _difference(a, b)
+    taken = _share_taken(d, step)
+    if t_b > 0.0:
+        b.addcmul_(d, taken, value=t_b / step) if t_a > 0.0 else torch.addcmul(a, d, 1.0 - taken, value=-1.0, out=b)
+    if t_a > 0.0:
+        torch.addcmul(b, d, 1.0 - taken, out=a)
 
 
-def _shrink_rows(d: Tensor, step: float, m: Tensor) -> None:
+def _shrink_elements(w: Tensor, origin: Tensor | None, step: float) -> None:
+    d = w if origin is None else _difference(w, origin)
+    d.sub_(torch.clamp(d, -step, step, out=_rooms.like(w, 1)))
+    if origin is not None:
+        torch.add(origin, d, out=w)
+
+
+def _shrink_rows(w: Tensor, origin: Tensor | None, step: float) -> None:
+    if origin is None:
+        w.mul_(1.0 - _share_taken(w, step))
+    else:
+        d = _difference(w, origin)
+        torch.addcmul(origin, d, 1.0 - _share_taken(d, step), out=w)
+
+
+def _share_taken(d: Tensor, step: float) -> Tensor:
+    """m / d, of each row: 1 where nothing is left."""
     n = torch.linalg.vector_norm(d.flatten(1), dim=1).view(-1, *[1] * (d.ndim - 1)) if d.ndim > 1 else d.abs()
-    taken = torch.where(n > step, step / n, 1.0)  # of NaN everything, which leaves NaN
-    d.sub_(torch.mul(d, taken, out=m))
+    return torch.where(n > step, step / n, 1.0)  # of NaN everything, which leaves NaN
 
 
 def squares_over_rows(matrix: Tensor) -> Tensor | None:

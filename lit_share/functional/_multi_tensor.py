@@ -184,8 +184,7 @@ def _add_squared_gradient_(
     entries: list[Entry] = []
     for members, grad, start in zip(ties, grads, starts, strict=True):
         penalty.check([w.shape for w in members])
-        both = [tensor for pair in zip(members, grad, strict=True) for tensor in pair]
-        if is_plain([*both, *(start or ())]) and (start is not None) == (penalty.center == "start"):
+        if is_plain([*members, *grad, *(start or ())]) and (start is not None) == (penalty.center == "start"):
             add_pulls_(penalty.center, members, grad, start, strength)
         else:
             entries += _blocks(members, grad, start)

@@ -25,6 +25,8 @@ def common_step(step: float | Sequence[float], members: int, center: Center) -> 
     Raises:
         ValueError: If a step is negative or not finite, or there is not one step per member.
     """
+    if isinstance(step, float) and 0.0 <= step < math.inf:
+        return step  # asked for every tie in every step
     steps = per_member(step, members)
     if len(steps) != members:
         raise ValueError(f"step must be one number or one per member: got {len(steps)} steps for {members} members")

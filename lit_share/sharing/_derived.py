@@ -93,6 +93,12 @@ def derived_in(owner: nn.Module) -> Mapping[str, Derived]:
     return places
 
 
+def derived(owner: nn.Module, attribute: str) -> Derived | None:
+    """How the place is made, if it is a derived one."""
+    places: Mapping[str, Derived] | None = owner.__dict__.get(_KEY)
+    return None if places is None else places.get(attribute)  # asked several times for every member in every step
+
+
 def derive(owner: nn.Module, attribute: str, how: Derived, own: nn.Parameter | None = None) -> None:
     """Make a place a derived one, which stores only its own units, if any."""
     if not derived_in(owner):
@@ -125,7 +131,7 @@ def full(owner: nn.Module, attribute: str, of: Callable[[nn.Parameter], Tensor])
     """The tensor of a place, with ``of`` applied to the parameters that it is made of."""
     stored = owner._parameters[attribute]
     own = None if stored is None else of(stored)
-    how = derived_in(owner).get(attribute)
+    how = derived(owner, attribute)
     if how is None:
         assert own is not None
         return own
@@ -172,7 +178,7 @@ def _class_with(plain: Any, attributes: frozenset[str]) -> Any:
 
 def _getter(attribute: str) -> Callable[[Any], Any]:
     def get(owner: nn.Module) -> Any:
-        how = derived_in(owner).get(attribute)
+        how = derived(owner, attribute)
         if how is None:  # another object of the class, as a module's own `clone` may make it
             return nn.Module.__getattr__(owner, attribute)
         # Read as the module itself would, which may have been wrapped or sharded since.
@@ -224,7 +230,7 @@ def write_shared(how: Derived, tensor: Tensor) -> None:
     if how.apart is not None:
         apart = how._apart_on(source.device)
         value = value.to(source).index_copy(how.dim, apart, source.index_select(how.dim, apart))
-    further = derived_in(how.owner).get(how.attribute)
+    further = derived(how.owner, how.attribute)
     if further is None:
         source.copy_(value)
     else:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from lit_share.sharing._derived import Derived, derived_in, full, underive
+from lit_share.sharing._derived import Derived, derived, derived_in, full, underive
 from lit_share.sharing._positions import position_count
 
 # What torch.compile, activation checkpointing and FSDP1 put into parameter names.
@@ -43,7 +43,7 @@ class Slot:
     @property
     def derived(self) -> Derived | None:
         """How the tensor is made, where another place stores it."""
-        return derived_in(self.owner).get(self.attribute)
+        return derived(self.owner, self.attribute)
 
     @property
     def source(self) -> Slot | None:
