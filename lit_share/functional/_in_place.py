@@ -7,9 +7,9 @@ members together) and d a deviation, or the difference of a pair,
 .. math::
     s = d \cdot \frac{(n_g - T)_+}{n_g}, \qquad m = d - s
 
-is what is left of it and what is taken away; of an element m is :math:`\operatorname{clip}(d, -T, T)`, and of a row a share of d. The result is
-c + s for a fixed center, and of a pair :math:`V_B = W_B + \frac{t_B}{T} m` and :math:`V_A = V_B + s`. Where s = 0 it is
-exactly the center, or exactly equal.
+is what is left of it and what is taken away; of an element m is :math:`\operatorname{clip}(d, -T, T)`, and of a row a
+share of d. The result is c + s for a fixed center, and of a pair :math:`V_B = W_B + \frac{t_B}{T} m` and
+:math:`V_A = V_B + s`. Where s = 0 it is exactly the center, or exactly equal.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ BLOCK = 2**19
 
 # To make room for so few elements takes less time than to find it.
 _SMALL = 2**13
+
 
 class _Rooms(threading.local):
     """Memory for blocks of each dtype, which is used again and again."""
@@ -106,7 +107,7 @@ def _pull(
             if g is not None:
                 g.sub_(total, alpha=strength)
     else:
-        origins = start if center == "start" else w[:1] * len(w)
+        origins = start if center == "start" else [w[0]] * len(w)
         for tensor, origin, g in zip(w, origins, grads, strict=True):
             if g is not None and tensor is not origin:
                 g.add_(_difference(tensor, origin), alpha=strength)
@@ -175,7 +176,7 @@ def _shrink_rows(w: Tensor, origin: Tensor | None, step: float) -> None:
 
 
 def _share_taken(d: Tensor, step: float) -> Tensor:
-    """m / d, of each row: 1 where nothing is left."""
+    """M / d, of each row: 1 where nothing is left."""
     n = torch.linalg.vector_norm(d.flatten(1), dim=1).view(-1, *[1] * (d.ndim - 1)) if d.ndim > 1 else d.abs()
     return torch.where(n > step, step / n, 1.0)  # of NaN everything, which leaves NaN
 

@@ -29,7 +29,7 @@ def owl_weights(n: int, lambda1: float, lambda2: float, fraction: float = 1.0) -
     all groups, which is OSCAR; with ``lambda2 = 0`` it is the lasso.
 
     Args:
-        n: Number of groups, at least 1.
+        n: Number of groups, at least 0.
         lambda1: The weight that every group has, at least 0: drives groups to zero.
         lambda2: The step of the ramp, at least 0: drives groups of similar norm to equal norms.
         fraction: Share of the groups, in [0, 1], that the ramp covers.
@@ -49,8 +49,8 @@ def owl_weights(n: int, lambda1: float, lambda2: float, fraction: float = 1.0) -
         Learning*, ICLR 2018, Section 3; Bondell, Reich: *Simultaneous Regression Shrinkage, Variable Selection and
         Supervised Clustering of Predictors with OSCAR*, Biometrics 2008.
     """
-    if n < 1:
-        raise ValueError(f"owl_weights needs at least one group, got n={n}")
+    if n < 0:
+        raise ValueError(f"owl_weights needs a number of groups >= 0, got n={n}")
     if not 0.0 <= fraction <= 1.0:
         raise ValueError(f"owl_weights needs 0 <= fraction <= 1, got fraction={fraction}")
     for name, value in (("lambda1", lambda1), ("lambda2", lambda2)):
@@ -117,29 +117,35 @@ def prox_owl_of_each(values: Sequence[Tensor], weights: Sequence[Tensor], steps:
     if not values:
         return []
     device, sizes = values[0].device, [v.numel() for v in values]
-    on_host = torch.cat([v.to(device) for v in values]).cpu()
+    on_host = _joined([v.to(device) for v in values]).cpu()
     on_host = on_host.to(torch.promote_types(on_host.dtype, torch.float32))  # NumPy has no bfloat16
-    shrunk = torch.empty_like(on_host)
-    for v, r, w, t in zip(on_host.split(sizes), shrunk.split(sizes), weights, steps, strict=True):
-        _shrink(v.numpy(), t * w.numpy(), r.numpy())
-    return [r.to(v) for v, r in zip(values, shrunk.to(device).split(sizes), strict=True)]
+    each = zip(_parted(on_host, sizes), weights, steps, strict=True)
+    shrunk = _joined([torch.from_numpy(_shrink(v.numpy(), t * w.numpy())) for v, w, t in each])
+    return [r.to(v) for v, r in zip(values, _parted(shrunk.to(device), sizes), strict=True)]
 
 
-def _shrink(v: _Vector, w: _Vector, result: _Vector) -> None:
-    """The proximal operator of magnitudes ``v``, written to ``result``."""
+def _joined(vectors: Sequence[Tensor]) -> Tensor:
+    return vectors[0] if len(vectors) == 1 else torch.cat(list(vectors))
+
+
+def _parted(vector: Tensor, sizes: Sequence[int]) -> Sequence[Tensor]:
+    return [vector] if len(sizes) == 1 else vector.split(list(sizes))
+
+
+def _shrink(v: _Vector, w: _Vector) -> _Vector:
+    """The proximal operator of magnitudes ``v``."""
     from scipy.optimize import isotonic_regression  # a quarter of a second and 30 MB, which only this needs
 
-    place = None
+    result, place = np.zeros_like(v), None
     # What is not above the least weight becomes 0, and changes nothing of the others: of these weights the next.
     while len(v) and 2 * np.count_nonzero(above := ~(v <= w[len(v) - 1])) < len(v):  # written so that NaN remains
         kept = np.flatnonzero(above)
         v, place = v[kept], kept if place is None else place[kept]
     magnitudes, order = _descending(v)
     pooled = isotonic_regression(magnitudes - w[: len(v)], increasing=False).x
-    if place is not None:
-        result.fill(0.0)
-        order = place[order]
-    result[order] = np.clip(pooled, 0.0, magnitudes)  # the mean of equal numbers may be rounded up
+    # At most the magnitude, as the mean of equal numbers may be rounded up.
+    result[order if place is None else place[order]] = np.minimum(np.maximum(pooled, 0.0), magnitudes)
+    return result
 
 
 def _descending(v: _Vector) -> tuple[_Vector, NDArray[np.intp]]:
@@ -148,6 +154,8 @@ def _descending(v: _Vector) -> tuple[_Vector, NDArray[np.intp]]:
     In single precision the bits of a number, as a whole number, are in its order, and beside them in 64 bits there is
     room for its place: to sort these is several times faster than to sort places by numbers.
     """
+    if (v[:-1] >= v[1:]).all():
+        return v, np.arange(len(v))
     if v.dtype != np.float32 or len(v) > _PLACES:
         order = np.argsort(v)[::-1]
         return v[order], order
