@@ -1,8 +1,8 @@
 """What a machine without a GPU cannot show, in one command: `python -m benchmarks.gpu`.
 
 The matrix of modes on CUDA (two processes over NCCL where there are two GPUs, else over gloo on the CPU), all tests, as
-some move to a GPU if there is one, and a sweep on a SLURM cluster where there is one. Says what it could not run, and
-ends with 1 if something failed or there was nothing to run.
+some move to a GPU if there is one, the table of speed, and a sweep on a SLURM cluster where there is one. Says what it
+could not run, and ends with 1 if something failed or there was nothing to run.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def main() -> int:
         print("two processes: " + ("NCCL" if gpus > 1 else "gloo on the CPU, as there is one GPU only"), flush=True)
         failed += _run("modes", ["-m", "pytest", "-q", "-m", "modes", "tests/modes"], {"LIT_SHARE_DEVICE": "cuda"})
         failed += _run("tests", ["-m", "pytest", "-q", "-m", "not modes"], {})
+        failed += _run("speed", ["-m", "benchmarks.speed", "--device", "cuda"], {})
     else:
         print(
             "no CUDA device: the matrix of modes was not run on one; `pytest -m modes tests/modes` runs it on the CPU"

@@ -93,7 +93,7 @@ def train(steps: int, directory: str) -> Clock:
         ls.Regularize(ls.Penalty("squared", "element", "mean"), pairs, 0.1, schedule=ls.Ramp(steps // 2)),
         ls.Regularize(ls.Penalty("squared", "element", "start"), ls.Ties("c.*"), 0.01),
         ls.Regularize(
-            ls.Penalty("owl", "input", "zero", weights=lambda n: ls.owl_weights(n, 1.0, 0.1)),
+            ls.Penalty("owl", "input", "zero", weights=ls.OwlWeights(1.0, 0.1)),
             ls.Ties("a.2.weight"),
             1e-4,
         ),

@@ -1,4 +1,4 @@
-"""The table of all questions: `python -m benchmarks.speed [QUESTION ...] [--report FILE]`."""
+"""The table of all questions: `python -m benchmarks.speed [QUESTION ...] [--device cuda] [--report FILE]`."""
 
 from __future__ import annotations
 
@@ -29,20 +29,22 @@ QUESTIONS = (
     "growth",
     "start_up",
 )
+OF_THE_HOST = ("row_clusters", "start_up")
 HEADS = ("what", "against", "median", "quartiles", "target", "")
 
 
-def rows_of(question: str, threads: int) -> list[Row]:
+def rows_of(question: str, threads: int, device: str) -> list[Row]:
     """The rows of one question, measured in a process of its own."""
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.speed", "--child", question, str(threads)]
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.speed", "--child", question, str(threads), device]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return [Row(**line) for line in json.loads(done.stdout.splitlines()[-1])]
 
 
-def child(question: str, threads: int) -> None:
+def child(question: str, threads: int, device: str) -> None:
     """Measure, and print the rows as JSON."""
     torch.set_num_threads(threads)
+    torch.set_default_device(device)
     torch.manual_seed(0)
     rows = [asdict(row) for row in import_module(f"benchmarks.speed.{question}").measure()]
     print(json.dumps(rows))
@@ -51,22 +53,29 @@ def child(question: str, threads: int) -> None:
 def main() -> None:
     """Print the table, and write it down if asked to."""
     if "--child" in sys.argv:
-        child(sys.argv[-2], int(sys.argv[-1]))
+        question, threads, device = sys.argv[-3:]
+        child(question, int(threads), device)
         return
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("questions", nargs="*", default=QUESTIONS, metavar="QUESTION", help=", ".join(QUESTIONS))
+    parser.add_argument("questions", nargs="*", metavar="QUESTION", help=", ".join(QUESTIONS))
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--report", type=Path, help="a Markdown file to write")
     options = parser.parse_args()
+    gpu = options.device == "cuda"
+    if gpu and not torch.cuda.is_available():
+        parser.error("--device cuda: there is none")
+    questions = options.questions or [q for q in QUESTIONS if not (gpu and q in OF_THE_HOST)]
     console = Console(width=130)
     lines = ["# How fast the library is", "", "Made by `python -m benchmarks.speed --report FILE`.", ""]
-    lines += [f"torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}", ""]
+    machine = torch.cuda.get_device_name() if gpu else platform.machine()
+    lines += [f"torch {torch.__version__}, Python {platform.python_version()}, {machine}", ""]
     for threads in options.threads:
-        for question in options.questions:
-            title = f"{question}, {threads} thread{'s' * (threads > 1)}"
+        for question in questions:
+            title = f"{question}, {options.device if gpu else f'{threads} thread' + 's' * (threads > 1)}"
             table = Table(*HEADS, title=title, box=SIMPLE_HEAD, title_justify="left")
             lines += [f"## {title}", "", f"| {' | '.join(HEADS)} |", f"|{'---|' * len(HEADS)}"]
-            for row in rows_of(question, threads):
+            for row in rows_of(question, threads, options.device):
                 table.add_row(*row.cells())
                 lines.append(f"| {' | '.join(row.cells())} |")
             lines.append("")

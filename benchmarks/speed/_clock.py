@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -62,7 +63,7 @@ def alternate(contestants: Mapping[str, Call], repeats: int, seconds: float = 0.
 
     Returns:
         Seconds for each call, in the order of the measurements: of CPU time on one thread, which other processes
-        disturb less, and of wall time on several.
+        disturb less, of wall time on several, and of the stream's time on a GPU.
     """
     times: dict[str, list[float]] = {name: [] for name in contestants}
     calls = {}
@@ -96,9 +97,39 @@ def floor(size: int) -> Call:
 
 
 def timed(call: Call, times: int = 1) -> float:
-    """Seconds of each of so many calls."""
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    begin = clock()
+    """Seconds of each of so many calls; on a GPU those between two events of its stream."""
+    if on_gpu():
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        for _ in range(times):
+            call()
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end) / 1e3 / times
+    before = now()
     for _ in range(times):
         call()
-    return (clock() - begin) / times
+    return (now() - before) / times
+
+
+def now() -> float:
+    """Seconds on the clock of this measurement, when all that was begun has ended."""
+    if on_gpu():
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
+def on_gpu() -> bool:
+    """Whether tensors are made on a GPU."""
+    return torch.get_default_device().type == "cuda"
+
+
+def waits(call: Call) -> int:
+    """How often a call makes the host wait for the GPU."""
+    torch.cuda.set_sync_debug_mode("warn")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call()
+    torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(warning.message) for warning in caught)

@@ -43,7 +43,7 @@ def cases(n: int) -> dict[str, tuple[Tensor, Tensor]]:
 
 def peers(values: Tensor, weights: Tensor) -> dict[str, Callable[[], object]]:
     """The packages that are here, each with what it needs around it to compute the same."""
-    v, w = values.double().numpy(), weights.numpy()
+    v, w = values.double().cpu().numpy(), weights.cpu().numpy()
 
     def with_sorting(descending: Callable[[Vector], Vector], pool: Callable[[Vector], Vector]) -> Vector:
         order = descending(v)
@@ -69,7 +69,7 @@ def peers(values: Tensor, weights: Tensor) -> dict[str, Callable[[], object]]:
         found["torchsort"] = partial(
             with_sorting, torch_sort, lambda x: isotonic_l2(torch.from_numpy(x)[None])[0].numpy()
         )
-    expected = ls.prox_owl(values, weights).numpy()
+    expected = ls.prox_owl(values, weights).cpu().numpy()
     for name, call in found.items():
         np.testing.assert_allclose(call(), expected, atol=1e-5, err_msg=name)
     return found

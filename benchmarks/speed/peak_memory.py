@@ -1,7 +1,7 @@
 """How much memory penalties take on top of training: `python -m benchmarks.speed peak_memory`.
 
 Each contestant trains in a process of its own, a pair of encoders of 25 million parameters each by a plain loop; the
-peak is that of the process. Freed memory goes back at once, so that the peak is what is in use.
+peak is that of the process, or of the GPU. Freed memory goes back at once, so that the peak is what is in use.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import torch
+
 from benchmarks.speed._clock import Row, spread
 
 CODE = """
 import resource, torch, lit_share as ls
 from torch import nn
 torch.set_num_threads(1)
+torch.set_default_device(DEVICE)
 torch.manual_seed(0)
 layer = nn.TransformerEncoderLayer(512, 8, 2048, batch_first=True)
 pair = nn.ModuleDict({name: nn.TransformerEncoder(layer, 8, enable_nested_tensor=False) for name in "ab"})
@@ -33,14 +36,16 @@ for _ in range(3):
     optimizer.step()
     if norm == "l1":
         ls.apply_prox(pair, penalty, ties, 1e-6)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+on_host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print((torch.cuda.max_memory_allocated() if DEVICE == "cuda" else on_host) / 2**20)
 """
 
 
 def peak(norm: str | None, groups: str) -> float:
     """MiB."""
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "100000"}
-    command = [sys.executable, "-W", "ignore", "-c", CODE.replace("PENALTY", repr((norm, groups)))]
+    code = CODE.replace("PENALTY", repr((norm, groups))).replace("DEVICE", repr(torch.get_default_device().type))
+    command = [sys.executable, "-W", "ignore", "-c", code]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return float(done.stdout)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import lit_share as ls
-from benchmarks.speed._clock import Row, alternate, floor, ratio, spread
+from benchmarks.speed._clock import Row, alternate, floor, on_gpu, ratio, spread, waits
 from benchmarks.speed._models import MODELS, pairs
 from lit_share.functional import add_gradient_, prox_
 
@@ -22,6 +22,7 @@ REPEATS = 15
 SOFT_TIE = ls.Penalty(norm="squared", groups="element", center="mean")
 EXACT_TIE = ls.Penalty(norm="l1", groups="element", center="mean")
 UNIT_TIE = ls.Penalty(norm="l1", groups="output", center="mean")
+PROXES = {"exact_tie": EXACT_TIE, "unit_tie": UNIT_TIE}
 
 
 def autograd(members: list[list[Tensor]]) -> None:
@@ -59,10 +60,15 @@ def measure() -> Iterator[Row]:
             times = alternate(
                 {
                     "floor": floor(16 * numbers),
-                    "exact_tie": partial(prox_, EXACT_TIE, data, [1e-12] * len(data)),
-                    "unit_tie": partial(prox_, UNIT_TIE, data, [1e-12] * len(data)),
+                    **{which: partial(prox_, penalty, data, [1e-12] * len(data)) for which, penalty in PROXES.items()},
                 },
                 REPEATS,
             )
+        if on_gpu():
+            calls = {"soft_tie": partial(add_gradient_, SOFT_TIE, members, grads, 0.0)}
+            calls |= {which: partial(prox_, penalty, data, [1e-12] * len(data)) for which, penalty in PROXES.items()}
+            for which, call in calls.items():
+                count = float(waits(call))
+                yield Row(f"{which}, {name}", count, count, count, unit="waits of the host", target=0.0)
         for which, most in (("exact_tie", 1.5), ("unit_tie", 2.5)):
             yield ratio(times, which, "floor", f"{which}, {name}", target=most if large else None)

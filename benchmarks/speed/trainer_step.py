@@ -12,7 +12,7 @@ import logging
 import statistics
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,12 +21,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lit_share as ls
-from benchmarks.speed._clock import Row, spread
+from benchmarks.speed._clock import Row, now, on_gpu, spread
 from lit_share.functional import add_gradient_, prox_
 
 REPEATS, BATCHES = 7, 160
-SOFT_TIE = ls.Penalty(norm="squared", groups="element", center="mean")
-EXACT_TIE = ls.Penalty(norm="l1", groups="element", center="mean")
+PENALTIES = {
+    "soft_tie": ls.Penalty(norm="squared", groups="element", center="mean"),
+    "exact_tie": ls.Penalty(norm="l1", groups="element", center="mean"),
+}
 TIES = ls.Ties("a.*", "b.*")
 
 
@@ -71,7 +73,7 @@ class Clock(Callback):
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Note the time of a step."""
         if not self.ends or trainer.global_step != self.step:
-            self.ends.append(time.process_time() if torch.get_num_threads() == 1 else time.perf_counter())
+            self.ends.append(now())
         self.step = trainer.global_step
 
     @property
@@ -80,20 +82,25 @@ class Clock(Callback):
         return statistics.median(b - a for a, b in zip(self.ends[10:], self.ends[11:], strict=False))
 
 
-def step(penalty: ls.Penalty | None, accumulate: int) -> float:
-    """Seconds of a step."""
+def callbacks_of(name: str) -> list[Callback]:
+    """The penalty of this name and its logging, or as many callbacks that have no hooks."""
+    if name not in PENALTIES:
+        return [Callback(), Callback()]
+    regularize = ls.Regularize(PENALTIES[name], TIES, strength=1e-3)
+    return [regularize, Logged(regularize)]
+
+
+def step(own: Sequence[Callback], accumulate: int) -> float:
+    """Seconds of a step with these callbacks."""
     torch.manual_seed(0)
     samples = BATCHES * accumulate // 2 * 64 if accumulate > 1 else BATCHES * 64
     data = TensorDataset(torch.randn(samples, 784), torch.randint(10, (samples,)))
-    clock, callbacks = Clock(), []
-    if penalty is not None:
-        regularize = ls.Regularize(penalty, TIES, strength=1e-3)
-        callbacks = [regularize, Logged(regularize)]
+    clock = Clock()
     trainer = Trainer(
         max_epochs=1,
-        accelerator="cpu",
+        accelerator="gpu" if on_gpu() else "cpu",
         accumulate_grad_batches=accumulate,
-        callbacks=[*callbacks, clock],
+        callbacks=[*own, clock],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -145,14 +152,14 @@ def measure() -> Iterator[Row]:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     for accumulate, most in ((1, {"soft_tie": 8.0, "exact_tie": 5.0}), (8, {"soft_tie": 3.0, "exact_tie": 3.0})):
-        added: dict[str, list[float]] = {"soft_tie": [], "exact_tie": []}
+        added: dict[str, list[float]] = {"two callbacks that do nothing": [], "soft_tie": [], "exact_tie": []}
         for _ in range(REPEATS):
-            bare = step(None, accumulate)
-            for name, penalty in (("soft_tie", SOFT_TIE), ("exact_tie", EXACT_TIE)):
-                added[name].append(100.0 * (step(penalty, accumulate) / bare - 1.0))
+            bare = step([], accumulate)
+            for name, percent in added.items():
+                percent.append(100.0 * (step(callbacks_of(name), accumulate) / bare - 1.0))
         for name, percent in added.items():
-            what = f"{name} in a Trainer" + (f", accumulation {accumulate}" if accumulate > 1 else "")
-            yield spread(what, percent, unit="%", against="added to a bare step", target=most[name])
-    for name, penalty in (("soft_tie", SOFT_TIE), ("exact_tie", EXACT_TIE)):
+            what = f"{name}, in a Trainer" + (f", accumulation {accumulate}" if accumulate > 1 else "")
+            yield spread(what, percent, unit="%", against="added to a bare step", target=most.get(name))
+    for name, penalty in PENALTIES.items():
         values = [bookkeeping(penalty) for _ in range(5)]
         yield spread(f"{name}, bookkeeping", values, unit="ms", against="beyond the algebra", target=0.05)

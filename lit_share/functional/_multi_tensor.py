@@ -18,6 +18,9 @@ from lit_share.functional._penalty import Penalty, gradient_of, measure_each, pr
 from lit_share.functional._shards import Part, Shards
 from lit_share.functional._steps import per_member
 
+# Elements of a block on a GPU: to launch a kernel takes as long as to move so many.
+_BLOCK_ON_GPU = 2**21
+
 # Members, tensors that belong to them (their gradients, or which groups are held), and their starting values.
 Entry = tuple[Sequence[Tensor], Sequence[Tensor | None], Sequence[Tensor] | None]
 
@@ -205,14 +208,14 @@ def _add_squared_gradient_(
 
 
 def _blocks(members: Sequence[Tensor], grad: Sequence[Tensor | None], start: Sequence[Tensor] | None) -> list[Entry]:
-    """The tie in blocks of at most `BLOCK` elements; whole where its tensors are small or have gaps."""
+    """The tie in blocks that are not too large; whole where its tensors are small or have gaps."""
     tensors = [tensor for tensor in (*members, *grad, *(start or ())) if tensor is not None]
-    size = members[0].numel()
-    if size <= BLOCK or not all(tensor.is_contiguous() and tensor.numel() == size for tensor in tensors):
+    size, block = members[0].numel(), _block_for(members[0])
+    if size <= block or not all(tensor.is_contiguous() and tensor.numel() == size for tensor in tensors):
         return [(members, grad, start)]
 
     def cut(tensor: Tensor, begin: int) -> Tensor:
-        return tensor.view(-1)[begin : begin + BLOCK]
+        return tensor.view(-1)[begin : begin + block]
 
     return [
         (
@@ -220,18 +223,22 @@ def _blocks(members: Sequence[Tensor], grad: Sequence[Tensor | None], start: Seq
             [None if g is None else cut(g, begin) for g in grad],
             None if start is None else [cut(s, begin) for s in start],
         )
-        for begin in range(0, size, BLOCK)
+        for begin in range(0, size, block)
     ]
 
 
 def _packs(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
-    """Runs of entries that together have at most `BLOCK` elements per member, or are one larger entry."""
+    """Runs of entries that together are not larger than a block for each member, or are one larger entry."""
     begin, elements = 0, 0
     for end, (members, _, _) in enumerate(entries):
         size = members[0].numel()
-        if end > begin and elements + size > BLOCK:
+        if end > begin and elements + size > _block_for(members[0]):
             yield entries[begin:end]
             begin, elements = end, 0
         elements += size
     if entries:
         yield entries[begin:]
+
+
+def _block_for(tensor: Tensor) -> int:
+    return BLOCK if tensor.is_cpu else _BLOCK_ON_GPU
