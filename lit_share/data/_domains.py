@@ -65,7 +65,8 @@ def noisy(images: Floats, sigma: float, seed: int) -> Floats:
     if sigma < 0:
         raise ValueError(f"noise needs a standard deviation of at least 0, not {sigma}")
     noise = np.random.default_rng(seed).standard_normal(images.shape, np.float32)
-    return np.clip(images + np.float32(sigma) * noise, 0, 1)
+    noisy_images: Floats = np.clip(images + np.float32(sigma) * noise, 0, 1)
+    return noisy_images
 
 
 def binarised(images: Floats, threshold: float) -> Floats:
@@ -114,7 +115,8 @@ def mirrored(images: Floats) -> Floats:
         >>> mirrored(np.array([[[0.0, 0.25]]], np.float32))
         array([[[0.25, 0.  ]]], dtype=float32)
     """
-    return images[..., ::-1].copy()
+    flipped: Floats = images[..., ::-1].copy()
+    return flipped
 
 
 def permuted(images: Floats, seed: int) -> Floats:
