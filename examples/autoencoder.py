@@ -15,7 +15,6 @@ import lit_share as ls
 from lit_share.report import estimate
 
 TIES = ls.Ties("encoder.weight", "decoder.weight.T")
-SOFT_TIE = ls.Penalty(norm="squared", groups="element", center="mean")
 STRENGTHS, SEEDS = (0.0, 0.0003, 0.001, 0.003), range(5)
 
 
@@ -39,7 +38,7 @@ def errors(seed: int, strength: float = 0.0, one: bool = False) -> tuple[float, 
     for _ in range(400):
         optimizer.zero_grad()
         (model(x[:100]) - x[:100]).square().mean().backward()
-        ls.add_penalty_gradient(model, SOFT_TIE, ties, strength)
+        ls.add_penalty_gradient(model, "soft_tie", ties, strength)
         optimizer.step()
     with torch.no_grad():
         error = (model(x) - x).square().mean(dim=1)

@@ -33,16 +33,15 @@ def accuracy(strength: float, seed: int) -> tuple[float, float]:
     x, y = inputs.flatten(1)[order], labels[order]
     model = Experts(64, 10)
     ties = ls.Ties("weight[:]").find(model)
-    soft_tie = ls.Penalty(norm="squared", groups="element", center="mean")
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for _ in range(300):
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(x[:150]), y[:150]).backward()
-        ls.add_penalty_gradient(model, soft_tie, ties, strength)
+        ls.add_penalty_gradient(model, "soft_tie", ties, strength)
         optimizer.step()
     with torch.no_grad():
         right = (model(x[600:]).argmax(dim=1) == y[600:]).float().mean()
-    return float(right), ls.sharing.relative_distance(ties[0].tensors())
+    return float(right), ls.relative_distance(ties[0].tensors())
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def train(precision: str, penalty: ls.Penalty, strength: float, seed: int) -> li
     with torch.no_grad():
         right = pair(grey[800:], binary[800:])[1].argmax(dim=1) == y[800:]
     equal = sum(ls.sharing.count_tied(tie.tensors()) for tie in ties) / sum(tie.numel for tie in ties)
-    return [float(right.float().mean()), ls.sharing.overall_distance([tie.tensors() for tie in ties]), equal]
+    return [float(right.float().mean()), ls.overall_distance([tie.tensors() for tie in ties]), equal]
 
 
 if __name__ == "__main__":

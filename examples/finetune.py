@@ -52,7 +52,7 @@ def fit(model: Digits, x: Tensor, y: Tensor, steps: int, *callbacks: ls.Regulari
 
 
 def accuracies(seed: int, folder: Path) -> dict[str, list[list[float]]]:
-    """For each center and strength, accuracy on validation, new and old test images."""
+    """For each recipe and strength, accuracy on validation, new and old test images."""
     torch.manual_seed(seed)
     order, images = torch.randperm(len(LABELS)), IMAGES.reshape(-1, 8, 8) / 16
     y = torch.from_numpy(LABELS)[order]
@@ -60,17 +60,16 @@ def accuracies(seed: int, folder: Path) -> dict[str, list[list[float]]]:
     new = torch.from_numpy(rotate(images, 40, axes=(1, 2), reshape=False, order=1)).float().flatten(1)[order]
     fit(Digits(), old[:500], y[:500], 100).save_checkpoint(folder / "upright.ckpt")
 
-    def tuned(center: str, strength: float) -> list[float]:
+    def tuned(recipe: str, strength: float) -> list[float]:
         model = Digits.load_from_checkpoint(folder / "upright.ckpt")
-        penalty = ls.Penalty(norm="squared", groups="element", center=center)
-        fit(model, new[500:520], y[500:520], 60, ls.Regularize(penalty, ls.Ties("net.*"), strength))
+        fit(model, new[500:520], y[500:520], 60, ls.Regularize(recipe, ls.Ties("net.*"), strength))
         with torch.no_grad():
             right_new, right_old = ((model.net(x).argmax(dim=1) == y).float() for x in (new, old))
         return [float(right.mean()) for right in (right_new[600:800], right_new[800:], right_old[800:])]
 
-    return {"nothing": [tuned("zero", 0.0)]} | {
-        name: [tuned(center, strength) for strength in STRENGTHS]
-        for name, center in {"l2 (zero)": "zero", "l2_sp (start)": "start"}.items()
+    return {"nothing": [tuned("l2", 0.0)]} | {
+        name: [tuned(recipe, strength) for strength in STRENGTHS]
+        for name, recipe in {"l2 (zero)": "l2", "l2_sp (start)": "l2_sp"}.items()
     }
 
 

@@ -26,7 +26,7 @@ from lit_share.report import estimate
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 STRENGTHS, SEEDS = (0.05, 0.1, 0.15), 4
 ROWS = ls.Ties("net.0.weight")
-WEIGHTS = partial(ls.owl_weights, lambda1=1.0, lambda2=0.05, fraction=0.5)
+WEIGHTS = ls.OwlWeights(lambda1=1.0, lambda2=0.05, fraction=0.5)
 PENALTIES = {
     "group lasso": ls.Penalty(norm="l1", groups="input", center="zero"),
     "growl": ls.Penalty(norm="owl", groups="input", center="zero", weights=WEIGHTS),

@@ -1,4 +1,4 @@
-"""Your own LightningModule with two submodules: two lines tie them.
+"""Your own LightningModule with two submodules: one line ties them.
 
 Question: two classifiers of digits, one with 500 grey images and one with 50 black-and-white ones. Is the scarce one
 better when its weights are pulled towards the other's, and how strongly?
@@ -53,8 +53,7 @@ def accuracy(strength: float, seed: int) -> list[float]:
     data = TensorDataset(grey[:500], y[:500], binary[few], y[few])
     model = GreyAndBinary()
 
-    soft_tie = ls.Penalty(norm="squared", groups="element", center="mean")  # the two lines
-    callbacks = [ls.Regularize(soft_tie, ls.Ties("grey.*", "binary.*"), strength)]
+    callbacks = [ls.Regularize("soft_tie", ls.Ties("grey.*", "binary.*"), strength)]  # the line
 
     trainer = Trainer(max_epochs=15, callbacks=callbacks, accelerator="cpu", devices=1, **QUIET)
     trainer.fit(model, DataLoader(data, batch_size=50, shuffle=True))

@@ -74,10 +74,9 @@ if __name__ == "__main__":
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     ties = ls.Ties("upright.net.*", "turned.net.*")
-    soft_tie = ls.Penalty(norm="squared", groups="element", center="mean")
     strategies = {
         "apart": (),
-        "softly tied": (ls.Regularize(soft_tie, ties, strength=0.1),),
+        "softly tied": (ls.Regularize("soft_tie", ties, strength=0.1),),
         "one copy": (ls.Share(ties),),
     }
     runs = {name: torch.tensor([accuracies(seed, *given) for seed in range(6)]) for name, given in strategies.items()}

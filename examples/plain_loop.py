@@ -19,7 +19,6 @@ from torch import Tensor, nn
 import lit_share as ls
 from lit_share.report import estimate
 
-UNIT_TIE = ls.Penalty(norm="l1", groups="output", center="mean")
 LR = 0.003
 
 
@@ -43,7 +42,7 @@ def train(strength: float, seed: int) -> list[float]:
         optimizer.zero_grad()
         (loss(nets["grey"], grey, slice(0, 500)) + loss(nets["binary"], binary, slice(500, 550))).backward()
         optimizer.step()
-        ls.apply_prox(nets, UNIT_TIE, found, step=LR * strength)  # the new line
+        ls.apply_prox(nets, "unit_tie", found, step=LR * strength)  # the new line
 
     numbers = ls.sharing_stats(nets, ties)
     ls.share(nets, ties, where="equal")  # what is equal is stored once from here on

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     __version__: str
 
     from lit_share.callbacks import Ramp, Regularize, Share, SharingMonitor
-    from lit_share.functional import Penalty, owl_weights, prox_owl
+    from lit_share.functional import RECIPES, OwlWeights, Penalty, Recipe, owl_weights, prox_owl
     from lit_share.paired import Paired
     from lit_share.sharing import (
         SharingStats,
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
         Ties,
         add_penalty_gradient,
         apply_prox,
+        overall_distance,
+        relative_distance,
         share,
         sharing_stats,
         starting_values,
@@ -34,14 +36,17 @@ if TYPE_CHECKING:
     from lit_share.sharing.positions import LocallyConnected1d, LocallyConnected2d
 
 __all__ = [
+    "RECIPES",
     "CodebookConv2d",
     "CodebookLinear",
     "CompactFileError",
     "LocallyConnected1d",
     "LocallyConnected2d",
+    "OwlWeights",
     "Paired",
     "Penalty",
     "Ramp",
+    "Recipe",
     "Regularize",
     "RowReport",
     "Share",
@@ -55,8 +60,10 @@ __all__ = [
     "compact",
     "densify",
     "load_compact",
+    "overall_distance",
     "owl_weights",
     "prox_owl",
+    "relative_distance",
     "save_compact",
     "share",
     "sharing_stats",

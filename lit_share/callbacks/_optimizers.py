@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.optim import LBFGS, Optimizer
 
 from lit_share.sharing import Tie
@@ -34,6 +35,18 @@ def skipped_its_step(optimizer: Optimizer) -> bool:
     """Whether a fused optimizer under fp16 found infinite gradients and left the weights as they are."""
     found_inf = getattr(optimizer, "found_inf", None)
     return found_inf is not None and bool(found_inf.item())
+
+
+def untrained(optimizers: Sequence[Optimizer], ties: Sequence[Tie]) -> list[str]:
+    """The names of members that require a gradient, and whose parameter no optimizer has."""
+    owned = {p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    # FSDP2 replaces sharded parameters by whole ones and back.
+    if any(isinstance(p, DTensor) for p in owned):
+        return []
+    names: dict[nn.Parameter, str] = {}
+    for member in (member for tie in ties for member in tie.members):
+        names.setdefault(member.parameter, member.name)
+    return [name for p, name in names.items() if p.requires_grad and p not in owned]
 
 
 def refuse_strategy(callback: Callback, strategy: Strategy) -> None:

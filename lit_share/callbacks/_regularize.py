@@ -22,10 +22,11 @@ from lit_share.callbacks._optimizers import (
     refuse_strategy,
     refuse_unsupported,
     skipped_its_step,
+    untrained,
 )
 from lit_share.callbacks._prox_steps import Every, ProxSteps
 from lit_share.callbacks._schedule import Schedule
-from lit_share.functional import Penalty
+from lit_share.functional import Penalty, as_penalty
 from lit_share.sharing import Tie, Ties, starting_values
 from lit_share.sharing._arguments import as_ties, check_choice
 from lit_share.sharing._loops import (
@@ -68,11 +69,12 @@ class Regularize(Callback):
     step goes around, of the numbers that their norms are made of; it is as large as the parameters only for ``"owl"``
     with groups of elements, and at most so for the singular values of a single matrix.
 
-    Only parameters that an optimizer owns and that require a gradient are moved. Where the members of a tie belong
-    to several optimizers, their proximal step is taken once all of these have stepped.
+    Only parameters that an optimizer owns and that require a gradient are moved. One that requires a gradient and that
+    no optimizer owns is warned of, as its tie is one-sided then: freeze it if it is to stay. Where the members of a tie
+    belong to several optimizers, their proximal step is taken once all of these have stepped.
 
     Args:
-        penalty: What is penalised.
+        penalty: What is penalised, or the name of one of `lit_share.RECIPES`.
         ties: Which parameters are tied, or a list of patterns for `Ties`, as in a config of LightningCLI.
         strength: Finite number ≥ 0; for the ``l2`` recipe it means what PyTorch calls ``weight_decay``.
         schedule: Factor of the strength over time, a `Ramp` or any function of (steps, epochs) done; constant if
@@ -85,24 +87,23 @@ class Regularize(Callback):
 
     Raises:
         TypeError: If an argument is of another type.
-        ValueError: Before training starts, if the strength is not a finite number ≥ 0, ``every`` or ``keep_zeros`` do
-            not fit the penalty, the ties do not fit the module (see `Ties.find`) or the penalty (see `Penalty.check`),
-            or an optimizer is not supported: L-BFGS, sparse gradients, or learning rates within a tie for which the
-            prox has no closed form; or the strategy: FSDP1 and DeepSpeed. At the end of an epoch, if training has made
-            a member NaN or infinite: before the validation and the checkpoints that come then.
+        ValueError: If there is no such recipe. Before training starts, if the strength is not a finite number ≥ 0,
+            ``every`` or ``keep_zeros`` do not fit the penalty, the ties do not fit the module (see `Ties.find`) or the
+            penalty (see `Penalty.check`), or an optimizer is not supported: L-BFGS, sparse gradients, or learning rates
+            within a tie for which the prox has no closed form; or the strategy: FSDP1 and DeepSpeed. At the end of an
+            epoch, if training has made a member NaN or infinite: before the validation and the checkpoints that come
+            then.
 
     Example:
-        >>> soft_tie = Regularize(
-        ...     Penalty(norm="squared", groups="element", center="mean"),
-        ...     Ties("encoder_a.*", "encoder_b.*"),
-        ...     strength=0.1,
-        ... )
+        >>> soft_tie = Regularize("soft_tie", Ties("encoder_a.*", "encoder_b.*"), strength=0.1)
+        >>> soft_tie.penalty
+        Penalty(norm='squared', groups='element', center='mean', weights=None)
         >>> trainer = Trainer(callbacks=[soft_tie], logger=False, enable_checkpointing=False)  # doctest: +SKIP
     """
 
     def __init__(
         self,
-        penalty: Penalty,
+        penalty: Penalty | str,
         ties: Ties | Sequence[str],
         strength: float,
         schedule: Schedule | None = None,
@@ -110,8 +111,7 @@ class Regularize(Callback):
         every: Every = "step",
         keep_zeros: bool = False,
     ) -> None:
-        if not isinstance(penalty, Penalty):
-            raise TypeError(f"penalty must be a lit_share.Penalty(...), got {penalty!r}")
+        penalty = as_penalty(penalty)
         ties = as_ties(ties)
         if isinstance(strength, bool) or not isinstance(strength, (int, float)):
             raise TypeError(f"strength must be a number, got {strength!r}")
@@ -223,8 +223,15 @@ class Regularize(Callback):
         check_penalty(self.penalty, self.found, steps if self.uses_prox else None)
         check_weights(self.penalty, self.found)
         self.strength_at(trainer.global_step, trainer.current_epoch)  # raises for what is no schedule
+        leading = {tie.members[0].name for tie in self.found if self.penalty.center == "first"}
         if not any(p in rates for tie in self.found for p in tie.parameters):
             warnings.warn(f"no optimizer owns a parameter of {self.ties}: nothing is regularised for now", stacklevel=2)
+        elif missing := [name for name in untrained(trainer.optimizers, self.found) if name not in leading]:
+            warnings.warn(
+                f"{missing[0]!r} requires a gradient, but no optimizer owns it, so the penalty of {self.ties} leaves "
+                "it as it is: give the optimizers self.parameters(), or freeze it",
+                stacklevel=2,
+            )
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -12,15 +12,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
-from torch import nn
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
 from lit_share.callbacks._duplicates import remove_duplicate_parameters, warn_of_lost_gradients
 from lit_share.callbacks._hand_over import OptimizerStates
-from lit_share.callbacks._optimizers import refuse_strategy
+from lit_share.callbacks._optimizers import refuse_strategy, untrained
 from lit_share.callbacks._regularize import Regularize
 from lit_share.sharing import Tie, TieError, Ties, share, verify_shared
 from lit_share.sharing._arguments import as_ties, check_choice
@@ -46,7 +44,9 @@ class Share(Callback):
     from equal members, a step as long as those of all of them together.
 
     With ``where="equal"`` and an ``epoch``, what a penalty has made equal until then is stored once from then on: the
-    first member's parameters and optimizer state stay, those of the others go. The penalty goes on with the rest.
+    first member's parameters and optimizer state stay, those of the others go. The penalty goes on with the rest. What
+    is equal because it never was trained, such as biases that start at zero in members without gradients, is stored
+    once as well.
 
     Args:
         ties: Which parameters are shared, or a list of patterns for `Ties`.
@@ -130,11 +130,11 @@ class Share(Callback):
         lost = remove_duplicate_parameters(trainer.optimizers, names)
         if lost and not pl_module.automatic_optimization:
             self._handles = warn_of_lost_gradients(trainer.optimizers, {p: names[p] for p in lost if p in names})
-        untrained = self._untrained(trainer)
-        self._all_are_trained = not untrained
-        if untrained:
+        missing = untrained(trainer.optimizers, self.found)
+        self._all_are_trained = not missing
+        if missing:
             warnings.warn(
-                f"{untrained[0]!r} is shared and requires a gradient, but no optimizer has its parameter: give the "
+                f"{missing[0]!r} is shared and requires a gradient, but no optimizer has its parameter: give the "
                 "optimizers self.parameters(), or freeze it",
                 stacklevel=2,
             )
@@ -148,10 +148,10 @@ class Share(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._share_when_due(trainer, pl_module)
         verify_shared(pl_module)
-        untrained = self._untrained(trainer)
-        if untrained and self._all_are_trained:
+        missing = untrained(trainer.optimizers, self.found)
+        if missing and self._all_are_trained:
             raise TieError(
-                f"{untrained[0]!r} was replaced during training, so that the optimizer does not have it: write to it "
+                f"{missing[0]!r} was replaced during training, so that the optimizer does not have it: write to it "
                 "in place, with copy_"
             )
 
@@ -273,17 +273,6 @@ class Share(Callback):
         for handle in self._handles:
             handle.remove()
         self._handles = []
-
-    def _untrained(self, trainer: Trainer) -> list[str]:
-        """Members that require a gradient, and whose parameter no optimizer has."""
-        owned = {p for optimizer in trainer.optimizers for group in optimizer.param_groups for p in group["params"]}
-        parameters: dict[nn.Parameter, str] = {}
-        for member in (member for tie in self.found for member in tie.members):
-            parameters.setdefault(member.parameter, member.name)
-        # FSDP2 replaces sharded parameters by whole ones and back.
-        if any(isinstance(p, DTensor) for p in owned):
-            return []
-        return [name for p, name in parameters.items() if p.requires_grad and p not in owned]
 
     def _refuse_during_training(self, trainer: Trainer) -> None:
         if trainer.world_size > 1:

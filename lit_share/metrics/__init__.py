@@ -1,4 +1,8 @@
-"""How alike parameters are, and how stable selections and predictions are, as torchmetrics metrics."""
+"""How alike parameters are, and how stable selections and predictions are, as torchmetrics metrics.
+
+The distance of members as a number, without a metric, is `lit_share.relative_distance`; that over several ties is
+`lit_share.overall_distance`.
+"""
 
 from lit_share.metrics._distance import RelativeDistance
 from lit_share.metrics._sharing import ParameterSharing

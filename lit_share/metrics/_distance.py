@@ -12,7 +12,7 @@ from lit_share.sharing import squared_distance
 
 
 class RelativeDistance(Metric):
-    r"""How far the members of ties are from each other, relative to their size.
+    r"""How far the members of ties are from each other, relative to their size; see `lit_share.overall_distance`.
 
     .. math::
         \sqrt{\frac{\sum_t \sum_{i<j} \lVert W_{t,i} - W_{t,j} \rVert^2}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
 from typing import TYPE_CHECKING
 
 from lightning import LightningModule, Trainer
@@ -61,16 +60,10 @@ def paired_classifiers(
         members[name] = classifier(
             net=net(input_shape=data.input_shape, num_classes=num_classes), num_classes=num_classes
         )
-    if same_init:
-        (name, first), *others = members.items()
-        if pretraining:
-            _train_alone(first, data.train_dataloader()[name], data.val_dataloader()[name], pretraining)
-        initial = deepcopy(first.state_dict())
-        for _, other in others:
-            own = other.state_dict()
-            fitting = {name: value for name, value in initial.items() if name in own and own[name].shape == value.shape}
-            other.load_state_dict(own | fitting)
-    return Paired(**members)
+    if pretraining:
+        name, first = next(iter(members.items()))
+        _train_alone(first, data.train_dataloader()[name], data.val_dataloader()[name], pretraining)
+    return Paired(same_init=same_init, **members)
 
 
 def _train_alone(member: LightningModule, training: DataLoader, validation: DataLoader, epochs: int) -> None:

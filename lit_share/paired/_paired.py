@@ -38,6 +38,9 @@ class Paired(Delegating):
     that each sample is evaluated once. A `CombinedLoader` of another mode, or a loader of such dicts of batches,
     works too; a child whose batch is None sits out.
 
+    **Results.** As Lightning does for several loaders, `trainer.test` and `trainer.validate` return a dict for each
+    child, in their order: `[{"a/test/acc": 0.9}, {"b/test/acc": 0.8}]`. `trainer.callback_metrics` has all in one.
+
     **Names.** Parameters are `a.net.0.weight`, metrics `a/val/loss`. Children's own monitors are translated; those of
     callbacks are not: write `EarlyStopping("a/val/loss")`.
 
@@ -46,6 +49,8 @@ class Paired(Delegating):
     own, draw other numbers than alone; and, in 16-bit precision, steps skipped for an overflow.
 
     Args:
+        same_init: Whether the others start from the first child's values, where they have the same names and shapes,
+            so that units of the same place correspond, which ties rely on.
         **children: LightningModules with automatic optimization, by name. The names become attributes.
 
     Raises:
@@ -63,7 +68,7 @@ class Paired(Delegating):
         0.2
     """
 
-    def __init__(self, **children: LightningModule) -> None:
+    def __init__(self, *, same_init: bool = False, **children: LightningModule) -> None:
         super().__init__()
         if not children:
             raise TypeError("Paired needs at least one LightningModule: write Paired(a=LitA(), b=LitB())")
@@ -77,6 +82,8 @@ class Paired(Delegating):
                     raise ValueError(f"{other!r} and {name!r} are one module: write copy.deepcopy for a second one")
             setattr(self, name, child)
             self.child_names = (*self.child_names, name)
+        if same_init:
+            _start_from_the_first(children)
         for setting in _SETTINGS:
             answers = {name: getattr(child, setting) for name, child in children.items()}
             if len(set(answers.values())) > 1:
@@ -193,6 +200,15 @@ class Paired(Delegating):
             strategy = type(self.trainer.strategy).__name__
             raise ValueError(f"{strategy} replaces the optimizer by one of its own: train a pair with DDP instead")
         return optimizer
+
+
+def _start_from_the_first(children: Mapping[str, LightningModule]) -> None:
+    first, *others = children.values()
+    initial = {name: value for name, value in first.state_dict().items() if isinstance(value, Tensor)}
+    for child in others:
+        own = child.state_dict()
+        fitting = {name: value for name, value in initial.items() if name in own and own[name].shape == value.shape}
+        child.load_state_dict(own | fitting)
 
 
 def _refuse(name: str, child: object) -> None:

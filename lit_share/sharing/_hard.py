@@ -39,10 +39,12 @@ def share(
     before the module is wrapped for distributed training.
 
     With ``where="equal"`` only what has become exactly equal is shared, as by a penalty with a proximal step: members
-    that are equal as a whole, and units (along dim 0 of the members) that are equal in all members. The module then
-    computes what it did before. A member of which some units are shared, like a transposed one, is no Parameter any
-    more but a tensor that is computed when it is read: ``named_parameters`` has its own units only, and what is written
-    to it in place is lost. Load a state dict instead, write to the first member, or `unshare` first.
+    that are equal as a whole, and units (along dim 0 of the members) that are equal in all members. Numbers that were
+    equal from the beginning and not trained yet are among these, such as biases that start at zero: train first, or
+    exclude them. The module then computes what it did before. A member of which some units are shared, like a
+    transposed one, is no Parameter any more but a tensor that is computed when it is read: ``named_parameters`` has its
+    own units only, and what is written to it in place is lost. Load a state dict instead, write to the first member, or
+    `unshare` first.
 
     Args:
         module: The module, changed in place.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from lit_share.functional import Penalty, add_gradient_, mean, prox_
+from lit_share.functional import Penalty, add_gradient_, as_penalty, mean, prox_
 from lit_share.sharing._arguments import check_ties
 from lit_share.sharing._shards import Division, shard_again, shards
 from lit_share.sharing._tie import Tie, whole
@@ -19,7 +19,7 @@ Start = Mapping[str, Tensor]
 
 def add_penalty_gradient(
     module: nn.Module,
-    penalty: Penalty,
+    penalty: Penalty | str,
     ties: Ties | Sequence[Tie],
     strength: float,
     *,
@@ -36,7 +36,7 @@ def add_penalty_gradient(
 
     Args:
         module: The module that holds the members.
-        penalty: The penalty.
+        penalty: The penalty, or the name of one of `RECIPES`.
         ties: Which parameters are tied. ``ties.find(module)``, called once, saves the search in every step.
         strength: Number ≥ 0; for the ``l2`` recipe it means what PyTorch calls ``weight_decay``.
         start: With ``center="start"``, what `starting_values` returned before training.
@@ -44,20 +44,21 @@ def add_penalty_gradient(
     Raises:
         TieError: If the patterns do not fit the module; see `Ties.find`.
         ValueError: If the strength is not a finite number ≥ 0, members do not fit the penalty (see `Penalty.check`),
-            or a gradient is sparse.
+            ``start`` is missing, there is no such recipe, or a gradient is sparse.
 
     Example:
         >>> pair = nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2)})
-        >>> soft_tie = Penalty(norm="squared", groups="element", center="mean")
-        >>> add_penalty_gradient(pair, soft_tie, Ties("a.*", "b.*"), strength=0.1)
+        >>> add_penalty_gradient(pair, "soft_tie", Ties("a.*", "b.*"), strength=0.1)
         >>> torch.allclose(pair["a"].weight.grad, 0.1 * (pair["a"].weight - pair["b"].weight))
         True
     """
     if not (math.isfinite(strength) and strength >= 0.0):
         raise ValueError(f"strength must be a finite number >= 0, got {strength}")
+    penalty = as_penalty(penalty)
     shard_again(module)
     found = _found(module, ties)
     check_penalty(penalty, found)
+    _check_start(penalty, start)
     into = [gradients(tie) for tie in found]
     add_gradients(penalty, found, into, strength, start)
     pass_on_gradients(found, into)
@@ -65,7 +66,7 @@ def add_penalty_gradient(
 
 def apply_prox(
     module: nn.Module,
-    penalty: Penalty,
+    penalty: Penalty | str,
     ties: Ties | Sequence[Tie],
     step: float,
     *,
@@ -77,26 +78,28 @@ def apply_prox(
 
     Args:
         module: The module that holds the members.
-        penalty: The penalty.
+        penalty: The penalty, or the name of one of `RECIPES`.
         ties: Which parameters are tied. ``ties.find(module)``, called once, saves the search in every step.
         step: Learning rate times strength, at least 0.
         start: With ``center="start"``, what `starting_values` returned before training.
 
     Raises:
         TieError: If the patterns do not fit the module; see `Ties.find`.
-        ValueError: If members do not fit the penalty; see `Penalty.check` and `Penalty.prox`.
+        ValueError: If members do not fit the penalty (see `Penalty.check` and `Penalty.prox`), ``start`` is missing, or
+            there is no such recipe.
 
     Example:
         >>> pair = nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2)})
-        >>> layer_tie = Penalty(norm="l1", groups="tensor", center="mean")
-        >>> apply_prox(pair, layer_tie, Ties("a.*", "b.*"), step=100.0)
+        >>> apply_prox(pair, "layer_tie", Ties("a.*", "b.*"), step=100.0)
         >>> torch.equal(pair["a"].weight, pair["b"].weight)
         True
     """
+    penalty = as_penalty(penalty)
     shard_again(module)
     found = _found(module, ties)
     steps = [[step if parameter.requires_grad else 0.0 for parameter in tie.parameters] for tie in found]
     check_penalty(penalty, found, steps)
+    _check_start(penalty, start)
     take_prox(penalty, found, steps, start)
 
 
@@ -285,6 +288,14 @@ def penalty_value(penalty: Penalty, ties: Sequence[Tie], start: Start | None = N
             for tie, s in zip(ties, starts, strict=True)
         ]
         return float(torch.stack([value.double() for value in values]).sum())
+
+
+def _check_start(penalty: Penalty, start: Start | None) -> None:
+    if penalty.center == "start" and start is None:
+        raise ValueError(
+            'center="start" pulls members to what they were before training: take then '
+            "start = lit_share.starting_values(ties.find(module)), and pass start=start in every step"
+        )
 
 
 def _names(tie: Tie) -> str:

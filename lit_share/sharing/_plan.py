@@ -34,18 +34,33 @@ class PlannedTie:
 
 @dataclass(frozen=True)
 class Plan:
-    """The ties of a module, printable with `rich.print` and `print`."""
+    """The ties of a module, printable with `rich.print` and `print`.
+
+    Attributes:
+        ties: One row for each.
+        buffers: The names of buffers that fit the patterns, and are not one.
+        idle: Patterns that exclude nothing.
+        apart: The names of ties whose members start from weights that have nothing to do with each other.
+    """
 
     ties: tuple[PlannedTie, ...]
     buffers: tuple[tuple[str, ...], ...] = ()
     idle: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, ties: Sequence[Tie], buffers: Sequence[Sequence[BufferSlot]] = (), idle: Sequence[str] = ()) -> Plan:
-        """The plan of these ties, of the buffers that go with them, and of patterns that exclude nothing."""
-        apart = [row for row in buffers if len({id(place.stored) for place in row}) > 1]
-        names = tuple(tuple(place.name for place in row) for row in apart)
-        return cls(tuple(_planned(tie) for tie in ties), names, tuple(idle))
+    def of(
+        cls,
+        ties: Sequence[Tie],
+        buffers: Sequence[Sequence[BufferSlot]] = (),
+        idle: Sequence[str] = (),
+        apart: Sequence[Tie] = (),
+    ) -> Plan:
+        """The plan of these ties, of the buffers that go with them, and of what is to be remarked."""
+        different = [row for row in buffers if len({id(place.stored) for place in row}) > 1]
+        names = tuple(tuple(place.name for place in row) for row in different)
+        planned = tuple(_planned(tie) for tie in ties)
+        return cls(planned, names, tuple(idle), tuple(tie.name for tie in apart))
 
     @property
     def parameters(self) -> int:
@@ -82,6 +97,12 @@ class Plan:
                 f" and {len(self.buffers) - 1} more" if self.buffers[1:] else ""
             )
             remarks.append(f"each model keeps its own buffers ({named}) unless they are shared with buffers=True")
+        if self.apart:
+            others = f" and {len(self.apart) - 1} more" if self.apart[1:] else ""
+            remarks.append(
+                f"the members of {visible(self.apart[0])}{others} start from unrelated weights, so that their units do "
+                "not correspond: start from the same, with copy.deepcopy or lit_share.Paired(..., same_init=True)"
+            )
         if self.idle:
             remarks.append(f"exclude matches nothing: {', '.join(map(repr, self.idle))}")
         return remarks

@@ -26,8 +26,9 @@ class SharingStats:
             their inputs, and filters of a convolution that was locally connected for each of its positions.
         unique: Numbers that are different: not zero, and stored or exactly tied ones counted once.
         zeros: How many of ``total`` are exactly zero.
-        bytes: Bytes of the parameters and buffers in the module's compact file, without its header; see
-            `lit_share.save_compact`. ``None`` where such a file cannot hold the module, which `save_compact` explains.
+        bytes: Bytes of the parameters and buffers in the module's compact file; see `lit_share.save_compact`. The file
+            itself is larger by its header, about a kilobyte and more for many parameters. ``None`` where such a file
+            cannot hold the module, which `save_compact` explains.
     """
 
     total: int
@@ -42,7 +43,7 @@ class SharingStats:
 
     @property
     def sharing(self) -> float:
-        """Nonzero / unique, at least 1: how often a number is used."""
+        """Nonzero / unique, at least 1, which is how often a number is used."""
         return (self.total - self.zeros) / max(self.unique, 1)
 
     @property
@@ -116,7 +117,7 @@ def relative_distance(members: Sequence[Tensor]) -> float:
     It is 0 for equal members, about 1 for unrelated (orthogonal) ones, and at most :math:`\sqrt{N / (N - 1)}`.
 
     Args:
-        members: N ≥ 2 tensors of one shape.
+        members: N ≥ 2 tensors of one shape; those of a tie are ``tie.tensors()``.
 
     Returns:
         The distance; 0 where all members are zero.
@@ -136,6 +137,13 @@ def overall_distance(ties: Sequence[Sequence[Tensor]]) -> float:
 
     Returns:
         The distance; 0 where all members are zero.
+
+    Example:
+        >>> pair = nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2)})
+        >>> pair["b"].load_state_dict(pair["a"].state_dict())
+        <All keys matched successfully>
+        >>> overall_distance([tie.tensors() for tie in Ties("a.*", "b.*").find(pair)])
+        0.0
     """
     between, size = (sum(map(float, column)) for column in zip(*map(squared_distance, ties), strict=True))
     return math.sqrt(between / size) if size > 0.0 else 0.0

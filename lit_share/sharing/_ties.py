@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from torch import nn
 from torch.distributed.tensor import DTensor
@@ -15,6 +15,7 @@ from lit_share.sharing._error import TieError
 from lit_share.sharing._pattern import Pattern
 from lit_share.sharing._plan import Plan
 from lit_share.sharing._positions import position_count
+from lit_share.sharing._starts import starting_apart
 from lit_share.sharing._tie import BufferSlot, Member, Slot, Tie, buffer_slots, distinctly_named, shortened, slots
 
 _SHOWN = 5
@@ -36,7 +37,7 @@ class Ties:
     - ``Ties("local.weight[:]")``: the slices of one parameter along dim 0 are each other's members.
 
     Args:
-        *patterns: One pattern of parameter names per member.
+        *patterns: One pattern of parameter names per member; lists of them are flattened, as configs have one.
         exclude: Patterns of parameter names that are not tied; a tie with an excluded member is left out. Lists in
             the list are flattened, so that configs can add to one another's.
 
@@ -52,19 +53,21 @@ class Ties:
           weight (2×3): a.weight = b.weight
     """
 
-    def __init__(self, *patterns: str, exclude: Sequence[str | Sequence[str]] = ()) -> None:
-        if not patterns:
-            raise TieError('Ties needs at least one pattern, for instance Ties("a.net.*", "b.net.*")')
-        if isinstance(exclude, str):
-            raise TieError(f"exclude must be a list of patterns: write exclude=[{exclude!r}]")
-        flat = [e for entry in exclude for e in ([entry] if isinstance(entry, str) else entry)]
-        for pattern in (*patterns, *flat):
+    def __init__(self, *patterns: str | Sequence[str], exclude: str | Sequence[str | Sequence[str]] = ()) -> None:
+        named, excluded = _flat(patterns), _flat([exclude] if isinstance(exclude, str) else exclude)
+        # None is what a config gives that has no such key.
+        if not named or named == [None]:
+            raise TieError(
+                'Ties needs at least one pattern, for instance Ties("a.net.*", "b.net.*"), or in a config '
+                "ties.patterns=[a.net.*,b.net.*]"
+            )
+        for pattern in (*named, *excluded):
             if not isinstance(pattern, str):
-                raise TieError(f"a pattern must be a string, got {pattern!r}: write Ties('a.*', 'b.*'), not a list")
+                raise TieError(f"a pattern must be a string, got {pattern!r}: write Ties('a.*', 'b.*')")
             if pattern.endswith("]") and not pattern.endswith("[:]"):
                 raise TieError(f"{pattern!r}: only [:] is known, all slices along dim 0")
-        self.patterns = tuple(map(Pattern, patterns))
-        self.exclude = tuple(flat)
+        self.patterns = tuple(map(Pattern, named))
+        self.exclude = tuple(excluded)
         stars = {pattern.text: pattern.stars for pattern in self.patterns}
         if len(set(stars.values())) > 1:
             counts = ", ".join(f"{text!r} has {count}" for text, count in stars.items())
@@ -99,7 +102,7 @@ class Ties:
         return distinctly_named(found)
 
     def plan(self, module: nn.Module) -> Plan:
-        """What would be tied in ``module``, to be printed.
+        """What would be tied in ``module``, to be printed; also whether units correspond, as they are now.
 
         Args:
             module: The module that holds all members.
@@ -112,7 +115,8 @@ class Ties:
         """
         names = [s.name for s in slots(module)] + [b.name for b in buffer_slots(module)]
         idle = [text for text in self.exclude if all(Pattern(text).match(name) is None for name in names)]
-        return Plan.of(self.find(module), self.buffers(module), idle)
+        found = self.find(module)
+        return Plan.of(found, self.buffers(module), idle, starting_apart(found, module))
 
     def places(self, module: nn.Module) -> list[tuple[Stars, list[Slot]]]:
         """What the stars stand for, and the places of the members, one per pattern; see `find` for the errors."""
@@ -166,8 +170,7 @@ class Ties:
         return matches
 
     def _raise_no_match(self, pattern: Pattern, names: list[str]) -> NoReturn:
-        close = get_close_matches(pattern.name, names, n=3, cutoff=0.5)
-        if close:
+        if close := _like(pattern, names) or get_close_matches(pattern.name, names, n=3, cutoff=0.5):
             raise TieError(
                 f"pattern {pattern.text!r} matches no parameter: did you mean {' or '.join(map(repr, close))}?"
             )
@@ -188,7 +191,10 @@ class Ties:
         if lonely:
             more = f"\n  and {len(lonely) - _SHOWN} more" if len(lonely) > _SHOWN else ""
             listed = "\n  ".join(lonely[:_SHOWN]) + more
-            raise TieError(f"{self} leaves names without a counterpart:\n  {listed}\nadd them to exclude=[...]")
+            raise TieError(
+                f"{self} leaves names without a counterpart:\n  {listed}\n"
+                "add them to exclude=[...], in a config ties.exclude=[...]"
+            )
 
     def _tie(self, stars: Stars, places: list[Slot]) -> Tie:
         members: list[Member] = []
@@ -215,7 +221,11 @@ class Ties:
         shapes = [tensor.shape for tensor in tie.tensors()]
         if len(set(shapes)) > 1:
             listed = shortened([f"{m.name!r} is {tuple(s)}" for m, s in zip(members, shapes, strict=True)], ", ")
-            raise TieError(f"members of a tie must have one shape: {listed}; exclude them: exclude={[places[0].name]}")
+            name = places[0].name
+            raise TieError(
+                f"members of a tie must have one shape: {listed}; exclude them: exclude=[{name!r}], in a config "
+                f"ties.exclude=[{name}]"
+            )
         return tie
 
     def _check_named_once(self, found: list[Tie]) -> None:
@@ -224,3 +234,26 @@ class Ties:
         if twice:
             listed = ", ".join(map(repr, twice[:_SHOWN]))
             raise TieError(f"{self} names a member twice: {listed}; each pattern must match parameters of its own")
+
+
+def _flat(entries: Iterable[Any]) -> list[Any]:
+    """The entries, those of lists among them one by one."""
+    nested = [[e] if isinstance(e, str) or not isinstance(e, Sequence) else e for e in entries]
+    return [item for items in nested for item in items]
+
+
+def _like(pattern: Pattern, names: Iterable[str]) -> list[str]:
+    """Patterns that match something, and differ from this one in what is before its first star or after its last."""
+    names, pieces = [*names], pattern.name.split("*")
+    alike = []
+    for i in (0, -1):
+        literal = pieces[i].strip(".")
+        depth = literal.count(".") + 1
+        parts = dict.fromkeys(
+            ".".join(name.split(".")[:depth] if i == 0 else name.split(".")[-depth:]) for name in names
+        )
+        for found in get_close_matches(literal, parts, n=3, cutoff=0.5):
+            other = [*pieces]
+            other[i] = pieces[i].replace(literal, found)
+            alike.append("*".join(other) + pattern.text.removeprefix(pattern.name))
+    return [text for text in dict.fromkeys(alike) if any(Pattern(text).match(name) is not None for name in names)]

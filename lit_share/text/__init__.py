@@ -1,5 +1,7 @@
-"""Names that users and files give, as they may be printed."""
+"""Names and numbers as they may be printed, and what names may have meant."""
 
+from lit_share.text._size import size
+from lit_share.text._suggest import suggest
 from lit_share.text._visible import visible
 
-__all__ = ["visible"]
+__all__ = ["size", "suggest", "visible"]

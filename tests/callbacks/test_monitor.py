@@ -94,7 +94,7 @@ def test_values_epoch_by_epoch():
         expected = {
             "sharing/penalty": strength * apart + 0.1 * size,
             "sharing/distance": distance(*LEAVES, of=of),
-            **{f"sharing/distance/{leaf}": distance(leaf, of=of) for leaf in LEAVES},
+            **{f"sharing/distance_of/{leaf}": distance(leaf, of=of) for leaf in LEAVES},
             "sharing/tied": tied / 23,
             "sharing/sparsity": zeros / total,
             "sharing/unique": unique,
@@ -126,13 +126,13 @@ def keys(*callbacks, module=None):
 
 ALWAYS = {"sparsity", "unique", "compression"}
 OF_TIES = {"distance", "tied"}
-OF_EACH = {f"distance/{leaf}" for leaf in LEAVES}
+OF_EACH = {f"distance_of/{leaf}" for leaf in LEAVES}
 
 
 def test_names():
     assert keys(SharingMonitor(PAIR)) == ALWAYS | OF_TIES | OF_EACH
     assert keys(SharingMonitor(PAIR, per_tie=False)) == ALWAYS | OF_TIES
-    assert keys(SharingMonitor(Ties("a.0.*", "b.0.*"))) == ALWAYS | OF_TIES | {"distance/weight", "distance/bias"}
+    assert keys(SharingMonitor(Ties("a.0.*", "b.0.*"))) == ALWAYS | OF_TIES | {"distance_of/weight", "distance_of/bias"}
     assert keys(SharingMonitor(), Regularize(EXACT_TIE, PAIR, 0.1)) == ALWAYS | OF_TIES | OF_EACH | {"penalty"}
     assert keys(SharingMonitor(), Share(PAIR)) == ALWAYS | OF_TIES | OF_EACH
     # One member each: there is no distance.
@@ -179,7 +179,7 @@ def test_ties_of_several_callbacks_that_have_the_same_names():
     rows, weights = watched(Two(), monitor, Regularize(EXACT_TIE, first, 0.3), Share(second))
     expected = sorted(distance(leaf, of=weights[-1]) for leaf in LEAVES)
     assert sorted(history[-1] for history in monitor.history.values()) == pytest.approx(expected)
-    assert sum(key.startswith("sharing/distance/") for key in rows[-1]) == 4
+    assert sum(key.startswith("sharing/distance_of/") for key in rows[-1]) == 4
 
 
 def test_own_ties_go_before_those_of_callbacks():

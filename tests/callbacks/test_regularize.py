@@ -59,9 +59,9 @@ def matrices(module):
 
 # Name: the penalty, its ties, and the same written out.
 FORMULAS = {
-    "l2": (Penalty("squared", "element", "zero"), ALL, lambda m: sum(0.5 * w.square().sum() for w in each(m))),
-    "lasso": (Penalty("l1", "element", "zero"), ALL, lambda m: sum(w.abs().sum() for w in each(m))),
-    "group_lasso": (Penalty("l1", "input", "zero"), MATRICES, lambda m: sum(w.norm(dim=0).sum() for w in matrices(m))),
+    "l2": ("l2", ALL, lambda m: sum(0.5 * w.square().sum() for w in each(m))),
+    "lasso": ("lasso", ALL, lambda m: sum(w.abs().sum() for w in each(m))),
+    "group_lasso": ("group_lasso", MATRICES, lambda m: sum(w.norm(dim=0).sum() for w in matrices(m))),
     "oscar": (
         Penalty("owl", "element", "zero", ramp_weights),
         ALL,
@@ -72,35 +72,35 @@ FORMULAS = {
         MATRICES,
         lambda m: sum(owl(w.norm(dim=0)) for w in matrices(m)),
     ),
-    "soft_tie": (SOFT_TIE, PAIR, lambda m: sum(0.5 * (a - b).square().sum() for a, b in pairs(m))),
+    "soft_tie": ("soft_tie", PAIR, lambda m: sum(0.5 * (a - b).square().sum() for a, b in pairs(m))),
     "exact_tie": (
-        Penalty("l1", "element", "mean"),
+        "exact_tie",
         PAIR,
         lambda m: sum((a - b).abs().sum() for a, b in pairs(m)),
     ),
     "unit_tie": (
-        Penalty("l1", "output", "mean"),
+        "unit_tie",
         PAIR,
         lambda m: sum((a - b).reshape(len(a), -1).norm(dim=1).sum() for a, b in pairs(m)),
     ),
-    "layer_tie": (Penalty("l1", "tensor", "mean"), PAIR, lambda m: sum((a - b).norm() for a, b in pairs(m))),
+    "layer_tie": ("layer_tie", PAIR, lambda m: sum((a - b).norm() for a, b in pairs(m))),
     "follow": (
-        Penalty("squared", "element", "first"),
+        "follow",
         PAIR,
         lambda m: sum(0.5 * (b - a.detach()).square().sum() for a, b in pairs(m)),
     ),
     "l2_sp": (
-        Penalty("squared", "element", "start"),
+        "l2_sp",
         ALL,
         lambda m: sum(0.5 * (w - o).square().sum() for w, o in zip(each(m), m.origin, strict=True)),
     ),
     "joint_lasso": (
-        Penalty("l1", "input", "zero"),
+        "joint_lasso",
         Ties("a.*.weight", "b.*.weight"),
         lambda m: sum((a.square() + b.square()).sum(dim=0).sqrt().sum() for a, b in pairs(m) if a.ndim == 2),
     ),
     "trace_norm": (
-        Penalty("l1", "spectrum", "zero"),
+        "trace_norm",
         PAIR,
         lambda m: sum(torch.linalg.svdvals(torch.stack([a.flatten(), b.flatten()])).sum() for a, b in pairs(m)),
     ),
@@ -790,7 +790,7 @@ def test_strength(strength):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("l2", PAIR, 0.1), r"penalty must be a lit_share\.Penalty\(\.\.\.\), got 'l2'"),
+        ((0.1, PAIR, 0.1), r"penalty must be a lit_share\.Penalty\(\.\.\.\) or the name of a recipe, got 0\.1"),
         ((SOFT_TIE, "a.*", 0.1), r"ties must be a lit_share\.Ties\(\.\.\.\), got 'a\.\*'"),
         ((SOFT_TIE, PAIR, "0.1"), "strength must be a number, got '0.1'"),
     ],
@@ -798,6 +798,13 @@ def test_strength(strength):
 def test_types(arguments, message):
     with pytest.raises(TypeError, match=message):
         Regularize(*arguments)
+
+
+def test_names():
+    named, written = Regularize("layer_tie", PAIR, 0.1), Regularize(Penalty("l1", "tensor", "mean"), PAIR, 0.1)
+    assert named.state_key == written.state_key
+    with pytest.raises(ValueError, match="no recipe is named 'layertie': did you mean 'layer_tie'"):
+        Regularize("layertie", PAIR, 0.1)
 
 
 def test_one_penalty_twice():
@@ -823,9 +830,22 @@ def test_no_optimizer_owns_the_ties():
 def test_members_that_no_optimizer_owns_stay(apply, center):
     module = Two(optimizer=lambda m: torch.optim.SGD(m.a.parameters(), lr=0.1))
     before = weights(module)
-    fit(module, Regularize(Penalty("l1", "tensor", center), PAIR, 0.1, apply=apply))
+    message = (
+        r"'b\.0\.weight' requires a gradient, but no optimizer owns it, so the penalty of Ties\('a\.\*', 'b\.\*'\)"
+    )
+    with pytest.warns(UserWarning, match=message) as warned:
+        fit(module, Regularize(Penalty("l1", "tensor", center), PAIR, 0.1, apply=apply))
+    assert sum("no optimizer owns" in str(warning.message) for warning in warned) == 1
     assert all(torch.equal(p, before[f"b.{name}"]) for name, p in module.b.named_parameters())
     assert not torch.equal(module.a[0].weight, before["a.0.weight"])
+
+
+@pytest.mark.parametrize("apply", ["gradient", "prox"])
+def test_the_member_that_others_follow_needs_no_optimizer(apply):
+    module = Two(optimizer=lambda m: torch.optim.SGD(m.b.parameters(), lr=0.1))
+    before = weights(module)
+    fit(module, Regularize("follow", PAIR, 0.1, apply=apply))
+    assert all(torch.equal(p, before[f"a.{name}"]) for name, p in module.a.named_parameters())
 
 
 @pytest.mark.parametrize("first", [0, 3])

@@ -231,7 +231,9 @@ def test_the_monitor(ties):
         assert distances[2:] == [0.0] * 3
     total = 6 * (18 + 2) + 12 * 6 + 6
     for values in logged[1:]:
-        assert values["sharing/distance"] == values["sharing/penalty"] == values["sharing/distance/net.0.weight"] == 0.0
+        assert (
+            values["sharing/distance"] == values["sharing/penalty"] == values["sharing/distance_of/net.0.weight"] == 0.0
+        )
         assert values["sharing/tied"] == 1.0
         assert values["sharing/unique"] == total - 5 * (18 + 2)
         assert values["sharing/compression"] == pytest.approx(total / values["sharing/unique"])

@@ -5,7 +5,6 @@ A new norm, grouping, center or kind of OWL weights is a new row here, and gets 
 
 from __future__ import annotations
 
-import functools
 import itertools
 import zlib
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lit_share.functional import Penalty, owl_weights
+from lit_share.functional import OwlWeights, Penalty
 
 from . import _reference as reference
 from ._reference import Array
@@ -27,12 +26,12 @@ NORMS: dict[str, tuple[str, Callable[[int], object] | None, Callable[[int], Arra
     "l1": ("l1", None, None),
     "owl_pld": (
         "owl",
-        lambda _: functools.partial(owl_weights, lambda1=0.3, lambda2=0.2, fraction=0.5),
+        lambda _: OwlWeights(lambda1=0.3, lambda2=0.2, fraction=0.5),
         lambda n: np.array([0.3 + 0.2 * max((n + 1) // 2 - k + 1, 0) for k in range(1, n + 1)]),
     ),
     "owl_oscar": (
         "owl",
-        lambda _: functools.partial(owl_weights, lambda1=0.1, lambda2=0.25),
+        lambda _: OwlWeights(lambda1=0.1, lambda2=0.25),
         lambda n: np.array([0.1 + 0.25 * (n - k + 1) for k in range(1, n + 1)]),
     ),
     "owl_tensor": (

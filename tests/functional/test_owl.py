@@ -135,7 +135,7 @@ class TestProx:
 
 
 class TestWeights:
-    @pytest.mark.parametrize("n", [1, 2, 7])
+    @pytest.mark.parametrize("n", [0, 1, 2, 7])
     @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.5, 0.6, 1.0])
     def test_formula(self, n, fraction):
         """Λ1 + (p − k + 1)·Λ2 for the first p groups and Λ1 after them, p a share of n, rounded up."""
@@ -158,8 +158,7 @@ class TestWeights:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"n": 0}, "at least one group, got n=0"),
-            ({"n": -1}, "at least one group, got n=-1"),
+            ({"n": -1}, "number of groups >= 0, got n=-1"),
             ({"fraction": 1.1}, "0 <= fraction <= 1, got fraction=1.1"),
             ({"fraction": -0.1}, "0 <= fraction <= 1, got fraction=-0.1"),
             ({"fraction": math.nan}, "0 <= fraction <= 1, got fraction=nan"),

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import pickle
 import re
 
@@ -12,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from lit_share.functional import Penalty, owl_weights
+from lit_share.functional import OwlWeights, Penalty, owl_weights
 
 from . import _asserts as asserts
 from ._zoo import GROUPS, NORMS, SMOOTH, SPECS, Case, Spec, case, cases, each_penalty
@@ -247,7 +246,7 @@ class TestWeights:
 
     def test_constant_weights_are_l1(self):
         for c in cases(Spec("l1", "output", "mean"), "matrix", "kernel"):
-            owl = Penalty("owl", "output", "mean", functools.partial(owl_weights, lambda1=1.0, lambda2=0.0))
+            owl = Penalty("owl", "output", "mean", OwlWeights(lambda1=1.0, lambda2=0.0))
             assert_close(owl.value(c.members), c.value())
             assert_close(owl.gradient(c.members), c.gradient())
             assert_close(owl.prox(c.members, 0.3), c.prox(0.3))
@@ -292,7 +291,7 @@ class TestErrors:
         assert all(repr(name) in str(error.value) for name in known)
 
     def test_weights_missing(self):
-        with pytest.raises(ValueError, match=r"norm='owl' needs weights=.*owl_weights"):
+        with pytest.raises(ValueError, match=r"norm='owl' needs weights=.*OwlWeights"):
             Penalty("owl", "element", "zero")
 
     @pytest.mark.parametrize("norm", ["squared", "l1"])

@@ -26,15 +26,15 @@ DEVICE = os.environ.get("LIT_SHARE_DEVICE", "cpu")
 
 PAIR, MATRICES = Ties("a.*", "b.*"), Ties("*.weight")
 PENALTIES = {
-    "soft_tie": (Penalty("squared", "element", "mean"), PAIR),
-    "exact_tie": (Penalty("l1", "element", "mean"), PAIR),
-    "unit_tie": (Penalty("l1", "output", "mean"), PAIR),
-    "layer_tie": (Penalty("l1", "tensor", "mean"), PAIR),
+    "soft_tie": ("soft_tie", PAIR),
+    "exact_tie": ("exact_tie", PAIR),
+    "unit_tie": ("unit_tie", PAIR),
+    "layer_tie": ("layer_tie", PAIR),
     "growl": (Penalty("owl", "input", "zero", reference.ramp), MATRICES),
     "oscar": (Penalty("owl", "element", "zero", reference.ramp), MATRICES),
-    "group_lasso": (Penalty("l1", "input", "zero"), MATRICES),
-    "trace_norm": (Penalty("l1", "spectrum", "zero"), PAIR),
-    "l2_sp": (Penalty("squared", "element", "start"), Ties("*")),
+    "group_lasso": ("group_lasso", MATRICES),
+    "trace_norm": ("trace_norm", PAIR),
+    "l2_sp": ("l2_sp", Ties("*")),
 }
 
 

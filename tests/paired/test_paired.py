@@ -287,3 +287,15 @@ def test_second_fit(kit):
     kit.fit(pair.b, kit.loader(2))
     kit.fit(alone, kit.loader(2))
     kit.assert_same(pair.b.state_dict(), alone.state_dict())
+
+
+def test_children_start_from_the_first_where_asked(kit):
+    children = {"a": kit.Lit(3, seed=1), "b": kit.Lit(3, seed=2), "c": kit.Lit(5, seed=3)}
+    before = copy.deepcopy(children)
+    pair = Paired(same_init=True, **children)
+    kit.assert_same(pair.a.state_dict(), before["a"].state_dict())
+    kit.assert_same(pair.b.net.state_dict(), before["a"].net.state_dict())
+    assert torch.equal(pair.c.net[0].weight, before["c"].net[0].weight)
+    assert torch.equal(pair.c.net[3].bias, before["a"].net[3].bias)  # what fits
+    assert Ties("a.net.*", "b.net.*").plan(pair).apart == ()
+    kit.assert_same(Paired(**copy.deepcopy(before)).b.state_dict(), before["b"].state_dict())

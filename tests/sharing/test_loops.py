@@ -39,13 +39,13 @@ EXCLUDE_BIAS = {"exclude": ["*.bias"]}
 # Name: the penalty, its ties, and the same written out.
 FORMULAS = {
     "l2": (
-        Penalty("squared", "element", "zero"),
+        "l2",
         Ties("*"),
         lambda m: sum(0.5 * w.square().sum() for w in each(m)),
     ),
-    "lasso": (Penalty("l1", "element", "zero"), Ties("*"), lambda m: sum(w.abs().sum() for w in each(m))),
+    "lasso": ("lasso", Ties("*"), lambda m: sum(w.abs().sum() for w in each(m))),
     "group_lasso": (
-        Penalty("l1", "input", "zero"),
+        "group_lasso",
         Ties("*", **EXCLUDE_BIAS),
         lambda m: sum(w.square().sum(dim=0).sqrt().sum() for w in each(m) if w.ndim == 2),
     ),
@@ -60,17 +60,17 @@ FORMULAS = {
         lambda m: sum(owl(w.abs().flatten(), ramp(w.numel())) for w in each(m)),
     ),
     "soft_tie": (
-        Penalty("squared", "element", "mean"),
+        "soft_tie",
         Ties("a.*", "b.*"),
         lambda m: sum(0.5 * (a - b).square().sum() for a, b in pairs(m)),
     ),
     "exact_tie": (
-        Penalty("l1", "element", "mean"),
+        "exact_tie",
         Ties("a.*", "b.*"),
         lambda m: sum((a - b).abs().sum() for a, b in pairs(m)),
     ),
     "unit_tie": (
-        Penalty("l1", "output", "mean"),
+        "unit_tie",
         Ties("a.*", "b.*"),
         lambda m: (
             sum((a - b).flatten(1).norm(dim=1).sum() for a, b in pairs(m) if a.ndim > 1)
@@ -78,12 +78,12 @@ FORMULAS = {
         ),
     ),
     "layer_tie": (
-        Penalty("l1", "tensor", "mean"),
+        "layer_tie",
         Ties("a.*", "b.*"),
         lambda m: sum((a - b).square().sum().sqrt() for a, b in pairs(m)),
     ),
     "follow": (
-        Penalty("squared", "element", "first"),
+        "follow",
         Ties("a.*", "b.*"),
         lambda m: sum(0.5 * (b - a.detach()).square().sum() for a, b in pairs(m)),
     ),
@@ -93,12 +93,12 @@ FORMULAS = {
         lambda m: sum((a - b.detach()).square().sum().sqrt() for a, b in pairs(m)),
     ),
     "joint_lasso": (
-        Penalty("l1", "input", "zero"),
+        "joint_lasso",
         Ties("a.*", "b.*", **EXCLUDE_BIAS),
         lambda m: sum((a.square() + b.square()).sum(dim=0).sqrt().sum() for a, b in pairs(m) if a.ndim == 2),
     ),
     "trace_norm": (
-        Penalty("l1", "spectrum", "zero"),
+        "trace_norm",
         Ties("a.*", "b.*"),
         lambda m: sum(torch.linalg.svdvals(torch.stack([a.flatten(), b.flatten()])).sum() for a, b in pairs(m)),
     ),
@@ -221,9 +221,17 @@ def test_starting_values_are_copies(pair):
     assert torch.equal(start["a.0.weight"], before)
 
 
-def test_start_is_asked_for(pair):
-    with pytest.raises(ValueError, match="start="):
-        add_penalty_gradient(pair, Penalty("squared", "element", "start"), Ties("*"), STRENGTH)
+@pytest.mark.parametrize("function", [add_penalty_gradient, apply_prox])
+def test_start_is_asked_for(function, pair):
+    message = "start = lit_share.starting_values(ties.find(module)), and pass start=start in every step"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        function(pair, "l2_sp", Ties("*"), STRENGTH)
+
+
+@pytest.mark.parametrize("function", [add_penalty_gradient, apply_prox])
+def test_names(function, pair):
+    with pytest.raises(ValueError, match="no recipe is named 'softtie': did you mean 'soft_tie'"):
+        function(pair, "softtie", Ties("a.*", "b.*"), STRENGTH)
 
 
 def test_identical_members_have_a_gradient_of_zero():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import io
 
 import pytest
+import torch
 from rich.console import Console
 from torch import nn
 
@@ -105,3 +107,48 @@ def test_patterns_that_exclude_nothing_are_told():
     plan = Ties("a.*", "b.*", exclude=["*.2.*", "*.haed.*"]).plan(module)
     assert str(plan).splitlines()[-1] == "exclude matches nothing: '*.haed.*'"
     assert "exclude matches nothing: '*.haed.*'" in drawn(plan)
+
+
+def wide(seed):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(20, 16), nn.Tanh(), nn.Linear(16, 10))
+
+
+@pytest.mark.parametrize(
+    ("module", "patterns", "apart"),
+    [
+        ({"a": wide(0), "b": wide(1)}, ("a.*", "b.*"), ("0.weight", "2.weight")),
+        ({"a": wide(0), "b": wide(1)}, ("a.0.*", "b.0.*"), ("weight",)),
+        ({"a": wide(0), "b": wide(0), "c": wide(1)}, ("a.*", "b.*", "c.*"), ("0.weight", "2.weight")),
+        ({"a": wide(0), "b": wide(0)}, ("a.*", "b.*"), ()),
+        ({"a": wide(0), "b": wide(1)}, ("*.weight",), ()),
+        ({"a": nn.Linear(30, 30), "b": nn.Linear(30, 30)}, ("a.*", "b.*"), ()),  # inputs and outputs are the data's
+        ({"a": wide(0), "b": wide(1)}, ("a.0.weight[:]",), ()),
+        ({"a": wide(0).to("meta"), "b": wide(1)}, ("a.*", "b.*"), ()),
+        ({"a": wide(0).half(), "b": wide(0)}, ("a.*", "b.*"), ()),
+        ({"a": nn.ModuleList([nn.Linear(9, 5), nn.Linear(5, 9)])}, ("a.0.weight", "a.1.weight.T"), ()),
+        ({"a": wide(0), "b": wide(1), "c": nn.LazyLinear(2)}, ("a.*", "b.*"), ("0.weight", "2.weight")),
+    ],
+)
+def test_units_that_do_not_correspond(module, patterns, apart):
+    assert Ties(*patterns).plan(pair_of(**module)).apart == apart
+
+
+def test_what_was_trained_from_the_same_start_corresponds():
+    torch.manual_seed(0)
+    a = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 10))
+    b = copy.deepcopy(a)
+    with torch.no_grad():
+        for parameter in [*a.parameters(), *b.parameters()]:
+            parameter.add_(torch.randn_like(parameter) * parameter.std())
+    assert Ties("a.*", "b.*").plan(pair_of(a=a, b=b)).apart == ()
+
+
+def test_units_that_do_not_correspond_are_said():
+    plan = Ties("a.*", "b.*").plan(pair_of(a=wide(0), b=wide(1)))
+    said = (
+        "the members of 0.weight and 1 more start from unrelated weights, so that their units do not correspond: start "
+        "from the same, with copy.deepcopy or lit_share.Paired(..., same_init=True)"
+    )
+    assert str(plan).splitlines()[-1] == said
+    assert said in " ".join(drawn(plan).split())

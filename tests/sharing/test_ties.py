@@ -223,14 +223,21 @@ def test_no_pattern():
         Ties()
 
 
-def test_exclude_is_a_list():
-    with pytest.raises(TieError, match=re.escape("exclude=['*.bias']")):
-        Ties("a.*", exclude="*.bias")
+def test_a_text_is_one_pattern_and_a_list_are_several():
+    assert repr(Ties(["a.*", "b.*"])) == repr(Ties("a.*", "b.*"))
+    assert repr(Ties("a.*", ["b.*"], exclude="*.bias")) == repr(Ties("a.*", "b.*", exclude=["*.bias"]))
 
 
-def test_pattern_is_a_string():
-    with pytest.raises(TieError, match=re.escape("['a.*', 'b.*']")):
-        Ties(["a.*", "b.*"])
+@pytest.mark.parametrize("pattern", [3, [["a.*"]], {"a.*"}])
+def test_pattern_is_a_string(pattern):
+    with pytest.raises(TieError, match="a pattern must be a string, got"):
+        Ties(pattern)
+
+
+@pytest.mark.parametrize("patterns", [(), ([],), (None,)])
+def test_patterns_of_a_config_that_has_none(patterns):
+    with pytest.raises(TieError, match=re.escape("in a config ties.patterns=[a.net.*,b.net.*]")):
+        Ties(*patterns)
 
 
 def test_number_of_stars():
@@ -242,6 +249,21 @@ def test_matches_nothing_with_a_suggestion():
     message = refused(pair_of(encoder=mlp(0)), "enkoder.0.weight")
     assert "'enkoder.0.weight' matches no parameter" in message
     assert "did you mean 'encoder.0.weight'" in message
+
+
+@pytest.mark.parametrize(
+    ("pattern", "meant"),
+    [
+        ("mn.*", "'mian.*'"),
+        ("mian.nett.*.weight", "'mian.net.*.weight'"),
+        ("mian.nett.*.weight.T", "'mian.net.*.weight.T'"),
+        ("mian.net.*.wieght", "'mian.net.*.weight'"),
+        ("*.wieght", "'*.weight'"),
+    ],
+)
+def test_what_is_suggested_matches_something(pattern, meant):
+    module = pair_of(mian=pair_of(net=mlp(0)), south=pair_of(net=mlp(1)))
+    assert f"did you mean {meant}" in refused(module, pattern)
 
 
 def test_matches_nothing_with_what_there_is():
@@ -273,7 +295,7 @@ def test_many_names_without_counterpart_are_counted():
 def test_shapes_differ():
     message = refused(module_of({"a.w": (3, 2), "b.w": (3, 5)}), "a.*", "b.*")
     assert "'a.w' is (3, 2), 'b.w' is (3, 5)" in message
-    assert "exclude=['a.w']" in message
+    assert "exclude=['a.w'], in a config ties.exclude=[a.w]" in message
 
 
 def test_transposed_shapes_differ():

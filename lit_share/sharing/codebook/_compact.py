@@ -24,9 +24,10 @@ def compact(module: nn.Module) -> nn.Module:
     - Rows (all weights of one input or input channel) that are zero are dropped, and equal ones become one row of a
       codebook layer, in every `torch.nn.Linear` and `torch.nn.Conv2d` where that takes fewer numbers.
 
-    The outputs of ``forward`` stay the same, up to the order in which numbers are added; inputs of linear layers with
-    batch normalisation are taken to be batches of vectors, those of convolutions batches of images. Layers that are
-    shared or have hooks stay as they are. Parameters are replaced: make a new optimizer.
+    The outputs of ``forward`` stay the same, up to the order in which numbers are added; those of layers in between do
+    not, so a ``features()`` of your own that ends before the last layer may return fewer units. Inputs of linear layers
+    with batch normalisation are taken to be batches of vectors, those of convolutions batches of images. Layers that
+    are shared or have hooks stay as they are. Parameters are replaced: make a new optimizer.
 
     Args:
         module: The module, changed in place.

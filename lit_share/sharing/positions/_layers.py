@@ -127,8 +127,11 @@ class _LocallyConnected(nn.Module):
             raise TypeError(f"{cls.__name__}.from_conv needs a {cls._convolution.__name__}, got {convolution!r}")
         options: dict[str, Any] = {name: getattr(convolution, name) for name in _OPTIONS}
         bias = convolution.bias is not None
-        layer = cls(input_size=input_size, bias=bias, device=convolution.weight.device,
-                    dtype=convolution.weight.dtype, **options)  # fmt: skip
+        # Whoever has set a seed goes on with the numbers that it gives: none is drawn here.
+        layer: Self = nn.utils.skip_init(
+            cls, input_size=input_size, bias=bias, device=convolution.weight.device,
+            dtype=convolution.weight.dtype, **options,
+        )  # fmt: skip
         for name, parameter in layer.named_parameters():
             own = getattr(convolution, name)
             parameter.copy_(own)

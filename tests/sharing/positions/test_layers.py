@@ -167,9 +167,10 @@ def test_what_the_layer_was_is_kept():
 
 
 def test_the_random_stream_of_conversions():
-    layer = small()[0]
+    layer, conv = small()
     before = torch.get_rng_state()
     layer.to_conv()
+    LocallyConnected1d.from_conv(conv, 6)
     assert torch.equal(torch.get_rng_state(), before)
 
 
