@@ -7,6 +7,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from lit_share.app._errors import told_in_a_line
 from lit_share.app.config import register_schema
 
 register_schema()
@@ -19,7 +20,8 @@ def main(config: DictConfig) -> float:
     from lit_share.app.run import run
 
     job = HydraConfig.get()
-    return run(config, Path(job.runtime.output_dir), list(job.overrides.task))
+    with told_in_a_line():
+        return run(config, Path(job.runtime.output_dir), list(job.overrides.task))
 
 
 if __name__ == "__main__":

@@ -23,13 +23,13 @@ from hydra.errors import CompactHydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from lit_share.app._errors import one_line
 from lit_share.app._sweep import (
     RESULT_FILE,
     Cell,
     Contained,
     Progress,
     fingerprint,
-    one_line,
     settle,
     status,
     write_json,
@@ -182,7 +182,7 @@ class StrategySweeper(BasicSweeper):
             if chosen not in regularizers:
                 regularizers[chosen] = dict(self._compose(chosen).get("regularizer", {}))
             nodes = regularizers[chosen].values()
-            follows = any("${ties." in str(OmegaConf.to_container(node)) for node in nodes)
+            follows = any("ties.patterns}" in str(OmegaConf.to_container(node)) for node in nodes)
             kept = [o for o in cell if not o.startswith("strength=") or any("strength" in node for node in nodes)]
             yield tuple(ties if not follows and override.startswith("ties=") else override for override in kept)
 

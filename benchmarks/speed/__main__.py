@@ -29,7 +29,8 @@ QUESTIONS = (
     "growth",
     "start_up",
 )
-OF_THE_HOST = ("row_clusters", "start_up")
+OF_THE_HOST = ("row_clusters", "start_up")  # not measured on a GPU
+OF_ANY_THREADS = ("peak_memory", *OF_THE_HOST)  # measured once
 HEADS = ("what", "against", "median", "quartiles", "target", "")
 
 
@@ -65,13 +66,13 @@ def main() -> None:
     gpu = options.device == "cuda"
     if gpu and not torch.cuda.is_available():
         parser.error("--device cuda: there is none")
-    questions = options.questions or [q for q in QUESTIONS if not (gpu and q in OF_THE_HOST)]
     console = Console(width=130)
     lines = ["# How fast the library is", "", "Made by `python -m benchmarks.speed --report FILE`.", ""]
     machine = torch.cuda.get_device_name() if gpu else platform.machine()
     lines += [f"torch {torch.__version__}, Python {platform.python_version()}, {machine}", ""]
-    for threads in options.threads:
-        for question in questions:
+    for i, threads in enumerate(options.threads):
+        known = OF_THE_HOST if gpu else OF_ANY_THREADS if i else ()
+        for question in options.questions or [question for question in QUESTIONS if question not in known]:
             title = f"{question}, {options.device if gpu else f'{threads} thread' + 's' * (threads > 1)}"
             table = Table(*HEADS, title=title, box=SIMPLE_HEAD, title_justify="left")
             lines += [f"## {title}", "", f"| {' | '.join(HEADS)} |", f"|{'---|' * len(HEADS)}"]

@@ -23,6 +23,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from lit_share.text import suggest
+
 HYDRA_KEYS: dict[str, Any] = {
     "_target_": str,
     "_args_": list,
@@ -254,10 +256,3 @@ def _literals(hint: Any) -> Iterator[Any]:
 
 def _join(path: str, key: Any) -> str:
     return f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}".removeprefix(".")
-
-
-def suggest(word: Any, options: Collection[str]) -> str:
-    """The end of an error message: the option nearest to a word, or a few options, or nothing."""
-    if nearest := get_close_matches(str(word), options, n=1):
-        return f": did you mean {nearest[0]!r}?"
-    return f": choose from {', '.join(sorted(options))}" if 0 < len(options) <= 12 else ""

@@ -1,10 +1,14 @@
-"""Finding out about a misspelt objective before training, not after its first epoch."""
+"""Finding out about a misspelt objective before training, not after its first epoch, and about its test metric."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+from lit_share.paired import Paired
+from lit_share.report._comparison import default_metric
 
 
 class ObjectiveIsKnown(Callback):
@@ -35,3 +39,23 @@ class ObjectiveIsKnown(Callback):
 def unknown_objective(objective: str, known: Iterable[str]) -> str:
     """The message that names what could be meant."""
     return f"objective={objective} is not among the validation metrics: write one of {', '.join(known)}"
+
+
+def can_be_tested(model: LightningModule, data: LightningDataModule) -> bool:
+    """Whether there is something to run in tests, and data for it."""
+    has_data = is_overridden("test_dataloader", data) or is_overridden("test_dataloader", model)
+    return is_overridden("test_step", model) and has_data
+
+
+def missing_test_metric(objective: str, test: Collection[str], model: LightningModule) -> str | None:
+    """The message that names what is to be logged in tests, by which runs are compared; `None` if it was."""
+    metric = default_metric(objective)
+    if metric in test:
+        return None
+    child, _, rest = metric.partition("/")
+    own = isinstance(model, Paired) and child in model.child_names
+    where, name = (f"the test_step of {child!r}", rest) if own else ("test_step", metric)
+    return (
+        f"there is no test metric {metric!r}, by which runs are compared: write self.log({name!r}, ...) in {where}, "
+        "for which the data module needs a test_dataloader"
+    )

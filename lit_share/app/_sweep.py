@@ -13,7 +13,6 @@ import logging
 import os
 import shutil
 import time
-import traceback
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from hashlib import sha256
@@ -23,8 +22,9 @@ from threading import enumerate as enumerate_threads
 from types import TracebackType
 from typing import Any, TypeAlias
 
-from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
+
+from lit_share.app._errors import Told, one_line
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +59,7 @@ def settle(directory: Path, cells: Mapping[Cell, str]) -> dict[Cell, str]:
 
     A cell that has a folder keeps it. What it left there stays if the cell has finished or was cut off; if it failed,
     or if its config was another one then, its result and its checkpoints are removed, because it has to run again.
+    Folders of cells that are not asked for any more stay as they are, and are marked, as reports tell them apart.
 
     Args:
         directory: Of the sweep, which exists.
@@ -87,6 +88,8 @@ def settle(directory: Path, cells: Mapping[Cell, str]) -> dict[Cell, str]:
             (directory / folder / RESULT_FILE).unlink(missing_ok=True)
         folders[cell] = folder
         known[folder] = {"overrides": list(cell), "config": config}
+    for folder, entry in known.items():
+        entry["earlier"] = folder not in folders.values()
     write_json(file, known)
     return folders
 
@@ -153,6 +156,9 @@ class Contained:
         _end_with(self.sweeper)
         try:
             return self.task(config)
+        except Told as error:
+            log.error("This cell of the sweep failed: %s", error)
+            raise CellFailed(str(error)) from None
         except Exception as error:
             log.exception("This cell of the sweep failed.")
             raise CellFailed(one_line(error)) from None
@@ -173,13 +179,6 @@ def _end_with(parent: int) -> None:
         os._exit(1)
 
     Thread(target=watch, name=name, daemon=True).start()
-
-
-def one_line(error: BaseException) -> str:
-    """An exception as the last line of its traceback shows it; what Hydra wraps is unwrapped."""
-    if isinstance(error, InstantiationException) and error.__cause__ is not None:
-        error = error.__cause__
-    return "".join(traceback.format_exception_only(error)).strip()
 
 
 class Progress:

@@ -36,7 +36,7 @@ def build(config: DictConfig) -> Job:
     regularizers = {str(name): _make(node) for name, node in config.regularizer.items()}
     loggers = [_make(node) for node in config.logger.values()]
     trainer = trainer_of(config, [*regularizers.values(), *callbacks_of(config)], loggers)
-    ties = Ties(*config.ties.patterns, exclude=config.ties.exclude)
+    ties = Ties(config.ties.patterns, exclude=config.ties.get("exclude", []))
     return Job(trainer, model, data, ties, regularizers)
 
 

@@ -16,8 +16,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lit_share.app._check import ConfigError, check_config, paths_of, suggest
+from lit_share.app._check import ConfigError, check_config, paths_of
 from lit_share.app._sweep import group_of
+from lit_share.text import suggest
 
 
 class Mode(Enum):
@@ -90,6 +91,9 @@ def prepare(config: DictConfig) -> DictConfig:
     Raises:
         ConfigError: If a key, group or value is unknown or of the wrong type; see `check_config`.
     """
+    ties: Any = OmegaConf.to_container(config).get("ties")  # type: ignore[union-attr]
+    if isinstance(ties, dict) and ties.get("patterns") is None:
+        raise ConfigError("ties.patterns: name what is tied, whatever the strategy: ties.patterns=[a.net.*,b.net.*]")
     values = [entry.name for entry in fields(TrainSchema) if entry.name not in GROUPS]
     check_config(config, GROUPS, values)
     prepared = OmegaConf.create(OmegaConf.to_container(config, resolve=True, enum_to_str=True))

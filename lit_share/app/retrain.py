@@ -9,6 +9,7 @@ import rich
 from lightning.pytorch import LightningModule
 from omegaconf import DictConfig
 
+from lit_share.app._figures import log_clusters, weights_to_draw
 from lit_share.app.build import Job, callbacks_of, trainer_of
 from lit_share.callbacks import Regularize, Share, SharingMonitor
 from lit_share.paired import Paired
@@ -50,8 +51,11 @@ def retrain(job: Job, config: DictConfig) -> tuple[Job, list[dict[str, Any]]]:
     Raises:
         TieError: If there is no such layer.
     """
-    report = tie_rows(job.model, _row_weights(job.model), config.retrain.similarity)
+    ties = _row_weights(job.model)
+    before = weights_to_draw(job.trainer.loggers, ties.find(job.model))
+    report = tie_rows(job.model, ties, config.retrain.similarity)
     rich.print(report)
+    log_clusters(job.trainer.loggers, job.model, before, report, job.trainer.global_step)
     if config.retrain.lr is not None:
         for child in _children(job.model):
             child.lr = config.retrain.lr

@@ -6,7 +6,8 @@ import logging
 import time
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,16 @@ from rich.table import Table
 from rich.text import Text
 
 from lit_share.app._check import ConfigError
-from lit_share.app._objective import ObjectiveIsKnown, unknown_objective
+from lit_share.app._errors import one_line
+from lit_share.app._figures import filters_to_draw, log_positions
+from lit_share.app._objective import ObjectiveIsKnown, can_be_tested, missing_test_metric, unknown_objective
 from lit_share.app._processes import refuse_copies_of_a_sweep
-from lit_share.app._sweep import RESULT_FILE, checkpoint_to_go_on_from, one_line, write_json
+from lit_share.app._sweep import RESULT_FILE, checkpoint_to_go_on_from, write_json
 from lit_share.app.build import Job, build, evaluator
 from lit_share.app.config import (
     CONFIG_FILE,
     check_folders,
+    choice,
     identity,
     prepare,
     refuse_another_experiment,
@@ -34,14 +38,22 @@ from lit_share.app.config import (
     sweep_name,
 )
 from lit_share.app.retrain import check_retraining, retrain, wants_retraining
-from lit_share.app.tracking import begin_wandb, is_first_rank, log_plans, log_result, read_csv_columns, wandb_finished
+from lit_share.app.tracking import (
+    begin_wandb,
+    go_on_in_wandb,
+    is_first_rank,
+    log_plans,
+    log_result,
+    read_csv_columns,
+    wandb_finished,
+)
 from lit_share.callbacks import Regularize, Share, SharingMonitor
-from lit_share.sharing import Tie, count_tied, overall_distance, share, sharing_stats
+from lit_share.sharing import Tie, TieError, count_tied, overall_distance, share, sharing_stats
 from lit_share.sharing._stats import count_numbers
 from lit_share.text import visible
 
 log = logging.getLogger(__name__)
-_printed: set[tuple[str, str]] = set()  # plans, by the names of their regularizers
+_said: set[tuple[str, str]] = set()  # plans, by the names of their regularizers, and other texts
 
 
 def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float:
@@ -62,6 +74,8 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     # Lightning 2.6 asks torch 2.13 something in a way that is to go away, at every batch.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    # For every cell of a sweep with little data: steps are counted across epochs, so they are logged all the same.
+    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
     try:
         config = _ready(config, output_dir)
     except ConfigError as error:
@@ -78,10 +92,14 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float:
             job = build(config)
             refuse_copies_of_a_sweep(job.trainer)
             begin_wandb(job.trainer.loggers)
-            _print_plan(job)
+            _check_ties(job, config, overrides)
+            _print_plan(job, config)
             check_retraining(job, config)
             job.trainer.callbacks.append(ObjectiveIsKnown(config.objective))  # type: ignore[attr-defined]
+            if not can_be_tested(job.model, job.data):
+                _warn_of_missing_test_metric(job, config, ())
             result |= _train(job, config)
+            _warn_of_missing_test_metric(job, config, result["test"])
             objective = _objective(result)
             _log_summary(job, result)
             try:
@@ -114,6 +132,8 @@ def _ready(config: DictConfig, output_dir: Path) -> DictConfig:
     if path is not None:
         prepared.ckpt_path = path
         refuse_another_experiment(prepared)
+        if "wandb" in prepared.logger:
+            go_on_in_wandb(prepared.logger.wandb, output_dir)
     if prepared.strength is not None and strength(prepared) is None:
         log.warning("strength=%s has no effect: %s has no strength", prepared.strength, strategy(prepared))
     return prepared
@@ -145,20 +165,46 @@ def _facts(config: DictConfig, overrides: list[str]) -> dict[str, Any]:
     return identity(config, overrides) | {"error": None, "strength": strength(config)}
 
 
-def _print_plan(job: Job) -> None:
+def _check_ties(job: Job, config: DictConfig, overrides: Sequence[str]) -> None:
+    """Raise where the patterns of ``ties`` do not fit the model, also if only their distances are watched."""
+    watched = [c.ties for c in job.trainer.callbacks if isinstance(c, SharingMonitor)]  # type: ignore[attr-defined]
+    if wants_retraining(job, config) and repr(job.ties) not in map(repr, watched):
+        return  # after which nothing asks for them
+    try:
+        job.ties.find(job.model)
+    except TieError as error:
+        if any(override.lstrip("+").startswith("ties.patterns=") for override in overrides):
+            raise
+        chosen = " ".join(f"{group}={name}" for group in ("ties", "experiment") if (name := choice(group)))
+        raise TieError(
+            f"{error}\nThese are the patterns of {chosen}: write your own with ties.patterns=[...]"
+        ) from None
+
+
+def _print_plan(job: Job, config: DictConfig) -> None:
     """Print what is tied with what; wrong patterns are an error here, before training.
 
     The cells of a sweep have few plans: each is printed once in a process.
     """
     plans = {n: r.ties.plan(job.model) for n, r in job.regularizers.items() if isinstance(r, (Regularize, Share))}
+    if config.ckpt_path is not None:  # whose values come later
+        plans = {name: replace(plan, apart=()) for name, plan in plans.items()}
     log_plans(job.trainer.loggers, plans)
     if sweep_name() is not None:
-        plans = {name: plan for name, plan in plans.items() if (name, str(plan)) not in _printed}
-        _printed.update((name, str(plan)) for name, plan in plans.items())
+        plans = {name: plan for name, plan in plans.items() if (name, str(plan)) not in _said}
+        _said.update((name, str(plan)) for name, plan in plans.items())
     for name, plan in plans.items():
         rich.print(Text(visible(name), style="bold"), plan)
     if not job.regularizers and sweep_name() is None:
         rich.print("[bold]none[/bold]: nothing is shared")
+
+
+def _warn_of_missing_test_metric(job: Job, config: DictConfig, test: Collection[str]) -> None:
+    """Say once what is to be logged in tests, before training where that is known then."""
+    problem = missing_test_metric(config.objective, test, job.model)
+    if problem is not None and ("", problem) not in _said and is_first_rank():
+        _said.add(("", problem))
+        log.warning("%s", problem)
 
 
 def _train(job: Job, config: DictConfig) -> dict[str, Any]:
@@ -169,6 +215,7 @@ def _train(job: Job, config: DictConfig) -> dict[str, Any]:
             share(model, regularizer.ties, regularizer.init, buffers=regularizer.buffers)
     for logger in trainer.loggers:
         logger.log_hyperparams({**OmegaConf.to_container(config), **_parameter_counts(job)})  # type: ignore[dict-item]
+    filters = filters_to_draw(trainer.loggers, model)
     begin = time.perf_counter()
     trainer.fit(model, datamodule=data, ckpt_path=config.ckpt_path)
     # Of training to its end: tests give callbacks the state back that they had at the best checkpoint.
@@ -181,11 +228,13 @@ def _train(job: Job, config: DictConfig) -> dict[str, Any]:
         job, rows = retrain(job, config)
         trainer = job.trainer
     seconds = time.perf_counter() - begin
+    log_positions(trainer.loggers, model, filters, trainer.global_step)
     read_csv_columns(trainer.loggers)
     best = getattr(trainer.checkpoint_callback, "best_model_path", "") or None
     tester = evaluator(job, config)
     validation = tester.validate(model, datamodule=data, ckpt_path=best, verbose=False)
-    test = tester.test(model, datamodule=data, ckpt_path=best, verbose=False)
+    has_tests = can_be_tested(model, data)
+    test = tester.test(model, datamodule=data, ckpt_path=best, verbose=False) if has_tests else []
     step, epoch = trainer.global_step, trainer.current_epoch
     if best is not None:
         # Where processes were spawned, only they know where training was and what callbacks remember.

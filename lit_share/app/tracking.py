@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, open_dict
 
 from lit_share.sharing import Plan
 from lit_share.sharing._tie import shortened
@@ -37,6 +38,17 @@ def begin_wandb(loggers: Iterable[Logger]) -> None:
             wandb.teardown()  # which knows its mode from its first start
             os.environ["WANDB_MODE"] = "offline"  # until `wandb_finished`
             _ = logger.experiment
+
+
+def go_on_in_wandb(options: DictConfig, output_dir: Path) -> None:
+    """Let training that goes on in its folder go on in its W&B run, too, whose folder is ``wandb/run-<time>-<id>``.
+
+    Not offline, where W&B ignores ``resume``, so that there would be two runs of one id.
+    """
+    runs = sorted(Path(output_dir, "wandb").glob("run-*-*"))
+    if runs and not options.get("offline") and not options.get("id"):
+        with open_dict(options):
+            options.id = runs[-1].name.rpartition("-")[2]
 
 
 def read_csv_columns(loggers: Iterable[Logger]) -> None:

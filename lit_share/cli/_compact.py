@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from lit_share.cli._help import Help, examples
-from lit_share.text import visible
+from lit_share.text import size, visible
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -55,7 +55,10 @@ def _run(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(sizes, indent=2))
         return
-    plain, stored = f"{sizes['tensor_bytes']:,}", f"{sizes['stored_bytes']:,}"
+    before, after = sizes["checkpoint_bytes"], sizes["output_bytes"]
+    plain, stored = size(sizes["tensor_bytes"]), size(sizes["stored_bytes"])
     source, target = visible(options.checkpoint), visible(options.output)
-    print(f"{source}: {sizes['checkpoint_bytes']:,} bytes")
-    print(f"{target}: {sizes['output_bytes']:,} bytes; {stored} of numbers, which are {plain} under all names")
+    print(f"{source}: {size(before)}")
+    print(
+        f"{target}: {size(after)}, {after / before:.0%} of it; {stored} of numbers, which are {plain} under all names"
+    )

@@ -33,9 +33,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--tune",
         metavar="KEY",
-        action="append",
+        action="extend",
+        type=lambda keys: keys.split(","),
         default=[],
-        help="choose this key on validation data, as strengths are, for example ties; may be repeated",
+        help="choose these keys, with commas between them, on validation data, as strengths are; for example ties; may "
+        "be repeated",
     )
     parser.add_argument(
         "--out",

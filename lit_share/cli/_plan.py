@@ -64,11 +64,7 @@ def _run(options: argparse.Namespace) -> None:
     plan = ties.plan(module)
     if options.json:
         totals = {"parameters": plan.parameters, "saved": plan.saved}
-        print(
-            json.dumps(
-                {**totals, "ties": [*map(asdict, plan.ties)], "buffers": plan.buffers, "idle": plan.idle}, indent=2
-            )
-        )
+        print(json.dumps({**totals, **asdict(plan)}, indent=2))
     elif sys.stdout.isatty():
         Console().print(plan)
     else:

@@ -1,10 +1,13 @@
 """Figures: numbers in, Plotly figures out."""
 
+from lit_share.plots._clusters import cluster_map
 from lit_share.plots._curves import Curve, curves
 from lit_share.plots._front import Point, pareto_front, score_against_size
 from lit_share.plots._heatmap import distance_heatmap
 from lit_share.plots._intervals import Interval, intervals
 from lit_share.plots._palette import OKABE_ITO, Style, styles
+from lit_share.plots._positions import position_filters
+from lit_share.plots._strength import StrengthPath, strength_path
 from lit_share.plots._tied import tied_heatmap
 
 __all__ = [
@@ -12,12 +15,16 @@ __all__ = [
     "Curve",
     "Interval",
     "Point",
+    "StrengthPath",
     "Style",
+    "cluster_map",
     "curves",
     "distance_heatmap",
     "intervals",
     "pareto_front",
+    "position_filters",
     "score_against_size",
+    "strength_path",
     "styles",
     "tied_heatmap",
 ]

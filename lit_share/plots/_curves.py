@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 
@@ -51,38 +51,10 @@ def curves(
     """
     figure = go.Figure()
     for strategy, line in lines.items():
-        style = styles[strategy]
-        ends = [
-            (at, low, high)
-            for at, low, high in zip(line.x, line.low, line.high, strict=False)
-            if low is not None and high is not None
-        ]
-        if ends:
-            at, low, high = zip(*ends, strict=True)
-            figure.add_scatter(
-                x=[*at, *reversed(at)],
-                y=[*high, *reversed(low)],
-                fill="toself",
-                fillcolor=style.color,
-                opacity=0.12,
-                line={"width": 0},
-                mode="lines",
-                legendgroup=literal(strategy),
-                showlegend=False,
-                hoverinfo="skip",
-            )
+        add_band(figure, strategy, line, styles[strategy])
     for strategy, line in lines.items():
-        style = styles[strategy]
         last = [0] * (len(line.x) - 1) + [9]
-        figure.add_scatter(
-            x=list(line.x),
-            y=list(line.y),
-            mode="lines+markers",
-            name=literal(strategy),
-            legendgroup=literal(strategy),
-            line={"color": style.color, "dash": style.dash, "width": 2},
-            marker={"color": style.color, "symbol": style.symbol, "size": 9 if markers else last},
-        )
+        add_line(figure, strategy, line, styles[strategy], {"size": 9 if markers else last})
     finish(figure, literal(x), literal(y), **({"title": literal(title)} if title else {}))
     figure.update_layout(height=420 if markers else 260, hovermode="x unified", showlegend=True)
     ticks = sorted({at for line in lines.values() for at in line.x})
@@ -91,3 +63,43 @@ def curves(
     if markers and spans_decades(ticks):
         figure.update_xaxes(type="log")
     return figure
+
+
+def add_band(figure: go.Figure, strategy: str, line: Curve, style: Style, **place: Any) -> None:
+    """Draw a line's band, without those of its ends that are undefined."""
+    ends = [
+        (at, low, high)
+        for at, low, high in zip(line.x, line.low, line.high, strict=False)
+        if low is not None and high is not None
+    ]
+    if ends:
+        at, low, high = zip(*ends, strict=True)
+        figure.add_scatter(
+            x=[*at, *reversed(at)],
+            y=[*high, *reversed(low)],
+            fill="toself",
+            fillcolor=style.color,
+            opacity=0.12,
+            line={"width": 0},
+            mode="lines",
+            legendgroup=literal(strategy),
+            showlegend=False,
+            hoverinfo="skip",
+            **place,
+        )
+
+
+def add_line(
+    figure: go.Figure, strategy: str, line: Curve, style: Style, marker: Mapping[str, object], **options: Any
+) -> None:
+    """Draw a line, with markers in its strategy's style as far as nothing else is said of them."""
+    figure.add_scatter(
+        x=list(line.x),
+        y=list(line.y),
+        mode="lines+markers",
+        name=literal(strategy),
+        legendgroup=literal(strategy),
+        line={"color": style.color, "dash": style.dash, "width": 2},
+        marker={"color": style.color, "symbol": style.symbol, **marker},
+        **options,
+    )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from lit_share.plots._layout import literal
+from lit_share.plots._layout import finish, literal
 
 
 def distance_heatmap(history: Mapping[str, Sequence[float]]) -> go.Figure:
@@ -33,9 +33,10 @@ def distance_heatmap(history: Mapping[str, Sequence[float]]) -> go.Figure:
             zmin=0.0,
             zmax=max(1.0, largest),
             colorscale="Viridis",
-            colorbar={"title": "relative<br>distance"},
+            colorbar={"title": "relative<br>distance", "thickness": 12},
         )
     )
-    figure.update_layout(title="Distance between tied parameters", xaxis_title="epoch", template="plotly_white")
-    figure.update_yaxes(autorange="reversed", automargin=True)
+    finish(figure, "epoch", title="Distance between tied parameters", height=130 + 34 * max(len(ties), 2))
+    figure.update_xaxes(showgrid=False, zeroline=False)
+    figure.update_yaxes(autorange="reversed", showgrid=False)
     return figure

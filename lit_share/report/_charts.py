@@ -9,7 +9,19 @@ from statistics import fmean
 
 import plotly.graph_objects as go
 
-from lit_share.plots import Curve, Interval, Point, Style, curves, intervals, score_against_size, tied_heatmap
+from lit_share.plots import (
+    Curve,
+    Interval,
+    Point,
+    StrengthPath,
+    Style,
+    curves,
+    intervals,
+    score_against_size,
+    strength_path,
+    tied_heatmap,
+)
+from lit_share.report._compare import best_of_each_seed
 from lit_share.report._comparison import Comparison, Row
 from lit_share.report._estimate import Estimate, estimate
 from lit_share.report._results import Result
@@ -74,6 +86,7 @@ def sections(comparison: Comparison, styles: Styles) -> list[Section]:
     rows = _by_setting(comparison.rows)
     return [
         _scores(comparison, rows, styles),
+        _strengths(comparison, rows, styles),
         _sizes(comparison, rows, styles),
         _over_numbers(comparison, styles),
         _distances(rows, styles),
@@ -104,6 +117,28 @@ def _scores(comparison: Comparison, rows: Mapping[str, list[Row]], styles: Style
         groups.append(Group(title, [Panel(figure, f"{comparison.metric} of {', '.join(points)}")]))
     lead = f"Mean {comparison.metric} on test data and its 95 % interval; small open markers are the seeds."
     return Section("scores", "Scores", lead, groups, "" if groups else "No run has finished.")
+
+
+def _strengths(comparison: Comparison, rows: Mapping[str, list[Row]], styles: Styles) -> Section:
+    groups = []
+    for title, members in rows.items():
+        paths = {row.strategy: path for row in members if (path := _path(row, comparison.metric))}
+        others = {
+            row.strategy: (row.score.mean, row.distance)
+            for row in members
+            if row.score is not None and all(run.strength is None for run in row.runs)
+        }
+        if paths:
+            figure = strength_path(paths, styles, comparison.metric, others, title)
+            words = f"{comparison.metric} and relative distance over the strength of {', '.join(paths)}"
+            groups.append(Group(title, [Panel(figure, words)]))
+    lead = (
+        f"Mean {comparison.metric} on test data and its 95 % interval over the strengths tried; below it the distance "
+        "between tied parameters, of which 0 is equal. Filled markers are strengths that validation data chose, "
+        "larger ones for more seeds; level lines are strategies without a strength."
+    )
+    missing = "" if groups else "No strategy was tried with several strengths; strength=0.01,0.1,1 for instance does."
+    return Section("strengths", "Strength", lead, groups, missing)
 
 
 def _sizes(comparison: Comparison, rows: Mapping[str, list[Row]], styles: Styles) -> Section:
@@ -253,14 +288,30 @@ def _point(strategy: str, runs: Sequence[Result], metric: str) -> Point | None:
     return Point(strategy, fmean(sizes), score, text)
 
 
+def _path(row: Row, metric: str) -> StrengthPath | None:
+    """Score and distance over strengths; `None` if there are not several."""
+    tried = {runs[0].strength: runs for runs in _not_chosen(row)}
+    runs_of = {strength: runs for strength, runs in tried.items() if strength is not None}
+    if len(runs_of) < 2:
+        return None
+    scores = {at: found for at, runs in runs_of.items() if (found := estimate([run.test[metric] for run in runs]))}
+    distances = {at: found for at, runs in runs_of.items() if (found := estimate(_known_distances(runs)))}
+    chosen = [run.strength for run in row.runs if run.strength is not None]
+    return StrengthPath(_curve(scores), _curve(distances) if distances else None, chosen)
+
+
+def _known_distances(runs: Iterable[Result]) -> list[float]:
+    return [distance for run in runs if (distance := run.sharing.get("distance")) is not None]
+
+
 def _not_chosen(row: Row) -> list[list[Result]]:
-    """The finished runs of each strength, where several were tried."""
+    """The finished runs of each strength, where several were tried: one per seed, the best in what else is tuned."""
     by_strength = defaultdict(list)
     for run in row.tried:
         if run.failure is None:
             by_strength[run.strength].append(run)
     strengths = sorted(by_strength, key=lambda strength: strength or 0.0)
-    return [by_strength[strength] for strength in strengths] if len(strengths) > 1 else []
+    return [[*best_of_each_seed(by_strength[at]).values()] for at in strengths] if len(strengths) > 1 else []
 
 
 def _curve(scores: Mapping[float, Estimate]) -> Curve:

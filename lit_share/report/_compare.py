@@ -14,6 +14,7 @@ from lit_share.report._comparison import Comparison, Row, default_metric
 from lit_share.report._estimate import estimate
 from lit_share.report._results import Result
 from lit_share.report._settings import columns, not_to_be_tuned, other_overrides, tuned
+from lit_share.text import suggest
 
 # data, model, ties, what else was overridden, strategy
 Setting: TypeAlias = tuple[str | None, str | None, str | None, str, str]
@@ -28,7 +29,8 @@ def compare(
     best objective on validation data, and among equals the one of the smallest strength. Test metrics choose nothing.
     Strategies are compared over seeds, and with the baseline seed by seed, because runs of one seed have their data and
     initial weights in common. A run counts as failed if it ended with an error, or if its objective is not a finite
-    number.
+    number. What failed in an earlier command of the same sweep's directory is listed, but is in no row, as long as
+    there are others: a command that was misspelt is no experiment.
 
     Args:
         results: What `read_results` found. Different data, models, ties and other overrides than of the strategy,
@@ -60,6 +62,8 @@ def compare(
     results = [replace(result, tune=[*result.tune, *tune]) for result in results]
     if not results:
         raise ValueError("there are no results to compare")
+    failures = [result for result in results if result.failure is not None]
+    results = [result for result in results if not (result.earlier and result.failure)] or results
     for key in tune:
         _check_tuned(key, results)
     strategies = {result.strategy for result in results}
@@ -75,12 +79,11 @@ def compare(
     for result in results:
         data, model, ties = columns(result).values()
         groups[data, model, ties, " ".join(other_overrides(result)), result.strategy].append(result)
-    chosen = {setting: _choose(runs) for setting, runs in groups.items()}
+    chosen = {setting: best_of_each_seed(runs) for setting, runs in groups.items()}
     rows = [
         _row(setting, chosen[setting], _baseline(setting, chosen, baseline), groups[setting], metric)
         for setting in sorted(groups, key=lambda s: (*map(_natural, s[:4]), s[4] != baseline, s[4]))
     ]
-    failures = [result for result in results if result.failure is not None]
     return Comparison(tuple(rows), metric, objective, mode, tuple(failures), baseline)
 
 
@@ -90,8 +93,8 @@ def _natural(name: str | None) -> list[tuple[str, float]]:
     return [(text, float(number)) for text, number in zip(parts[::2], [*parts[1::2], "0"], strict=True)]
 
 
-def _choose(runs: list[Result]) -> dict[int, Result]:
-    """The best run of each seed, by validation."""
+def best_of_each_seed(runs: Iterable[Result]) -> dict[int, Result]:
+    """The best finished run of each seed, by validation; among equals that of the smallest strength."""
 
     def rank(run: Result) -> tuple[float, float]:
         value = run.validation[run.objective]
@@ -157,9 +160,7 @@ def _check_tuned(key: str, results: Iterable[Result]) -> None:
         raise ValueError(problem)
     known = {override.lstrip("+").partition("=")[0] for result in results for override in result.overrides}
     if key not in known:
-        raise ValueError(
-            f"tune={key}: no run was started with {key}=..., but with {', '.join(sorted(known)) or 'none'}"
-        )
+        raise ValueError(f"tune={key}: no run was started with {key}=...{suggest(key, known)}")
 
 
 def _check_metric(result: Result, metric: str) -> None:

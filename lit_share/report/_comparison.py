@@ -16,6 +16,7 @@ from rich.text import Text
 
 from lit_share.report._estimate import UNDEFINED, Estimate
 from lit_share.report._results import Result
+from lit_share.report._settings import COLUMNS, label, setting_of, varying
 from lit_share.text import visible
 
 
@@ -150,12 +151,10 @@ class Comparison:
             ),
             caption_justify="left",
         )
-        varying = [
-            name
-            for name in ("data", "model", "ties", "overrides")
-            if len({getattr(row, name) for row in self.rows}) > 1
-        ]
-        for name in [*varying, "strategy"]:
+        settings = [setting_of(row.tried[0]) for row in self.rows]
+        differing = varying(settings)
+        groups, others = [key for key in differing if key in COLUMNS], [key for key in differing if key not in COLUMNS]
+        for name in [*groups, *(["overrides"] if others else []), "strategy"]:
             table.add_column(name, overflow="fold", no_wrap=True)
         for name in ["n", "failed", self.metric, f"− {self.baseline}", "strength", "distance", "unique", "seconds"]:
             # In a narrow terminal other columns give way first.
@@ -164,11 +163,13 @@ class Comparison:
             )
         if self.is_tuned:
             table.add_column("tuned", overflow="fold")
-        for row in self.rows:
-            names = [getattr(row, name) or UNDEFINED for name in varying]
+        for row, setting in zip(self.rows, settings, strict=True):
+            names = [setting.get(name, UNDEFINED) for name in groups]
+            own = [label(setting, others) or UNDEFINED] if others else []
             last = [row.tuned or UNDEFINED] if self.is_tuned else []
-            table.add_row(*(_literal(cell) for cell in [*names, row.strategy, *cells(row), *last]))
-        return Group(*self._failure_lines(), table)
+            table.add_row(*(_literal(cell) for cell in [*names, *own, row.strategy, *cells(row), *last]))
+        common = label(settings[0], [key for key in settings[0] if key not in differing]) if settings else ""
+        return Group(*self._failure_lines(), *([_literal(f"all with {common}")] if common else []), table)
 
     def _failure_lines(self) -> list[Text]:
         """One line for each different reason."""

@@ -52,6 +52,9 @@ def print_comparison(
         console.width = 160  # in a log file, instead of 80
     if unfinished := unfinished_runs(directories):
         console.print(Text(visible(f"{len(unfinished)} without a result.json: {', '.join(map(str, unfinished))}")))
+    if earlier := [str(result.path.parent) for result in results if result.earlier and result.failure is None]:
+        shown = ", ".join(earlier[:3]) + (", …" if earlier[3:] else "")
+        console.print(Text(visible(f"{len(earlier)} in the table are of an earlier command: {shown}")))
     console.print(comparison)
     if svg is not None:
         picture = Console(record=True, width=100, file=StringIO())

@@ -38,6 +38,7 @@ class Result:
         distances: How far the members of each tie were apart at the start and after every epoch, by the tie's name.
         tied: The fraction of each tie's positions that ended up exactly equal.
         training_bytes: Parameters, gradients and optimizer state.
+        earlier: Whether it is a cell of a sweep that the last command in the sweep's directory did not ask for.
     """
 
     path: Path
@@ -61,10 +62,15 @@ class Result:
     distances: dict[str, list[float]] = field(default_factory=dict)
     tied: dict[str, float] = field(default_factory=dict)
     training_bytes: int | None = None
+    earlier: bool = False
 
     @property
     def failure(self) -> str | None:
         """Why the run cannot be compared, or `None`: it failed, or its objective is not a finite number."""
+        why = self._why_it_failed()
+        return f"in an earlier command: {why}" if why and self.earlier else why
+
+    def _why_it_failed(self) -> str | None:
         if self.status == "failed":
             return self.error or "failed"
         value = self.validation.get(self.objective)
@@ -94,7 +100,9 @@ def read_results(directories: Iterable[str | Path]) -> list[Result]:
         ...     [result.strategy for result in read_results([directory])]
         ['l2']
     """
-    return [_read(path) for path in _find("result.json", directories)]
+    paths = _find("result.json", directories)
+    earlier = {sweep: _earlier_cells(sweep) for sweep in {path.parent.parent for path in paths}}
+    return [_read(path, path.parent.name in earlier[path.parent.parent]) for path in paths]
 
 
 def unfinished_runs(directories: Iterable[str | Path]) -> list[Path]:
@@ -122,12 +130,21 @@ def _find(name: str, directories: Iterable[str | Path]) -> list[Path]:
     return sorted(found.values())
 
 
-def _read(path: Path) -> Result:
+def _earlier_cells(directory: Path) -> set[str]:
+    """The folders of cells that the last command in a sweep's directory did not ask for."""
+    try:
+        cells = json.loads((directory / "cells.json").read_text(encoding="utf-8"))
+        return {folder for folder, cell in cells.items() if cell.get("earlier") is True}
+    except (OSError, ValueError, AttributeError):  # there is none, or it is not a sweep's
+        return set()
+
+
+def _read(path: Path, earlier: bool) -> Result:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("not a mapping")
-        return TypeAdapter(Result).validate_python({**content, "path": path})
+        return TypeAdapter(Result).validate_python({**content, "path": path, "earlier": earlier})
     except ValidationError as error:
         first = error.errors()[0]
         reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

@@ -71,6 +71,7 @@ def _run(run: Result, directory: Path) -> dict[str, Any]:
         "strength": run.strength,
         "objective": run.validation.get(run.objective),
         "overrides": run.overrides,
+        "earlier": run.earlier,
     }
 
 

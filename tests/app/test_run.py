@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 import wandb
+from lightning.pytorch.loggers import WandbLogger
 
 from lit_share.app.config import prepare
 from lit_share.app.run import run
+from lit_share.app.tracking import go_on_in_wandb
+from lit_share.sharing import TieError
 
 from .conftest import Compose
 
@@ -150,3 +153,32 @@ def test_shared_parameters_are_counted_once_in_the_hyperparameters(compose_confi
 def test_a_strength_in_place_of_a_recipe_is_named(compose_config: Compose) -> None:
     with pytest.raises(ValueError, match=r"regularizer.strength: expected a mapping"):
         prepare(compose_config("+regularizer.strength=0.1"))
+
+
+@pytest.mark.parametrize(
+    ("offline", "left", "goes_on_in"),
+    [
+        ("false", ["run-20260101_000000-old", "run-20260102_000000-new"], "new"),
+        ("true", ["run-20260101_000000-old"], None),
+        ("false", ["offline-run-20260101_000000-old"], None),
+        ("false", [], None),
+    ],
+)
+def test_what_goes_on_has_one_wandb_run(
+    compose_config: Compose, tmp_path: Path, offline: str, left: list[str], goes_on_in: str | None
+) -> None:
+    options = prepare(compose_config("logger=wandb", f"logger.wandb.offline={offline}")).logger.wandb
+    for name in left:
+        (tmp_path / "wandb" / name).mkdir(parents=True)
+    go_on_in_wandb(options, tmp_path)
+    assert options.get("id") == goes_on_in
+    assert WandbLogger(**{key: value for key, value in options.items() if key != "_target_"})._id == goes_on_in
+
+
+def test_ties_of_another_model_are_named_whatever_the_strategy(compose_config: Compose, tmp_path: Path) -> None:
+    another = ("model=local", "data=placed", "objective=val/acc")
+    with pytest.raises(TieError, match=r"(?s)'a.net.\*' matches no .* of ties=all: write your own with ties.patterns"):
+        run(compose_config(*FAST, *another, "regularizer=none"), tmp_path, [])
+    with pytest.raises(TieError) as caught:
+        run(compose_config(*FAST, *another, "ties.patterns=[x.*]"), tmp_path, ["ties.patterns=[x.*]"])
+    assert "ties=all" not in str(caught.value)

@@ -14,6 +14,7 @@ from lightning.pytorch import Trainer
 from omegaconf import OmegaConf
 
 from lit_share.app._check import ConfigError
+from lit_share.app._errors import Told
 from lit_share.app._processes import refuse_copies_of_a_sweep
 from lit_share.app._sweep import (
     CellFailed,
@@ -48,6 +49,16 @@ def test_cells_keep_their_folders_in_any_order(tmp_path: Path) -> None:
     assert list(first.values()) == ["0", "1"]
     again = settle(tmp_path, {("seed=2",): "z", ("strength=1", "logger=csv", "seed=0"): "x", ("seed=1",): "y"})
     assert list(again.values()) == ["2", "0", "1"]
+
+
+def test_cells_that_are_not_asked_for_any_more_are_marked(tmp_path: Path) -> None:
+    settle(tmp_path, {("seed=0",): "x", ("seed=1",): "y"})
+    settle(tmp_path, {("seed=1",): "y", ("seed=2",): "z"})
+    cells = json.loads((tmp_path / "cells.json").read_text())
+    assert {folder: cell["earlier"] for folder, cell in cells.items()} == {"0": True, "1": False, "2": False}
+    settle(tmp_path, {("seed=0",): "x"})
+    cells = json.loads((tmp_path / "cells.json").read_text())
+    assert {folder: cell["earlier"] for folder, cell in cells.items()} == {"0": False, "1": True, "2": True}
 
 
 def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:
@@ -104,6 +115,16 @@ def test_a_failure_can_be_carried_to_another_process() -> None:
     with pytest.raises(CellFailed, match="Awkward: 1 and 2") as caught:
         Contained(task)(OmegaConf.create())
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_what_a_user_is_told_has_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    def task(config: Any) -> None:
+        raise Told("write another seed")
+
+    with pytest.raises(CellFailed, match="write another seed"):
+        Contained(task)(OmegaConf.create())
+    assert "This cell of the sweep failed: write another seed" in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
@@ -172,7 +193,7 @@ def test_a_cell_that_was_cut_off_goes_on(multirun: Compose, tmp_path: Path, monk
 def test_a_plan_is_printed_once_in_a_sweep(
     multirun: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lit_share.app.run._printed", set())
+    monkeypatch.setattr("lit_share.app.run._said", set())
     for seed in (0, 1):
         run(multirun(*FAST, f"seed={seed}", output_dir=tmp_path / str(seed)), tmp_path / str(seed), [])
     assert capsys.readouterr().out.count("Tie plan") == 1

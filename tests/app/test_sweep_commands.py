@@ -106,6 +106,7 @@ def check_failures(directory: Path, done: subprocess.CompletedProcess[str]) -> N
         if result["status"] == "failed":
             assert "make one of them smaller" in result["error"]
     assert "4/4 cells done, 2 failed" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
     assert "2 failed: ValueError: n_a + n_b + n_val + n_test = 100000" in done.stdout
     assert "2 of 4 cells have not finished. To run only these again, repeat the command" in done.stderr
     assert sorted(row["failed"] for row in table(directory)) == ["0", "0", "1", "1"]
@@ -117,6 +118,10 @@ def test_failed_cells_stop_no_others_and_run_again(tmp_path: Path) -> None:
     again = sweep(tmp_path / "s", *grid)
     assert "2 of 4 cells have finished already" in again.stdout
     check_failures(tmp_path / "s", again)
+    corrected = sweep(tmp_path / "s", "regularizer=none,soft_tie", "data.n_a=40,50")
+    assert corrected.returncode == 0, corrected.stderr
+    assert "2 failed: in an earlier command: ValueError: n_a + n_b + n_val + n_test = 100000" in corrected.stdout
+    assert [row["failed"] for row in table(tmp_path / "s")] == ["0"] * 4
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])

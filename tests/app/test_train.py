@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -33,6 +34,68 @@ def test_misspelt_group_is_an_error_before_anything_is_built(tmp_path: Path) -> 
     assert done.returncode != 0
     assert "'regulariser'" in done.stderr or "regulariser: unknown key: did you mean 'regularizer'?" in done.stderr
     assert "Tie plan" not in done.stdout
+
+
+def test_errors_of_users_end_with_one_line(tmp_path: Path) -> None:
+    done = train(*FAST, "strength=-1", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "\nregularizer.soft_tie: strength must be a finite number >= 0, got -1.0\n" in done.stderr
+
+
+OWN = """
+    import torch
+    from lightning.pytorch import LightningDataModule, LightningModule
+
+    class Mine(LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+        def training_step(self, batch, _):
+            return self.net(batch).square().mean()
+        def validation_step(self, batch, _):
+            self.log("val/loss", self.net(batch).square().mean())
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    class Data(LightningDataModule):
+        def train_dataloader(self):
+            return {"north": torch.utils.data.DataLoader(torch.randn(8, 4), 4)} | {
+                "south": torch.utils.data.DataLoader(torch.randn(8, 4), 4)}
+        val_dataloader = train_dataloader
+"""
+
+
+@pytest.mark.slow
+def test_own_model_and_data(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(dedent(OWN))
+    for group, text in {
+        "model": "{_target_: lit_share.Paired, north: {_target_: own.Mine}, south: {_target_: own.Mine}}",
+        "data": "{_target_: own.Data}",
+    }.items():
+        (tmp_path / "conf" / group).mkdir(parents=True)
+        (tmp_path / "conf" / group / "mine.yaml").write_text(text)
+    own = ("--config-dir", "conf", "model=mine", "data=mine", "objective=south/val/loss", "mode=min")
+    quiet = ("logger=none", "callbacks=quiet", "trainer.max_epochs=1", "hydra.run.dir=out")
+
+    done = train(*own, *quiet, cwd=tmp_path)
+    assert "pattern 'a.net.*' matches no parameter" in done.stderr
+    assert "These are the patterns of ties=all: write your own with ties.patterns=[...]" in done.stderr
+
+    done = train(*own, *quiet, "ties.patterns=[north.*,south.*]", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "start from unrelated weights" in " ".join(done.stdout.split())
+    assert done.stdout.count("write self.log('test/loss', ...) in the test_step of 'south'") == 1
+    assert "logging interval" not in done.stdout + done.stderr
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["test"] == {}
+
+    go_on = ("ties.patterns=[north.*,south.*]", "trainer.max_epochs=2", "ckpt_path=out/checkpoints/last.ckpt")
+    done = train(*own, *quiet, *go_on, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "unrelated" not in done.stdout
+    done = train(*own, *quiet, "+model.same_init=true", "ties.patterns=[north.*,south.*]", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "unrelated" not in done.stdout
 
 
 @pytest.mark.slow

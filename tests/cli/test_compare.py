@@ -61,6 +61,7 @@ def test_out(run, tmp_path, result):
         ["all", "--metric", "a/test/acc"],
         ["all", "--baseline", "l2"],
         ["all", "--tune", "lr", "--tune", "ties"],
+        ["all", "--tune", "lr,ties"],
     ],
 )
 def test_the_page_of_a_sweep_is_not_overwritten_by_another_comparison(run, tmp_path, result, monkeypatch, arguments):
@@ -134,7 +135,7 @@ def test_runs_that_left_nothing_are_named(run, tmp_path, result):
         (["nowhere"], "no directory nowhere"),
         (["run", "nowhere"], "no directory nowhere"),
         (["run", "--metric", "b/test/ac"], "did you mean 'b/test/acc'?"),
-        (["run", "--tune", "lr"], "tune=lr: no run was started with lr=..., but with none"),
+        (["run", "--tune", "lr"], "tune=lr: no run was started with lr=..."),
         (["run", "--baseline", "l2"], "no run of the baseline 'l2': there are none"),
         (["run", "empty"], "no result.json below empty"),
         (["broken"], "is not the result of a run"),

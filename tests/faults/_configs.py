@@ -89,8 +89,10 @@ SECTIONS: dict[str, list[Row]] = {
             "config lambda is negative",
             "python train.py regularizer=growl regularizer.growl.penalty.weights.lambda1=-1",
             "before training",
-            "ValueError",
-            "a.net.trunk.linear0.weight: owl_weights needs a finite lambda1 >= 0, got lambda1=-1",
+            "InstantiationException",
+            "Error in call to target 'lit_share.functional._owl_weights.OwlWeights':\n"
+            "ValueError('owl_weights needs a finite lambda1 >= 0, got lambda1=-1')\n"
+            "full_key: regularizer.growl.penalty.weights",
         ),
         Row(
             "seed is negative",
@@ -140,30 +142,47 @@ SECTIONS: dict[str, list[Row]] = {
             "before training",
             "InstantiationException",
             "Error in call to target 'lit_share.sharing._ties.Ties':\n"
-            'TieError(\'Ties needs at least one pattern, for instance Ties("a.net.*", "b.net.*")\')\n'
+            'TieError(\'Ties needs at least one pattern, for instance Ties("a.net.*", "b.net.*"), or in a config '
+            "ties.patterns=[a.net.*,b.net.*]')\n"
             "full_key: regularizer.soft_tie.ties",
         ),
         Row(
-            "ties of a text",
-            "python train.py ties.patterns=a.net.*",
+            "patterns that are null",
+            "python train.py ties.patterns=null",
             "before training",
             "ConfigError",
-            "2 problems in the config:\n  regularizer.soft_tie.ties._args_: expected list, got 'a.net.*'\n  "
-            "callbacks.sharing.ties._args_: expected list, got 'a.net.*'",
+            "ties.patterns: name what is tied, whatever the strategy: ties.patterns=[a.net.*,b.net.*]",
+        ),
+        Row(
+            "ties of a text",
+            "python train.py ties.patterns=a.net.head.bias",
+            "before training",
+            "ValueError",
+            "a.net.head.bias: center='mean' needs at least 2 members, got 1: give a pattern for each model, or write "
+            'center="zero"',
         ),
         Row(
             "ties of nothing",
             "python train.py 'ties.patterns=[a.nett.*,b.net.*]'",
             "before training",
             "TieError",
-            "pattern 'a.nett.*' matches no parameter: did you mean 'a.net.head.bias'?",
+            "pattern 'a.nett.*' matches no parameter: did you mean 'a.net.*' or 'b.net.*'?",
+        ),
+        Row(
+            "patterns of another model",
+            "python train.py model=local data=placed regularizer=none",
+            "before training",
+            "TieError",
+            "pattern 'a.net.*' matches no parameter: the module has …\nThese are the patterns of ties=all: write your "
+            "own with ties.patterns=[...]",
         ),
         Row(
             "ties without any",
             "python train.py 'ties.exclude=[\"*\"]'",
             "before training",
             "TieError",
-            "Ties('a.net.*', 'b.net.*', exclude=['*']) finds nothing: exclude=['*'] leaves no parameter",
+            "Ties('a.net.*', 'b.net.*', exclude=['*']) finds nothing: exclude=['*'] leaves no parameter\n"
+            "These are the patterns of ties=all: write your own with ties.patterns=[...]",
         ),
         Row(
             "ties of heads of other shapes",
@@ -171,7 +190,8 @@ SECTIONS: dict[str, list[Row]] = {
             "before training",
             "TieError",
             "members of a tie must have one shape: 'a.net.head.weight' is (10, 64), 'b.net.head.weight' is (2, "
-            "64); exclude them: exclude=['a.net.head.weight']",
+            "64); exclude them: exclude=['a.net.head.weight'], in a config ties.exclude=[a.net.head.weight]\n"
+            "These are the patterns of ties=all: write your own with ties.patterns=[...]",
         ),
         Row(
             "misspelt objective",

@@ -39,7 +39,7 @@ SECTIONS: dict[str, list[Row]] = {
             "at once",
             "ValueError",
             "norm='owl' needs weights=: a tensor with one weight per group, or a function of the number of "
-            "groups such as functools.partial(owl_weights, lambda1=1.0, lambda2=0.1)",
+            "groups such as lit_share.OwlWeights(lambda1=1.0, lambda2=0.1)",
         ),
         Row(
             "weights without owl",
@@ -134,8 +134,8 @@ SECTIONS: dict[str, list[Row]] = {
             'ls.apply_prox(pair, ls.Penalty("l1", "element", "start"), ties, step=0.1)',
             "at once",
             "ValueError",
-            'center="start" pulls every member to its own starting value: pass start=, one tensor per member, '
-            "of the members' shape",
+            'center="start" pulls members to what they were before training: take then '
+            "start = lit_share.starting_values(ties.find(module)), and pass start=start in every step",
         ),
         Row(
             "start of other ties",
@@ -160,21 +160,15 @@ SECTIONS: dict[str, list[Row]] = {
             "ls.Ties()",
             "at once",
             "TieError",
-            'Ties needs at least one pattern, for instance Ties("a.net.*", "b.net.*")',
+            'Ties needs at least one pattern, for instance Ties("a.net.*", "b.net.*"), or in a config '
+            "ties.patterns=[a.net.*,b.net.*]",
         ),
         Row(
-            "a list of patterns",
-            'ls.Ties(["a.*", "b.*"])',
+            "a pattern that is a module",
+            "ls.Ties(pair.a, pair.b)",
             "at once",
             "TieError",
-            "a pattern must be a string, got ['a.*', 'b.*']: write Ties('a.*', 'b.*'), not a list",
-        ),
-        Row(
-            "exclude is a text",
-            'ls.Ties("a.*", "b.*", exclude="*.bias")',
-            "at once",
-            "TieError",
-            "exclude must be a list of patterns: write exclude=['*.bias']",
+            "a pattern must be a string, got Sequential(…): write Ties('a.*', 'b.*')",
         ),
         Row(
             "different numbers of stars",
@@ -221,7 +215,7 @@ SECTIONS: dict[str, list[Row]] = {
             "'b.0.0.weight' in 'b.0.*'\n  'a.0.bias' has no counterpart 'b.0.0.bias' in 'b.0.*'\n  "
             "'a.2.weight' has no counterpart 'b.0.2.weight' in 'b.0.*'\n  'a.2.bias' has no counterpart "
             "'b.0.2.bias' in 'b.0.*'\n  'b.0.weight' has no counterpart 'a.weight' in 'a.*'\n  and 1 more\n"
-            "add them to exclude=[...]",
+            "add them to exclude=[...], in a config ties.exclude=[...]",
         ),
         Row(
             "other shapes",
@@ -229,7 +223,7 @@ SECTIONS: dict[str, list[Row]] = {
             "at once",
             "TieError",
             "members of a tie must have one shape: 'a.0.weight' is (3, 4), 'a.2.weight' is (2, 3); exclude "
-            "them: exclude=['a.0.weight']",
+            "them: exclude=['a.0.weight'], in a config ties.exclude=[a.0.weight]",
         ),
         Row(
             "named twice",
@@ -357,11 +351,26 @@ SECTIONS: dict[str, list[Row]] = {
     ],
     "callbacks": [
         Row(
-            "penalty is a text",
-            'ls.Regularize("soft_tie", ties, strength=0.1)',
+            "no such recipe",
+            'ls.Regularize("softtie", ties, strength=0.1)',
+            "at once",
+            "ValueError",
+            "no recipe is named 'softtie': did you mean 'soft_tie'? There are l2, lasso, group_lasso, oscar, growl, "
+            "soft_tie, exact_tie, unit_tie, layer_tie, follow, l2_sp, joint_lasso, trace_norm",
+        ),
+        Row(
+            "recipe without a penalty",
+            'ls.Regularize("hard_tie", ties, strength=0.1)',
+            "at once",
+            "ValueError",
+            "hard_tie is no penalty but one copy: write lit_share.Share(ties), or lit_share.share(...)",
+        ),
+        Row(
+            "penalty is a number",
+            "ls.Regularize(0.1, ties, strength=0.1)",
             "at once",
             "TypeError",
-            "penalty must be a lit_share.Penalty(...), got 'soft_tie'",
+            "penalty must be a lit_share.Penalty(...) or the name of a recipe, got 0.1",
         ),
         Row(
             "ties is a text",
@@ -441,6 +450,15 @@ SECTIONS: dict[str, list[Row]] = {
             "UserWarning",
             "no optimizer owns a parameter of Ties('a.0.*', 'b.0.*'): nothing is regularised for now",
             changes=True,
+        ),
+        Row(
+            "optimizer of one side",
+            "one_side = Pair(lambda parameters, lr: torch.optim.SGD(list(parameters)[:4], lr))\n"
+            "fit(one_side, ls.Regularize(soft, ties, strength=0.1))",
+            "before training",
+            "UserWarning",
+            "'b.0.weight' requires a gradient, but no optimizer owns it, so the penalty of Ties('a.*', 'b.*') leaves "
+            "it as it is: give the optimizers self.parameters(), or freeze it",
         ),
         Row(
             "penalty under FSDP1",
@@ -822,6 +840,23 @@ SECTIONS: dict[str, list[Row]] = {
             "at once",
             "exit code 2",
             "lit-share: no directory DIR/runs",
+            before=files,
+        ),
+        Row(
+            "misspelt key to choose",
+            "lit-share compare DIR/done --tune model.classifier.lr,model.clasifier.lr",
+            "at once",
+            "exit code 2",
+            "lit-share: tune=model.clasifier.lr: no run was started with model.clasifier.lr=...: did you mean "
+            "'model.classifier.lr'?",
+            before=files,
+        ),
+        Row(
+            "last part of a key to choose",
+            "lit-share compare DIR/done --tune lr",
+            "at once",
+            "exit code 2",
+            "lit-share: tune=lr: no run was started with lr=...: did you mean 'model.classifier.lr'?",
             before=files,
         ),
         Row(

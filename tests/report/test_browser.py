@@ -44,9 +44,9 @@ def count(chromium, selector):
 def test_every_chart_is_drawn(chromium, sweep):
     path = opened(chromium, sweep)
     charts = count(chromium, ".chart")
-    assert charts == 17
+    assert charts == 19
     # those in closed details are drawn when these are opened
-    assert count(chromium, ".chart:has(.main-svg)") == 12
+    assert count(chromium, ".chart:has(.main-svg)") == 14
     chromium.ask("document.querySelectorAll('details').forEach(details => details.open = true)")
     chromium.ask("new Promise(done => setTimeout(done, 500))")
     assert count(chromium, ".chart:has(.main-svg)") == charts

@@ -8,7 +8,7 @@ from lit_share.plots import styles
 from lit_share.report import _charts as charts
 from lit_share.report import compare, read_results
 
-KEYS = ["scores", "sizes", "curves", "distances", "tied", "costs"]
+KEYS = ["scores", "strengths", "sizes", "curves", "distances", "tied", "costs"]
 
 
 def sections(results, **keywords):
@@ -29,7 +29,7 @@ def results(sweep):
 def test_a_figure_per_setting(results):
     found = sections(results)
     assert list(found) == KEYS
-    for key in ("scores", "sizes", "distances", "tied", "costs"):
+    for key in ("scores", "strengths", "sizes", "distances", "tied", "costs"):
         assert [group.title for group in found[key].groups] == ["data.n_b=20", "data.n_b=50"]
     # two ties; memory, bytes and time
     assert [len(group.panels) for group in found["distances"].groups] == [2, 2]
@@ -86,6 +86,37 @@ def test_sizes_show_all_strengths_and_mark_the_chosen(results):
     open_ = [trace for trace in points if trace.marker.symbol.endswith("-open")]
     assert [trace.text[0] for trace in open_] == ["soft_tie, strength 0.01", "soft_tie, strength 0.1"]
     assert front.name == "Pareto front"
+
+
+def test_the_strength_path(results):
+    traces = figures(sections(results)["strengths"])[0].data
+    score, distance = [trace for trace in traces if trace.name == "soft_tie"]
+    assert list(score.x) == list(distance.x) == [0.01, 0.1]
+    assert list(score.y) == pytest.approx([0.63, 0.63])
+    assert list(distance.y) == [0.5, 0.5]
+    # Validation chose the larger one for all seeds.
+    assert list(score.marker.symbol) == ["square-open", "square"]
+    # `none` has no strength, and is a level line.
+    assert [list(trace.y) for trace in traces if trace.name == "none"] == [pytest.approx([0.53, 0.53]), [0.5, 0.5]]
+
+
+def test_no_strength_path_of_one_strength(results):
+    found = sections([r for r in results if r.strength != 0.01])["strengths"]
+    assert not found.groups
+    assert "No strategy was tried with several strengths" in found.missing
+
+
+def test_a_strength_path_without_distances(results):
+    found = sections([replace(r, sharing={}) for r in results])["strengths"]
+    assert [trace.name for trace in figures(found)[0].data if trace.name] == ["none", "soft_tie"]
+
+
+def test_of_what_else_is_tuned_a_strength_has_the_best_run_of_each_seed(results):
+    tuned = [replace(r, tune=["data.n_b"]) for r in results]
+    (figure,) = figures(sections(tuned)["strengths"])
+    score = next(trace for trace in figure.data if trace.name == "soft_tie")
+    # 50 examples are better on validation data than 20.
+    assert list(score.y) == pytest.approx([0.66, 0.66])
 
 
 def test_distances_are_means_over_seeds_as_far_as_all_were_trained(results):

@@ -1,5 +1,6 @@
 import csv
 import math
+import re
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -338,11 +339,11 @@ def test_the_baseline_of_tuned_ties_has_all_of_them():
     ("key", "message"),
     [
         ("seed", "tune=seed: that would be choosing the luckiest run; leave it out"),
-        ("tise", "tune=tise: no run was started with tise=..., but with ties"),
+        ("tise", "tune=tise: no run was started with tise=...: did you mean 'ties'?"),
     ],
 )
 def test_what_cannot_be_tuned(key, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=re.escape(message)):
         compare(patterns(), tune=[key])
 
 
@@ -374,3 +375,28 @@ def test_sizes():
 def test_what_is_good_is_known_of_the_objective_only(metric, better):
     test = dict.fromkeys(("b/test/acc", "a/test/acc", "b/test/loss", "a/test/acc_top5"), 0.5)
     assert compare([replace(run(), test=test)], metric).better == better
+
+
+def test_what_failed_in_an_earlier_command_is_listed_but_no_row():
+    wrong = ["data.n_b=100000"]
+    misspelt = {"status": "failed", "error": "no", "objective": "b/val/accuracy", "overrides": wrong}
+    failed = replace(run(earlier=True), **misspelt)
+    comparison = compare([failed, run(overrides=["data.n_b=20"])])
+    assert [row.overrides for row in comparison.rows] == ["data.n_b=20"]
+    assert comparison.failures == (failed,)
+    assert "1 failed: in an earlier command: no (runs/none-0-None)" in printed(comparison)
+    assert [row.failed for row in compare([failed]).rows] == [1]  # rather than no table at all
+    finished = compare([run(earlier=True, overrides=["data.n_b=50"]), run(overrides=["data.n_b=20"])])
+    assert len(finished.rows) == 2
+
+
+def test_what_is_common_to_all_rows_is_said_once():
+    common = ["data.n_a=500", "+trainer.max_epochs=3", "~model.dropout"]
+    results = [run(overrides=[*common, f"data.n_b={n}", f"data.noise={n}"]) for n in (20, 50)]
+    text = printed(compare(results))
+    assert text.count("data.n_a=500") == text.count("max_epochs") == text.count("ties=all") == 1
+    assert "all with data=digits, model=mlp, ties=all, trainer.max_epochs=3, data.n_a=500, ~model.dropout" in text
+    assert "data.n_b=20, data.noise=20" in text
+    text = printed(compare([run(data="digits"), run(data="mnist")]))
+    assert "all with model=mlp, ties=all\n" in text
+    assert "overrides" not in text

@@ -114,7 +114,9 @@ def test_nothing_is_executed_in_a_browser(hostile, tmp_path):
               const texts = [];
               for (const chart of document.querySelectorAll('.chart')) {
                 for (let curve = 0; curve < chart.data.length; curve++) {
-                  try { Plotly.Fx.hover(chart, [{curveNumber: curve, pointNumber: 0}]); } catch (error) { continue; }
+                  const {xaxis = 'x', yaxis = 'y'} = chart.data[curve];
+                  const points = [{curveNumber: curve, pointNumber: 0}];
+                  try { Plotly.Fx.hover(chart, points, xaxis + yaxis); } catch (error) { continue; }
                   await new Promise(done => setTimeout(done, 30));
                   texts.push(chart.querySelector('.hoverlayer').textContent);
                 }

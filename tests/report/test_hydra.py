@@ -33,6 +33,14 @@ def test_the_metric_can_be_chosen(tmp_path, write, capsys):
     assert "a/test/acc" in capsys.readouterr().out
 
 
+def test_rows_of_an_earlier_command_are_said(tmp_path, write, capsys):
+    for i in range(2):
+        write(tmp_path / str(i), seed=i)
+    (tmp_path / "cells.json").write_text('{"0": {"earlier": true}, "1": {"earlier": false}}')
+    CompareRuns().on_multirun_end(config(tmp_path))
+    assert f"1 in the table are of an earlier command: {tmp_path / '0'}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [

@@ -59,11 +59,11 @@ def parsed(results, **keywords):
 def test_it_has_all_parts(results):
     found = parsed(results)
     ids = [attributes["id"] for attributes in found.all("section")]
-    assert ids == ["table", "scores", "sizes", "curves", "distances", "tied", "costs", "runs"]
+    assert ids == ["table", "scores", "strengths", "sizes", "curves", "distances", "tied", "costs", "runs"]
     for link in found.all("a"):
         assert link["href"].removeprefix("#") in ids
-    # two settings of scores, sizes, tied; one curve; two ties and three costs of each setting
-    assert len(found.figures) == len([a for a in found.all("div") if a.get("class") == "chart"]) == 2 * 3 + 1 + 4 + 6
+    # two settings of scores, strengths, sizes, tied; one curve; two ties and three costs of each setting
+    assert len(found.figures) == len([a for a in found.all("div") if a.get("class") == "chart"]) == 2 * 4 + 1 + 4 + 6
 
 
 def test_the_table_has_the_numbers(results):

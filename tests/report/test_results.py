@@ -106,3 +106,22 @@ def test_what_runs_leave_for_charts(tmp_path, write):
     write(tmp_path, distances={"w": [1.0, 0.5]}, tied={"w": 0.25}, training_bytes=400)
     (result,) = read_results([tmp_path])
     assert (result.distances, result.tied, result.training_bytes) == ({"w": [1.0, 0.5]}, {"w": 0.25}, 400)
+
+
+@pytest.mark.parametrize(
+    ("cells", "earlier"),
+    [
+        ('{"0": {"earlier": true}, "1": {"earlier": false}}', [True, False]),
+        ('{"0": {"overrides": []}}', [False, False]),  # of an older version
+        ('{"0": {"earl', [False, False]),
+        ("[]", [False, False]),
+        ('{"0": 3}', [False, False]),
+    ],
+)
+def test_cells_of_an_earlier_command(tmp_path, write, cells, earlier):
+    for folder in "01":
+        write(tmp_path / folder, status="failed", error="no")
+    (tmp_path / "cells.json").write_text(cells)
+    found = read_results([tmp_path])
+    assert [result.earlier for result in found] == earlier
+    assert [result.failure for result in found] == ["in an earlier command: no" if e else "no" for e in earlier]

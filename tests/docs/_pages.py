@@ -1,0 +1,42 @@
+"""The pages, and what is printed in them as code."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("howto/*.md"))]
+
+_BLOCK = re.compile(r"^```(\S+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_COMMANDS = ("python", "lit-share", "pytest", "sphinx-build")
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def text(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The code blocks of a language, as they are printed."""
+    return [code for found, code in _BLOCK.findall(text(page)) if found == language]
+
+
+def files(page: Path) -> dict[str, str]:
+    """The blocks that are files, by the name that stands before them."""
+    return dict(re.findall(r"^`([\w/.]+)`:\n\n```\w+\n(.*?)^```$", text(page), re.DOTALL | re.MULTILINE))
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The words of every command, in blocks and within lines."""
+    lines = [line for block in blocks(page, "bash") for line in block.replace("\\\n", " ").splitlines()]
+    lines = [part for line in lines for part in line.split("#")[0].split(" && ")]
+    outside = re.sub(_BLOCK, "", text(page))
+    within = [" ".join(found.split()) for found in re.findall(r"(?<!`)`([^`]+)`(?!`)", outside)]
+    lines += [line for line in within if line.startswith(tuple(f"{command} " for command in _COMMANDS))]
+    return [shlex.split(line) for line in lines if line.strip()]

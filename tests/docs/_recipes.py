@@ -1,0 +1,46 @@
+"""The registry of recipes as a page."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from omegaconf import OmegaConf
+
+from lit_share.functional import RECIPES, Recipe
+
+HEAD = """\
+# Recipes
+
+The penalties of the field by their names. In `train.py`, and in any other Hydra application, they are
+`regularizer=NAME`; in code `ls.Regularize("NAME", ties, strength)`, where *none* is no callback and *hard_tie* is
+`ls.Share(ties)`; and they combine (`regularizer=[growl,l2]`). Formulas are of members $W_1, \\dots, W_N$, with the
+words of [the algebra](algebra.md). *strength* is the one that `train.py` uses if none is said: a first guess, see
+[choosing the strength](strength.md).
+
+This page is made from `lit_share.RECIPES` by `pytest tests/docs -k recipes --write-docs`.
+
+"""
+
+
+def page() -> str:
+    lines = ["| recipe | norm, groups, center | penalty | strength |", "|---|---|---|---|"]
+    lines += [
+        f"| [{name}](#{name}) | {_pieces(r)} | ${r.formula}$ | {_strength(name)} |" for name, r in RECIPES.items()
+    ]
+    parts = [HEAD, "\n".join(lines), "\n"]
+    for name, recipe in RECIPES.items():
+        parts.append(
+            f"\n## {name}\n\n{recipe.summary}\n\n$$\n{recipe.formula}\n$$\n\n"
+            f"- **When**: {recipe.use}\n- **When not**: {recipe.avoid}\n- **Source**: {recipe.source}\n"
+        )
+    return "".join(parts)
+
+
+def _pieces(recipe: Recipe) -> str:
+    penalty = recipe.penalty
+    return "" if penalty is None else f"{penalty.norm}, {penalty.groups}, {penalty.center}"
+
+
+def _strength(name: str) -> str:
+    config = OmegaConf.load(str(files("lit_share.conf") / "regularizer" / f"{name}.yaml"))
+    return f"{config[name].strength:g}" if "strength" in config.get(name, {}) else ""

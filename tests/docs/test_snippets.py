@@ -1,0 +1,52 @@
+"""What the pages print as Python runs: a page from its beginning to its end, the README piece by piece."""
+
+from __future__ import annotations
+
+import pytest
+from torch import distributed
+
+from ._pages import PAGES, blocks, name
+
+SNIPPETS = {
+    f"{name(page)}{number}": code
+    for page in PAGES
+    if (found := blocks(page, "python"))
+    for number, code in (
+        {f"-{i}": code for i, code in enumerate(found, start=1)} if page.name == "README.md" else {"": "\n".join(found)}
+    ).items()
+}
+
+
+@pytest.fixture
+def _no_process_group():
+    yield
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def check_tutorial(names):
+    """What it decides is what it says."""
+    shared, alone = names["binarised"], names["inverted"]
+    assert all(shared[name].low > 0.0 for name in names["strategies"] if name != "separate")
+    assert names["decide"](alone).startswith("share: nothing;")
+    assert alone["equal unit by unit"].high < 0.0
+    assert all(alone[name].mean < -0.01 for name in ("softly tied", "one copy"))
+    assert abs(alone["one copy of the first layer"].mean) < 0.015
+
+
+CHECKS = {"docs/tutorial.md": check_tutorial}
+
+
+def test_there_are_snippets():
+    assert {"README.md-1", "docs/tutorial.md", "docs/howto/devices.md"} <= set(SNIPPETS)
+
+
+@pytest.mark.usefixtures("own_folder", "quiet", "_no_process_group")
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.parametrize("place", SNIPPETS)
+def test_it_runs(place):
+    names = {"__name__": "__main__"}
+    exec(compile(SNIPPETS[place], place, "exec"), names)  # the point of the test
+    CHECKS.get(place, lambda _: None)(names)
