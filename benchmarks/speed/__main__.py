@@ -36,16 +36,15 @@ HEADS = ("what", "against", "median", "quartiles", "target", "")
 
 def rows_of(question: str, threads: int, device: str) -> list[Row]:
     """The rows of one question, measured in a process of its own."""
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.speed", "--child", question, str(threads), device]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.speed", "--child", question, str(threads)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "LIT_SHARE_DEVICE": device}
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return [Row(**line) for line in json.loads(done.stdout.splitlines()[-1])]
 
 
-def child(question: str, threads: int, device: str) -> None:
+def child(question: str, threads: int) -> None:
     """Measure, and print the rows as JSON."""
     torch.set_num_threads(threads)
-    torch.set_default_device(device)
     torch.manual_seed(0)
     rows = [asdict(row) for row in import_module(f"benchmarks.speed.{question}").measure()]
     print(json.dumps(rows))
@@ -54,8 +53,7 @@ def child(question: str, threads: int, device: str) -> None:
 def main() -> None:
     """Print the table, and write it down if asked to."""
     if "--child" in sys.argv:
-        question, threads, device = sys.argv[-3:]
-        child(question, int(threads), device)
+        child(sys.argv[-2], int(sys.argv[-1]))
         return
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("questions", nargs="*", metavar="QUESTION", help=", ".join(QUESTIONS))

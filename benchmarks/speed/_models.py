@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from benchmarks.speed._clock import DEVICE
+
 Shape = tuple[int, ...]
 
 
@@ -51,7 +53,7 @@ MODELS = {"MLP 784-300-100-10": mlp, "ResNet-18": resnet18, "encoder, 25 M": enc
 
 def pairs(shapes: list[Shape]) -> list[list[Tensor]]:
     """Two members for each shape."""
-    return [[torch.randn(shape) for _ in range(2)] for shape in shapes]
+    return [[torch.randn(shape, device=DEVICE) for _ in range(2)] for shape in shapes]
 
 
 def _shapes(module: nn.Module) -> list[Shape]:

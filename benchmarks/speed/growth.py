@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import lit_share as ls
-from benchmarks.speed._clock import Row, alternate, ratio, spread
+from benchmarks.speed._clock import DEVICE, Row, alternate, ratio, spread
 from lit_share.functional import add_gradient_
 
 SOFT_TIE = ls.Penalty(norm="squared", groups="element", center="mean")
@@ -22,7 +22,7 @@ SOFT_TIE = ls.Penalty(norm="squared", groups="element", center="mean")
 def ties(numbers: int, tensors: int, members: int = 2) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
     """Members and their gradients, of so many numbers in all for each member."""
     size = numbers // tensors
-    made = [[torch.randn(size) for _ in range(members)] for _ in range(tensors)]
+    made = [[torch.randn(size, device=DEVICE) for _ in range(members)] for _ in range(tensors)]
     return made, [[torch.zeros_like(w) for w in tie] for tie in made]
 
 

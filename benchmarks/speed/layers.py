@@ -14,7 +14,7 @@ from torch import nn
 
 import lit_share as ls
 from benchmarks.locally_connected import Plain, forward, kept, with_pooling
-from benchmarks.speed._clock import Row, alternate, ratio
+from benchmarks.speed._clock import DEVICE, Row, alternate, ratio
 from lit_share.sharing.codebook._layers import without_codebook
 
 REPEATS = 7
@@ -22,15 +22,19 @@ REPEATS = 7
 
 def measure() -> Iterator[Row]:
     """The rows."""
-    codebook = ls.CodebookLinear(torch.randperm(4096) % 1024, 4096)
-    dense, x = without_codebook(codebook), torch.randn(256, 4096)
+    codebook = ls.CodebookLinear(torch.randperm(4096) % 1024, 4096).to(DEVICE)
+    dense, x = without_codebook(codebook), torch.randn(256, 4096, device=DEVICE)
     calls: dict[str, nn.Module] = {"dense": dense, "codebook": codebook}
     times = alternate({name: partial(forward, layer, x) for name, layer in calls.items()}, REPEATS)
     yield ratio(times, "dense", "codebook", "Linear 4096 × 4096, 4 per cluster", target=2.0, is_most=False)
 
-    local = ls.LocallyConnected2d(3, 64, 3, 32)
-    images = torch.randn(64, 3, 32, 32)
-    layers: dict[str, nn.Module] = {"unfold + einsum": Plain(local), "ours": local, "conv": nn.Conv2d(3, 64, 3)}
+    local = ls.LocallyConnected2d(3, 64, 3, 32).to(DEVICE)
+    images = torch.randn(64, 3, 32, 32, device=DEVICE)
+    layers: dict[str, nn.Module] = {
+        "unfold + einsum": Plain(local),
+        "ours": local,
+        "conv": nn.Conv2d(3, 64, 3).to(DEVICE),
+    }
     for what, step in (("forward", forward), ("training, with pooling", with_pooling)):
         times = alternate({name: partial(step, layer, images) for name, layer in layers.items()}, REPEATS)
         name = f"LocallyConnected2d 3×32×32 → 64, {what}"

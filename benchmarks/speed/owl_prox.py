@@ -19,7 +19,7 @@ from sklearn.isotonic import isotonic_regression
 from torch import Tensor
 
 import lit_share as ls
-from benchmarks.speed._clock import Row, alternate, ratio, spread, timed
+from benchmarks.speed._clock import DEVICE, Row, alternate, ratio, spread, timed
 from benchmarks.speed._models import vgg16
 from lit_share.functional import prox_
 
@@ -29,9 +29,9 @@ Vector: TypeAlias = NDArray[np.float64]
 
 def cases(n: int) -> dict[str, tuple[Tensor, Tensor]]:
     """Values and weights."""
-    v = torch.randn(n).abs()
+    v = torch.randn(n, device=DEVICE).abs()
     few, many = ls.owl_weights(n, 0.01, 0.5 / n), ls.owl_weights(n, 0.1, 3.0 / n)
-    spiky = torch.where(torch.rand(n) < 0.01, 10.0 * v, v)
+    spiky = torch.where(torch.rand(n, device=DEVICE) < 0.01, 10.0 * v, v)
     return {
         "few pools": (v, few),
         "many pools": (v, many),
@@ -95,7 +95,7 @@ def measure() -> Iterator[Row]:
     yield Row("prox_owl, spiky, 1,000,000", growth, growth, growth, against="100,000", target=16.0)
     group_lasso = ls.Penalty("l1", "input", "zero")
     growl = ls.Penalty("owl", "input", "zero", lambda n: ls.owl_weights(n, 1.0, 1.0 / n))
-    matrix = [[torch.randn(4096, 1024)]]
+    matrix = [[torch.randn(4096, 1024, device=DEVICE)]]
     with torch.no_grad():
         times = alternate(
             {
@@ -105,9 +105,9 @@ def measure() -> Iterator[Row]:
             REPEATS,
         )
         yield ratio(times, "GrOWL", "group lasso", "GrOWL prox, 4096 × 1024", target=1.4)
-    net = vgg16()
+    net = vgg16().to(DEVICE)
     layers = [[p.detach()] for p in net.parameters() if p.ndim > 1]
-    images = torch.randn(8, 3, 224, 224)
+    images = torch.randn(8, 3, 224, 224, device=DEVICE)
     with torch.no_grad():
         prox_(growl, layers, [1e-9] * len(layers))  # makes the weights
     percent = []

@@ -11,23 +11,21 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-import torch
-
-from benchmarks.speed._clock import Row, spread
+from benchmarks.speed._clock import DEVICE, Row, spread
 
 CODE = """
 import resource, torch, lit_share as ls
 from torch import nn
 torch.set_num_threads(1)
-torch.set_default_device(DEVICE)
 torch.manual_seed(0)
 layer = nn.TransformerEncoderLayer(512, 8, 2048, batch_first=True)
 pair = nn.ModuleDict({name: nn.TransformerEncoder(layer, 8, enable_nested_tensor=False) for name in "ab"})
+pair.to(DEVICE)
 optimizer = torch.optim.SGD(pair.parameters(), lr=1e-4)
 norm, groups = PENALTY
 penalty = ls.Penalty(norm, groups, "mean") if norm else None
 ties = ls.Ties("a.*", "b.*").find(pair)
-x = torch.randn(1, 8, 512)
+x = torch.randn(1, 8, 512, device=DEVICE)
 for _ in range(3):
     optimizer.zero_grad()
     sum(net(x).square().mean() for net in pair.values()).backward()
@@ -44,7 +42,7 @@ print((torch.cuda.max_memory_allocated() if DEVICE == "cuda" else on_host) / 2**
 def peak(norm: str | None, groups: str) -> float:
     """MiB."""
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "100000"}
-    code = CODE.replace("PENALTY", repr((norm, groups))).replace("DEVICE", repr(torch.get_default_device().type))
+    code = CODE.replace("PENALTY", repr((norm, groups))).replace("DEVICE", repr(DEVICE.type))
     command = [sys.executable, "-W", "ignore", "-c", code]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return float(done.stdout)

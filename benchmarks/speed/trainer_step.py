@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lit_share as ls
-from benchmarks.speed._clock import Row, now, on_gpu, spread
+from benchmarks.speed._clock import DEVICE, Row, now, on_gpu, spread
 from lit_share.functional import add_gradient_, prox_
 
 REPEATS, BATCHES = 7, 160
@@ -112,7 +112,7 @@ def step(own: Sequence[Callback], accumulate: int) -> float:
 
 def bookkeeping(penalty: ls.Penalty) -> float:
     """Milliseconds of a hook less those of the algebra in it."""
-    module = Pair()
+    module = Pair().to(DEVICE)
     (optimizer,) = [module.configure_optimizers()]
     for p in module.parameters():
         p.grad = torch.zeros_like(p)

@@ -223,15 +223,10 @@ def add_gradients(
     with _full_precision(ties):
         members = [division.all_here(tensors) for division, tensors in zip(divisions, found, strict=True)]
         starts = _starts_here(divisions, _starts(ties, start))
-        room = [
-            [None if g is None else d.room_for(g, w) for g, w in zip(grads, tensors, strict=True)]
-            for d, grads, tensors in zip(divisions, into, members, strict=True)
-        ]
+        room = [d.room_for(grads, own) for d, grads, own in zip(divisions, into, members, strict=True)]
         add_gradient_(penalty, members, room, strength, starts, shards(divisions))
-    for division, grads, pulls in zip(divisions, into, room, strict=True):
-        for grad, pull in zip(grads, pulls, strict=True):
-            if grad is not None and pull is not None:
-                division.add(pull, grad)
+    for division, pulls, grads in zip(divisions, room, into, strict=True):
+        division.add(pulls, grads)
 
 
 def take_prox(
@@ -255,8 +250,7 @@ def take_prox(
         starts = _starts_here(divisions, _starts_of_one(penalty, ties, start))
         prox_(penalty, members, own, starts, groups, shards(divisions))
     for tie, tensors, division, parts in zip(ties, found, divisions, members, strict=True):
-        for tensor, part in zip(tensors, parts, strict=True):
-            division.write(part, tensor)
+        division.write(parts, tensors)
         if not tie.is_partial:
             continue
         for member, tensor in zip(tie.members, tensors, strict=True):
@@ -273,9 +267,10 @@ def zero_again(ties: Sequence[Tie], held: Mapping[str, Tensor]) -> None:
         if tie.name in held:
             tensors = tie.tensors()
             division = Division(tensors)
-            for tensor in tensors:
-                part = division.here(tensor)
-                division.write(part.masked_fill_(division.here(held[tie.name]), 0.0), tensor)
+            parts = division.all_here(tensors)
+            for part in parts:
+                part.masked_fill_(division.here(held[tie.name]), 0.0)
+            division.write(parts, tensors)
 
 
 def penalty_value(penalty: Penalty, ties: Sequence[Tie], start: Start | None = None) -> float:
@@ -318,7 +313,9 @@ def _starts_here(
 ) -> list[list[Tensor] | None] | None:
     if starts is None:
         return None
-    return [None if own is None else d.all_here(own) for d, own in zip(divisions, starts, strict=True)]
+    return [
+        None if own is None else [d.here(tensor) for tensor in own] for d, own in zip(divisions, starts, strict=True)
+    ]
 
 
 def _starts(ties: Sequence[Tie], start: Start | None) -> list[list[Tensor] | None] | None:

@@ -50,6 +50,11 @@ class Division:
             self.part = Part(dim, min(mesh.get_local_rank(self._axis) * each, length), length)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether the members are plain tensors as they are."""
+        return self._first is None
+
+    @property
     def group(self) -> distributed.ProcessGroup:
         """The processes that have the other parts."""
         assert self._first is not None
@@ -70,27 +75,39 @@ class Division:
                 return tensor.full_tensor()
             return tensor.redistribute(placements=self._placements).to_local()
 
-    def all_here(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+    def all_here(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         """What is `here` of each of several tensors."""
-        return [self.here(tensor) for tensor in tensors]
+        return tensors if self.is_whole else [self.here(tensor) for tensor in tensors]
 
     def is_held_here(self, tensor: Tensor) -> bool:
         """Whether what is `here` of a tensor is its own memory."""
         return not isinstance(tensor, DTensor) or tensor.placements == self._placements
 
-    def room_for(self, tensor: Tensor, member: Tensor) -> Tensor:
-        """What is `here` of a tensor of the shape of this member; zeros to be added to it where that is not its own."""
-        return self.here(tensor) if self.is_held_here(tensor) else torch.zeros_like(member, dtype=tensor.dtype)
+    def room_for(self, tensors: Sequence[Tensor | None], members: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        """What is `here` of tensors of the members' shape, to be added to: zeros where that is not their own memory.
 
-    def write(self, here: Tensor, tensor: Tensor) -> None:
-        """Write what is here into a tensor."""
-        if not self.is_held_here(tensor):
-            tensor.copy_(self._spread(here, tensor))
+        Args:
+            tensors: One or ``None`` for each member.
+            members: What is here of the members.
+        """
+        if self.is_whole:
+            return tensors
+        return [
+            None if t is None else self.here(t) if self.is_held_here(t) else torch.zeros_like(w, dtype=t.dtype)
+            for t, w in zip(tensors, members, strict=True)
+        ]
 
-    def add(self, here: Tensor, tensor: Tensor) -> None:
-        """Add what is here to a tensor."""
-        if not self.is_held_here(tensor):
-            tensor.add_(self._spread(here, tensor))
+    def write(self, here: Sequence[Tensor], tensors: Sequence[Tensor]) -> None:
+        """Write what is here into tensors."""
+        for part, tensor in () if self.is_whole else zip(here, tensors, strict=True):
+            if not self.is_held_here(tensor):
+                tensor.copy_(self._spread(part, tensor))
+
+    def add(self, here: Sequence[Tensor | None], tensors: Sequence[Tensor | None]) -> None:
+        """Add what is here to tensors."""
+        for part, tensor in () if self.is_whole else zip(here, tensors, strict=True):
+            if part is not None and tensor is not None and not self.is_held_here(tensor):
+                tensor.add_(self._spread(part, tensor))
 
     def nothing_held(self, penalty: Penalty, tensors: Sequence[Tensor]) -> Tensor:
         """`no_groups_held` of the members, divided as they are if that divides no group."""

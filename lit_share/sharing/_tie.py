@@ -209,6 +209,8 @@ class Tie:
         """Whether all members are one stored parameter."""
         if any(count > 1 and first.part is not None for first, count in self.runs):
             return False
+        if len({id(first.parameter) for first, _ in self.runs}) > 1:  # most ties, and asked for in every step
+            return False
         stored = {(id(first.parameter), first.is_turned, first.part) for first, _ in self.runs}
         return len(stored) == 1 and not self.is_partial
 
