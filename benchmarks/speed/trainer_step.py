@@ -3,7 +3,7 @@
 A pair of MLPs 784-300-100-10 with Adam and batches of 64, and the penalty logged every 50 steps. Trainers with and
 without the callback alternate; each is timed from step to step, and a step is the median of a training. With
 accumulation a step is eight batches. Bookkeeping is what the callback does beyond the algebra: its hook, less the
-same call of the algebra, in milliseconds.
+same call of the algebra, in milliseconds. On large models, what penalties take of a step.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import logging
 import statistics
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lit_share as ls
-from benchmarks.speed._clock import DEVICE, Row, now, on_gpu, spread
+from benchmarks.speed._clock import DEVICE, Row, alternate, now, on_gpu, spread
 from lit_share.functional import add_gradient_, prox_
 
 REPEATS, BATCHES = 7, 160
@@ -147,6 +148,28 @@ def bookkeeping(penalty: ls.Penalty) -> float:
     return 1e3 * (statistics.median(times[::2]) - statistics.median(times[1::2]))
 
 
+def of_large_models() -> Iterator[Row]:
+    """What penalties take of a step of two encoders of 25 million parameters each, with 8 sequences of 64 tokens."""
+    layer = nn.TransformerEncoderLayer(512, 8, 2048, batch_first=True)
+    nets = [nn.TransformerEncoder(layer, 8, enable_nested_tensor=False) for _ in "ab"]
+    pair = nn.ModuleDict(dict(zip("ab", nets, strict=True))).to(DEVICE)
+    optimizer, ties = torch.optim.Adam(pair.parameters(), lr=1e-6), TIES.find(pair)
+    x = torch.randn(8, 64, 512, device=DEVICE)
+
+    def bare() -> None:
+        optimizer.zero_grad()
+        torch.stack([net(x).square().mean() for net in nets]).sum().backward()
+        optimizer.step()
+
+    calls: dict[str, Callable[[], object]] = {"step": bare}
+    calls["soft_tie"] = partial(ls.add_penalty_gradient, pair, PENALTIES["soft_tie"], ties, 0.0)
+    calls["exact_tie"] = partial(ls.apply_prox, pair, PENALTIES["exact_tie"], ties, 1e-12)
+    times = alternate(calls, 3)
+    for name in PENALTIES:
+        percent = [100.0 * a / b for a, b in zip(times[name], times["step"], strict=True)]
+        yield spread(f"{name}, two encoders of 25 M", percent, unit="%", against="a bare step", target=2.0)
+
+
 def measure() -> Iterator[Row]:
     """The rows."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -163,3 +186,4 @@ def measure() -> Iterator[Row]:
     for name, penalty in PENALTIES.items():
         values = [bookkeeping(penalty) for _ in range(5)]
         yield spread(f"{name}, bookkeeping", values, unit="ms", against="beyond the algebra", target=0.05)
+    yield from of_large_models()
