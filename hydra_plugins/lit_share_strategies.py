@@ -182,7 +182,7 @@ class StrategySweeper(BasicSweeper):
             if chosen not in regularizers:
                 regularizers[chosen] = dict(self._compose(chosen).get("regularizer", {}))
             nodes = regularizers[chosen].values()
-            follows = any("ties.patterns}" in str(OmegaConf.to_container(node)) for node in nodes)
+            follows = any("ties.patterns" in str(OmegaConf.to_container(node)) for node in nodes)
             kept = [o for o in cell if not o.startswith("strength=") or any("strength" in node for node in nodes)]
             yield tuple(ties if not follows and override.startswith("ties=") else override for override in kept)
 

@@ -8,6 +8,7 @@ import warnings
 import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ from lit_share.sharing._stats import count_numbers
 from lit_share.text import visible
 
 log = logging.getLogger(__name__)
-_said: set[tuple[str, str]] = set()  # plans, by the names of their regularizers, and other texts
+_printed: set[tuple[str, str]] = set()  # plans, by the names of their regularizers
 
 
 def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float:
@@ -173,7 +174,7 @@ def _check_ties(job: Job, config: DictConfig, overrides: Sequence[str]) -> None:
     try:
         job.ties.find(job.model)
     except TieError as error:
-        if any(override.lstrip("+").startswith("ties.patterns=") for override in overrides):
+        if any(override.lstrip("+").startswith("ties.") for override in overrides):
             raise
         chosen = " ".join(f"{group}={name}" for group in ("ties", "experiment") if (name := choice(group)))
         raise TieError(
@@ -191,8 +192,8 @@ def _print_plan(job: Job, config: DictConfig) -> None:
         plans = {name: replace(plan, apart=()) for name, plan in plans.items()}
     log_plans(job.trainer.loggers, plans)
     if sweep_name() is not None:
-        plans = {name: plan for name, plan in plans.items() if (name, str(plan)) not in _said}
-        _said.update((name, str(plan)) for name, plan in plans.items())
+        plans = {name: plan for name, plan in plans.items() if (name, str(plan)) not in _printed}
+        _printed.update((name, str(plan)) for name, plan in plans.items())
     for name, plan in plans.items():
         rich.print(Text(visible(name), style="bold"), plan)
     if not job.regularizers and sweep_name() is None:
@@ -202,9 +203,13 @@ def _print_plan(job: Job, config: DictConfig) -> None:
 def _warn_of_missing_test_metric(job: Job, config: DictConfig, test: Collection[str]) -> None:
     """Say once what is to be logged in tests, before training where that is known then."""
     problem = missing_test_metric(config.objective, test, job.model)
-    if problem is not None and ("", problem) not in _said and is_first_rank():
-        _said.add(("", problem))
-        log.warning("%s", problem)
+    if problem is not None and is_first_rank():
+        _warn_once(problem)
+
+
+@cache
+def _warn_once(message: str) -> None:
+    log.warning("%s", message)
 
 
 def _train(job: Job, config: DictConfig) -> dict[str, Any]:

@@ -169,14 +169,14 @@ def _shrink_elements(w: Tensor, origin: Tensor | None, step: float) -> None:
 
 def _shrink_rows(w: Tensor, origin: Tensor | None, step: float) -> None:
     if origin is None:
-        w.mul_(1.0 - _share_taken(w, step))
+        w.mul_(1.0 - _share_taken(w, step)).add_(0.0)  # -0.0 + 0.0 is 0.0, of which files keep nothing
     else:
         d = _difference(w, origin)
         torch.addcmul(origin, d, 1.0 - _share_taken(d, step), out=w)
 
 
 def _share_taken(d: Tensor, step: float) -> Tensor:
-    """M / d, of each row: 1 where nothing is left."""
+    """Return m / d of each row: 1 where nothing is left."""
     n = torch.linalg.vector_norm(d.flatten(1), dim=1).view(-1, *[1] * (d.ndim - 1)) if d.ndim > 1 else d.abs()
     return torch.where(n > step, step / n, 1.0)  # of NaN everything, which leaves NaN
 

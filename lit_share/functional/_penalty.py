@@ -391,7 +391,7 @@ class _Prox:
                     if self._penalty.groups == "input":
                         # Written out for a whole row: what repeats within one is multiplied five times slower.
                         factor = factor.expand(1, *w.shape[1:]).contiguous()
-                    w.mul_(factor)
+                    w.mul_(factor).add_(0.0)  # -0.0 + 0.0 is 0.0, of which files keep nothing
                 return self._members
             shrunk = self._multiply(factor)
             if isinstance(steps, float):

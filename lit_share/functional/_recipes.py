@@ -22,6 +22,7 @@ class Recipe:
         use: When it is worth trying.
         avoid: When it is not.
         source: Where it is from.
+        instead: What to do where a penalty is asked for and there is none.
     """
 
     penalty: Penalty | None
@@ -30,12 +31,14 @@ class Recipe:
     use: str
     avoid: str
     source: str
+    instead: str = ""
 
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         "none": Recipe(
             penalty=None,
+            instead="leave it out",
             summary="Nothing is shared: every model keeps weights of its own.",
             formula=r"0",
             use="As the control: what a strategy is worth is its difference to this.",
@@ -82,7 +85,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "oscar": Recipe(
             penalty=Penalty("owl", "element", "zero", OwlWeights(lambda1=1.0, lambda2=0.001, fraction=1.0)),
             summary="Single weights become zero, or equal in magnitude to others.",
-            formula=r"\sum_k \bigl(\Lambda_1 + (n - k + 1)\,\Lambda_2\bigr)\, \lvert w \rvert_{(k)}",
+            formula=(r"\sum_k \bigl(\Lambda_1 + (n - k + 1)\,\Lambda_2\bigr)\, r_{(k)}, \quad r_j = \lvert w_j \rvert"),
             use="For linear models and small layers whose inputs are correlated: these get one weight, up to its sign.",
             avoid=(
                 "In large layers: the greatest weight of the norm grows with their size, so `lambda2` fits one size "
@@ -210,6 +213,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         ),
         "hard_tie": Recipe(
             penalty=None,
+            instead="for one copy write lit_share.Share(ties), or lit_share.share(...)",
             summary="Members are one parameter, stored once, from the first step on.",
             formula=r"0 \text{ if } W_1 = \dots = W_N, \quad \infty \text{ otherwise}",
             use="Where tasks are closely related or samples are very few, and for half the numbers of a pair.",
@@ -246,15 +250,12 @@ def as_penalty(penalty: Penalty | str) -> Penalty:
         return penalty
     if not isinstance(penalty, str):
         raise TypeError(f"penalty must be a lit_share.Penalty(...) or the name of a recipe, got {penalty!r}")
-    if penalty == "hard_tie":
-        raise ValueError("hard_tie is no penalty but one copy: write lit_share.Share(ties), or lit_share.share(...)")
-    if penalty == "none":
-        raise ValueError("the recipe none has no penalty: leave it out")
-    if penalty not in RECIPES:
+    recipe = RECIPES.get(penalty)
+    if recipe is None:
         nearest = get_close_matches(penalty, RECIPES, n=1)
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-        names = ", ".join(name for name, recipe in RECIPES.items() if recipe.penalty)
+        names = ", ".join(name for name, known in RECIPES.items() if known.penalty)
         raise ValueError(f"no recipe is named {penalty!r}: {hint}There are {names}")
-    found = RECIPES[penalty].penalty
-    assert found is not None
-    return found
+    if recipe.penalty is None:
+        raise ValueError(f"the recipe {penalty} has no penalty: {recipe.instead}")
+    return recipe.penalty

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.parsing import clean_namespace
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
+from torch.nn.parameter import UninitializedParameter
 
 from lit_share.paired import _checkpoint
 from lit_share.paired._hooks import REFUSED, STEPS, Delegating
@@ -203,11 +204,19 @@ class Paired(Delegating):
 
 
 def _start_from_the_first(children: Mapping[str, LightningModule]) -> None:
-    first, *others = children.values()
-    initial = {name: value for name, value in first.state_dict().items() if isinstance(value, Tensor)}
-    for child in others:
+    (first_name, first), *others = children.items()
+    for name, child in children.items():
+        if any(isinstance(parameter, UninitializedParameter) for parameter in child.parameters()):
+            raise ValueError(f"same_init=True: {name!r} has lazy layers, which have no values yet: run it once before")
+    initial = {key: value for key, value in first.state_dict().items() if isinstance(value, Tensor)}
+    for name, child in others:
         own = child.state_dict()
-        fitting = {name: value for name, value in initial.items() if name in own and own[name].shape == value.shape}
+        fitting = {key: value for key, value in initial.items() if key in own and own[key].shape == value.shape}
+        if not fitting:
+            raise ValueError(
+                f"same_init=True: nothing in {name!r} has the name and shape of something in {first_name!r}, such as "
+                f"{next(iter(initial), '')!r}: copy the values yourself, and leave it out"
+            )
         child.load_state_dict(own | fitting)
 
 

@@ -17,7 +17,7 @@ from lit_share.plots._palette import Style
 # How far 0 stands from the smallest positive strength, as a factor.
 _ZERO_BELOW = 10.0
 # Ticks are at strengths that were tried, if these are few, and not closer than this part of the axis.
-_MOST_TICKS, _APART = 10, 0.07
+_APART = 0.07
 
 
 class StrengthPath(NamedTuple):
@@ -82,7 +82,9 @@ def strength_path(
             marks = _marks(styles[strategy], paths[strategy].chosen, lines[strategy].x)
             add_line(figure, strategy, line, styles[strategy], marks, showlegend=row == 1, **place)
             figure.data[-1].update(
-                text=_choices(paths[strategy].chosen, lines[strategy].x), hovertemplate="%{y:.4g}%{text}"
+                text=_choices(paths[strategy].chosen, lines[strategy].x),
+                hovertemplate="%{y:.4g}%{text}",
+                cliponaxis=False,  # a distance of 0 is on the axis
             )
     finish(figure, **({"title": literal(title)} if title else {}))
     figure.update_layout(height=420 if len(quantities) == 1 else 560, hovermode="x unified", showlegend=True)
@@ -90,11 +92,12 @@ def strength_path(
         figure.update_yaxes(title={"text": literal(name), "standoff": 8}, row=row, col=1)
     if distances:
         figure.update_yaxes(rangemode="tozero", row=2, col=1)
+        # Markers at 0 leave the tick labels free.
+        figure.update_xaxes(ticks="outside", ticklen=8, tickcolor="rgba(0, 0, 0, 0)", row=2, col=1)
     figure.update_xaxes(title={"text": "strength", "standoff": 8}, row=len(quantities), col=1)
     figure.update_xaxes(type="log")
     ticks = _ticks(places)
-    if len(ticks) <= _MOST_TICKS:
-        figure.update_xaxes(tickvals=[places[at] for at in ticks], ticktext=[f"{at:.3g}" for at in ticks])
+    figure.update_xaxes(tickvals=[places[at] for at in ticks], ticktext=[f"{at:.3g}" for at in ticks])
     return figure
 
 

@@ -101,7 +101,8 @@ class Plan:
             others = f" and {len(self.apart) - 1} more" if self.apart[1:] else ""
             remarks.append(
                 f"the members of {visible(self.apart[0])}{others} start from unrelated weights, so that their units do "
-                "not correspond: start from the same, with copy.deepcopy or lit_share.Paired(..., same_init=True)"
+                "not correspond: let them start from the same, by copy.deepcopy or "
+                "lit_share.Paired(..., same_init=True)"
             )
         if self.idle:
             remarks.append(f"exclude matches nothing: {', '.join(map(repr, self.idle))}")

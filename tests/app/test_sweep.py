@@ -193,7 +193,7 @@ def test_a_cell_that_was_cut_off_goes_on(multirun: Compose, tmp_path: Path, monk
 def test_a_plan_is_printed_once_in_a_sweep(
     multirun: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lit_share.app.run._said", set())
+    monkeypatch.setattr("lit_share.app.run._printed", set())
     for seed in (0, 1):
         run(multirun(*FAST, f"seed={seed}", output_dir=tmp_path / str(seed)), tmp_path / str(seed), [])
     assert capsys.readouterr().out.count("Tie plan") == 1

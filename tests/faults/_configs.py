@@ -181,8 +181,7 @@ SECTIONS: dict[str, list[Row]] = {
             "python train.py 'ties.exclude=[\"*\"]'",
             "before training",
             "TieError",
-            "Ties('a.net.*', 'b.net.*', exclude=['*']) finds nothing: exclude=['*'] leaves no parameter\n"
-            "These are the patterns of ties=all: write your own with ties.patterns=[...]",
+            "Ties('a.net.*', 'b.net.*', exclude=['*']) finds nothing: exclude=['*'] leaves no parameter",
         ),
         Row(
             "ties of heads of other shapes",

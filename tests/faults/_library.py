@@ -363,7 +363,7 @@ SECTIONS: dict[str, list[Row]] = {
             'ls.Regularize("hard_tie", ties, strength=0.1)',
             "at once",
             "ValueError",
-            "hard_tie is no penalty but one copy: write lit_share.Share(ties), or lit_share.share(...)",
+            "the recipe hard_tie has no penalty: for one copy write lit_share.Share(ties), or lit_share.share(...)",
         ),
         Row(
             "penalty is a number",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from lit_share.functional import Penalty, add_gradient_, no_groups_held, owl_weights, prox_
+from lit_share.functional import OwlWeights, Penalty, add_gradient_, no_groups_held, owl_weights, prox_
 
 from ._zoo import CENTERS, SPECS, Case, Spec, case, cases, each_penalty
 
@@ -192,6 +192,18 @@ class TestProx:
         assert members[0]._version == 0 < members[1]._version
         assert torch.equal(members[0], c.members[0])
         assert_alike([members], [c.prox([0.0, 0.5])])
+
+    @pytest.mark.parametrize("norm", ["l1", "owl"])
+    @pytest.mark.parametrize("groups", ["element", "output", "input", "tensor"])
+    def test_zeros_have_no_sign(self, norm, groups):
+        """Minus zero is a number of its own in compact files."""
+        penalty = Penalty(norm, groups, "zero", OwlWeights(1.0, 0.1) if norm == "owl" else None)
+        w = torch.full((4, 3), -0.5)
+        (pure,) = penalty.prox([w], step=100.0)
+        prox_(penalty, [[w]], [100.0])
+        for zeros in (w, pure):
+            assert not zeros.any()
+            assert not torch.signbit(zeros).any()
 
     def test_many_elements(self):
         ties = [[torch.full((size,), 3.0), noise([torch.empty(size)], size)[0]] for size in (2**18 + 1, 4, 2**17)]

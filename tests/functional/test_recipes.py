@@ -67,7 +67,7 @@ def test_a_penalty_is_itself() -> None:
     [
         ("soft-tie", r"no recipe is named 'soft-tie': did you mean 'soft_tie'\? There are l2, .*, trace_norm$"),
         ("xyz", "no recipe is named 'xyz': There are l2, "),
-        ("hard_tie", r"hard_tie is no penalty .*: write lit_share.Share\(ties\)"),
+        ("hard_tie", r"the recipe hard_tie has no penalty: for one copy write lit_share.Share\(ties\)"),
         ("none", "the recipe none has no penalty: leave it out"),
     ],
 )

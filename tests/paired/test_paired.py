@@ -299,3 +299,13 @@ def test_children_start_from_the_first_where_asked(kit):
     assert torch.equal(pair.c.net[3].bias, before["a"].net[3].bias)  # what fits
     assert Ties("a.net.*", "b.net.*").plan(pair).apart == ()
     kit.assert_same(Paired(**copy.deepcopy(before)).b.state_dict(), before["b"].state_dict())
+
+
+def test_children_that_cannot_start_from_the_first(kit):
+    other = LightningModule()
+    other.layer = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match="same_init=True: nothing in 'b' has the name and shape of something in 'a'"):
+        Paired(same_init=True, a=kit.Lit(3, seed=1), b=other)
+    other.layer = nn.LazyLinear(2)
+    with pytest.raises(ValueError, match="same_init=True: 'b' has lazy layers, which have no values yet"):
+        Paired(same_init=True, a=kit.Lit(3, seed=1), b=other)

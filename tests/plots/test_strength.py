@@ -75,9 +75,11 @@ def test_zero_stands_at_the_left():
     assert list(line.x) == [pytest.approx(0.1)]
 
 
-def test_many_strengths_are_left_to_plotly_to_label():
-    many = Curve([10.0**k for k in range(11)], range(11))
-    assert strength_path({"soft_tie": StrengthPath(many)}, LOOK, "acc").layout.xaxis.tickvals is None
+def test_zero_is_labelled_zero_among_many_strengths():
+    many = Curve([0.0, *(10.0**k for k in range(11))], range(12))
+    axis = strength_path({"soft_tie": StrengthPath(many)}, LOOK, "acc").layout.xaxis
+    assert axis.ticktext[:2] == ("0", "1")
+    assert axis.tickvals[:2] == (0.1, 1.0)
 
 
 def test_numbers_at_the_axis_have_room():
