@@ -1,7 +1,9 @@
 """Pictures of what is trained, by `lit_share.plots`: `python -m benchmarks.figures` draws them into ``docs/figures``.
 
 The models are small, and trained on scikit-learn's digits. Chromium draws the figures, with the plotly.js that comes
-with Plotly. `python -m benchmarks.figures positions` draws only what is named; all of them take about a minute.
+with Plotly. `report` is the head of the page that a sweep of `train.py` ends with. `python -m benchmarks.figures
+positions` draws only what is named; all of them take two to three minutes of one core. The numbers of `strength` and
+`pareto_front` are printed.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -46,14 +49,17 @@ from lit_share.plots import (
 from lit_share.report import estimate
 from lit_share.sharing import overall_distance, relative_distance
 
-FOLDER = Path(__file__).parents[1] / "docs" / "figures"
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "docs" / "figures"
 SEEDS = range(10)
-STRENGTHS = {
-    "soft_tie": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
-    "exact_tie": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
-}
+STRENGTHS = dict.fromkeys(("soft_tie", "unit_tie"), (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0))
 WITHOUT = ("none", "hard_tie")
 SCORE = "test accuracy of B"
+SWEEP = (
+    "regularizer=none,soft_tie,unit_tie,hard_tie strength=0.001,0.01,0.1,1,10 seed=0,1,2 "
+    "data.domain=binarised data.n_a=500 data.n_b=50 model.classifier.lr=0.004 trainer.max_epochs=15 "
+    "callbacks=quiet logger=csv hydra/launcher=joblib"
+)
 
 
 def train(
@@ -81,15 +87,15 @@ def train(
 
 
 class Pair:
-    """Two models from the same initial weights: A has 300 digits as they are, B has 30 in another domain."""
+    """Two models from the same initial weights: A has 500 digits as they are, B has 50 in another domain."""
 
     ties = ls.Ties("a.*", "b.*")
 
-    def __init__(self, seed: int, hidden: Sequence[int], domain: str, amount: float | None = None) -> None:
+    def __init__(self, seed: int, hidden: Sequence[int], domain: str) -> None:
         torch.manual_seed(seed)
         net = MLP((1, 8, 8), 10, hidden)
         self.module = nn.ModuleDict({"a": net, "b": copy.deepcopy(net)})
-        data = PairedDomains("digits", domain, amount, n_a=300, n_b=30, batch_size=600, seed=seed)
+        data = PairedDomains("digits", domain, n_a=500, n_b=50, batch_size=600, seed=seed)
         loaders = (data.train_dataloader(), data.val_dataloader(), data.test_dataloader())
         self.examples, self.validation, self.test = ({k: next(iter(v)) for k, v in part.items()} for part in loaders)
 
@@ -109,7 +115,7 @@ class Run:
     """What one strength came to with one seed."""
 
     def __init__(self, recipe: str, strength: float, seed: int) -> None:
-        pair = Pair(seed, (32,), "rotated", amount=30.0)
+        pair = Pair(seed, (32,), "binarised")
         if recipe == "hard_tie":
             ls.share(pair.module, pair.ties)
         train(pair.module, pair.loss, recipe, pair.ties, strength)
@@ -121,11 +127,27 @@ class Run:
 
 @cache
 def runs() -> dict[str, list[list[Run]]]:
-    """By strategy, strength and seed."""
-    return {
-        recipe: [[Run(recipe, strength, seed) for seed in SEEDS] for strength in STRENGTHS.get(recipe, (0.0,))]
-        for recipe in (*WITHOUT, *STRENGTHS)
-    }
+    """By strategy, strength and seed; their means are printed."""
+    found: dict[str, list[list[Run]]] = {}
+    for recipe in (*WITHOUT, *STRENGTHS):
+        found[recipe] = []
+        for strength in STRENGTHS.get(recipe, (0.0,)):
+            found[recipe].append([Run(recipe, strength, seed) for seed in SEEDS])
+            report(f"{recipe} {strength:g}" if recipe in STRENGTHS else recipe, found[recipe][-1])
+        best = chosen(found[recipe])
+        if recipe in STRENGTHS:
+            tried = [run.strength for run in best]
+            report(f"{recipe} chosen", best)
+            print(f"{recipe} chosen: {min(tried):g} to {max(tried):g}")
+        gain = estimate([run.score - alone.score for run, alone in zip(best, found["none"][0], strict=True)])
+        print(f"{recipe} - none: {gain}")
+    return found
+
+
+def report(name: str, seeds: list[Run]) -> None:
+    """Print the means over seeds."""
+    distance, unique = fmean(run.distance for run in seeds), fmean(run.unique for run in seeds)
+    print(f"{name:18} {SCORE} {estimate([run.score for run in seeds])}, distance {distance:.3f}, unique {unique:,.0f}")
 
 
 def chosen(of: list[list[Run]]) -> list[Run]:
@@ -232,11 +254,18 @@ FIGURES: dict[str, tuple[Callable[[], go.Figure], str, int]] = {
 }
 
 
-def write(figure: go.Figure, path: Path, width: int) -> None:
-    """Have Chromium draw a figure; as PNG with two pixels for each."""
+def chromium(page: Path, *options: str) -> str:
+    """Have Chromium open a page, and return what it prints."""
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
         raise SystemExit("Chromium is not installed: apt-get install chromium")
+    command = [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", *options]
+    command += [f"--user-data-dir={page.parent}/profile", "--virtual-time-budget=20000", page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def write(figure: go.Figure, path: Path, width: int) -> None:
+    """Have Chromium draw a figure; as PNG with two pixels for each."""
     figure.update_layout(width=width, margin_l=16)
     kind = path.suffix[1:]
     options = {"format": kind, "width": width, "height": figure.layout.height, "scale": 2 if kind == "png" else 1}
@@ -248,9 +277,7 @@ def write(figure: go.Figure, path: Path, width: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "page.html")
         file.write_text(page, encoding="utf-8")
-        command = [program, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/profile"]
-        command += ["--virtual-time-budget=20000", "--dump-dom", file.as_uri()]
-        dom = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        dom = chromium(file, "--dump-dom")
     found = re.search(r'<pre id="url">data:image/[^,]*,(.*?)</pre>', dom, flags=re.DOTALL)
     assert found, dom[-500:]
     path.parent.mkdir(exist_ok=True)
@@ -264,14 +291,42 @@ def write(figure: go.Figure, path: Path, width: int) -> None:
     path.write_text(svg + "\n", encoding="utf-8")
 
 
+def write_report(path: Path, width: int = 800) -> None:
+    """The head of a sweep's page, down to the strength: as wide as its table."""
+    with tempfile.TemporaryDirectory() as folder:
+        sweep = Path(folder, "digits")
+        command = [sys.executable, "train.py", "-m", *SWEEP.split(), f"hydra.sweep.dir={sweep}"]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        html = (sweep / "report.html").read_text(encoding="utf-8")
+        html = re.sub(
+            r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html
+        )  # which allows no script but its own
+        page = sweep / "head.html"
+        page.write_text(
+            f"{html}<style>#strengths ~ section, footer, .modebar {{ display: none }}</style><script>onload = () => {{"
+            "const { bottom } = document.querySelector('#strengths').getBoundingClientRect();"
+            "document.body.dataset.height = Math.ceil(bottom) + 16 }</script>",
+            encoding="utf-8",
+        )
+        found = re.search(r'data-height="(\d+)"', chromium(page, "--dump-dom", f"--window-size={width},900"))
+        assert found, "the page has no section of the strength"
+        chromium(page, f"--screenshot={path}", f"--window-size={width},{found[1]}")
+
+
 def main() -> None:
     """Draw what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="name", help=", ".join(FIGURES))
-    for name in parser.parse_args().names or FIGURES:
-        make, kind, width = FIGURES[name]
-        path = FOLDER / f"{name}.{kind}"
-        write(make(), path, width)
+    parser.add_argument("names", nargs="*", metavar="name", help=", ".join((*FIGURES, "report")))
+    names = parser.parse_args().names
+    torch.set_num_threads(1)
+    for name in names or (*FIGURES, "report"):
+        if name == "report":
+            path = ROOT / "docs" / "report.png"
+            write_report(path)
+        else:
+            make, kind, width = FIGURES[name]
+            path = FOLDER / f"{name}.{kind}"
+            write(make(), path, width)
         print(path)
 
 

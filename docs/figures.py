@@ -1,32 +1,23 @@
-"""The figures of the documentation: `python docs/figures.py` draws them into `docs/figures`.
+"""The figures of the algebra, computed with `Penalty.prox`: `python docs/figures.py` draws them into `docs/figures`.
 
-Those of the algebra are computed with `Penalty.prox` and drawn at once. `strength_path.svg` trains: a pair of digit
-classifiers, of 500 grey images and of 50 in black and white, at each of `STRENGTHS`, for half a minute, and prints the
-numbers.
+What is trained is drawn by `python -m benchmarks.figures`.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
 
 import torch
-from sklearn.datasets import load_digits
-from torch import Tensor, nn
 
 import lit_share as ls
 from lit_share.plots import OKABE_ITO
-from lit_share.report import estimate
-from lit_share.sharing import overall_distance
 
 FOLDER = Path(__file__).parent / "figures"
 BLACK, BLUE, RED, GREEN, ORANGE, SKY, PINK, _ = OKABE_ITO
 GREY = "#999999"
-STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-SEEDS = range(4)
 
 Point = tuple[float, float]
 
@@ -226,134 +217,7 @@ def centers(folder: Path = FOLDER) -> None:
     save("centers", 910, 250, "The four centers", parts, folder)
 
 
-def train(
-    penalty: ls.Penalty | None, strength: float, seed: int, hard: bool = False
-) -> tuple[float, float, float]:
-    """Validation accuracy of the scarce model, distance of the two, and the share of numbers that are equal."""
-    torch.manual_seed(seed)
-    x, y = map(torch.from_numpy, load_digits(return_X_y=True))
-    order = torch.randperm(len(y))
-    grey, y = (x[order] / 16).float(), y[order]
-    binary = (grey > 0.5).float()
-    first = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-    nets = nn.ModuleDict({"a": first, "b": copy.deepcopy(first)})
-    ties = ls.Ties("a.*", "b.*")
-    if hard:
-        ls.share(nets, ties)
-    found, lr = ties.find(nets), 0.003
-    optimizer = torch.optim.Adam(nets.parameters(), lr=lr)
-
-    def loss(net: nn.Module, images: Tensor, which: slice) -> Tensor:
-        return nn.functional.cross_entropy(net(images[which]), y[which])
-
-    for _ in range(300):
-        optimizer.zero_grad()
-        (
-            loss(nets["a"], grey, slice(0, 500)) + loss(nets["b"], binary, slice(500, 550))
-        ).backward()
-        if penalty is not None and penalty.is_smooth:
-            ls.add_penalty_gradient(nets, penalty, found, strength)
-        optimizer.step()
-        if penalty is not None and not penalty.is_smooth:
-            ls.apply_prox(nets, penalty, found, lr * strength)
-    with torch.no_grad():
-        right = (nets["b"](binary[600:]).argmax(dim=1) == y[600:]).float().mean()
-        tensors = [tie.tensors() for tie in found]
-        equal = fmean(float((a == b).float().mean()) for a, b in tensors[:1])
-    return float(right), overall_distance(tensors), equal
-
-
-def strength_path(folder: Path = FOLDER) -> None:
-    """Accuracy and distance over the strength."""
-    alone = [train(None, 0.0, seed) for seed in SEEDS]
-    one = [train(None, 0.0, seed, hard=True) for seed in SEEDS]
-    drawn = {
-        "soft_tie": (ls.RECIPES["soft_tie"].penalty, BLUE),
-        "unit_tie": (ls.RECIPES["unit_tie"].penalty, RED),
-    }
-    runs = {
-        name: [[train(penalty, strength, seed) for seed in SEEDS] for strength in STRENGTHS]
-        for name, (penalty, _) in drawn.items()
-    }
-    low, high = math.log10(STRENGTHS[0]), math.log10(STRENGTHS[-1])
-
-    def across(strength: float) -> float:
-        return 150 + 420 * (math.log10(strength) - low) / (high - low)
-
-    panels = {
-        "accuracy of the scarce model": (
-            0,
-            40,
-            0.65,
-            0.95,
-            [0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95],
-        ),
-        "distance": (1, 290, 0.0, 1.0, [0.0, 0.25, 0.5, 0.75, 1.0]),
-    }
-    parts = []
-    for name, (column, top, least, most, ticks) in panels.items():
-
-        def up(
-            value: float, top: int = top, least: float = least, most: float = most
-        ) -> float:
-            return top + 180 - 180 * (value - least) / (most - least)
-
-        parts.append(text(60, top - 14, name, 14, "start"))
-        for tick in ticks:
-            parts.append(line([(60, up(tick)), (660, up(tick))], "#dddddd", 1))
-            parts.append(text(52, up(tick) + 4, f"{tick:.2f}", 11, "end"))
-        ends = {90: alone, 630: one}
-        for x, of_seeds in ends.items():
-            mean = estimate([run[column] for run in of_seeds])
-            if column == 0:
-                parts.append(line([(x, up(mean.low)), (x, up(mean.high))], BLACK, 1.5))
-            parts.append(dot(x, up(mean.mean), BLACK))
-        for shift, (strategy, (_, color)) in enumerate(drawn.items()):
-            means = [
-                estimate([run[column] for run in of_seeds]) for of_seeds in runs[strategy]
-            ]
-            points = [
-                (across(s) + 4 * shift - 2, up(m.mean))
-                for s, m in zip(STRENGTHS, means, strict=True)
-            ]
-            if column == 0:
-                for (x, _), m in zip(points, means, strict=True):
-                    parts.append(line([(x, up(m.low)), (x, up(m.high))], color, 1.2))
-            parts += [line(points, color), *(dot(*point, color, 4) for point in points)]
-        for strength in STRENGTHS:
-            parts.append(text(across(strength), top + 198, f"{strength:g}", 11))
-        parts += [text(90, top + 198, "separate", 11), text(630, top + 198, "one copy", 11)]
-    parts += [
-        text(360, 512, "strength"),
-        *(dot(490 + 95 * i, 21, color, 4) for i, (_, color) in enumerate(drawn.values())),
-        *(
-            text(500 + 95 * i, 26, name, 13, "start", color)
-            for i, (name, (_, color)) in enumerate(drawn.items())
-        ),
-    ]
-    save(
-        "strength_path",
-        690,
-        525,
-        "Accuracy and distance over the strength of the tie",
-        parts,
-        folder,
-    )
-    for name, of_strengths in runs.items():
-        for strength, of_seeds in zip(STRENGTHS, of_strengths, strict=True):
-            accuracy, distance, equal = zip(*of_seeds, strict=True)
-            print(
-                f"{name} {strength:<5g} {estimate(accuracy)!s:16} {fmean(distance):.3f} {fmean(equal):.1%}"
-            )
-    for name, of_seeds in (("separate", alone), ("one copy", one)):
-        accuracy, distance, equal = zip(*of_seeds, strict=True)
-        print(f"{name} {estimate(accuracy)!s:16} {fmean(distance):.3f} {fmean(equal):.1%}")
-
-
-ALGEBRA = (shrinkage, groups, centers)
-
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     FOLDER.mkdir(exist_ok=True)
-    for draw in (*ALGEBRA, strength_path):
+    for draw in (shrinkage, groups, centers):
         draw()
