@@ -7,7 +7,7 @@ paths. In the root of the repository:
     python examples/cli/main.py fit --config examples/cli/config.yaml
 
 What comes out is the accuracy of both on validation images, and the distance of their weights. The control is the same
-with `--trainer.callbacks.init_args.strength 0`. This needs `pip install "lit-share[cli]"`.
+with `--trainer.callbacks.init_args.strength 0`. This needs `pip install -c constraints.txt -e ".[cli]"`.
 """
 
 import copy

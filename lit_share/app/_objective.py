@@ -47,15 +47,22 @@ def can_be_tested(model: LightningModule, data: LightningDataModule) -> bool:
     return is_overridden("test_step", model) and has_data
 
 
+def model_of(objective: str, model: LightningModule) -> tuple[LightningModule, str]:
+    """The model that logs the objective, a child of a `Paired` or the model itself, and where that is."""
+    child = objective.partition("/")[0]
+    if isinstance(model, Paired) and child in model.child_names:
+        return model.get_submodule(child), f"the test_step of {child!r}"  # type: ignore[return-value]
+    return model, "test_step"
+
+
 def missing_test_metric(objective: str, test: Collection[str], model: LightningModule) -> str | None:
     """The message that names what is to be logged in tests, by which runs are compared; `None` if it was."""
     metric = default_metric(objective)
     if metric in test:
         return None
-    child, _, rest = metric.partition("/")
-    own = isinstance(model, Paired) and child in model.child_names
-    where, name = (f"the test_step of {child!r}", rest) if own else ("test_step", metric)
+    owner, where = model_of(objective, model)
+    name = metric if owner is model else metric.partition("/")[2]
     return (
         f"there is no test metric {metric!r}, by which runs are compared: write self.log({name!r}, ...) in {where}, "
-        "for which the data module needs a test_dataloader"
+        "for which the data module needs a test_dataloader, and run anew what has finished without it"
     )

@@ -23,7 +23,7 @@ from rich.text import Text
 from lit_share.app._check import ConfigError
 from lit_share.app._errors import one_line
 from lit_share.app._figures import filters_to_draw, log_positions
-from lit_share.app._objective import ObjectiveIsKnown, can_be_tested, missing_test_metric, unknown_objective
+from lit_share.app._objective import ObjectiveIsKnown, can_be_tested, missing_test_metric, model_of, unknown_objective
 from lit_share.app._processes import refuse_copies_of_a_sweep
 from lit_share.app._sweep import RESULT_FILE, checkpoint_to_go_on_from, write_json
 from lit_share.app.build import Job, build, evaluator
@@ -97,7 +97,7 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float:
             _print_plan(job, config)
             check_retraining(job, config)
             job.trainer.callbacks.append(ObjectiveIsKnown(config.objective))  # type: ignore[attr-defined]
-            if not can_be_tested(job.model, job.data):
+            if not can_be_tested(model_of(config.objective, job.model)[0], job.data):
                 _warn_of_missing_test_metric(job, config, ())
             result |= _train(job, config)
             _warn_of_missing_test_metric(job, config, result["test"])

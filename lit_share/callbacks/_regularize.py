@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
@@ -39,6 +40,7 @@ from lit_share.sharing._loops import (
     penalty_value,
 )
 from lit_share.sharing._shards import in_the_form_of, shard_again
+from lit_share.sharing._starts import remark_on, starting_apart
 from lit_share.sharing._tie import stored_parameters, whole
 
 Apply = Literal["auto", "gradient", "prox"]
@@ -224,6 +226,9 @@ class Regularize(Callback):
         check_weights(self.penalty, self.found)
         self.strength_at(trainer.global_step, trainer.current_epoch)  # raises for what is no schedule
         leading = {tie.members[0].name for tie in self.found if self.penalty.center == "first"}
+        begins = trainer.global_step == 0 and trainer.ckpt_path is None
+        if begins and self.penalty.center in ("mean", "first") and (apart := starting_apart(self.found, pl_module)):
+            rank_zero_info(remark_on([tie.name for tie in apart]))
         if not any(p in rates for tie in self.found for p in tie.parameters):
             warnings.warn(f"no optimizer owns a parameter of {self.ties}: nothing is regularised for now", stacklevel=2)
         elif missing := [name for name in untrained(trainer.optimizers, self.found) if name not in leading]:

@@ -9,6 +9,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
+from lit_share.sharing._starts import remark_on
 from lit_share.sharing._tie import BufferSlot, Tie, shortened
 from lit_share.text import visible
 
@@ -98,12 +99,7 @@ class Plan:
             )
             remarks.append(f"each model keeps its own buffers ({named}) unless they are shared with buffers=True")
         if self.apart:
-            others = f" and {len(self.apart) - 1} more" if self.apart[1:] else ""
-            remarks.append(
-                f"the members of {visible(self.apart[0])}{others} start from unrelated weights, so that their units do "
-                "not correspond: let them start from the same, by copy.deepcopy or "
-                "lit_share.Paired(..., same_init=True)"
-            )
+            remarks.append(remark_on(self.apart))
         if self.idle:
             remarks.append(f"exclude matches nothing: {', '.join(map(repr, self.idle))}")
         return remarks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parameter import UninitializedParameter
 
 from lit_share.sharing._tie import Slot, Tie, slots
+from lit_share.text import visible
 
 _UNRELATED = 0.2  # copies have 1, also after some training of each; weights that were drawn apart have about 0
 
@@ -29,6 +30,15 @@ def starting_apart(ties: Iterable[Tie], module: nn.Module) -> list[Tie]:
     """
     layers = sum(_is_weight(slot) for slot in slots(module))
     return [tie for tie in ties if len(tie.members) < layers and _is_of_weights(tie) and _starts_apart(tie)]
+
+
+def remark_on(apart: Sequence[str]) -> str:
+    """What is said of ties with these names, which start apart."""
+    others = f" and {len(apart) - 1} more" if apart[1:] else ""
+    return (
+        f"the members of {visible(apart[0])}{others} start from unrelated weights, so that their units do not "
+        "correspond: let them start from the same, by copy.deepcopy or lit_share.Paired(..., same_init=True)"
+    )
 
 
 def _is_weight(slot: Slot) -> bool:

@@ -24,7 +24,7 @@ class SharingStats:
     Attributes:
         total: Numbers in all parameters, a shared one counted under each of its names, rows of a codebook for each of
             their inputs, and filters of a convolution that was locally connected for each of its positions.
-        unique: Numbers that are different: not zero, and stored or exactly tied ones counted once.
+        unique: Numbers that are different: not zero, and stored once, or exactly equal in ties that were given.
         zeros: How many of ``total`` are exactly zero.
         bytes: Bytes of the parameters and buffers in the module's compact file; see `lit_share.save_compact`. The file
             itself is larger by its header, about a kilobyte and more for many parameters. ``None`` where such a file

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 from torch.optim.lr_scheduler import ExponentialLR, StepLR
@@ -1025,3 +1026,36 @@ def test_a_list_of_patterns():
     assert repr(Regularize(penalty, ["a.*", "b.*"], strength=0.1).ties) == repr(Ties("a.*", "b.*"))
     with pytest.raises(TypeError, match=r"ties must be a lit_share.Ties\(...\), got 'a.\*'"):
         Regularize(penalty, "a.*", strength=0.1)
+
+
+def test_members_that_start_apart_are_told_of_at_a_fresh_start(caplog, tmp_path):
+    class Pair(LightningModule):
+        def __init__(self, same):
+            super().__init__()
+            torch.manual_seed(0)
+            self.a = nn.Sequential(nn.Linear(30, 40), nn.Linear(40, 1))
+            self.b = nn.Sequential(nn.Linear(30, 40), nn.Linear(40, 1))
+            if same:
+                self.b.load_state_dict(self.a.state_dict())
+
+        def training_step(self, batch):
+            return self.a(batch).sum() + self.b(batch).sum()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=1e-4)
+
+    def told(same, checkpoint=None):
+        caplog.clear()
+        callback = Regularize("soft_tie", Ties("a.*", "b.*"), strength=0.1)
+        trainer = Trainer(
+            max_epochs=1 + (checkpoint is not None), accelerator="cpu", callbacks=[callback], logger=False,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        )  # fmt: skip
+        with caplog.at_level("INFO"):
+            trainer.fit(Pair(same), DataLoader(torch.randn(8, 30), batch_size=2), ckpt_path=checkpoint)
+        trainer.save_checkpoint(tmp_path / "last.ckpt")
+        return "start from unrelated weights" in caplog.text
+
+    assert told(same=False)
+    assert not told(same=False, checkpoint=tmp_path / "last.ckpt")
+    assert not told(same=True)
