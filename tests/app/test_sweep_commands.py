@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,10 @@ def sweep_until(there: Callable[[], bool], how: signal.Signals, directory: Path,
         deadline = time.monotonic() + 120
         while not there() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.005)
-        process.send_signal(how)
+        while process.poll() is None and time.monotonic() < deadline:
+            process.send_signal(how)
+            with suppress(subprocess.TimeoutExpired):  # again, as Python drops what comes while it deletes an object
+                process.wait(timeout=15)
         return process.wait(timeout=60)
 
 

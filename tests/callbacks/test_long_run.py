@@ -15,5 +15,6 @@ def test_memory_stays(tmp_path):
     finally:
         tracemalloc.stop()
     kibibytes = 1024 * (traced[-1] - traced[2])
-    # The monitor's history is a number for each tie and epoch, of 64 steps.
-    assert kibibytes < 24, traced
+    # The monitor's history is a number for each tie and epoch, of 64 steps, and torch keeps dozens of freed tensors'
+    # objects; 64 bytes that are kept in every step would be 35.
+    assert kibibytes < 32, traced

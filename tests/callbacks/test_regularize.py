@@ -1051,7 +1051,7 @@ def test_members_that_start_apart_are_told_of_at_a_fresh_start(caplog, tmp_path)
             max_epochs=1 + (checkpoint is not None), accelerator="cpu", callbacks=[callback], logger=False,
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         )  # fmt: skip
-        with caplog.at_level("INFO"):
+        with caplog.at_level("INFO", "lightning.pytorch.utilities.rank_zero"):
             trainer.fit(Pair(same), DataLoader(torch.randn(8, 30), batch_size=2), ckpt_path=checkpoint)
         trainer.save_checkpoint(tmp_path / "last.ckpt")
         return "start from unrelated weights" in caplog.text

@@ -97,8 +97,9 @@ def test_the_page_of_your_own_data_is_a_whole_program(tmp_path):
     for file, content in files(page).items():
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text(content)
-    (command,) = re.findall(r"^python train\.py (.*?)\n```", text(page), re.DOTALL | re.MULTILINE)
-    arguments = [word.strip("'") for word in command.replace("\\\n", " ").split()]
+    single, sweep = re.findall(r"^python CLONE/train\.py (.*?)\n```", text(page), re.DOTALL | re.MULTILINE)
+    arguments, others = ([w.strip("'") for w in c.replace("\\\n", " ").split()] for c in (single, sweep))
+    assert {*arguments} - {*others} == {"regularizer=soft_tie"}
     arguments += ["trainer.max_epochs=2", "logger=none", "callbacks=quiet", f"hydra.run.dir={tmp_path}/out"]
     subprocess.run([sys.executable, ROOT / "train.py", *arguments], cwd=tmp_path, check=True, capture_output=True)
     result = json.loads((tmp_path / "out" / "result.json").read_text())
