@@ -1,12 +1,28 @@
-"""Several processes in a cell of a sweep."""
+"""Several processes in a run, or in a cell of a sweep."""
 
 from __future__ import annotations
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from torch import distributed
+from typing_extensions import override
 
 from lit_share.app._check import ConfigError
 from lit_share.app.config import sweep_name
+
+
+class Spawned(DDPStrategy):
+    """``ddp_spawn`` that ends its process group before its processes: gloo's threads may abort one that does not."""
+
+    def __init__(self) -> None:
+        super().__init__(start_method="spawn")
+
+    @override
+    def teardown(self) -> None:
+        super().teardown()
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
 
 
 def refuse_copies_of_a_sweep(trainer: Trainer) -> None:

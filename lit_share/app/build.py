@@ -13,6 +13,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import DictConfig
 
 from lit_share.app._checkpoints import WholeCheckpoints
+from lit_share.app._processes import Spawned
 from lit_share.sharing import Ties
 
 
@@ -54,6 +55,8 @@ def trainer_of(config: DictConfig, callbacks: list[Callback], loggers: list[Logg
     if "enable_progress_bar" not in config.trainer:
         # Lightning would add a progress bar of its own where none is wanted.
         options = {"enable_progress_bar": any(isinstance(c, ProgressBar) for c in callbacks), **options}
+    if config.trainer.get("strategy") == "ddp_spawn":
+        options = {"strategy": Spawned(), **options}
     make: Any = _make(config.trainer, _partial_=True, **options)
     trainer: Trainer = make(callbacks=callbacks, logger=loggers or False)
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:

@@ -11,7 +11,6 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +47,14 @@ def sweep(directory: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
 
 def sweep_until(there: Callable[[], bool], how: signal.Signals, directory: Path, *overrides: str) -> int:
     """Start a sweep, and send it a signal as soon as something is there."""
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # what a shell has ignored in the background stays so below
     with subprocess.Popen(command(directory, *overrides), cwd=directory.parent, stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 120
         while not there() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.005)
-        while process.poll() is None and time.monotonic() < deadline:
-            process.send_signal(how)
-            with suppress(subprocess.TimeoutExpired):  # again, as Python drops what comes while it deletes an object
-                process.wait(timeout=15)
+        process.send_signal(how)
         return process.wait(timeout=60)
 
 

@@ -63,8 +63,10 @@ def test_fault(row, tmp_path, monkeypatch):
         assert hooks(pair) == before_hooks
     of_a_run = OF_A_RUN if "train.py" in row.what else ()
     assert_same_files(files(tmp_path), before_files, (*row.leaves, *of_a_run))
-    for found, before in zip([variables(), processes(), threads()], others, strict=True):
-        assert found == before
+    before_variables, before_processes, before_threads = others
+    assert variables() == before_variables
+    assert processes() <= before_processes  # those of earlier tests may end meanwhile
+    assert threads() <= before_threads
 
 
 @pytest.mark.slow
