@@ -12,7 +12,7 @@ import numpy.typing as npt
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from lit_share.plots._layout import finish, literal
+from lit_share.plots._layout import as_matrices, finish, literal
 from lit_share.plots._palette import BLUE_TO_ORANGE
 
 
@@ -72,12 +72,7 @@ def cluster_map(
         )
     finish(figure, **({"title": literal(title)} if title else {}), showlegend=False)
     figure.update_layout(height=400, coloraxis=_SIMILARITY, margin_t=80 if title else 40)
-    figure.update_annotations(font_size=13)
-    figure.update_xaxes(showticklabels=False, showgrid=False, zeroline=False, constrain="domain")
-    figure.update_yaxes(showticklabels=False, showgrid=False, zeroline=False, constrain="domain", autorange="reversed")
-    for axis in figure.select_yaxes():
-        axis.update(scaleanchor=axis.anchor, constraintoward="top")
-    return figure
+    return as_matrices(figure)
 
 
 _SIMILARITY = {

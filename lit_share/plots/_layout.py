@@ -39,6 +39,16 @@ def finish(figure: go.Figure, x: str = "", y: str = "", **layout: Any) -> go.Fig
     return figure
 
 
+def as_matrices(figure: go.Figure) -> go.Figure:
+    """Draw the panels of a figure as matrices: square cells, the first row on top, and no numbers at the axes."""
+    figure.update_annotations(font_size=13)
+    figure.update_xaxes(showticklabels=False, showgrid=False, zeroline=False, constrain="domain")
+    figure.update_yaxes(showticklabels=False, showgrid=False, zeroline=False, constrain="domain", autorange="reversed")
+    for axis in figure.select_yaxes():
+        axis.update(scaleanchor=axis.anchor, constraintoward="top")
+    return figure
+
+
 def spans_decades(values: Iterable[float]) -> bool:
     """Whether a logarithmic axis suits numbers: they are positive, and the largest is ten times the smallest."""
     values = list(values)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from lit_share.plots._layout import finish, literal
+from lit_share.plots._layout import as_matrices, finish, literal
 from lit_share.plots._palette import BLUE_TO_ORANGE
 
 # Panels beside each other, and how wide and high one is.
@@ -67,12 +67,7 @@ def position_filters(filters: Mapping[str, npt.ArrayLike], title: str = "") -> g
     finish(figure, **({"title": literal(title)} if title else {}))
     top = 84 if title else 40
     figure.update_layout(height=_PANEL * rows + top, margin_t=top)
-    figure.update_annotations(font_size=13)
-    figure.update_xaxes(showticklabels=False, showgrid=False, zeroline=False, constrain="domain")
-    figure.update_yaxes(showticklabels=False, showgrid=False, zeroline=False, constrain="domain", autorange="reversed")
-    for axis in figure.select_yaxes():
-        axis.update(scaleanchor=axis.anchor, constraintoward="top")
-    return figure
+    return as_matrices(figure)
 
 
 def _mosaic(filters: npt.NDArray[Any]) -> list[list[float | None]]:
