@@ -7,8 +7,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from lit_share.app._errors import told_in_a_line
-from lit_share.app.config import register_schema
+from lit_share.lab.app._errors import told_in_a_line
+from lit_share.lab.app.config import register_schema
 
 register_schema()
 
@@ -17,7 +17,7 @@ register_schema()
 def main(config: DictConfig) -> float:
     """Train as the config says, and return the objective for sweepers."""
     # Heavy imports only when there is something to train: `--help` answers at once.
-    from lit_share.app.run import run
+    from lit_share.lab.app.run import run
 
     job = HydraConfig.get()
     with told_in_a_line():

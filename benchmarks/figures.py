@@ -1,4 +1,4 @@
-"""Pictures of what is trained, by `lit_share.plots`: `python -m benchmarks.figures` draws them into ``docs/figures``.
+"""Draw trained models with `lit_share.lab.plots`: `python -m benchmarks.figures` writes to ``docs/figures``.
 
 The models are small, and trained on scikit-learn's digits. Chromium draws the figures, with the plotly.js that comes
 with Plotly. `report` is the head of the page that a sweep of `train.py` ends with. `python -m benchmarks.figures
@@ -31,22 +31,22 @@ from plotly.offline import get_plotlyjs
 from torch import Tensor, nn
 
 import lit_share as ls
-from lit_share.data import PairedDomains, digits
+from lit_share.callbacks import distance_heatmap
 from lit_share.functional import RECIPES
-from lit_share.models import MLP
-from lit_share.plots import (
+from lit_share.lab.data import PairedDomains, digits
+from lit_share.lab.models import MLP
+from lit_share.lab.plots import (
     Curve,
     Interval,
     Point,
     StrengthPath,
     cluster_map,
-    distance_heatmap,
     position_filters,
     score_against_size,
     strength_path,
     styles,
 )
-from lit_share.report import estimate
+from lit_share.lab.report import estimate
 from lit_share.sharing import overall_distance, relative_distance
 
 ROOT = Path(__file__).parents[1]

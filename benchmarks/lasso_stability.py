@@ -30,10 +30,10 @@ from torch import Tensor, nn
 
 import lit_share as ls
 from benchmarks.growl_synthetic import one_standard_error
-from lit_share.data import breast_cancer, standardised
-from lit_share.data._split import split
+from lit_share.lab.data import breast_cancer, standardised
+from lit_share.lab.data._split import split
+from lit_share.lab.report._estimate import estimate
 from lit_share.metrics import SelectionStability
-from lit_share.report._estimate import estimate
 
 INPUTS = 30
 STRENGTHS = tuple(2**k / 1024 for k in range(9))  # 0.001 to 0.25

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from plotly.subplots import make_subplots
 
-from lit_share.plots import Curve, curves, styles
-from lit_share.report import Estimate, Result, compare, estimate, read_results
-from lit_share.report._settings import setting_of
+from lit_share.lab.plots import Curve, curves, styles
+from lit_share.lab.report import Estimate, Result, compare, estimate, read_results
+from lit_share.lab.report._settings import setting_of
 
 NAMES = {"none": "locally connected", "soft_tie": "softly tied", "hard_tie": "convolution"}
 PLACES = {"random": "at random places", "centre": "in the centre"}

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import lit_share as ls
-from lit_share.data import PairedDomains, PlacedImages
-from lit_share.models import CNN, MLP
+from lit_share.lab.data import PairedDomains, PlacedImages
+from lit_share.lab.models import CNN, MLP
 
 SEEDS = range(10)
 

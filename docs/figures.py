@@ -13,7 +13,7 @@ from statistics import fmean
 import torch
 
 import lit_share as ls
-from lit_share.plots import OKABE_ITO
+from lit_share.lab.plots import OKABE_ITO
 
 FOLDER = Path(__file__).parent / "figures"
 BLACK, BLUE, RED, GREEN, ORANGE, SKY, PINK, _ = OKABE_ITO

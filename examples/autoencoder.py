@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import lit_share as ls
-from lit_share.report import estimate
+from lit_share.lab.report import estimate
 
 TIES = ls.Ties("encoder.weight", "decoder.weight.T")
 STRENGTHS, SEEDS = (0.0, 0.0003, 0.001, 0.003), range(5)

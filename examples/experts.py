@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import lit_share as ls
-from lit_share.data import SOURCES
+from lit_share.lab.data import SOURCES
 
 
 class Experts(nn.Module):

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lit_share as ls
-from lit_share.report import estimate
+from lit_share.lab.report import estimate
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 STRENGTHS, SEEDS = (0.03, 0.3, 3.0), range(5)

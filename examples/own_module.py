@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lit_share as ls
-from lit_share.report import estimate
+from lit_share.lab.report import estimate
 
 STRENGTHS, SEEDS = (0.0, 0.01, 0.1, 1.0), range(4)
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}

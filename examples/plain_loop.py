@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 import lit_share as ls
-from lit_share.report import estimate
+from lit_share.lab.report import estimate
 
 LR = 0.003
 

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 import lit_share as ls
-from lit_share.report import estimate
+from lit_share.lab.report import estimate
 
 SITES = ("grey", "binary", "askew")
 TIES = ls.Ties("grey.*", "binary.*", "askew.*")  # as many members as there are patterns

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import lit_share as ls
-from lit_share.report import estimate
+from lit_share.lab.report import estimate
 
 LAYERS = ls.Ties(*(f"encoder.layers.{i}.*" for i in range(4)))  # one pattern for each layer
 CHARACTERS = ls.Ties("embedding.weight", "head.weight")

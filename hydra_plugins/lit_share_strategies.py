@@ -23,8 +23,8 @@ from hydra.errors import CompactHydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from lit_share.app._errors import one_line
-from lit_share.app._sweep import (
+from lit_share.lab.app._errors import one_line
+from lit_share.lab.app._sweep import (
     RESULT_FILE,
     Cell,
     Contained,
@@ -47,8 +47,8 @@ class StrategySweeper(BasicSweeper):
 
     A cell is known by its overrides. In a `hydra.sweep.dir` where cells have run already, finished ones are not run
     again, those that were cut off go on, and failed ones and those whose config has changed start anew: see
-    `lit_share.app._sweep.settle`. A cell that fails stops no other one, whatever launches them; the process ends with
-    an error after all of them have ended and were compared.
+    `lit_share.lab.app._sweep.settle`. A cell that fails stops no other one, whatever launches them; the process ends
+    with an error after all of them have ended and were compared.
     """
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -155,7 +155,7 @@ class StrategySweeper(BasicSweeper):
             cells = [cell for cell in left if cell not in suspects]
 
     def _note_death(self, cell: Cell, folder: Path, error: Exception) -> None:
-        from lit_share.app.config import identity
+        from lit_share.lab.app.config import identity
 
         log.error(f"The process of {' '.join(cell)} died again: this cell has failed")
         hydra = HydraConfig.instance()

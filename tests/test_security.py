@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lit_share as ls
-from lit_share.cli import main
+from lit_share.lab.cli import main
 from lit_share.sharing.compact import load_compact, pack, read, save_compact, unpack, write
 
 from ._audit import audited
@@ -104,9 +104,9 @@ def test_names_are_imported_in_one_place_only():
     `lit-share plan package.module:name` imports what is typed, which its help says.
     """
     users = {path.relative_to(ROOT).as_posix() for path in SOURCES if "import_module" in path.read_text("utf-8")}
-    assert users == {"lit_share/__init__.py", "lit_share/app/_check.py", "lit_share/cli/_source.py"}
+    assert users == {"lit_share/__init__.py", "lit_share/lab/app/_check.py", "lit_share/cli/_source.py"}
     users = {path.relative_to(ROOT).as_posix() for path in SOURCES if "instantiate(" in path.read_text("utf-8")}
-    assert users == {"lit_share/app/build.py"}
+    assert users == {"lit_share/lab/app/build.py"}
 
 
 # State is data
@@ -266,8 +266,8 @@ def test_no_value_of_a_config_reaches_a_shell(tmp_path):
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf, open_dict
 
-    from lit_share.app.config import register_schema
-    from lit_share.app.run import run
+    from lit_share.lab.app.config import register_schema
+    from lit_share.lab.app.run import run
 
     evil = "$(touch pwned);`touch pwned`|touch pwned&&touch pwned #'"
     folder = tmp_path / evil

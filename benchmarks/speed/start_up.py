@@ -24,7 +24,7 @@ COMMANDS = {
     "lightning": ["-c", "import lightning.pytorch"],
     "both": ["-c", "import lightning.pytorch, lit_share; [getattr(lit_share, n) for n in lit_share.__all__]"],
     "train": ["train.py", "--help"],
-    "lit-share": ["-m", "lit_share.cli", "--help"],
+    "lit-share": ["-m", "lit_share.lab.cli", "--help"],
 }
 SWEEP = (
     "train.py",

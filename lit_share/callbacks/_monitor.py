@@ -10,9 +10,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from typing_extensions import override
 
+from lit_share.callbacks._heatmap import distance_heatmap
 from lit_share.callbacks._regularize import Regularize
 from lit_share.callbacks._share import Share
-from lit_share.plots import distance_heatmap
 from lit_share.sharing import Tie, Ties, count_tied, overall_distance, relative_distance
 from lit_share.sharing._arguments import as_ties
 from lit_share.sharing._stats import count_numbers

@@ -1,5 +1,7 @@
-"""The command line `lit-share`: one file per subcommand."""
+"""The commands that need no laboratory, one file per subcommand; `lit_share.lab.cli` is the whole program."""
 
-from lit_share.cli._main import main
+from lit_share.cli._completion import SHELLS
+from lit_share.cli._help import Help, examples
+from lit_share.cli._main import COMMANDS, Command, main, make_parser
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "SHELLS", "Command", "Help", "examples", "main", "make_parser"]

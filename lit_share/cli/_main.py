@@ -5,23 +5,26 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from lit_share.cli import _compact, _compare, _inspect, _plan
+from lit_share.cli import _compact, _inspect, _plan
 from lit_share.cli._completion import SHELLS, PrintCompletion
 from lit_share.cli._help import Help, examples
 from lit_share.text import visible
 
-# A subcommand is a module with `add_parser`; what it needs it imports when it runs, so that `--help` is there at once.
-_COMMANDS = (_plan, _compact, _inspect, _compare)
+# Adds the parser of a command, whose default `run` runs it and imports what it needs only then.
+Command = Callable[["argparse._SubParsersAction[argparse.ArgumentParser]"], None]
+
+COMMANDS: tuple[Command, ...] = (_plan.add_parser, _compact.add_parser, _inspect.add_parser)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, commands: Sequence[Command] = COMMANDS) -> int:
     """Run the command line.
 
     Args:
         arguments: The command line without the program's name; by default what the program was started with.
+        commands: The subcommands.
 
     Returns:
         The exit code: 0, or 2 if the user has to change something; the message is on stderr then.
@@ -29,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: With code 2 if the arguments are not understood, with 0 after ``--help``.
     """
-    options = make_parser().parse_args(arguments)
+    options = make_parser(commands).parse_args(arguments)
     try:
         options.run(options)
         sys.stdout.flush()
@@ -42,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+def make_parser(commands: Sequence[Command] = COMMANDS) -> argparse.ArgumentParser:
+    """Make the parser of these subcommands."""
     parser = argparse.ArgumentParser(
         prog="lit-share",
         description="Plan what is tied with what, store models in which numbers are shared, tied or zero in small "
@@ -62,9 +65,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--print-completion", action=PrintCompletion, choices=SHELLS, help="print a completion script and exit"
     )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in _COMMANDS:
-        command.add_parser(commands)
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for command in commands:
+        command(subparsers)
     return parser
 
 

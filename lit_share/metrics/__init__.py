@@ -1,4 +1,4 @@
-"""How alike parameters are, and how stable selections and predictions are, as torchmetrics metrics.
+"""How alike parameters are and how stable selections are, as torchmetrics metrics.
 
 The distance of members as a number, without a metric, is `lit_share.relative_distance`; that over several ties is
 `lit_share.overall_distance`.
@@ -6,7 +6,6 @@ The distance of members as a number, without a metric, is `lit_share.relative_di
 
 from lit_share.metrics._distance import RelativeDistance
 from lit_share.metrics._sharing import ParameterSharing
-from lit_share.metrics._shift import shift_consistency
 from lit_share.metrics._stability import SelectionStability, index_change, jaccard
 from lit_share.metrics._tied import TiedFraction
 
@@ -17,5 +16,4 @@ __all__ = [
     "TiedFraction",
     "index_change",
     "jaccard",
-    "shift_consistency",
 ]

@@ -60,7 +60,7 @@ class Paired(Delegating):
             done for one child of several; the message says what to do instead.
 
     Example:
-        >>> from lit_share.models import Classifier
+        >>> from lit_share.lab.models import Classifier
         >>> a, b = (Classifier(torch.nn.Linear(4, 2), num_classes=2, lr=lr) for lr in (0.1, 0.2))
         >>> pair = Paired(a=a, b=b)
         >>> [name for name, _ in pair.named_parameters()]

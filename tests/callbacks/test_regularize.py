@@ -16,9 +16,9 @@ from torch.optim.lr_scheduler import ExponentialLR, StepLR
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
-from lit_share.app._processes import Spawned
 from lit_share.callbacks import Ramp, Regularize, Share, SharingMonitor
 from lit_share.functional import Penalty
+from lit_share.lab.app._processes import Spawned
 from lit_share.sharing import TieError, Ties
 
 from ._by_hand import PROXES, follow_by_hand, ramp_weights, shrink

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lit_share.cli import main
+from lit_share.lab.cli import main
 
 
 @pytest.fixture

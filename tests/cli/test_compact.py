@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import lit_share
-from lit_share.cli import main
+from lit_share.lab.cli import main
 from lit_share.sharing.compact import load_compact, read, save_compact, unpack
 
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from lit_share.cli import main
+from lit_share.lab.cli import main
 
 FILES = ("report.html", "results.csv", "results.json")
 
@@ -164,7 +164,7 @@ def test_without_torch(tmp_path, result):
     result(tmp_path)
     code = (
         "import sys\n"
-        "from lit_share.cli import main\n"
+        "from lit_share.lab.cli import main\n"
         f"assert main(['compare', {str(tmp_path)!r}]) == 0\n"
         "assert not {'torch', 'lightning'} & {*sys.modules}"
     )

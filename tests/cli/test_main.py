@@ -14,9 +14,8 @@ import pytest
 import torch
 
 import lit_share
-from lit_share.cli import main
-from lit_share.cli._completion import SHELLS
-from lit_share.cli._main import make_parser
+from lit_share.cli import SHELLS
+from lit_share.lab.cli import main, make_parser
 from lit_share.sharing.compact import pack, write
 
 COMMANDS = ("plan", "compact", "inspect", "compare")
@@ -84,11 +83,14 @@ def test_completion_in_bash(tmp_path, capsys):
 
 def test_other_errors_have_code_1(tmp_path):
     """A fault of the library is no fault of the user's: it has a stack trace."""
-    code = (
-        "import lit_share.cli._inspect as i; i._content = None; from lit_share.cli import main; main(['inspect', 'w'])"
-    )
+    code = """
+        import lit_share.cli._inspect
+        from lit_share.lab.cli import main
+        lit_share.cli._inspect._content = None
+        main(["inspect", "w"])
+    """
     write(pack({"a": torch.ones(1)}), tmp_path / "w")
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", dedent(code)], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
     assert "Traceback" in done.stderr
 
@@ -104,7 +106,7 @@ def test_wrong_arguments(arguments, capsys):
 def test_help_imports_nothing_heavy():
     code = """
         import sys
-        from lit_share.cli import main
+        from lit_share.lab.cli import main
         try:
             main(["compact", "--help"])
         except SystemExit:
@@ -118,7 +120,7 @@ def test_help_imports_nothing_heavy():
 def test_a_reader_that_has_had_enough(tmp_path):
     """As `lit-share inspect FILE | head -1`, of more than a pipe holds."""
     write(pack({f"{'long' * 20}{i}": torch.ones(1) for i in range(1000)}), tmp_path / "w")
-    command = [sys.executable, "-m", "lit_share.cli", "inspect", str(tmp_path / "w"), "--json"]
+    command = [sys.executable, "-m", "lit_share.lab.cli", "inspect", str(tmp_path / "w"), "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
         assert program.stdout.readline() == b"{\n"
         program.stdout.close()

@@ -16,8 +16,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import open_dict
 
-from lit_share.app.config import prepare, register_schema
-from lit_share.cli._main import make_parser
+from lit_share.lab.app.config import prepare, register_schema
+from lit_share.lab.cli import make_parser
 
 from ._pages import DOCS, PAGES, ROOT, commands, files, text
 

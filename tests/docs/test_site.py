@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from ..report._chromium import PROGRAM, Chromium
+from ..lab.report._chromium import PROGRAM, Chromium
 from ._pages import DOCS, ROOT
 
 pytestmark = [

@@ -246,7 +246,7 @@ SECTIONS: dict[str, list[Row]] = {
             "python train.py data.n_a=0",
             "before training",
             "InstantiationException",
-            "Error in call to target 'lit_share.data._paired_domains.PairedDomains':\n"
+            "Error in call to target 'lit_share.lab.data._paired_domains.PairedDomains':\n"
             "ValueError('n_a=0 must be at least 1')\n"
             "full_key: data",
         ),
@@ -255,7 +255,7 @@ SECTIONS: dict[str, list[Row]] = {
             "python train.py data.n_a=100000",
             "before training",
             "InstantiationException",
-            "Error in call to target 'lit_share.data._paired_domains.PairedDomains':\n"
+            "Error in call to target 'lit_share.lab.data._paired_domains.PairedDomains':\n"
             'ValueError(\'n_a + n_b + n_val + n_test = 100000 + 50 + 300 + 600 = 100950, but "digits" has '
             "1797 examples: make one of them smaller')\n"
             "full_key: data",
@@ -265,7 +265,7 @@ SECTIONS: dict[str, list[Row]] = {
             "python train.py data.domain=upside_down",
             "before training",
             "InstantiationException",
-            "Error in call to target 'lit_share.data._paired_domains.PairedDomains':\n"
+            "Error in call to target 'lit_share.lab.data._paired_domains.PairedDomains':\n"
             'ValueError(\'domain="upside_down" is not known: write one of "same", "rotated", "noisy", '
             '"binarised", "inverted", "mirrored", "permuted"\')\n'
             "full_key: data",
@@ -275,7 +275,7 @@ SECTIONS: dict[str, list[Row]] = {
             "python train.py data.dataset=imagenet",
             "before training",
             "InstantiationException",
-            "Error in call to target 'lit_share.data._paired_domains.PairedDomains':\n"
+            "Error in call to target 'lit_share.lab.data._paired_domains.PairedDomains':\n"
             'ValueError(\'dataset="imagenet" is not known: write one of "digits", "mnist", '
             '"fashion_mnist", "breast_cancer", "wine"\')\n'
             "full_key: data",

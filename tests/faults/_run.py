@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lit_share as ls
 from lit_share import cli
-from lit_share.app.config import register_schema
-from lit_share.app.run import run
+from lit_share.lab.app.config import register_schema
+from lit_share.lab.app.run import run
 
 from ._row import without_colours
 

@@ -10,7 +10,7 @@ import pytest
 from hydra.core.utils import JobReturn, JobStatus
 
 from hydra_plugins.lit_share_strategies import StrategySweeper
-from lit_share.app._sweep import checkpoint_to_go_on_from, settle, status, write_json
+from lit_share.lab.app._sweep import checkpoint_to_go_on_from, settle, status, write_json
 
 
 class Launcher:

@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 
-from lit_share.app.config import register_schema
+from lit_share.lab.app.config import register_schema
 
 CONF = Path(__file__).parents[2] / "conf"
 

@@ -10,7 +10,7 @@ import torch
 from lightning import LightningModule, Trainer
 from torch.utils.data import DataLoader, TensorDataset
 from lit_share.paired import Paired
-from lit_share.app._processes import Spawned
+from lit_share.lab.app._processes import Spawned
 
 
 class Lit(LightningModule):

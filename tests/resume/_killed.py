@@ -20,7 +20,7 @@ from fsspec.implementations.local import LocalFileOpener
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_share import save_compact
-from lit_share.app._checkpoints import WholeCheckpoints
+from lit_share.lab.app._checkpoints import WholeCheckpoints
 from lit_share.sharing.compact import _file
 
 from ._strategies import STRATEGIES

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lit_share import load_compact
-from lit_share.app._sweep import checkpoint_to_go_on_from
+from lit_share.lab.app._sweep import checkpoint_to_go_on_from
 
 from . import _killed
 from ._training import Lit, assert_bitwise

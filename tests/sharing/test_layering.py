@@ -16,9 +16,10 @@ PACKAGE = Path(__file__).parents[2] / "lit_share"
 LAYERS = [
     {"functional", "text"},
     {"sharing"},
-    {"models", "data", "metrics", "plots", "paired"},
+    {"metrics", "paired"},
     {"callbacks"},
-    {"report", "app", "cli", "conf"},
+    {"cli", "conf"},
+    {"lab"},
 ]
 LEVELS = {name: level for level, layer in enumerate(LAYERS) for name in layer}
 HEAVY = {"lightning", "pytorch_lightning", "hydra", "omegaconf", "wandb"}

@@ -1,0 +1,1 @@
+"""The laboratory: what compares sharing strategies. Nothing outside this folder imports it."""

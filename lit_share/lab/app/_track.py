@@ -1,0 +1,62 @@
+"""The comparison of a sweep as a W&B run of its own."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from lit_share.lab.app._sweep import group_of
+
+log = logging.getLogger(__name__)
+
+
+class TrackComparison(Callback):
+    """Logs `results.csv` at the end of a multirun whose cells are logged to W&B, in their group.
+
+    Must come before `CompareRuns` in `hydra.callbacks`, because Hydra ends a multirun with the last of them. It never
+    raises: what goes wrong here is logged.
+    """
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
+        """Log the comparison below `hydra.sweep.dir`.
+
+        Args:
+            config: The multirun's config, with its `hydra` node.
+            kwargs: Not used.
+        """
+        options = config.get("logger", {}).get("wandb")
+        directory = Path(config.hydra.sweep.dir)
+        file = directory / "results.csv"
+        if options is None or not file.exists():
+            return
+        try:
+            import wandb
+
+            with file.open(newline="", encoding="utf-8") as lines:
+                names, *rows = csv.reader(lines)
+            table = wandb.Table(columns=[*names], data=[list(map(_number, row)) for row in rows])
+            with wandb.init(
+                project=options.get("project"),
+                entity=options.get("entity"),
+                group=options.get("group") or group_of(directory),
+                job_type="comparison",
+                name="comparison",
+                dir=directory,
+                mode="offline" if options.get("offline") else "online",
+            ) as run:
+                run.log({"comparison": table, "scores": wandb.plot.bar(table, "strategy", "mean")})
+        except Exception as error:
+            log.warning("The comparison was not logged to W&B: %s", error)
+
+
+def _number(text: str) -> float | str | None:
+    """A cell of the table; an empty one is unknown."""
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return text

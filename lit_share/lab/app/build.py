@@ -1,0 +1,75 @@
+"""Building what a config describes: the only place that calls `hydra.utils.instantiate`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.utils import instantiate
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from omegaconf import DictConfig
+
+from lit_share.lab.app._checkpoints import WholeCheckpoints
+from lit_share.lab.app._processes import Spawned
+from lit_share.sharing import Ties
+
+
+@dataclass(frozen=True)
+class Job:
+    """All objects of one training run."""
+
+    trainer: Trainer
+    model: LightningModule
+    data: LightningDataModule
+    ties: Ties
+    regularizers: dict[str, Callback]
+
+
+def build(config: DictConfig) -> Job:
+    """Build the data, model, regularizers, callbacks, loggers and trainer of a prepared config."""
+    data = _make(config.data)
+    model = _make(config.model)
+    if not isinstance(model, LightningModule):
+        model = model(data)
+    regularizers = {str(name): _make(node) for name, node in config.regularizer.items()}
+    loggers = [_make(node) for node in config.logger.values()]
+    trainer = trainer_of(config, [*regularizers.values(), *callbacks_of(config)], loggers)
+    ties = Ties(config.ties.patterns, exclude=config.ties.get("exclude", []))
+    return Job(trainer, model, data, ties, regularizers)
+
+
+def callbacks_of(config: DictConfig, folder: str = "") -> list[Callback]:
+    """New callbacks, whose checkpoints go to a folder of their own if one is named."""
+    callbacks = []
+    for node in config.callbacks.values():
+        own = {"dirpath": f"{node.dirpath}/{folder}"} if folder and node.get("dirpath") else {}
+        callbacks.append(_make(node, **own))
+    return callbacks
+
+
+def trainer_of(config: DictConfig, callbacks: list[Callback], loggers: list[Logger], **options: Any) -> Trainer:
+    """A new trainer, with options in place of the config's."""
+    if "enable_progress_bar" not in config.trainer:
+        # Lightning would add a progress bar of its own where none is wanted.
+        options = {"enable_progress_bar": any(isinstance(c, ProgressBar) for c in callbacks), **options}
+    if config.trainer.get("strategy") == "ddp_spawn":
+        options = {"strategy": Spawned(), **options}
+    make: Any = _make(config.trainer, _partial_=True, **options)
+    trainer: Trainer = make(callbacks=callbacks, logger=loggers or False)
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+        trainer.strategy.checkpoint_io = WholeCheckpoints()
+    return trainer
+
+
+def evaluator(job: Job, config: DictConfig) -> Trainer:
+    """A trainer on one device: several would evaluate some examples twice, to have equally many each."""
+    if job.trainer.world_size == 1:
+        return job.trainer
+    return trainer_of(config, [], job.trainer.loggers, devices=1, strategy="auto")
+
+
+def _make(node: DictConfig, **keywords: Any) -> Any:
+    return instantiate(node, _convert_="all", **keywords)

@@ -1,0 +1,225 @@
+"""The config of `train.py`: its types, and what is made of it before anything is built."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from lit_share.lab.app._check import ConfigError, check_config, paths_of
+from lit_share.lab.app._sweep import group_of
+from lit_share.text import suggest
+
+
+class Mode(Enum):
+    """Whether the objective is to be small or large."""
+
+    min = "min"
+    max = "max"
+
+
+class When(Enum):
+    """When there is a second phase of training."""
+
+    auto = "auto"
+    always = "always"
+    never = "never"
+
+
+@dataclass
+class RetrainSchema:
+    """The second phase: rows are tied, and trained again without the penalty."""
+
+    when: When = When.auto
+    similarity: float = 0.7
+    max_epochs: int | None = None
+    lr: float | None = None
+
+
+@dataclass
+class TrainSchema:
+    """The types of the top-level keys; `conf/train.yaml` says what they mean."""
+
+    model: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    ties: dict[str, Any] = field(default_factory=dict)
+    regularizer: dict[str, Any] = field(default_factory=dict)
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    strength: float | None = None
+    objective: str = "val/loss"
+    mode: Mode = Mode.min
+    tune: list[str] = field(default_factory=list)
+    threads: int | None = None
+    retrain: RetrainSchema = field(default_factory=RetrainSchema)
+    ckpt_path: str | None = None
+
+
+CONFIG_FILE = "config.yaml"
+GROUPS = ("model", "data", "ties", "regularizer", "callbacks", "logger", "trainer")
+
+
+def register_schema() -> None:
+    """Make `train_schema` known to Hydra."""
+    ConfigStore.instance().store("train_schema", TrainSchema)
+
+
+def prepare(config: DictConfig) -> DictConfig:
+    """Check a composed config and complete it.
+
+    ``strength`` becomes every regularizer's own, and W&B gets the group of a multirun, the strategy as job type,
+    and what was chosen for the groups of configs as tags.
+
+    Args:
+        config: What Hydra composed.
+
+    Returns:
+        A resolved copy of plain values.
+
+    Raises:
+        ConfigError: If a key, group or value is unknown or of the wrong type; see `check_config`.
+    """
+    ties: Any = OmegaConf.to_container(config).get("ties")  # type: ignore[union-attr]
+    if isinstance(ties, dict) and ties.get("patterns") is None:
+        raise ConfigError("ties.patterns: name what is tied, whatever the strategy: ties.patterns=[a.net.*,b.net.*]")
+    values = [entry.name for entry in fields(TrainSchema) if entry.name not in GROUPS]
+    check_config(config, GROUPS, values)
+    prepared = OmegaConf.create(OmegaConf.to_container(config, resolve=True, enum_to_str=True))
+    assert isinstance(prepared, DictConfig)
+    for group in ("regularizer", "callbacks", "logger"):
+        prepared[group] = {name: node for name, node in prepared[group].items() if node is not None}
+        for name, node in prepared[group].items():
+            if not isinstance(node, DictConfig):
+                raise ConfigError(f"{group}.{name}: expected a mapping with a _target_, got {node!r}")
+    for regularizer in prepared.regularizer.values():
+        if "strength" in regularizer and prepared.strength is not None:
+            regularizer.strength = prepared.strength
+    _check_mode(prepared.objective, prepared.mode)
+    _check_tuned(prepared.tune, config)
+    if not 0.0 < prepared.retrain.similarity <= 1.0:
+        raise ConfigError(f"retrain.similarity={prepared.retrain.similarity}: write a number in (0, 1]")
+    if prepared.retrain.lr is not None and not 0.0 < prepared.retrain.lr < math.inf:
+        raise ConfigError(f"retrain.lr={prepared.retrain.lr}: write a positive number")
+    for key, value, least in (
+        ("retrain.max_epochs", prepared.retrain.max_epochs, 0),
+        ("threads", prepared.threads, 1),
+        ("seed", prepared.seed, 0),
+    ):
+        if value is not None and value < least:
+            raise ConfigError(f"{key}={value}: write a whole number of at least {least}")
+    wandb = prepared.logger.get("wandb")
+    if wandb is not None:
+        with open_dict(wandb):
+            wandb.job_type = wandb.get("job_type") or strategy(prepared)
+            wandb.group = wandb.get("group") or sweep_name()
+            chosen = {group: choice(group) for group in ("data", "model", "ties", "experiment")}
+            wandb.tags = [*(wandb.get("tags") or ()), *(f"{g}={name}" for g, name in chosen.items() if name)]
+    return prepared
+
+
+def _check_mode(objective: str, mode: str) -> None:
+    small = {"loss", "error", "mse", "mae", "rmse", "nll", "perplexity"}
+    if mode == "max" and not small.isdisjoint(re.split(r"[^a-z]+", objective.lower())):
+        raise ConfigError(f"objective={objective} mode=max would choose the worst checkpoint: write mode=min")
+
+
+def _check_tuned(keys: Collection[str], config: DictConfig) -> None:
+    if not keys:
+        return
+    from lit_share.lab.report._settings import not_to_be_tuned  # not for every run: it takes half a second
+
+    known = paths_of(config)
+    for key in keys:
+        if problem := not_to_be_tuned(key):
+            raise ConfigError(problem)
+        if key not in known:
+            raise ConfigError(f"tune: there is no key {key!r} in the config{suggest(key, known)}")
+
+
+def check_folders(config: DictConfig) -> None:
+    """Raise if checkpoints could not be written, which would come out after an epoch of training only.
+
+    Raises:
+        ConfigError: If there is something else than a folder where ``dirpath`` is to be, or it is read-only.
+    """
+    for name, node in config.callbacks.items():
+        if not isinstance(node, DictConfig) or not node.get("dirpath") or "://" in node.dirpath:
+            continue
+        folder = Path(node.dirpath).absolute()
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise ConfigError(f"callbacks.{name}.dirpath={node.dirpath}: {there} is not a folder that one can write to")
+
+
+def identity(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
+    """What makes a run the one that it is, which is known before it has begun."""
+    return {
+        "schema": 1,
+        "status": "finished",
+        "strategy": strategy(config),
+        "data": choice("data"),
+        "ties": choice("ties"),
+        "model": choice("model"),
+        "seed": config.seed,
+        "objective": config.objective,
+        "mode": config.mode.name if isinstance(config.mode, Mode) else config.mode,
+        "tune": list(config.tune),
+        "overrides": list(overrides),
+    }
+
+
+def strategy(config: DictConfig) -> str:
+    """The name of a sharing strategy: its regularizers, or ``"none"``."""
+    return "+".join(map(str, config.regularizer)) or "none"
+
+
+def strength(config: DictConfig) -> float | None:
+    """The strength of a strategy that has one, or ``None``."""
+    strengths = {r.strength for r in config.regularizer.values() if "strength" in r}
+    return float(strengths.pop()) if len(strengths) == 1 else None
+
+
+def choice(group: str) -> str | None:
+    """What was chosen for a config group."""
+    chosen = HydraConfig.get().runtime.choices.get(group) if HydraConfig.initialized() else None
+    return None if chosen is None else str(chosen)
+
+
+def refuse_another_experiment(config: DictConfig) -> None:
+    """Raise if ``ckpt_path`` belongs to a run of another experiment.
+
+    Raises:
+        ConfigError: If the run that left the checkpoint had another model, data, ties, regularizer or seed.
+    """
+    left = Path(config.ckpt_path).absolute().parent.parent / CONFIG_FILE
+    if not left.exists():
+        return
+    before = OmegaConf.load(left)
+    assert isinstance(before, DictConfig)
+    changed = [
+        key
+        for key in ("model", "data", "ties", "regularizer", "retrain", "seed")
+        if key in before and before[key] != config[key]
+    ]
+    if changed:
+        listed = "\n  ".join(f"{key}: {before[key]} in {left}, but {config[key]} now" for key in changed)
+        raise ConfigError(f"ckpt_path goes on with another experiment; repeat its overrides:\n  {listed}")
+
+
+def sweep_name() -> str | None:
+    """The folder name of a multirun, which all of its runs have in common."""
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        return group_of(Path(HydraConfig.get().sweep.dir))
+    return None

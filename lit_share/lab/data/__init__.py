@@ -1,0 +1,40 @@
+"""Data for related models (one task in several domains, or two tasks on the same inputs), and placed images for one."""
+
+from lit_share.lab.data._arrays import (
+    SOURCES,
+    Arrays,
+    Source,
+    breast_cancer,
+    digits,
+    fashion_mnist,
+    mnist,
+    standardised,
+    wine,
+)
+from lit_share.lab.data._domains import DOMAINS, Domain
+from lit_share.lab.data._many_domains import ManyDomains
+from lit_share.lab.data._paired_domains import PairedDomains
+from lit_share.lab.data._placed_images import PlacedImages, placed
+from lit_share.lab.data._related_outputs import RelatedOutputs
+from lit_share.lab.data._tasks import TASKS, Task
+
+__all__ = [
+    "DOMAINS",
+    "SOURCES",
+    "TASKS",
+    "Arrays",
+    "Domain",
+    "ManyDomains",
+    "PairedDomains",
+    "PlacedImages",
+    "RelatedOutputs",
+    "Source",
+    "Task",
+    "breast_cancer",
+    "digits",
+    "fashion_mnist",
+    "mnist",
+    "placed",
+    "standardised",
+    "wine",
+]

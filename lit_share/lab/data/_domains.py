@@ -1,0 +1,187 @@
+"""Domains: other ways to see the same images."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from lit_share.lab.data._arrays import Floats
+
+
+def same(images: Floats) -> Floats:
+    """Leave images as they are.
+
+    Args:
+        images: Shape `(..., height, width)`, values in `[0, 1]`.
+
+    Returns:
+        The images.
+
+    Example:
+        >>> same(np.array([[[0.0, 0.25]]], np.float32))
+        array([[[0.  , 0.25]]], dtype=float32)
+    """
+    return images
+
+
+def rotated(images: Floats, degrees: float) -> Floats:
+    """Turn images about their centre, with linear interpolation; corners that come into view are 0.
+
+    Args:
+        images: Shape `(..., height, width)`, values in `[0, 1]`.
+        degrees: Angle, counter-clockwise.
+
+    Returns:
+        Images of the same shape.
+
+    Example:
+        >>> rotated(np.array([[[0, 1], [0, 0]]], np.float32), degrees=90)
+        array([[[1., 0.],
+                [0., 0.]]], dtype=float32)
+    """
+    turned: Floats = ndimage.rotate(images, degrees, axes=(-2, -1), reshape=False, order=1)
+    return turned
+
+
+def noisy(images: Floats, sigma: float, seed: int) -> Floats:
+    """Add independent Gaussian noise to every pixel, and clip to `[0, 1]`.
+
+    Args:
+        images: Shape `(..., height, width)`, values in `[0, 1]`.
+        sigma: Standard deviation of the noise, at least 0.
+        seed: Draws the noise, at least 0.
+
+    Returns:
+        Images of the same shape.
+
+    Raises:
+        ValueError: If `sigma` is negative.
+
+    Example:
+        >>> noisy(np.full((1, 1, 3), 0.5, np.float32), sigma=0.1, seed=0).round(2)
+        array([[[0.61, 0.36, 0.46]]], dtype=float32)
+    """
+    if sigma < 0:
+        raise ValueError(f"noise needs a standard deviation of at least 0, not {sigma}")
+    noise = np.random.default_rng(seed).standard_normal(images.shape, np.float32)
+    noisy_images: Floats = np.clip(images + np.float32(sigma) * noise, 0, 1)
+    return noisy_images
+
+
+def binarised(images: Floats, threshold: float) -> Floats:
+    """Make pixels black or white.
+
+    Args:
+        images: Shape `(..., height, width)`, values in `[0, 1]`.
+        threshold: Pixels above it become 1 and the others 0, in `[0, 1]`.
+
+    Returns:
+        Images of the same shape.
+
+    Example:
+        >>> binarised(np.array([[[0.2, 0.7]]], np.float32), threshold=0.5)
+        array([[[0., 1.]]], dtype=float32)
+    """
+    return (images > threshold).astype(np.float32)
+
+
+def inverted(images: Floats) -> Floats:
+    """Swap black and white.
+
+    Args:
+        images: Shape `(..., height, width)`, values in `[0, 1]`.
+
+    Returns:
+        Images of the same shape.
+
+    Example:
+        >>> inverted(np.array([[[0.0, 0.25]]], np.float32))
+        array([[[1.  , 0.75]]], dtype=float32)
+    """
+    return 1 - images
+
+
+def mirrored(images: Floats) -> Floats:
+    """Swap left and right.
+
+    Args:
+        images: Shape `(..., height, width)`, values in `[0, 1]`.
+
+    Returns:
+        Images of the same shape.
+
+    Example:
+        >>> mirrored(np.array([[[0.0, 0.25]]], np.float32))
+        array([[[0.25, 0.  ]]], dtype=float32)
+    """
+    flipped: Floats = images[..., ::-1].copy()
+    return flipped
+
+
+def permuted(images: Floats, seed: int) -> Floats:
+    """Shuffle the pixels, in the same way for every image.
+
+    Args:
+        images: Shape `(..., height, width)`, values in `[0, 1]`.
+        seed: Draws the permutation, at least 0.
+
+    Returns:
+        Images of the same shape.
+
+    Example:
+        >>> permuted(np.array([[[0.1, 0.2, 0.3]], [[0.4, 0.5, 0.6]]], np.float32), seed=0)
+        array([[[0.3, 0.1, 0.2]],
+               [[0.6, 0.4, 0.5]]], dtype=float32)
+    """
+    pixels = images.reshape(*images.shape[:-2], -1)
+    order = np.random.default_rng(seed).permutation(pixels.shape[-1])
+    return pixels[..., order].reshape(images.shape)
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A function of images, and which of `amount` and `seed` it takes after them.
+
+    Args:
+        function: Called with the images, then with the amount and the seed if it takes them.
+        amount: The amount unless another one is given; `None` if it takes none.
+        seeded: Whether it takes a seed.
+
+    Example:
+        >>> DOMAINS["binarised"](np.array([[[0.2, 0.7]]], np.float32))
+        array([[[0., 1.]]], dtype=float32)
+    """
+
+    function: Callable[..., Floats]
+    amount: float | None = None
+    seeded: bool = False
+
+    def __call__(self, images: Floats, amount: float | None = None, seed: int = 0) -> Floats:
+        """See images in this domain.
+
+        Args:
+            images: Shape `(..., height, width)`, values in `[0, 1]`.
+            amount: How far this domain is from the original; `None` for the default.
+            seed: For what is random, at least 0.
+
+        Returns:
+            Images of the same shape.
+        """
+        arguments: list[float] = []
+        if self.amount is not None:
+            arguments.append(self.amount if amount is None else amount)
+        if self.seeded:
+            arguments.append(seed)
+        return self.function(images, *arguments)
+
+
+DOMAINS = {
+    "same": Domain(same),
+    "rotated": Domain(rotated, amount=20.0),
+    "noisy": Domain(noisy, amount=0.3, seeded=True),
+    "binarised": Domain(binarised, amount=0.5),
+    "inverted": Domain(inverted),
+    "mirrored": Domain(mirrored),
+    "permuted": Domain(permuted, seeded=True),
+}

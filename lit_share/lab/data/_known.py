@@ -1,0 +1,65 @@
+"""Checking what a user asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from lit_share.lab.data._arrays import Source
+
+T = TypeVar("T")
+
+
+def known(table: Mapping[str, T], **argument: str) -> T:
+    """Look a name up in a table.
+
+    Args:
+        table: What there is, by name.
+        **argument: The argument that holds the name, as the user wrote it.
+
+    Returns:
+        The entry.
+
+    Raises:
+        ValueError: If there is no such name; the message lists those that there are.
+
+    Example:
+        >>> known({"digits": 1, "wine": 2}, dataset="wine")
+        2
+        >>> known({"digits": 1, "wine": 2}, dataset="whine")
+        Traceback (most recent call last):
+        ...
+        ValueError: dataset="whine" is not known: write one of "digits", "wine"
+    """
+    [(key, name)] = argument.items()
+    if name not in table:
+        names = ", ".join(f'"{name}"' for name in table)
+        raise ValueError(f'{key}="{name}" is not known: write one of {names}')
+    return table[name]
+
+
+def check_sizes(sizes: Mapping[str, int], batch_size: int, seed: int, dataset: str, source: Source) -> None:
+    """Check how many examples a user asks for.
+
+    Args:
+        sizes: Of the parts that share no example, by the user's names for them.
+        batch_size: Of the loaders.
+        seed: Draws the split.
+        dataset: The data set's name.
+        source: The data set.
+
+    Raises:
+        ValueError: If a number is out of range, or the data set has too few examples.
+    """
+    for argument, count in {**sizes, "batch_size": batch_size}.items():
+        if count < 1:
+            raise ValueError(f"{argument}={count} must be at least 1")
+    if seed < 0:
+        raise ValueError(f"seed={seed} must be at least 0")
+    needed = sum(sizes.values())
+    if needed > source.examples:
+        raise ValueError(
+            f"{' + '.join(sizes)} = {' + '.join(map(str, sizes.values()))} = {needed}, but "
+            f'"{dataset}" has {source.examples} examples: make one of them smaller'
+        )

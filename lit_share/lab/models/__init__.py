@@ -1,0 +1,20 @@
+"""Small nets, ordinary LightningModules around them and several of these together, for experiments and examples."""
+
+from lit_share.lab.models._autoencoder import Autoencoder, autoencoder
+from lit_share.lab.models._classifier import Classifier
+from lit_share.lab.models._cnn import CNN
+from lit_share.lab.models._mlp import MLP
+from lit_share.lab.models._pair import paired_classifiers
+from lit_share.lab.models._single import single_classifier
+from lit_share.lab.models._transformer import TransformerClassifier
+
+__all__ = [
+    "CNN",
+    "MLP",
+    "Autoencoder",
+    "Classifier",
+    "TransformerClassifier",
+    "autoencoder",
+    "paired_classifiers",
+    "single_classifier",
+]

@@ -1,0 +1,108 @@
+"""A LightningModule that classifies, as one would write it without thinking of sharing."""
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from lightning import LightningModule
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Classifier(LightningModule):
+    """Trains a net on `(inputs, labels)` batches with cross entropy.
+
+    It knows nothing of ties and partners: sharing is added from outside, to this module as to any other.
+
+    Logged, once per epoch: `train/loss` (as optimised), `val/loss`, `val/acc`, `test/loss` and `test/acc`
+    (cross entropy without label smoothing, so that runs with and without it compare).
+
+    Args:
+        net: Maps a batch of inputs to class scores, shape `(batch, num_classes)`.
+        num_classes: Classes to tell apart, at least 1.
+        lr: Learning rate, positive.
+        optimizer: `"adam"`, `"adamw"` or `"sgd"`.
+        momentum: Momentum of `"sgd"`, in `[0, 1)`; the others have their own.
+        weight_decay: Weight decay of the optimizer, at least 0.
+        label_smoothing: Share of each training target spread evenly over the classes, in `[0, 1]`.
+
+    Raises:
+        ValueError: If `optimizer` is none of the three.
+
+    Example:
+        >>> from lit_share.lab.models import MLP
+        >>> classifier = Classifier(MLP((1, 8, 8), 10), num_classes=10, optimizer="sgd", lr=0.1)
+        >>> classifier(torch.zeros(5, 1, 8, 8)).shape
+        torch.Size([5, 10])
+        >>> sorted(classifier.hparams)
+        ['label_smoothing', 'lr', 'momentum', 'num_classes', 'optimizer', 'weight_decay']
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        num_classes: int,
+        lr: float = 1e-3,
+        optimizer: Literal["adam", "adamw", "sgd"] = "adam",
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if optimizer not in ("adam", "adamw", "sgd"):
+            raise ValueError(f'optimizer={optimizer!r} is not known: write "adam", "adamw" or "sgd"')
+        if not (math.isfinite(lr) and lr >= 0.0):
+            raise ValueError(f"lr={lr} must be a finite number of at least 0")
+        self.save_hyperparameters(ignore=["net"])
+        self.net = net
+        self.lr = lr
+        self.optimizer = optimizer
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.label_smoothing = label_smoothing
+        self.val_acc = MulticlassAccuracy(num_classes, average="micro")
+        self.test_acc = MulticlassAccuracy(num_classes, average="micro")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Score each class.
+
+        Args:
+            x: A batch of inputs, as `net` takes them.
+
+        Returns:
+            Unnormalised class scores, shape `(batch, num_classes)`.
+        """
+        scores: Tensor = self.net(x)
+        return scores
+
+    def training_step(self, batch: Batch) -> Tensor:
+        """Compute the loss of one training batch."""
+        x, y = batch
+        loss = F.cross_entropy(self(x), y, label_smoothing=self.label_smoothing)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(x))
+        return loss
+
+    def validation_step(self, batch: Batch) -> None:
+        """Measure one validation batch."""
+        self._measure("val", self.val_acc, batch)
+
+    def test_step(self, batch: Batch) -> None:
+        """Measure one test batch."""
+        self._measure("test", self.test_acc, batch)
+
+    def _measure(self, stage: str, accuracy: MulticlassAccuracy, batch: Batch) -> None:
+        x, y = batch
+        scores = self(x)
+        accuracy.update(scores, y)
+        self.log(f"{stage}/loss", F.cross_entropy(scores, y), sync_dist=True, batch_size=len(x))
+        self.log(f"{stage}/acc", accuracy, batch_size=len(x))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Build the optimizer that was asked for."""
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(self.parameters(), self.lr, self.momentum, weight_decay=self.weight_decay)
+        algorithm = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
+        return algorithm(self.parameters(), self.lr, weight_decay=self.weight_decay)

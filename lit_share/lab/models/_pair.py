@@ -1,0 +1,81 @@
+"""Classifiers that fit data for several models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from lightning import LightningModule, Trainer
+from torch import nn
+from torch.utils.data import DataLoader
+
+from lit_share.paired import Paired
+
+if TYPE_CHECKING:
+    from lit_share.lab.data._views import ManyViews
+
+
+def paired_classifiers(
+    data: ManyViews,
+    net: Callable[..., nn.Module],
+    classifier: Callable[..., LightningModule],
+    same_init: bool = True,
+    pretraining: int = 0,
+) -> Paired:
+    """A pair of classifiers of one architecture, or as many as the data is for, made to fit the data.
+
+    Args:
+        data: Knows the members' names, the shape of their inputs and the number of their classes.
+        net: Makes a network from ``input_shape`` and ``num_classes``.
+        classifier: Makes a LightningModule from ``net`` and ``num_classes``.
+        same_init: Whether parameters of the same name and shape start from the same values.
+        pretraining: Epochs that the first member trains alone, on its own training data, before the others start
+            from its values: transfer learning. At least 0; more than that needs ``same_init``.
+
+    Returns:
+        The members under one roof.
+
+    Raises:
+        ValueError: If ``pretraining`` is negative, or the members are not to start from what it learns.
+
+    Example:
+        >>> from functools import partial
+        >>> from lit_share.lab.data import ManyDomains
+        >>> from lit_share.lab.models import MLP, Classifier
+        >>> data = ManyDomains({name: {"domain": "same", "n": 20} for name in ("east", "west", "south")})
+        >>> pair = paired_classifiers(data, partial(MLP, hidden=(5,)), Classifier)
+        >>> pair.child_names
+        ('east', 'west', 'south')
+        >>> bool((pair.east.net.head.weight == pair.south.net.head.weight).all())
+        True
+    """
+    if pretraining < 0:
+        raise ValueError(f"pretraining={pretraining} must be at least 0 epochs")
+    if pretraining and not same_init:
+        raise ValueError(
+            f"pretraining={pretraining} is of no use to members that start elsewhere: write same_init=true"
+        )
+    members: dict[str, LightningModule] = {}
+    for name, num_classes in data.num_classes.items():
+        members[name] = classifier(
+            net=net(input_shape=data.input_shape, num_classes=num_classes), num_classes=num_classes
+        )
+    if pretraining:
+        name, first = next(iter(members.items()))
+        _train_alone(first, data.train_dataloader()[name], data.val_dataloader()[name], pretraining)
+    return Paired(same_init=same_init, **members)
+
+
+def _train_alone(member: LightningModule, training: DataLoader, validation: DataLoader, epochs: int) -> None:
+    trainer = Trainer(
+        max_epochs=epochs,
+        devices=1,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    # Lightning warns where there is a validation_step and no data for it.
+    trainer.fit(member, training, validation)
+    member.trainer = None

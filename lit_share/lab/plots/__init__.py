@@ -1,0 +1,28 @@
+"""Figures: numbers in, Plotly figures out."""
+
+from lit_share.lab.plots._clusters import cluster_map
+from lit_share.lab.plots._curves import Curve, curves
+from lit_share.lab.plots._front import Point, pareto_front, score_against_size
+from lit_share.lab.plots._intervals import Interval, intervals
+from lit_share.lab.plots._palette import OKABE_ITO, Style, styles
+from lit_share.lab.plots._positions import position_filters
+from lit_share.lab.plots._strength import StrengthPath, strength_path
+from lit_share.lab.plots._tied import tied_heatmap
+
+__all__ = [
+    "OKABE_ITO",
+    "Curve",
+    "Interval",
+    "Point",
+    "StrengthPath",
+    "Style",
+    "cluster_map",
+    "curves",
+    "intervals",
+    "pareto_front",
+    "position_filters",
+    "score_against_size",
+    "strength_path",
+    "styles",
+    "tied_heatmap",
+]

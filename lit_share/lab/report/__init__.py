@@ -1,0 +1,26 @@
+"""Comparing finished runs: `lit-share compare DIR`, or by itself at the end of a Hydra multirun."""
+
+from lit_share.lab.report._compare import compare
+from lit_share.lab.report._comparison import Comparison, Row
+from lit_share.lab.report._estimate import Estimate, estimate
+from lit_share.lab.report._hydra import CompareRuns
+from lit_share.lab.report._page import page
+from lit_share.lab.report._print import print_comparison
+from lit_share.lab.report._results import Result, read_results, unfinished_runs
+from lit_share.lab.report._write import as_json, write_report
+
+__all__ = [
+    "CompareRuns",
+    "Comparison",
+    "Estimate",
+    "Result",
+    "Row",
+    "as_json",
+    "compare",
+    "estimate",
+    "page",
+    "print_comparison",
+    "read_results",
+    "unfinished_runs",
+    "write_report",
+]

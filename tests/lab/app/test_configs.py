@@ -1,0 +1,86 @@
+"""Every config file composes, is accepted by the checks, and runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import lit_share.conf
+from lit_share.lab.app.config import GROUPS, prepare
+from lit_share.lab.app.run import run
+
+from .conftest import ROOT, Compose
+
+CONFS = (ROOT / "conf", Path(lit_share.conf.__file__).parent)
+# Those of the application, and those that any Hydra application gets.
+FILES = {path.relative_to(conf).with_suffix(""): path for conf in CONFS for path in conf.glob("*/*.yaml")}
+OPTIONS = sorted(FILES)
+# Parts of other options.
+PARTS = {Path("model/classifier"), Path("trainer/default")}
+# What needs something that may not be here: a GPU, two processes, or data from elsewhere.
+NEEDS = {
+    Path("trainer/gpu"): "a GPU",
+    Path("trainer/ddp_gpu"): "a GPU",
+    Path("trainer/ddp_cpu"): "processes of its own; see test_train.py",
+    Path("data/fashion_mnist"): "Debian's dataset-fashion-mnist",
+    Path("data/mnist"): "the extra [mnist]",
+}
+# What only makes sense with others.
+POSITIONS = ("data=placed", "model=local", "ties=positions", "objective=val/acc")
+LAYERS = ("data=placed", "model=layers", "ties=layers", "objective=val/acc")
+TRANSPOSED = ("data=placed", "model=autoencoder", "ties=transposed", "objective=val/mse", "mode=min")
+TOGETHER = {
+    Path("data/related"): ("ties=trunk",),
+    Path("ties/sites"): ("data=sites",),
+    **dict.fromkeys(map(Path, ("model/layers", "ties/layers")), LAYERS),
+    **dict.fromkeys(map(Path, ("model/autoencoder", "ties/transposed")), TRANSPOSED),
+    **dict.fromkeys(map(Path, ("data/placed", "model/local", "ties/positions", "callbacks/shift")), POSITIONS),
+}
+FAST = ("debug=fast", "logger=none", "callbacks=quiet")
+
+
+def override(option: Path) -> str:
+    group, name = option.parts
+    return f"+{group}={name}" if group not in (*GROUPS, "experiment", "debug") else f"{group}={name}"
+
+
+@pytest.mark.parametrize("option", [o for o in OPTIONS if o not in PARTS], ids=str)
+def test_composes_and_passes_the_checks(option: Path, compose_config: Compose) -> None:
+    prepare(compose_config(override(option)))
+
+
+@pytest.mark.parametrize("option", [o for o in OPTIONS if o not in PARTS and o not in NEEDS], ids=str)
+def test_runs(option: Path, compose_config: Compose, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="the extra [tensorboard]") if "tensorboard" in option.parts else None
+    others = [o for o in (*FAST, *TOGETHER.get(option, ())) if o.split("=")[0] != option.parts[0]]
+    config = compose_config(*others, override(option))
+    if option.parts[0] == "logger" and config.logger.get("wandb"):
+        config.logger.wandb.save_dir = str(tmp_path)
+    run(config, tmp_path, [])
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["status"] == "finished"
+    assert 0.0 <= result["test"][config.objective.replace("val", "test")] <= 1.0
+
+
+def test_every_recipe_says_in_its_first_line_what_it_means() -> None:
+    for option in OPTIONS:
+        lines = FILES[option].read_text().splitlines()
+        comment = lines[1] if lines[0].startswith("# @package") else lines[0]
+        assert comment.startswith("# "), option
+
+
+def test_recipes_combine(compose_config: Compose, tmp_path: Path) -> None:
+    config = compose_config(*FAST, "regularizer=[growl,l2]")
+    run(config, tmp_path, [])
+    assert json.loads((tmp_path / "result.json").read_text())["strategy"] == "growl+l2"
+
+
+@pytest.mark.parametrize("name", ["growl", "oscar", "group_lasso", "lasso"])
+def test_recipes_with_zeros_can_keep_them_and_wait_for_the_epoch(
+    name: str, compose_config: Compose, tmp_path: Path
+) -> None:
+    options = (f"regularizer.{name}.every=epoch", f"regularizer.{name}.keep_zeros=true", "strength=100.0")
+    run(compose_config(*FAST, f"regularizer={name}", *options), tmp_path, [])
+    assert json.loads((tmp_path / "result.json").read_text())["sharing"]["sparsity"] > 0.3

@@ -1,0 +1,184 @@
+"""A run leaves what it promises, also when it fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import wandb
+from lightning.pytorch.loggers import WandbLogger
+
+from lit_share.lab.app.config import prepare
+from lit_share.lab.app.run import run
+from lit_share.lab.app.tracking import go_on_in_wandb
+from lit_share.sharing import TieError
+
+from .conftest import Compose
+
+FAST = ("debug=fast", "logger=none", "callbacks=quiet")
+
+
+def test_result_holds_what_was_measured(compose_config: Compose, tmp_path: Path) -> None:
+    objective = run(compose_config(*FAST, "seed=3"), tmp_path, ["seed=3"])
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert objective == result["validation"]["b/val/acc"]
+    assert result["strategy"] == "soft_tie"
+    assert result["seed"] == 3
+    assert result["overrides"] == ["seed=3"]
+    assert result["sharing"]["total"] == 2 * (64 * 64 + 64 + 64 * 64 + 64 + 64 * 10 + 10)
+    assert result["sharing"]["penalty"] > 0.0
+    saved = torch.load(result["checkpoint"], weights_only=True)
+    assert "a.net.trunk.linear0.weight" in saved["state_dict"]
+
+
+def test_tested_model_is_the_best_checkpoint(compose_config: Compose, tmp_path: Path) -> None:
+    config = compose_config(*FAST, "trainer.max_epochs=3", "regularizer=soft_tie")
+    run(config, tmp_path, [])
+    result = json.loads((tmp_path / "result.json").read_text())
+    weights = torch.load(result["checkpoint"], weights_only=True)["state_dict"]
+    names = [name.removeprefix("a.") for name in weights if name.startswith("a.net.")]
+    pairs = [(weights[f"a.{name}"].double(), weights[f"b.{name}"].double()) for name in names]
+    between = sum(float((a - b).square().sum()) for a, b in pairs)
+    size = sum(float(a.square().sum() + b.square().sum()) for a, b in pairs)
+    assert result["sharing"]["distance"] == pytest.approx((between / size) ** 0.5, rel=1e-6)
+    assert result["sharing"]["penalty"] == pytest.approx(result["strength"] * 0.5 * between, rel=1e-4)
+
+
+def test_hard_sharing_stores_one_copy(compose_config: Compose, tmp_path: Path) -> None:
+    run(compose_config(*FAST, "regularizer=hard_tie"), tmp_path, [])
+    sharing = json.loads((tmp_path / "result.json").read_text())["sharing"]
+    assert sharing["compression"] == 2.0
+    assert sharing["distance"] == 0.0
+
+
+def test_same_seed_same_numbers(compose_config: Compose, tmp_path: Path) -> None:
+    results = []
+    for name in ("first", "second"):
+        run(compose_config(*FAST, output_dir=tmp_path / name), tmp_path / name, [])
+        results.append(json.loads((tmp_path / name / "result.json").read_text()))
+    assert results[0]["test"] == results[1]["test"]
+    assert results[0]["sharing"] == results[1]["sharing"]
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists")
+def test_goes_on_from_a_checkpoint(compose_config: Compose, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run(compose_config(*FAST, "trainer.max_epochs=2", output_dir=whole), whole, [])
+    run(compose_config(*FAST, "trainer.max_epochs=1", output_dir=parts), parts, [])
+    go_on = ("trainer.max_epochs=2", f"ckpt_path={parts}/checkpoints/last.ckpt")
+    run(compose_config(*FAST, *go_on, output_dir=parts), parts, [])
+    whole, resumed = (json.loads((path / "result.json").read_text()) for path in (whole, parts))
+    assert resumed["test"] == whole["test"]
+
+
+def test_strength_is_every_regularizers_own(compose_config: Compose) -> None:
+    prepared = prepare(compose_config("regularizer=[soft_tie,l2]", "strength=0.25"))
+    assert [node.strength for node in prepared.regularizer.values()] == [0.25, 0.25]
+
+
+def test_strength_without_a_regularizer_that_has_one_is_said(
+    compose_config: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(compose_config(*FAST, "regularizer=hard_tie", "strength=0.5"), tmp_path, [])
+    assert "strength=0.5 has no effect: hard_tie has no strength" in caplog.text
+
+
+def test_failed_run_says_so(compose_config: Compose, tmp_path: Path) -> None:
+    config = compose_config("debug=fast", "callbacks=quiet", "ties.patterns=[a.nothing.*,b.net.*]", "logger=wandb")
+    with pytest.raises(ValueError, match=r"a\.nothing"):
+        run(config, tmp_path, [])
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["status"] == "failed"
+    assert "a.nothing.*" in result["error"]
+    assert wandb.run is None
+
+
+def test_result_is_there_though_nobody_reads_the_table(
+    compose_config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lit_share.lab.app.run._table", lambda _: sys.exit(1))  # as Rich does for `train.py | head`
+    with pytest.raises(SystemExit):
+        run(compose_config(*FAST), tmp_path, [])
+    assert json.loads((tmp_path / "result.json").read_text())["status"] == "finished"
+
+
+def test_every_run_is_a_wandb_run_of_its_own(compose_config: Compose, tmp_path: Path) -> None:
+    before = os.environ.get("WANDB_MODE")
+    for name in ("first", "second"):
+        config = compose_config("debug=fast", "callbacks=quiet", "logger=wandb", output_dir=tmp_path / name)
+        run(config, tmp_path / name, [])
+        assert wandb.run is None
+    assert len(list(tmp_path.glob("*/wandb/offline-run-*"))) == 2
+    assert os.environ.get("WANDB_MODE") == before
+    for table in ("ties", "result"):
+        assert len(list(tmp_path.glob(f"*/wandb/offline-run-*/files/media/table/{table}_*.json"))) == 2
+    heatmaps = list(tmp_path.glob("*/wandb/offline-run-*/files/media/plotly/sharing/*.json"))
+    assert len(heatmaps) == 2
+
+
+def test_csv_has_the_documented_names(compose_config: Compose, tmp_path: Path) -> None:
+    run(compose_config("debug=fast", "callbacks=quiet", "logger=csv"), tmp_path, [])
+    header = (tmp_path / "csv" / "version_0" / "metrics.csv").read_text().splitlines()[0].split(",")
+    expected = {"a/val/acc", "b/test/acc", "sharing/penalty", "sharing/distance", "sharing/tied", "sharing/unique"}
+    assert expected <= set(header)
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists")
+def test_a_checkpoint_of_another_experiment_is_refused(compose_config: Compose, tmp_path: Path) -> None:
+    run(compose_config(*FAST, "regularizer=layer_tie"), tmp_path, [])
+    go_on = f"ckpt_path={tmp_path}/checkpoints/last.ckpt"
+    with pytest.raises(ValueError, match="another experiment; repeat its overrides:\n  regularizer: "):
+        run(compose_config(*FAST, go_on), tmp_path, [])
+    assert json.loads((tmp_path / "result.json").read_text())["strategy"] == "layer_tie"
+
+
+def test_misspelt_objective_is_named(compose_config: Compose, tmp_path: Path) -> None:
+    config = compose_config(*FAST, "objective=b/val/accuracy", "~callbacks.checkpoint")
+    with pytest.raises(ValueError, match=r"objective=b/val/accuracy is not among.*b/val/acc"):
+        run(config, tmp_path, [])
+    assert json.loads((tmp_path / "result.json").read_text())["status"] == "failed"
+
+
+def test_shared_parameters_are_counted_once_in_the_hyperparameters(compose_config: Compose, tmp_path: Path) -> None:
+    run(compose_config("debug=fast", "callbacks=quiet", "logger=csv", "regularizer=hard_tie"), tmp_path, [])
+    hparams = (tmp_path / "csv" / "version_0" / "hparams.yaml").read_text()
+    assert "parameters/unique: 8970\n" in hparams
+    assert "parameters/total: 17940\n" in hparams
+
+
+def test_a_strength_in_place_of_a_recipe_is_named(compose_config: Compose) -> None:
+    with pytest.raises(ValueError, match=r"regularizer.strength: expected a mapping"):
+        prepare(compose_config("+regularizer.strength=0.1"))
+
+
+@pytest.mark.parametrize(
+    ("offline", "left", "goes_on_in"),
+    [
+        ("false", ["run-20260101_000000-old", "run-20260102_000000-new"], "new"),
+        ("true", ["run-20260101_000000-old"], None),
+        ("false", ["offline-run-20260101_000000-old"], None),
+        ("false", [], None),
+    ],
+)
+def test_what_goes_on_has_one_wandb_run(
+    compose_config: Compose, tmp_path: Path, offline: str, left: list[str], goes_on_in: str | None
+) -> None:
+    options = prepare(compose_config("logger=wandb", f"logger.wandb.offline={offline}")).logger.wandb
+    for name in left:
+        (tmp_path / "wandb" / name).mkdir(parents=True)
+    go_on_in_wandb(options, tmp_path)
+    assert options.get("id") == goes_on_in
+    assert WandbLogger(**{key: value for key, value in options.items() if key != "_target_"})._id == goes_on_in
+
+
+def test_ties_of_another_model_are_named_whatever_the_strategy(compose_config: Compose, tmp_path: Path) -> None:
+    another = ("model=local", "data=placed", "objective=val/acc")
+    with pytest.raises(TieError, match=r"(?s)'a.net.\*' matches no .* of ties=all: write your own with ties.patterns"):
+        run(compose_config(*FAST, *another, "regularizer=none"), tmp_path, [])
+    with pytest.raises(TieError) as caught:
+        run(compose_config(*FAST, *another, "ties.patterns=[x.*]"), tmp_path, ["ties.patterns=[x.*]"])
+    assert "ties=all" not in str(caught.value)

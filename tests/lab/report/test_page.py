@@ -1,0 +1,235 @@
+import base64
+import hashlib
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from lit_share.lab.report import compare, page, read_results
+
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+class Parsed(HTMLParser):
+    """What is in a page: tags with attributes, the text of each kind of tag, and whether all are closed."""
+
+    def __init__(self, html):
+        super().__init__(convert_charrefs=True)
+        self.tags, self.open, self.text, self.scripts = [], [], {}, []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag == "script":
+            self.scripts.append("")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "script":
+            self.scripts[-1] += data
+            return
+        for tag in set(self.open):
+            self.text[tag] = self.text.get(tag, "") + data
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def figures(self):
+        return [json.loads(s) for s, a in zip(self.scripts, self.all("script"), strict=True) if "type" in a]
+
+
+@pytest.fixture
+def results(sweep):
+    return read_results([sweep])
+
+
+def parsed(results, **keywords):
+    return Parsed(page(compare(results, **keywords)))
+
+
+def test_it_has_all_parts(results):
+    found = parsed(results)
+    ids = [attributes["id"] for attributes in found.all("section")]
+    assert ids == ["table", "scores", "strengths", "sizes", "curves", "distances", "tied", "costs", "runs"]
+    for link in found.all("a"):
+        assert link["href"].removeprefix("#") in ids
+    # two settings of scores, strengths, sizes, tied; one curve; two ties and three costs of each setting
+    assert len(found.figures) == len([a for a in found.all("div") if a.get("class") == "chart"]) == 2 * 4 + 1 + 4 + 6
+
+
+def test_the_table_has_the_numbers(results):
+    comparison = compare(results)
+    text = " ".join(parsed(results).text["table"].split())
+    for row in comparison.rows:
+        assert str(row.score) in text
+    assert "data.n_b" in text
+    difference = comparison.rows[1].difference
+    assert f"{difference} ↑" in text
+
+
+def test_a_difference_whose_interval_holds_zero_is_not_marked(results):
+    results = [replace(r, test={"b/test/acc": 0.5 + 0.1 * r.seed * (r.strategy == "none")}) for r in results]
+    assert not {"↑", "↓"} & set(parsed(results).text["table"])
+
+
+def test_it_asks_nobody(results):
+    """No address is loaded, and the policy forbids it."""
+    found = parsed(results)
+    for tag, attributes in found.tags:
+        assert tag not in {"link", "img", "iframe", "object", "embed", "base"}
+        assert "src" not in attributes
+    (policy,) = [a["content"] for a in found.all("meta") if a.get("http-equiv") == "Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "http" not in policy
+    assert "url(" not in found.text["style"]
+    assert "@import" not in found.text["style"]
+
+
+def test_only_its_own_scripts_run(results):
+    found = parsed(results)
+    programs = [s for s, a in zip(found.scripts, found.all("script"), strict=True) if "type" not in a]
+    hashes = {base64.b64encode(hashlib.sha256(program.encode()).digest()).decode() for program in programs}
+    (policy,) = [a["content"] for a in found.all("meta") if a.get("http-equiv") == "Content-Security-Policy"]
+    assert set(re.findall("'sha256-(.*?)'", policy)) == hashes
+    assert len(hashes) == 2
+    assert "script-src 'unsafe" not in policy
+
+
+def test_for_phones_and_paper(results):
+    found = parsed(results)
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in found.all("meta")
+    assert "@media print" in found.text["style"]
+    assert "@media (max-width" in found.text["style"]
+
+
+def test_charts_are_described(results):
+    assert all(attributes["aria-label"] for attributes in parsed(results).all("figure"))
+
+
+NASTY = """</script><script>alert("x")</script><img src=x onerror='alert(1)'>&amp;{{ 7*7 }}%{y}"""
+
+
+@pytest.fixture
+def nasty(results):
+    changed = [
+        replace(
+            r,
+            strategy=NASTY if r.strategy == "soft_tie" else r.strategy,
+            data=f"data{NASTY}",
+            objective=f"val{NASTY}",
+            validation={f"val{NASTY}": r.validation["b/val/acc"]},
+            test={f"test{NASTY}": r.test["b/test/acc"]},
+            overrides=[*r.overrides, f"x.{NASTY}={NASTY}", f"k.{NASTY}={r.seed % 2}"],
+            distances={NASTY: [1.0, 0.5]},
+            tied={NASTY: 0.5},
+        )
+        for r in results
+    ]
+    return [*changed, replace(changed[0], status="failed", error=f"Error: {NASTY}\nand \u2028 more")]
+
+
+def test_what_users_name_is_escaped(nasty, sweep):
+    for directory in sweep.iterdir():
+        (directory / "config.yaml").write_text(f"name: {NASTY}\n")
+    found = parsed(nasty)
+    assert len([a for a in found.all("script") if "type" not in a]) == 2
+    assert found.all("img") == []
+    assert not any(name.startswith("on") for _, attributes in found.tags for name in attributes)
+    for tag in ("th", "code", "pre", "summary", "p"):
+        assert NASTY in found.text[tag]
+    assert all("alert" not in json.dumps(a) or set(a) == {"aria-label"} or "aria-label" in a for _, a in found.tags)
+
+
+def test_what_users_name_is_no_tag_in_figures_either(nasty):
+    html = page(compare(nasty))
+    scripts = re.findall(r'<script type="application/json">(.*?)</script>', html, flags=re.DOTALL)
+    assert len(scripts) > 5
+    for script in scripts:
+        assert not set("<>&\u2028") & set(script)
+        shown = json.loads(script)
+        text = json.dumps([shown["data"], shown["layout"].get("title")])
+        assert "<script" not in text
+        assert "<img" not in text
+
+
+def test_the_config_of_the_first_seed_is_there(results):
+    found = parsed(results)
+    assert "seed: 0\nstrategy: soft_tie\n" in found.text["pre"]
+    assert "seed: 1\n" not in found.text["pre"]
+    assert "regularizer=soft_tie data.n_b=20 seed=2 strength=0.1" in found.text["table"]
+
+
+def test_configs_that_are_gone(results, sweep):
+    for file in sweep.glob("*/config.yaml"):
+        file.unlink()
+    found = parsed(results)
+    assert "pre" not in found.text
+    assert "There is no config.yaml beside the result of seed 0" in found.text["p"]
+
+
+def test_paths_are_relative_to_the_page(results, sweep):
+    html = page(compare(results), sweep)
+    assert "<code>none-20-0-None</code>" in html
+    assert str(sweep) not in html
+
+
+def test_failures(results):
+    failed = [replace(r, status="failed", error=f"OSError: {r.seed}\nmore") for r in results if r.seed == 2]
+    found = parsed([r for r in results if r.seed < 2] + failed)
+    assert found.all("section")[-1]["id"] == "failures"
+    assert "OSError: 2\nmore" in found.text["pre"]
+    assert "6 failed" in " ".join(found.text["ul"].split())
+
+
+def test_one_seed_has_no_interval(results):
+    text = parsed([r for r in results if r.seed == 0]).text["table"]
+    assert "± \N{EN DASH}" in text
+    assert "nan" not in text.lower()
+
+
+def test_one_strategy(results):
+    assert parsed([r for r in results if r.strategy == "none"]).figures
+
+
+def test_another_baseline(results):
+    found = parsed(results, baseline="soft_tie")
+    assert "difference to soft_tie" in found.text["th"]
+    assert "↓" in found.text["table"]
+
+
+def test_all_failed(results):
+    found = parsed([replace(r, status="failed", error="x") for r in results])
+    assert found.figures == []
+    assert "No run has finished." in found.text["p"]
+
+
+def test_metrics_that_are_not_finite(results):
+    results = [replace(r, test={"b/test/acc": float("nan" if r.seed else "inf")}) for r in results]
+    assert parsed(results).figures
+
+
+def test_results_of_older_versions(results):
+    old = [replace(r, distances={}, tied={}, training_bytes=None) for r in results]
+    found = parsed(old)
+    assert "No run has a history of distances" in found.text["p"]
+    assert "Not measured by these runs: Memory for training." in found.text["p"]
+
+
+def test_the_same_results_make_the_same_page(results):
+    assert page(compare(results)) == page(compare(results))
+
+
+def test_what_was_tuned_has_a_column(results):
+    assert "tuned" not in parsed(results).text["th"]
+    found = parsed([replace(r, tune=["data.n_b"]) for r in results])
+    assert "tuned" in found.text["th"]
+    assert "data.n_b=50" in found.text["table"]
