@@ -25,5 +25,7 @@ def main(config: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    sys.path.append(str(Path.cwd()))  # where a user's own modules are; processes of a sweep get it, too
+    sys.path.append(
+        str(Path.cwd())
+    )  # where a user's own modules are; processes of a sweep get it, too
     main()

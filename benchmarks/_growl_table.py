@@ -16,7 +16,12 @@ from lit_share.metrics import index_change
 
 WITHIN = 0.003  # of the accuracy of `none`, on validation data
 _COLUMNS = ("test", "sparsity", "sharing", "compression", "bytes")
-_COLORS = {"group lasso": "#D55E00", "group lasso + l2": "#E69F00", "GrOWL": "#0072B2", "GrOWL + l2": "#56B4E9"}
+_COLORS = {
+    "group lasso": "#D55E00",
+    "group lasso + l2": "#E69F00",
+    "GrOWL": "#0072B2",
+    "GrOWL + l2": "#56B4E9",
+}
 
 Row = dict[str, Any]
 Setting = list[Row]  # the runs of one setting, a row for each seed
@@ -26,7 +31,9 @@ def settings_of(rows: Iterable[Row]) -> dict[str, list[Setting]]:
     """The runs of each setting, by method."""
     by_setting: dict[tuple[Any, ...], Setting] = defaultdict(list)
     for row in rows:
-        by_setting[tuple(row[key] for key in ("method", "strength", "ramp", "l2", "similarity"))].append(row)
+        by_setting[
+            tuple(row[key] for key in ("method", "strength", "ramp", "l2", "similarity"))
+        ].append(row)
     most = max(map(len, by_setting.values()))
     methods: dict[str, list[Setting]] = defaultdict(list)
     for (method, *_), runs in by_setting.items():
@@ -66,7 +73,9 @@ def print_table(methods: dict[str, list[Setting]]) -> None:
         mark = "" if average(runs, "validation") >= least else " (not within 0.3 points)"
         print(
             f"{method:18}{first['strength'] or '-':>9}{first['ramp'] or '-':>6}{first['similarity'] or '-':>5}"
-            f"{average(runs, 'validation'):>8.4f}" + "".join(f"{cell:>18}" for cell in cells) + f"{change:>14.4f}{mark}"
+            f"{average(runs, 'validation'):>8.4f}"
+            + "".join(f"{cell:>18}" for cell in cells)
+            + f"{change:>14.4f}{mark}"
         )
 
 
@@ -96,23 +105,36 @@ def write_curve(methods: dict[str, list[Setting]], path: Path, title: str) -> No
     parts = [f'<text x="60" y="22" font-size="15">{title}</text>']
     for step in range(round((high - low) * 100) + 1):
         accuracy = low + step / 100
-        parts.append(f'<line x1="60" x2="560" y1="{y(accuracy):.1f}" y2="{y(accuracy):.1f}" stroke="#ddd"/>')
-        parts.append(f'<text x="52" y="{y(accuracy) + 4:.1f}" text-anchor="end">{accuracy:.2f}</text>')
+        parts.append(
+            f'<line x1="60" x2="560" y1="{y(accuracy):.1f}" y2="{y(accuracy):.1f}" stroke="#ddd"/>'
+        )
+        parts.append(
+            f'<text x="52" y="{y(accuracy) + 4:.1f}" text-anchor="end">{accuracy:.2f}</text>'
+        )
     for power in range(int(most) + 1):
-        parts.append(f'<text x="{x(2.0**power):.1f}" y="340" text-anchor="middle">{2**power}×</text>')
-    parts.append('<text x="310" y="362" text-anchor="middle">compression (parameters / unique ones, log scale)</text>')
+        parts.append(
+            f'<text x="{x(2.0**power):.1f}" y="340" text-anchor="middle">{2**power}×</text>'
+        )
+    parts.append(
+        '<text x="310" y="362" text-anchor="middle">compression (parameters / unique ones, log scale)</text>'
+    )
     level = y(average(none, "test"))
-    parts.append(f'<line x1="60" x2="560" y1="{level:.1f}" y2="{level:.1f}" stroke="#555" stroke-dasharray="5 4"/>')
+    parts.append(
+        f'<line x1="60" x2="560" y1="{level:.1f}" y2="{level:.1f}" stroke="#555" stroke-dasharray="5 4"/>'
+    )
     parts.append(f'<text x="556" y="{level - 5:.1f}" text-anchor="end">none</text>')
     for i, (method, pairs) in enumerate(points.items()):
         color = _COLORS[method]
         parts += [
-            f'<circle cx="{x(c):.1f}" cy="{y(a):.1f}" r="4" fill="{color}" fill-opacity="0.75"/>' for c, a in pairs
+            f'<circle cx="{x(c):.1f}" cy="{y(a):.1f}" r="4" fill="{color}" fill-opacity="0.75"/>'
+            for c, a in pairs
         ]
         parts.append(f'<circle cx="590" cy="{60 + 22 * i}" r="5" fill="{color}"/>')
         parts.append(f'<text x="602" y="{64 + 22 * i}">{method}</text>')
     head = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 740 375" font-family="sans-serif" font-size="12">'
-    path.write_text("\n".join([head, '<rect width="740" height="375" fill="white"/>', *parts, "</svg>"]) + "\n")
+    path.write_text(
+        "\n".join([head, '<rect width="740" height="375" fill="white"/>', *parts, "</svg>"]) + "\n"
+    )
 
 
 def read(path: Path, data: str) -> list[Row]:

@@ -57,11 +57,19 @@ def main() -> None:
     torch.manual_seed(0)
     print(f"{'':54}{'codebook':>10}{'floor':>14}{'difference':>14}")
     assignment = torch.randperm(4096) % 1024
-    contest("Linear 4096×4096, 4 per cluster", CodebookLinear(assignment, 4096), torch.randn(256, 4096))
+    contest(
+        "Linear 4096×4096, 4 per cluster", CodebookLinear(assignment, 4096), torch.randn(256, 4096)
+    )
     assignment = torch.cat([torch.randperm(1024) % 256, torch.full((3072,), -1)])
-    contest("the same, 3/4 of the rows zero", CodebookLinear(assignment, 4096), torch.randn(256, 4096))
+    contest(
+        "the same, 3/4 of the rows zero", CodebookLinear(assignment, 4096), torch.randn(256, 4096)
+    )
     images = torch.randn(16, 256, 28, 28)
-    contest("Conv2d 256→256, 4 per cluster", CodebookConv2d(torch.randperm(256) % 64, 256, 3, padding=1), images)
+    contest(
+        "Conv2d 256→256, 4 per cluster",
+        CodebookConv2d(torch.randperm(256) % 64, 256, 3, padding=1),
+        images,
+    )
 
 
 if __name__ == "__main__":

@@ -52,7 +52,9 @@ from lit_share.sharing import overall_distance, relative_distance
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "figures"
 SEEDS = range(10)
-STRENGTHS = dict.fromkeys(("soft_tie", "unit_tie"), (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0))
+STRENGTHS = dict.fromkeys(
+    ("soft_tie", "unit_tie"), (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+)
 WITHOUT = ("none", "hard_tie")
 SCORE = "test accuracy of B"
 SWEEP = (
@@ -97,11 +99,15 @@ class Pair:
         self.module = nn.ModuleDict({"a": net, "b": copy.deepcopy(net)})
         data = PairedDomains("digits", domain, n_a=500, n_b=50, batch_size=600, seed=seed)
         loaders = (data.train_dataloader(), data.val_dataloader(), data.test_dataloader())
-        self.examples, self.validation, self.test = ({k: next(iter(v)) for k, v in part.items()} for part in loaders)
+        self.examples, self.validation, self.test = (
+            {k: next(iter(v)) for k, v in part.items()} for part in loaders
+        )
 
     def loss(self) -> Tensor:
         """The sum of both losses."""
-        losses = [F.cross_entropy(self.module[name](x), y) for name, (x, y) in self.examples.items()]
+        losses = [
+            F.cross_entropy(self.module[name](x), y) for name, (x, y) in self.examples.items()
+        ]
         return torch.stack(losses).sum()
 
     @torch.no_grad()
@@ -139,7 +145,9 @@ def runs() -> dict[str, list[list[Run]]]:
             tried = [run.strength for run in best]
             report(f"{recipe} chosen", best)
             print(f"{recipe} chosen: {min(tried):g} to {max(tried):g}")
-        gain = estimate([run.score - alone.score for run, alone in zip(best, found["none"][0], strict=True)])
+        gain = estimate(
+            [run.score - alone.score for run, alone in zip(best, found["none"][0], strict=True)]
+        )
         print(f"{recipe} - none: {gain}")
     return found
 
@@ -147,12 +155,17 @@ def runs() -> dict[str, list[list[Run]]]:
 def report(name: str, seeds: list[Run]) -> None:
     """Print the means over seeds."""
     distance, unique = fmean(run.distance for run in seeds), fmean(run.unique for run in seeds)
-    print(f"{name:18} {SCORE} {estimate([run.score for run in seeds])}, distance {distance:.3f}, unique {unique:,.0f}")
+    print(
+        f"{name:18} {SCORE} {estimate([run.score for run in seeds])}, distance {distance:.3f}, unique {unique:,.0f}"
+    )
 
 
 def chosen(of: list[list[Run]]) -> list[Run]:
     """For each seed the run that is best on validation data; among equals that of the smallest strength."""
-    return [max(seeds, key=lambda run: (run.validation, -run.strength)) for seeds in zip(*of, strict=True)]
+    return [
+        max(seeds, key=lambda run: (run.validation, -run.strength))
+        for seeds in zip(*of, strict=True)
+    ]
 
 
 def interval(values: list[float]) -> Interval:
@@ -165,7 +178,9 @@ def interval(values: list[float]) -> Interval:
 def curve(strengths: Sequence[float], values: list[list[float]]) -> Curve:
     """The means over seeds."""
     found = [interval(seeds) for seeds in values]
-    return Curve(strengths, [i.mean for i in found], [i.low for i in found], [i.high for i in found])
+    return Curve(
+        strengths, [i.mean for i in found], [i.low for i in found], [i.high for i in found]
+    )
 
 
 def draw_strength() -> go.Figure:
@@ -180,7 +195,10 @@ def draw_strength() -> go.Figure:
         for recipe, strengths in STRENGTHS.items()
     }
     others = {
-        recipe: (fmean(run.score for run in found[recipe][0]), fmean(run.distance for run in found[recipe][0]))
+        recipe: (
+            fmean(run.score for run in found[recipe][0]),
+            fmean(run.distance for run in found[recipe][0]),
+        )
         for recipe in WITHOUT
     }
     return strength_path(paths, styles(found), SCORE, others)
@@ -191,7 +209,9 @@ def draw_pareto_front() -> go.Figure:
     found = runs()
 
     def point(recipe: str, seeds: list[Run]) -> Point:
-        return Point(recipe, fmean(run.unique for run in seeds), interval([run.score for run in seeds]))
+        return Point(
+            recipe, fmean(run.unique for run in seeds), interval([run.score for run in seeds])
+        )
 
     points = [point(recipe, chosen(of)) for recipe, of in found.items()]
     others = [point(recipe, seeds) for recipe in STRENGTHS for seeds in found[recipe]]
@@ -226,7 +246,9 @@ def draw_cluster_map() -> go.Figure:
     ls.tie_rows(net, ties)
     assignment = net.get_buffer("trunk.linear0.assignment")
     ls.densify(net)
-    return cluster_map(before, net.get_parameter("trunk.linear0.weight").detach().T, assignment.tolist())
+    return cluster_map(
+        before, net.get_parameter("trunk.linear0.weight").detach().T, assignment.tolist()
+    )
 
 
 def draw_positions() -> go.Figure:
@@ -238,10 +260,19 @@ def draw_positions() -> go.Figure:
         local = ls.LocallyConnected2d.from_conv(nn.Conv2d(1, 8, kernel_size=3), input_size=8)
         net = nn.Sequential(local, nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10))
         ties = ls.Ties("0.weight[:]")
-        train(net, lambda net=net: F.cross_entropy(net(images), labels), "soft_tie", ties, strength, 400)  # type: ignore[misc]
+        train(
+            net,
+            lambda net=net: F.cross_entropy(net(images), labels),
+            "soft_tie",
+            ties,
+            strength,
+            400,
+        )  # type: ignore[misc]
         weight = local.weight.detach()
         distance = relative_distance(list(weight))
-        panels[f"strength {strength:g}, distance {distance:.2f}"] = weight[:, 0, 0].reshape(6, 6, 3, 3)
+        panels[f"strength {strength:g}, distance {distance:.2f}"] = weight[:, 0, 0].reshape(
+            6, 6, 3, 3
+        )
     return position_filters(panels)
 
 
@@ -256,11 +287,26 @@ FIGURES: dict[str, tuple[Callable[[], go.Figure], str, int]] = {
 
 def chromium(page: Path, *options: str) -> str:
     """Have Chromium open a page, and return what it prints."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    program = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     if program is None:
         raise SystemExit("Chromium is not installed: apt-get install chromium")
-    command = [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", *options]
-    command += [f"--user-data-dir={page.parent}/profile", "--virtual-time-budget=20000", page.as_uri()]
+    command = [
+        program,
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        *options,
+    ]
+    command += [
+        f"--user-data-dir={page.parent}/profile",
+        "--virtual-time-budget=20000",
+        page.as_uri(),
+    ]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
@@ -268,7 +314,12 @@ def write(figure: go.Figure, path: Path, width: int) -> None:
     """Have Chromium draw a figure; as PNG with two pixels for each."""
     figure.update_layout(width=width, margin_l=16)
     kind = path.suffix[1:]
-    options = {"format": kind, "width": width, "height": figure.layout.height, "scale": 2 if kind == "png" else 1}
+    options = {
+        "format": kind,
+        "width": width,
+        "height": figure.layout.height,
+        "scale": 2 if kind == "png" else 1,
+    }
     draw = f"Plotly.newPlot('it', {figure.to_json()}).then(it => Plotly.toImage(it, {json.dumps(options)}))"
     page = (
         f"<!doctype html><meta charset=utf-8><div id=it></div><pre id=url></pre><script>{get_plotlyjs()}</script>"
@@ -286,7 +337,9 @@ def write(figure: go.Figure, path: Path, width: int) -> None:
         return
     svg = unquote(unescape(found[1]))
     # Plotly names elements by chance.
-    for i, name in enumerate(dict.fromkeys(re.findall(r'(?:id="[a-z]+-?|scatter trace)([0-9a-f]{6})', svg))):
+    for i, name in enumerate(
+        dict.fromkeys(re.findall(r'(?:id="[a-z]+-?|scatter trace)([0-9a-f]{6})', svg))
+    ):
         svg = svg.replace(name, f"{i:06x}")
     path.write_text(svg + "\n", encoding="utf-8")
 
@@ -308,7 +361,9 @@ def write_report(path: Path, width: int = 800) -> None:
             "document.body.dataset.height = Math.ceil(bottom) + 16 }</script>",
             encoding="utf-8",
         )
-        found = re.search(r'data-height="(\d+)"', chromium(page, "--dump-dom", f"--window-size={width},900"))
+        found = re.search(
+            r'data-height="(\d+)"', chromium(page, "--dump-dom", f"--window-size={width},900")
+        )
         assert found, "the page has no section of the strength"
         chromium(page, f"--screenshot={path}", f"--window-size={width},{found[1]}")
 

@@ -17,7 +17,14 @@ from tempfile import TemporaryDirectory
 import torch
 
 ROOT = Path(__file__).parents[1]
-SWEEP = ("train.py", "-m", "hydra/launcher=submitit_slurm", "trainer=gpu", "logger=csv", "trainer.max_epochs=2")
+SWEEP = (
+    "train.py",
+    "-m",
+    "hydra/launcher=submitit_slurm",
+    "trainer=gpu",
+    "logger=csv",
+    "trainer.max_epochs=2",
+)
 
 
 def main() -> int:
@@ -25,9 +32,19 @@ def main() -> int:
     failed = []
     if torch.cuda.is_available():
         gpus = torch.cuda.device_count()
-        print(f"{gpus} × {torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}")
-        print("two processes: " + ("NCCL" if gpus > 1 else "gloo on the CPU, as there is one GPU only"), flush=True)
-        failed += _run("modes", ["-m", "pytest", "-q", "-m", "modes", "tests/modes"], {"LIT_SHARE_DEVICE": "cuda"})
+        print(
+            f"{gpus} × {torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}"
+        )
+        print(
+            "two processes: "
+            + ("NCCL" if gpus > 1 else "gloo on the CPU, as there is one GPU only"),
+            flush=True,
+        )
+        failed += _run(
+            "modes",
+            ["-m", "pytest", "-q", "-m", "modes", "tests/modes"],
+            {"LIT_SHARE_DEVICE": "cuda"},
+        )
         failed += _run("tests", ["-m", "pytest", "-q", "-m", "not modes"], {})
         failed += _run("speed", ["-m", "benchmarks.speed", "--device", "cuda"], {})
     else:
@@ -36,7 +53,12 @@ def main() -> int:
         )
     if shutil.which("sbatch"):
         with TemporaryDirectory(dir=Path.cwd()) as directory:  # which the nodes see, too
-            sweep = [*SWEEP, "regularizer=none,soft_tie", "seed=0,1", f"hydra.sweep.dir={directory}"]
+            sweep = [
+                *SWEEP,
+                "regularizer=none,soft_tie",
+                "seed=0,1",
+                f"hydra.sweep.dir={directory}",
+            ]
             failed += _run("SLURM", sweep, {})
     else:
         print("no SLURM cluster: there is no sbatch here")

@@ -61,7 +61,14 @@ def vgg() -> nn.Sequential:
     def block(inputs: int, outputs: int) -> list[nn.Module]:
         return [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(outputs)]
 
-    stages = [*block(1, 16), nn.MaxPool2d(2), *block(16, 32), nn.MaxPool2d(2), *block(32, 64), *block(64, 64)]
+    stages = [
+        *block(1, 16),
+        nn.MaxPool2d(2),
+        *block(16, 32),
+        nn.MaxPool2d(2),
+        *block(32, 64),
+        *block(64, 64),
+    ]
     head = [nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(256, 10)]
     return nn.Sequential(nn.Unflatten(1, (1, 28, 28)), *stages, *head)
 
@@ -88,7 +95,9 @@ class Method:
     @property
     def label(self) -> str:
         """The method without its strength."""
-        return f"{self.name} + l2" if self.l2 and self.name in ("group lasso", "GrOWL") else self.name
+        return (
+            f"{self.name} + l2" if self.l2 and self.name in ("group lasso", "GrOWL") else self.name
+        )
 
     def penalty(self) -> ls.Penalty | None:
         """The penalty of rows; GrOWL's largest weight is 1 + ramp, its smallest 1."""
@@ -110,14 +119,21 @@ def methods(strengths: list[float], ramps: list[float]) -> Iterator[Method]:
         yield from (Method("GrOWL", strength, ramp, l2) for ramp in ramps)
 
 
-def train(net: nn.Module, data: Data, task: Task, method: Method, seed: int, lr: float, epochs: int) -> None:
+def train(
+    net: nn.Module, data: Data, task: Task, method: Method, seed: int, lr: float, epochs: int
+) -> None:
     """Train with the method's penalty by proximal steps; rows that are zero stay zero."""
     x, y = data["train"]
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.SGD(
-        [p for p in net.parameters() if p.requires_grad], lr=lr, momentum=0.9, weight_decay=method.l2
+        [p for p in net.parameters() if p.requires_grad],
+        lr=lr,
+        momentum=0.9,
+        weight_decay=method.l2,
     )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * (len(x) // task.batch))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+        optimizer, epochs * (len(x) // task.batch)
+    )
     penalty = method.penalty()
     ties = task.ties.find(net) if penalty else []
     dead = [torch.zeros(tie.shape[1], dtype=torch.bool) for tie in ties]
@@ -181,7 +197,10 @@ def load(task: Task) -> Data:
     x, y = torch.tensor(arrays.inputs).flatten(1), torch.tensor(arrays.labels)
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(x)))
     parts = order[: sum(task.sizes)].split(task.sizes)
-    return {name: (x[part], y[part]) for name, part in zip(("train", "validation", "test"), parts, strict=True)}
+    return {
+        name: (x[part], y[part])
+        for name, part in zip(("train", "validation", "test"), parts, strict=True)
+    }
 
 
 def main() -> None:
@@ -200,16 +219,23 @@ def main() -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     known = read(options.out, options.data) if options.out.exists() else []
     with options.out.open("a") as out:
-        for method, seed in product(methods(options.strengths, options.ramps), range(options.seeds)):
+        for method, seed in product(
+            methods(options.strengths, options.ramps), range(options.seeds)
+        ):
             setting = {"data": options.data, "method": method.label, **vars(method), "seed": seed}
-            if not any(setting.items() <= {k: v for k, v in row.items() if k != "selected"}.items() for row in known):
+            if not any(
+                setting.items() <= {k: v for k, v in row.items() if k != "selected"}.items()
+                for row in known
+            ):
                 for result in run(method, data, task, seed):
                     print(json.dumps(setting | result), file=out, flush=True)
     compared = settings_of(read(options.out, options.data))
     print_table(compared)
     if options.svg:
         write_curve(
-            compared, options.svg, f"{options.data}: test accuracy against compression, {options.seeds} runs each"
+            compared,
+            options.svg,
+            f"{options.data}: test accuracy against compression, {options.seeds} runs each",
         )
 
 

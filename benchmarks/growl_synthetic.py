@@ -36,7 +36,10 @@ PENALTIES = {
     "group lasso": ls.Penalty(norm="l1", groups="input", center="zero"),
     # OSCAR on rows: the largest row is weighed twice the smallest
     "GrOWL": ls.Penalty(
-        norm="owl", groups="input", center="zero", weights=ls.owl_weights(INPUTS, lambda1=1.0, lambda2=1 / INPUTS)
+        norm="owl",
+        groups="input",
+        center="zero",
+        weights=ls.owl_weights(INPUTS, lambda1=1.0, lambda2=1 / INPUTS),
     ),
 }
 
@@ -77,7 +80,9 @@ def problem(correlation: float, seed: int, noise: float) -> Problem:
 
 
 @torch.no_grad()
-def fit(given: Problem, penalty: ls.Penalty, strength: float, iterations: int, from_zero: bool = False) -> Fit:
+def fit(
+    given: Problem, penalty: ls.Penalty, strength: float, iterations: int, from_zero: bool = False
+) -> Fit:
     """Proximal gradient on the whole of the training data, with the largest step that is sure to converge."""
     layer = nn.Linear(INPUTS, OUTPUTS, bias=False)
     layer.weight.copy_(0.0 * given.initial if from_zero else given.initial)
@@ -104,7 +109,10 @@ def one_standard_error(fits: Sequence[Fit]) -> Fit:
     return [one for one in fits if one.validation.mean() <= limit][-1]
 
 
-RULES: dict[str, Callable[[Sequence[Fit]], Fit]] = {"least error": least_error, "one SE": one_standard_error}
+RULES: dict[str, Callable[[Sequence[Fit]], Fit]] = {
+    "least error": least_error,
+    "one SE": one_standard_error,
+}
 
 
 def spread(weight: Tensor) -> float:
@@ -146,30 +154,50 @@ def line(name: str, runs: Sequence[Problem], weights: Sequence[Tensor]) -> str:
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--iterations", type=int, default=500)
-    parser.add_argument("--noise", type=float, default=0.3, help="standard deviation; that of the signal is 1")
+    parser.add_argument(
+        "--noise", type=float, default=0.3, help="standard deviation; that of the signal is 1"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     strengths = [arguments.noise * strength for strength in STRENGTHS]
-    head = f"{'':34}" + "".join(f"{key:>18}" for key in ("spread", "error", "test", "noise")) + f"{'change':>9}"
+    head = (
+        f"{'':34}"
+        + "".join(f"{key:>18}" for key in ("spread", "error", "test", "noise"))
+        + f"{'change':>9}"
+    )
 
     for correlation in (0.9999, 0.99, 0.9):
         print(f"correlation {correlation}, {arguments.iterations} iterations\n{head}")
         runs = [problem(correlation, seed, arguments.noise) for seed in range(arguments.runs)]
         for name, penalty in PENALTIES.items():
-            paths = [[fit(given, penalty, s, arguments.iterations) for s in strengths] for given in runs]
+            paths = [
+                [fit(given, penalty, s, arguments.iterations) for s in strengths] for given in runs
+            ]
             for rule, choose in RULES.items():
-                print(line(f"{name}, {rule}", runs, [choose(path).weight for path in paths]), flush=True)
+                print(
+                    line(f"{name}, {rule}", runs, [choose(path).weight for path in paths]),
+                    flush=True,
+                )
         print()
 
     print(f"correlation 0.9999, strength {strengths[4]:.3f}: what it depends on\n{head}")
     runs = [problem(0.9999, seed, arguments.noise) for seed in range(arguments.runs)]
     for name, penalty in PENALTIES.items():
         for iterations, from_zero in ((100, False), (500, False), (2500, False), (500, True)):
-            weights = [fit(given, penalty, strengths[4], iterations, from_zero).weight for given in runs]
-            print(line(f"{name}, {iterations} from {'zero' if from_zero else 'random'}", runs, weights), flush=True)
+            weights = [
+                fit(given, penalty, strengths[4], iterations, from_zero).weight for given in runs
+            ]
+            print(
+                line(
+                    f"{name}, {iterations} from {'zero' if from_zero else 'random'}", runs, weights
+                ),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

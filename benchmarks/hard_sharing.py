@@ -29,7 +29,9 @@ def pair(which: str) -> nn.ModuleDict:
     """Two transformer encoders, of 25 million parameters each where they are not tiny."""
     width = WIDTHS[which]
     layer = nn.TransformerEncoderLayer(width, 8, 4 * width, batch_first=True)
-    return nn.ModuleDict({name: nn.TransformerEncoder(layer, 8, enable_nested_tensor=False) for name in "ab"})
+    return nn.ModuleDict(
+        {name: nn.TransformerEncoder(layer, 8, enable_nested_tensor=False) for name in "ab"}
+    )
 
 
 def loss_of(models: nn.ModuleDict, which: str) -> Tensor:
@@ -96,10 +98,16 @@ def trainer(which: str) -> dict[str, int]:
     memory = peak()
     with tempfile.TemporaryDirectory() as folder:
         made.save_checkpoint(Path(folder) / "pair.ckpt")
-        return {"peak memory, Trainer": memory, "checkpoint, bytes": (Path(folder) / "pair.ckpt").stat().st_size}
+        return {
+            "peak memory, Trainer": memory,
+            "checkpoint, bytes": (Path(folder) / "pair.ckpt").stat().st_size,
+        }
 
 
-CONTESTS: dict[str, Callable[[str], dict[str, int]]] = {"plain_loop": plain_loop, "trainer": trainer}
+CONTESTS: dict[str, Callable[[str], dict[str, int]]] = {
+    "plain_loop": plain_loop,
+    "trainer": trainer,
+}
 
 
 def main() -> None:
@@ -126,7 +134,12 @@ def _run(*arguments: str) -> dict[str, int]:
     # Freed memory goes back at once, so that the peak is what is in use, and not how the allocator piles it up.
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "100000"}
     done = subprocess.run(
-        command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+        command,
+        check=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
     )
     measured: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
     return measured

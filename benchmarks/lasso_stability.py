@@ -101,13 +101,17 @@ def path(given: Problem, penalty: ls.Penalty, iterations: int) -> list[Fit]:
                     parameter -= step * parameter.grad
                 ls.apply_prox(layer, penalty, ties, step=step * strength)
                 now = [parameter.clone() for parameter in layer.parameters()]
-                if k < iterations - 1:  # Nesterov's momentum; the last step is the prox, whose zeros are exact
+                if (
+                    k < iterations - 1
+                ):  # Nesterov's momentum; the last step is the prox, whose zeros are exact
                     for parameter, old in zip(layer.parameters(), before, strict=True):
                         parameter += k / (k + 3) * (parameter - old)
             before = now
         with torch.no_grad():
             x_validation, y_validation = given.validation
-            losses = F.binary_cross_entropy_with_logits(layer(x_validation).squeeze(1), y_validation, reduction="none")
+            losses = F.binary_cross_entropy_with_logits(
+                layer(x_validation).squeeze(1), y_validation, reduction="none"
+            )
         fits.append(Fit(now[0][0], now[1], losses))
     return fits[::-1]
 
@@ -117,7 +121,10 @@ def least_loss(fits: Sequence[Fit]) -> Fit:
     return min(fits, key=lambda one: one.validation.mean())
 
 
-RULES: dict[str, Callable[[Sequence[Fit]], Fit]] = {"least loss": least_loss, "one SE": one_standard_error}
+RULES: dict[str, Callable[[Sequence[Fit]], Fit]] = {
+    "least loss": least_loss,
+    "one SE": one_standard_error,
+}
 
 
 def accuracy(one: Fit, data: tuple[Tensor, Tensor]) -> float:
@@ -144,14 +151,20 @@ def jackknife(selections: Tensor, key: str) -> str:
 def chance(selections: Tensor) -> float:
     """Jaccard's index of random selections of the same sizes."""
     rng = torch.Generator().manual_seed(0)
-    draws = [torch.stack([row[torch.randperm(INPUTS, generator=rng)] for row in selections]) for _ in range(20)]
+    draws = [
+        torch.stack([row[torch.randperm(INPUTS, generator=rng)] for row in selections])
+        for _ in range(20)
+    ]
     return float(np.mean([stability(drawn)["jaccard"] for drawn in draws]))
 
 
 def line(name: str, runs: Sequence[Problem], fits: Sequence[Fit]) -> str:
     """A row of the table."""
     selections = torch.stack([one.weight != 0 for one in fits])
-    values = [len({f"{magnitude:.4g}" for magnitude in one.weight.abs().tolist() if magnitude}) for one in fits]
+    values = [
+        len({f"{magnitude:.4g}" for magnitude in one.weight.abs().tolist() if magnitude})
+        for one in fits
+    ]
     cells = [
         str(estimate(selections.sum(dim=1).tolist())),
         str(estimate(values)),
@@ -165,15 +178,24 @@ def line(name: str, runs: Sequence[Problem], fits: Sequence[Fit]) -> str:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--patients", type=int, default=100)
     parser.add_argument("--iterations", type=int, default=600)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     runs = [problem(seed, arguments.patients) for seed in range(arguments.runs)]
-    print(f"{arguments.runs} bootstrap samples of {arguments.patients} patients, mean ± 95 % interval")
-    print(f"{'':28}" + "".join(f"{key:>16}" for key in ("selected", "values", "jaccard", "chance", "change", "test")))
+    print(
+        f"{arguments.runs} bootstrap samples of {arguments.patients} patients, mean ± 95 % interval"
+    )
+    print(
+        f"{'':28}"
+        + "".join(
+            f"{key:>16}" for key in ("selected", "values", "jaccard", "chance", "change", "test")
+        )
+    )
     for name, penalty in PENALTIES.items():
         paths = [path(given, penalty, arguments.iterations) for given in runs]
         for rule, choose in RULES.items():

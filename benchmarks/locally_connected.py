@@ -85,7 +85,9 @@ def contest(channels: int, size: int, image: bool, bandwidth: float) -> None:
                 times[key].append(cpu_time(step, module, x))
         plain, ours, conv = (statistics.median(values) for values in times.values())
         floor = moves * layer.weight.nbytes / bandwidth
-        print(f"{name:16}{what:24}{1e3 * ours:>10.1f}{plain / ours:>12.2f}{ours / conv:>12.2f}{ours / floor:>12.1f}")
+        print(
+            f"{name:16}{what:24}{1e3 * ours:>10.1f}{plain / ours:>12.2f}{ours / conv:>12.2f}{ours / floor:>12.1f}"
+        )
     mebibyte = 2**20
     for what, measure in (("peak", peak), ("kept for backward", kept)):
         plain, ours = (measure(contestants[key], x) / mebibyte for key in ("plain", "ours"))
@@ -150,7 +152,9 @@ def count() -> None:
     before = ls.sharing_stats(net)
     ls.share(net, ls.Ties("0.*[:]"))
     after = ls.sharing_stats(net)
-    print(f"unique numbers: {before.unique:,} locally connected, {after.unique:,} with shared positions")
+    print(
+        f"unique numbers: {before.unique:,} locally connected, {after.unique:,} with shared positions"
+    )
     print(f"compression: {before.compression} and {after.compression}\n")
 
 

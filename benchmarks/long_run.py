@@ -37,14 +37,18 @@ class Models(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.a, self.b, self.c = (
-            nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4))
+            nn.Sequential(
+                nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4)
+            )
             for _ in range(3)
         )
 
     def training_step(self, batch: list[Tensor]) -> Tensor:
         """The sum of their losses."""
         x, y = batch
-        loss = torch.stack([nn.functional.cross_entropy(net(x), y) for net in (self.a, self.b, self.c)]).sum()
+        loss = torch.stack(
+            [nn.functional.cross_entropy(net(x), y) for net in (self.a, self.b, self.c)]
+        ).sum()
         self.log("loss", loss)
         return loss
 
@@ -90,7 +94,9 @@ def train(steps: int, directory: str) -> Clock:
     clock = Clock(steps // PARTS)
     pairs = ls.Ties("a.0.*", "b.0.*")
     callbacks = [
-        ls.Regularize(ls.Penalty("squared", "element", "mean"), pairs, 0.1, schedule=ls.Ramp(steps // 2)),
+        ls.Regularize(
+            ls.Penalty("squared", "element", "mean"), pairs, 0.1, schedule=ls.Ramp(steps // 2)
+        ),
         ls.Regularize(ls.Penalty("squared", "element", "start"), ls.Ties("c.*"), 0.01),
         ls.Regularize(
             ls.Penalty("owl", "input", "zero", weights=ls.OwlWeights(1.0, 0.1)),
@@ -129,8 +135,12 @@ def main(steps: int) -> None:
         traced = train(steps, directory).traced
     tracemalloc.stop()
     print(f"{'steps':>8} {'resident MiB':>13} {'Python MiB':>11} {'ms per step':>12}")
-    medians = [statistics.median(clock.seconds[i : i + clock.part]) for i in range(0, steps, clock.part)]
-    for part, (resident, own, median) in enumerate(zip(clock.resident, traced, medians, strict=True), start=1):
+    medians = [
+        statistics.median(clock.seconds[i : i + clock.part]) for i in range(0, steps, clock.part)
+    ]
+    for part, (resident, own, median) in enumerate(
+        zip(clock.resident, traced, medians, strict=True), start=1
+    ):
         print(f"{part * clock.part:8,} {resident:13.1f} {own:11.2f} {1e3 * median:12.2f}")
     print(
         f"last part over the second: resident {clock.resident[-1] / clock.resident[1]:.3f}, "

@@ -26,7 +26,9 @@ def chosen(folders: list[Path]) -> Cells:
     for row in compare(read_results(folders)).rows:
         for run in row.runs:
             setting = setting_of(run)
-            cells.setdefault((setting["data.place"], int(setting["data.n_train"]), row.strategy), []).append(run)
+            cells.setdefault(
+                (setting["data.place"], int(setting["data.n_train"]), row.strategy), []
+            ).append(run)
     return cells
 
 
@@ -39,14 +41,21 @@ def score(runs: list[Result], metric: str) -> Estimate:
 
 def print_table(cells: Cells) -> None:
     """Print it as Markdown."""
-    print("| digits | training images | | test accuracy | shift consistency | unique numbers | bytes |")
+    print(
+        "| digits | training images | | test accuracy | shift consistency | unique numbers | bytes |"
+    )
     print("|---|---|---|---|---|---|---|")
     for place in PLACES:
         for size in sorted({n for _, n, _ in cells}):
             for strategy, name in NAMES.items():
                 runs = cells[place, size, strategy]
-                unique, size_of_file = (sum(r.sharing[key] for r in runs) / len(runs) for key in ("unique", "bytes"))
-                accuracy, consistency = score(runs, "test/acc"), score(runs, "test/shift_consistency")
+                unique, size_of_file = (
+                    sum(r.sharing[key] for r in runs) / len(runs) for key in ("unique", "bytes")
+                )
+                accuracy, consistency = (
+                    score(runs, "test/acc"),
+                    score(runs, "test/shift_consistency"),
+                )
                 print(
                     f"| {PLACES[place]} | {size} | {name} | {accuracy.mean:.3f} ± {accuracy.margin or 0:.3f} "
                     f"| {consistency.mean:.2f} | {unique:,.0f} | {size_of_file:,.0f} |"
@@ -56,22 +65,31 @@ def print_table(cells: Cells) -> None:
 def write_figure(cells: Cells, path: Path) -> None:
     """Draw test accuracy over training images, a panel for each place."""
     looks = styles(NAMES)
-    figure = make_subplots(cols=2, shared_yaxes=True, subplot_titles=[f"Digits {text}" for text in PLACES.values()])
+    figure = make_subplots(
+        cols=2, shared_yaxes=True, subplot_titles=[f"Digits {text}" for text in PLACES.values()]
+    )
     for column, place in enumerate(PLACES, start=1):
         lines = {}
         for strategy in NAMES:
             points = {
-                n: score(runs, "test/acc") for (p, n, s), runs in sorted(cells.items()) if (p, s) == (place, strategy)
+                n: score(runs, "test/acc")
+                for (p, n, s), runs in sorted(cells.items())
+                if (p, s) == (place, strategy)
             }
-            means, lows, highs = zip(*((e.mean, e.low, e.high) for e in points.values()), strict=True)
+            means, lows, highs = zip(
+                *((e.mean, e.low, e.high) for e in points.values()), strict=True
+            )
             lines[strategy] = Curve(list(points), means, lows, highs)
         for trace in curves(lines, looks, "training images", "test accuracy").data:
             trace.update(
-                name=NAMES.get(trace.name, trace.name), showlegend=bool(trace.showlegend is None and column == 1)
+                name=NAMES.get(trace.name, trace.name),
+                showlegend=bool(trace.showlegend is None and column == 1),
             )
             figure.add_trace(trace, row=1, col=column)
     sizes = sorted({n for _, n, _ in cells})
-    figure.update_xaxes(title="training images", type="log", tickvals=sizes, ticktext=[str(n) for n in sizes])
+    figure.update_xaxes(
+        title="training images", type="log", tickvals=sizes, ticktext=[str(n) for n in sizes]
+    )
     figure.update_yaxes(title="test accuracy", col=1)
     figure.update_layout(
         template="plotly_white",

@@ -76,7 +76,9 @@ def positions(seed: int, shared: bool) -> tuple[nn.Module, list[Member]]:
 def pairs(seed: int, shared: bool, width: int = 64) -> tuple[nn.Module, list[Member]]:
     """Two nets, for upright and for turned digits."""
     data = PairedDomains(domain="rotated", amount=20, seed=seed)
-    nets = nn.ModuleDict({name: MLP(data.input_shape, 10, hidden=(width, width)) for name in ("a", "b")})
+    nets = nn.ModuleDict(
+        {name: MLP(data.input_shape, 10, hidden=(width, width)) for name in ("a", "b")}
+    )
     nets["b"].load_state_dict(nets["a"].state_dict())
     if shared:
         ls.share(nets, ls.Ties("a.*", "b.*"))
@@ -84,7 +86,9 @@ def pairs(seed: int, shared: bool, width: int = 64) -> tuple[nn.Module, list[Mem
     return nets, [Member(net, train[name], val[name]) for name, net in nets.items()]
 
 
-def run(net: nn.Module, members: list[Member], target: float, steps: int, every: int, together: bool) -> Run:
+def run(
+    net: nn.Module, members: list[Member], target: float, steps: int, every: int, together: bool
+) -> Run:
     """Train, with the clock stopped while data is read and accuracy is asked."""
     optimizer = torch.optim.Adam(net.parameters(), lr=0.005)
     streams = [member.batches() for member in members]
@@ -107,14 +111,18 @@ def run(net: nn.Module, members: list[Member], target: float, steps: int, every:
     return done
 
 
-def contest(name: str, make: Make, target: float, steps: int, every: int, together: bool = False) -> None:
+def contest(
+    name: str, make: Make, target: float, steps: int, every: int, together: bool = False
+) -> None:
     """Print a row for each contestant, and one for the ratio of shared to apart."""
     runs: dict[bool, list[Run]] = {False: [], True: []}
     for seed in SEEDS:
         for shared, done in runs.items():
             torch.manual_seed(seed)
             done.append(run(*make(seed, shared), target, steps, every, together))
-    step = {key: statistics.median(t for one in done for t in one.seconds) for key, done in runs.items()}
+    step = {
+        key: statistics.median(t for one in done for t in one.seconds) for key, done in runs.items()
+    }
     print(f"{name}, to {target} in at most {steps} steps")
     for shared, done in runs.items():
         reached = [one for one in done if one.reached]
@@ -142,7 +150,9 @@ def _spread(values: Sequence[float], digits: int) -> str:
 def main() -> None:
     """Print the tables."""
     torch.set_num_threads(1)
-    print(f"{'':12}{'ms/step':>8}{'updates':>12}{'steps':>16}{'seconds':>18}{'reached':>11}{'last accuracy':>18}")
+    print(
+        f"{'':12}{'ms/step':>8}{'updates':>12}{'steps':>16}{'seconds':>18}{'reached':>11}{'last accuracy':>18}"
+    )
     contest("Positions", positions, target=0.7, steps=960, every=8)
     wide = partial(pairs, width=512)
     contest("Pairs in turn", pairs, target=0.75, steps=200, every=1)

@@ -42,16 +42,26 @@ def errors(seed: int, strength: float = 0.0, one: bool = False) -> tuple[float, 
         optimizer.step()
     with torch.no_grad():
         error = (model(x) - x).square().mean(dim=1)
-    return float(error[100:200].mean()), float(error[200:].mean()), sum(p.numel() for p in model.parameters())
+    return (
+        float(error[100:200].mean()),
+        float(error[200:].mean()),
+        sum(p.numel() for p in model.parameters()),
+    )
 
 
 if __name__ == "__main__":
     runs = torch.tensor([[errors(seed, strength) for seed in SEEDS] for strength in STRENGTHS])
     one = torch.tensor([errors(seed, one=True) for seed in SEEDS])
     best = runs[..., 0].argmin(dim=0)
-    results = {"apart": runs[0], "softly tied": runs[best, torch.arange(len(SEEDS))], "one copy": one}
+    results = {
+        "apart": runs[0],
+        "softly tied": runs[best, torch.arange(len(SEEDS))],
+        "one copy": one,
+    }
     for name, result in results.items():
         test = estimate(result[:, 1].tolist())
         less = estimate((runs[0] - result)[:, 1].tolist())
-        print(f"{name:<12} error {test}  less than apart by {less!s:<18} {result[0, 2]:.0f} numbers")
+        print(
+            f"{name:<12} error {test}  less than apart by {less!s:<18} {result[0, 2]:.0f} numbers"
+        )
     print(f"strengths chosen: {[STRENGTHS[i] for i in best.tolist()]}")

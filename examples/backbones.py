@@ -22,8 +22,14 @@ class Block(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
-        self.conv2, self.bn2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        self.conv1, self.bn1 = (
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+        self.conv2, self.bn2 = (
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Add what two convolutions make of it."""
@@ -35,7 +41,10 @@ class Backbone(nn.Module):
 
     def __init__(self, channels: int = 16) -> None:
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(1, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        self.conv1, self.bn1 = (
+            nn.Conv2d(1, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
         self.layer1 = nn.Sequential(Block(channels))
         self.fc = nn.Linear(channels * 4, 10)
 
@@ -58,9 +67,15 @@ def train(strategy: tuple[ls.Ties, bool] | None, seed: int) -> tuple[float, floa
     torch.manual_seed(seed)
     images, labels = load_digits(return_X_y=True)
     order = torch.randperm(len(labels))
-    crisp, y = torch.from_numpy(images).float().view(-1, 1, 8, 8)[order] / 16, torch.from_numpy(labels)[order]
+    crisp, y = (
+        torch.from_numpy(images).float().view(-1, 1, 8, 8)[order] / 16,
+        torch.from_numpy(labels)[order],
+    )
     domains = {"crisp": crisp, "faint": 0.6 + 0.2 * crisp}
-    train_on = {"crisp": torch.arange(200), "faint": torch.arange(200, 230)}  # no digit is seen by both
+    train_on = {
+        "crisp": torch.arange(200),
+        "faint": torch.arange(200, 230),
+    }  # no digit is seen by both
     first = Backbone()
     models = nn.ModuleDict({"crisp": first, "faint": copy.deepcopy(first)})
     if strategy is not None:
@@ -75,11 +90,16 @@ def train(strategy: tuple[ls.Ties, bool] | None, seed: int) -> tuple[float, floa
         optimizer.step()
     models.eval()
     with torch.no_grad():
-        right = [float((models[name](x[300:]).argmax(dim=1) == y[300:]).float().mean()) for name, x in domains.items()]
+        right = [
+            float((models[name](x[300:]).argmax(dim=1) == y[300:]).float().mean())
+            for name, x in domains.items()
+        ]
     return right[0], right[1], sum(parameter.numel() for parameter in models.parameters())
 
 
 if __name__ == "__main__":
     for name, strategy in STRATEGIES.items():
         crisp, faint, numbers = zip(*(train(strategy, seed) for seed in range(3)), strict=True)
-        print(f"shared: {name:<28} crisp {estimate(crisp)!s:<15} faint {estimate(faint)!s:<15} {numbers[0]:,} numbers")
+        print(
+            f"shared: {name:<28} crisp {estimate(crisp)!s:<15} faint {estimate(faint)!s:<15} {numbers[0]:,} numbers"
+        )

@@ -48,4 +48,6 @@ if __name__ == "__main__":
     for strength in (0.0, 1e-4, 1e-3, 1e-2):
         runs = torch.tensor([accuracy(strength, seed) for seed in range(3)])
         (right, distance), deviation = runs.mean(dim=0).tolist(), float(runs[:, 0].std())
-        print(f"strength {strength:<6g}  accuracy {right:.3f} ± {deviation:.3f}  distance {distance:.2f}")
+        print(
+            f"strength {strength:<6g}  accuracy {right:.3f} ± {deviation:.3f}  distance {distance:.2f}"
+        )

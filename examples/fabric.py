@@ -31,7 +31,9 @@ class Pair(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.grey = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-        self.binary = copy.deepcopy(self.grey)  # units correspond only if they start from the same weights
+        self.binary = copy.deepcopy(
+            self.grey
+        )  # units correspond only if they start from the same weights
 
     def forward(self, grey: Tensor, binary: Tensor) -> tuple[Tensor, Tensor]:
         """Scores of both."""
@@ -62,8 +64,14 @@ def train(precision: str, penalty: ls.Penalty, strength: float, seed: int) -> li
             ls.apply_prox(pair, penalty, ties, step=LR * strength)  # after it
     with torch.no_grad():
         right = pair(grey[800:], binary[800:])[1].argmax(dim=1) == y[800:]
-    equal = sum(ls.sharing.count_tied(tie.tensors()) for tie in ties) / sum(tie.numel for tie in ties)
-    return [float(right.float().mean()), ls.overall_distance([tie.tensors() for tie in ties]), equal]
+    equal = sum(ls.sharing.count_tied(tie.tensors()) for tie in ties) / sum(
+        tie.numel for tie in ties
+    )
+    return [
+        float(right.float().mean()),
+        ls.overall_distance([tie.tensors() for tie in ties]),
+        equal,
+    ]
 
 
 if __name__ == "__main__":
@@ -72,4 +80,6 @@ if __name__ == "__main__":
         for precision in ("32-true", "bf16-mixed"):
             runs = torch.tensor([train(precision, penalty, strength, seed) for seed in range(3)])
             accuracy, distance, equal = (estimate(column.tolist()) for column in runs.T)
-            print(f"{name:<6} {precision:<11} accuracy {accuracy}  distance {distance}  equal {equal}")
+            print(
+                f"{name:<6} {precision:<11} accuracy {accuracy}  distance {distance}  equal {equal}"
+            )

@@ -23,7 +23,12 @@ from torch.utils.data import DataLoader, TensorDataset
 import lit_share as ls
 from lit_share.lab.report import estimate
 
-QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+QUIET = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
 STRENGTHS, SEEDS = (0.03, 0.3, 3.0), range(5)
 IMAGES, LABELS = load_digits(return_X_y=True)
 
@@ -46,7 +51,9 @@ class Digits(LightningModule):
 
 def fit(model: Digits, x: Tensor, y: Tensor, steps: int, *callbacks: ls.Regularize) -> Trainer:
     """Train for so many steps of up to 100 images."""
-    trainer = Trainer(max_steps=steps, callbacks=list(callbacks), accelerator="cpu", devices=1, **QUIET)
+    trainer = Trainer(
+        max_steps=steps, callbacks=list(callbacks), accelerator="cpu", devices=1, **QUIET
+    )
     trainer.fit(model, DataLoader(TensorDataset(x, y), batch_size=100, shuffle=True))
     return trainer
 
@@ -57,7 +64,11 @@ def accuracies(seed: int, folder: Path) -> dict[str, list[list[float]]]:
     order, images = torch.randperm(len(LABELS)), IMAGES.reshape(-1, 8, 8) / 16
     y = torch.from_numpy(LABELS)[order]
     old = torch.from_numpy(images).float().flatten(1)[order]
-    new = torch.from_numpy(rotate(images, 40, axes=(1, 2), reshape=False, order=1)).float().flatten(1)[order]
+    new = (
+        torch.from_numpy(rotate(images, 40, axes=(1, 2), reshape=False, order=1))
+        .float()
+        .flatten(1)[order]
+    )
     fit(Digits(), old[:500], y[:500], 100).save_checkpoint(folder / "upright.ckpt")
 
     def tuned(recipe: str, strength: float) -> list[float]:
@@ -65,7 +76,9 @@ def accuracies(seed: int, folder: Path) -> dict[str, list[list[float]]]:
         fit(model, new[500:520], y[500:520], 60, ls.Regularize(recipe, ls.Ties("net.*"), strength))
         with torch.no_grad():
             right_new, right_old = ((model.net(x).argmax(dim=1) == y).float() for x in (new, old))
-        return [float(right.mean()) for right in (right_new[600:800], right_new[800:], right_old[800:])]
+        return [
+            float(right.mean()) for right in (right_new[600:800], right_new[800:], right_old[800:])
+        ]
 
     return {"nothing": [tuned("l2", 0.0)]} | {
         name: [tuned(recipe, strength) for strength in STRENGTHS]
@@ -85,4 +98,6 @@ if __name__ == "__main__":
     for name, result in results.items():
         new, old = (estimate(column.tolist()) for column in result.T)
         gains = [estimate(column.tolist()) for column in (result - results["nothing"]).T]
-        print(f"pulled to {name:<14} new {new!s:<14} old {old!s:<13} gains {gains[0]} and {gains[1]}")
+        print(
+            f"pulled to {name:<14} new {new!s:<14} old {old!s:<13} gains {gains[0]} and {gains[1]}"
+        )

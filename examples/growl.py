@@ -23,7 +23,12 @@ from torch.utils.data import DataLoader, TensorDataset
 import lit_share as ls
 from lit_share.lab.report import estimate
 
-QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+QUIET = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
 STRENGTHS, SEEDS = (0.05, 0.1, 0.15), 4
 ROWS = ls.Ties("net.0.weight")
 WEIGHTS = ls.OwlWeights(lambda1=1.0, lambda2=0.05, fraction=0.5)
@@ -80,7 +85,10 @@ if __name__ == "__main__":
     results = {"none": none}
     for name, penalty in PENALTIES.items():
         runs = [[train(seed, penalty, strength) for strength in STRENGTHS] for seed in range(SEEDS)]
-        good = [[r for r in run if r[0] >= n[0] - 0.01] or [n] for run, n in zip(runs, none, strict=True)]
+        good = [
+            [r for r in run if r[0] >= n[0] - 0.01] or [n]
+            for run, n in zip(runs, none, strict=True)
+        ]
         results[name] = [min(run, key=lambda result: result[3]) for run in good]
     for name, result in results.items():
         _, test, rows, size = zip(*result, strict=True)

@@ -17,7 +17,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 import lit_share as ls
 
 LAYERS = ls.Ties(*(f"transformer.h.{i}.*" for i in range(4)))
-CONFIG = GPT2Config(vocab_size=128, n_positions=32, n_embd=32, n_layer=4, n_head=2, bos_token_id=0, eos_token_id=0)
+CONFIG = GPT2Config(
+    vocab_size=128, n_positions=32, n_embd=32, n_layer=4, n_head=2, bos_token_id=0, eos_token_id=0
+)
 
 
 def train(shared: bool) -> None:
@@ -42,7 +44,9 @@ def train(shared: bool) -> None:
         same = torch.equal(model.eval()(batch).logits, again.eval()(batch).logits)
         stats = ls.sharing_stats(again)
         size = f"{stats.unique:6,} of {stats.total:6,} numbers  {file.stat().st_size:7,} bytes"
-        print(f"layers shared: {shared!s:<5}  loss {loss.item():.2f}  {size}  loads as it was: {same}")
+        print(
+            f"layers shared: {shared!s:<5}  loss {loss.item():.2f}  {size}  loads as it was: {same}"
+        )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,12 @@ import lit_share as ls
 from lit_share.lab.report import estimate
 
 STRENGTHS, SEEDS = (0.0, 0.01, 0.1, 1.0), range(4)
-QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+QUIET = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
 
 
 class GreyAndBinary(LightningModule):
@@ -30,7 +35,9 @@ class GreyAndBinary(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.grey = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-        self.binary = copy.deepcopy(self.grey)  # units correspond only if they start from the same weights
+        self.binary = copy.deepcopy(
+            self.grey
+        )  # units correspond only if they start from the same weights
 
     def training_step(self, batch: list[Tensor]) -> Tensor:
         """Sum the losses of both."""
@@ -49,7 +56,10 @@ def accuracy(strength: float, seed: int) -> list[float]:
     x, y = map(torch.from_numpy, load_digits(return_X_y=True))
     order = torch.randperm(len(y))
     grey, y = (x[order] / 16).float(), y[order]
-    binary, few = (grey > 0.5).float(), torch.arange(500) % 50 + 500  # the same 50 images again and again
+    binary, few = (
+        (grey > 0.5).float(),
+        torch.arange(500) % 50 + 500,
+    )  # the same 50 images again and again
     data = TensorDataset(grey[:500], y[:500], binary[few], y[few])
     model = GreyAndBinary()
 

@@ -21,7 +21,12 @@ from torch.utils.data import DataLoader, TensorDataset
 import lit_share as ls
 from lit_share.lab.report import estimate
 
-QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+QUIET = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
 
 
 class Digits(LightningModule):
@@ -34,12 +39,16 @@ class Digits(LightningModule):
         turned = rotate(images.reshape(-1, 8, 8) / 16, degrees, axes=(1, 2), reshape=False, order=1)
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
         start = 0 if degrees == 0 else 500  # no image is seen by both
-        self.data = TensorDataset(torch.from_numpy(turned).float().flatten(1)[order], torch.from_numpy(labels)[order])
+        self.data = TensorDataset(
+            torch.from_numpy(turned).float().flatten(1)[order], torch.from_numpy(labels)[order]
+        )
         self.parts = {"train": range(start, start + n), "test": range(800, len(labels))}
 
     def train_dataloader(self) -> DataLoader:
         """Batches of the training images."""
-        return DataLoader(TensorDataset(*self.data[self.parts["train"]]), batch_size=50, shuffle=True)
+        return DataLoader(
+            TensorDataset(*self.data[self.parts["train"]]), batch_size=50, shuffle=True
+        )
 
     def test_dataloader(self) -> DataLoader:
         """All test images."""
@@ -62,9 +71,13 @@ def accuracies(seed: int, *callbacks: object) -> list[float]:
     """Test accuracy of both."""
     torch.manual_seed(seed)
     upright, turned = Digits(0, 500, seed), Digits(20, 50, seed)
-    turned.net = copy.deepcopy(upright.net)  # units correspond only if they start from the same weights
+    turned.net = copy.deepcopy(
+        upright.net
+    )  # units correspond only if they start from the same weights
     pair = ls.Paired(upright=upright, turned=turned)
-    trainer = Trainer(max_epochs=15, callbacks=list(callbacks), accelerator="cpu", devices=1, **QUIET)
+    trainer = Trainer(
+        max_epochs=15, callbacks=list(callbacks), accelerator="cpu", devices=1, **QUIET
+    )
     trainer.fit(pair)
     trainer.test(pair, verbose=False)
     return [float(trainer.callback_metrics[f"{name}/accuracy"]) for name in pair.child_names]
@@ -79,8 +92,13 @@ if __name__ == "__main__":
         "softly tied": (ls.Regularize("soft_tie", ties, strength=0.1),),
         "one copy": (ls.Share(ties),),
     }
-    runs = {name: torch.tensor([accuracies(seed, *given) for seed in range(6)]) for name, given in strategies.items()}
+    runs = {
+        name: torch.tensor([accuracies(seed, *given) for seed in range(6)])
+        for name, given in strategies.items()
+    }
     for name, run in runs.items():
         upright, turned = (estimate(column.tolist()) for column in run.T)
         gains = [estimate(column.tolist()) for column in (run - runs["apart"]).T]
-        print(f"{name:<12} upright {upright!s:<15} turned {turned}  gains {gains[0]} and {gains[1]}")
+        print(
+            f"{name:<12} upright {upright!s:<15} turned {turned}  gains {gains[0]} and {gains[1]}"
+        )

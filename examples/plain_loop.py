@@ -40,7 +40,9 @@ def train(strength: float, seed: int) -> list[float]:
     optimizer = torch.optim.Adam(nets.parameters(), lr=LR)
     for _ in range(300):
         optimizer.zero_grad()
-        (loss(nets["grey"], grey, slice(0, 500)) + loss(nets["binary"], binary, slice(500, 550))).backward()
+        (
+            loss(nets["grey"], grey, slice(0, 500)) + loss(nets["binary"], binary, slice(500, 550))
+        ).backward()
         optimizer.step()
         ls.apply_prox(nets, "unit_tie", found, step=LR * strength)  # the new line
 
@@ -58,6 +60,8 @@ def train(strength: float, seed: int) -> list[float]:
 if __name__ == "__main__":
     print("strength  validation       test             equal   bytes")
     for strength in (0.0, 1.0, 4.0, 16.0):
-        validation, test, equal, size = zip(*(train(strength, seed) for seed in range(4)), strict=True)
+        validation, test, equal, size = zip(
+            *(train(strength, seed) for seed in range(4)), strict=True
+        )
         shares = f"{sum(equal) / 4:6.1%}  {sum(size) / 4:6,.0f}"
         print(f"{strength:<9g} {estimate(validation)!s:<16} {estimate(test)!s:<16} {shares}")

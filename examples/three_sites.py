@@ -25,10 +25,19 @@ IMAGES, LABELS = load_digits(return_X_y=True)
 def data(seed: int) -> dict[str, tuple[Tensor, Tensor]]:
     """Images and labels of each office; no digit is seen by two of them."""
     images = IMAGES.reshape(-1, 8, 8) / 16
-    seen = {"grey": images, "binary": images > 0.5, "askew": rotate(images, 20, axes=(1, 2), reshape=False, order=1)}
-    own = torch.randperm(len(LABELS), generator=torch.Generator().manual_seed(seed))[:1797].view(3, -1)
+    seen = {
+        "grey": images,
+        "binary": images > 0.5,
+        "askew": rotate(images, 20, axes=(1, 2), reshape=False, order=1),
+    }
+    own = torch.randperm(len(LABELS), generator=torch.Generator().manual_seed(seed))[:1797].view(
+        3, -1
+    )
     x = {site: torch.from_numpy(array).float().flatten(1) for site, array in seen.items()}
-    return {site: (x[site][rows], torch.from_numpy(LABELS)[rows]) for site, rows in zip(SITES, own, strict=True)}
+    return {
+        site: (x[site][rows], torch.from_numpy(LABELS)[rows])
+        for site, rows in zip(SITES, own, strict=True)
+    }
 
 
 def accuracies(seed: int, center: str | None = None, strength: float = 0.0) -> tuple[float, float]:
@@ -44,18 +53,25 @@ def accuracies(seed: int, center: str | None = None, strength: float = 0.0) -> t
     optimizer = torch.optim.Adam(models.parameters(), lr=0.03)
     for _ in range(100):
         optimizer.zero_grad()
-        losses = [nn.functional.cross_entropy(models[site](x[:40]), y[:40]) for site, (x, y) in sites.items()]
+        losses = [
+            nn.functional.cross_entropy(models[site](x[:40]), y[:40])
+            for site, (x, y) in sites.items()
+        ]
         torch.stack(losses).sum().backward()
         ls.add_penalty_gradient(models, penalty, ties, strength)  # the line that pulls
         optimizer.step()
     with torch.no_grad():
-        right = torch.stack([(models[site](x).argmax(dim=1) == y).float() for site, (x, y) in sites.items()])
+        right = torch.stack(
+            [(models[site](x).argmax(dim=1) == y).float() for site, (x, y) in sites.items()]
+        )
     return float(right[:, 40:80].mean()), float(right[:, 80:].mean())
 
 
 def chosen(center: str) -> Tensor:
     """Test accuracy of each seed at the strength that is best for its validation images."""
-    runs = torch.tensor([[accuracies(seed, center, strength) for seed in SEEDS] for strength in STRENGTHS])
+    runs = torch.tensor(
+        [[accuracies(seed, center, strength) for seed in SEEDS] for strength in STRENGTHS]
+    )
     validation, test = runs.unbind(dim=-1)
     return test.gather(0, validation.argmax(dim=0, keepdim=True))[0]
 

@@ -30,15 +30,21 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(characters, WIDTH)
         self.position = nn.Parameter(torch.zeros(CONTEXT, WIDTH))
-        layer = nn.TransformerEncoderLayer(WIDTH, 2, 2 * WIDTH, dropout=0.0, batch_first=True, norm_first=True)
-        self.encoder = nn.TransformerEncoder(layer, 4, nn.LayerNorm(WIDTH), enable_nested_tensor=False)
+        layer = nn.TransformerEncoderLayer(
+            WIDTH, 2, 2 * WIDTH, dropout=0.0, batch_first=True, norm_first=True
+        )
+        self.encoder = nn.TransformerEncoder(
+            layer, 4, nn.LayerNorm(WIDTH), enable_nested_tensor=False
+        )
         self.head = nn.Linear(WIDTH, characters, bias=False)
         nn.init.normal_(self.embedding.weight, std=WIDTH**-0.5)
         self.mask: Tensor = nn.Transformer.generate_square_subsequent_mask(CONTEXT)
 
     def forward(self, text: Tensor) -> Tensor:
         """Scores of the next character, shape `(batch, CONTEXT, characters)`."""
-        return self.head(self.encoder(self.embedding(text) + self.position, self.mask, is_causal=True))
+        return self.head(
+            self.encoder(self.embedding(text) + self.position, self.mask, is_causal=True)
+        )
 
 
 def read() -> Tensor:
@@ -59,7 +65,9 @@ def train(text: Tensor, shared: tuple[ls.Ties, ...], seed: int) -> tuple[float, 
     training, test = windows[: len(windows) * 9 // 10], windows[len(windows) * 9 // 10 + 1 :]
 
     def loss(batch: Tensor) -> Tensor:
-        return nn.functional.cross_entropy(model(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
+        return nn.functional.cross_entropy(
+            model(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten()
+        )
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.005)
     for _ in range(120):
@@ -77,4 +85,6 @@ if __name__ == "__main__":
     text = read()
     for name, shared in STRATEGIES.items():
         bits, numbers, size = zip(*(train(text, shared, seed) for seed in range(3)), strict=True)
-        print(f"shared: {name:<22} {estimate(bits)} bits per character, {numbers[0]:6,} numbers, {size[0]:7,} bytes")
+        print(
+            f"shared: {name:<22} {estimate(bits)} bits per character, {numbers[0]:6,} numbers, {size[0]:7,} bytes"
+        )

@@ -51,7 +51,9 @@ class StrategySweeper(BasicSweeper):
     with an error after all of them have ended and were compared.
     """
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
         """Prepare the launcher.
 
         Raises:
@@ -68,7 +70,9 @@ class StrategySweeper(BasicSweeper):
                 f"hydra.sweep.subdir={subdir}: this sweeper numbers the folders of cells itself; leave it out, or "
                 "write hydra/sweeper=basic, which cannot go on with a sweep"
             )
-        super().setup(hydra_context=hydra_context, task_function=Contained(task_function), config=config)
+        super().setup(
+            hydra_context=hydra_context, task_function=Contained(task_function), config=config
+        )
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
         """Run the cells that have not finished.
@@ -86,19 +90,27 @@ class StrategySweeper(BasicSweeper):
         assert self.hydra_context is not None
         assert self.launcher is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        (grid,) = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
+        (grid,) = self.split_arguments(
+            parser.parse_overrides([*self._parse_config(), *arguments]), None
+        )
         directory = Path(self.config.hydra.sweep.dir).absolute()
         directory.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, directory / "multirun.yaml")
-        folders = settle(directory, {tuple(cell): fingerprint(self._compose(cell)) for cell in grid})
+        folders = settle(
+            directory, {tuple(cell): fingerprint(self._compose(cell)) for cell in grid}
+        )
         cells = [cell for cell, folder in folders.items() if status(directory / folder) is None]
         if len(cells) < len(folders):
-            log.info(f"{len(folders) - len(cells)} of {len(folders)} cells have finished already in {directory}")
+            log.info(
+                f"{len(folders) - len(cells)} of {len(folders)} cells have finished already in {directory}"
+            )
         go_on = f"repeat the command with hydra.sweep.dir={self.config.hydra.sweep.dir}"
         returns: dict[Cell, JobReturn] = {}
         try:
             with Progress(directory, folders.values()):
-                self._launch(cells, {cell: directory / folder for cell, folder in folders.items()}, returns)
+                self._launch(
+                    cells, {cell: directory / folder for cell, folder in folders.items()}, returns
+                )
         except (KeyboardInterrupt, SystemExit):
             log.warning(f"The sweep was stopped. To go on, {go_on}")
             sys.exit(1)  # Lightning ends with 0 where it was told to terminate
@@ -106,17 +118,23 @@ class StrategySweeper(BasicSweeper):
             log.error(f"The launcher gave up: {one_line(error)}")
         completed = {cell for cell, left in returns.items() if left.status is JobStatus.COMPLETED}
         unfinished = [
-            cell for cell in cells if cell not in completed and status(directory / folders[cell]) != "finished"
+            cell
+            for cell in cells
+            if cell not in completed and status(directory / folders[cell]) != "finished"
         ]
         if unfinished:
             # Hydra does so itself only where no exception is raised.
-            self.hydra_context.callbacks.on_multirun_end(self.config, config_name=self.config.hydra.job.config_name)
+            self.hydra_context.callbacks.on_multirun_end(
+                self.config, config_name=self.config.hydra.job.config_name
+            )
             raise CompactHydraException(
                 f"{len(unfinished)} of {len(folders)} cells have not finished. To run only these again, {go_on}"
             )
         return [*returns.values()]
 
-    def _launch(self, cells: Sequence[Cell], folders: Mapping[Cell, Path], returns: dict[Cell, JobReturn]) -> None:
+    def _launch(
+        self, cells: Sequence[Cell], folders: Mapping[Cell, Path], returns: dict[Cell, JobReturn]
+    ) -> None:
         """Launch cells, and collect what became of those that ended by themselves.
 
         When a process of joblib's is killed, as by a system that is out of memory, joblib ends all the others, too. The
@@ -141,12 +159,16 @@ class StrategySweeper(BasicSweeper):
                     launch(cells[i : i + size])
                 return
             except BrokenProcessPool as error:
-                left = [cell for cell in cells if cell not in returns and status(folders[cell]) is None]
+                left = [
+                    cell for cell in cells if cell not in returns and status(folders[cell]) is None
+                ]
                 suspects = [cell for cell in left if _last_start(folders[cell]) != before[cell]]
                 if not suspects:
                     raise
                 log.warning(f"A process died: {one_line(error).splitlines()[0]}")
-                log.warning(f"{len(suspects)} cells were under way, and are launched again, one by one")
+                log.warning(
+                    f"{len(suspects)} cells were under way, and are launched again, one by one"
+                )
             for cell in suspects:
                 try:
                     launch([cell])
@@ -161,7 +183,10 @@ class StrategySweeper(BasicSweeper):
         hydra = HydraConfig.instance()
         before, config = hydra.cfg, self._compose(cell)
         hydra.set_config(config)  # for the names of what was chosen
-        failed = {"status": "failed", "error": f"its process died twice: {one_line(error).splitlines()[0]}"}
+        failed = {
+            "status": "failed",
+            "error": f"its process died twice: {one_line(error).splitlines()[0]}",
+        }
         write_json(folder / RESULT_FILE, identity(config, cell) | failed)
         hydra.cfg = before
 
@@ -178,13 +203,24 @@ class StrategySweeper(BasicSweeper):
         regularizers: dict[Cell, dict[str, Any]] = {}
         ties = next((override for override in grid[0] if override.startswith("ties=")), "")
         for cell in grid:
-            chosen = tuple(override for override in cell if override.startswith(("regularizer=", "experiment=")))
+            chosen = tuple(
+                override
+                for override in cell
+                if override.startswith(("regularizer=", "experiment="))
+            )
             if chosen not in regularizers:
                 regularizers[chosen] = dict(self._compose(chosen).get("regularizer", {}))
             nodes = regularizers[chosen].values()
             follows = any("ties.patterns" in str(OmegaConf.to_container(node)) for node in nodes)
-            kept = [o for o in cell if not o.startswith("strength=") or any("strength" in node for node in nodes)]
-            yield tuple(ties if not follows and override.startswith("ties=") else override for override in kept)
+            kept = [
+                o
+                for o in cell
+                if not o.startswith("strength=") or any("strength" in node for node in nodes)
+            ]
+            yield tuple(
+                ties if not follows and override.startswith("ties=") else override
+                for override in kept
+            )
 
     def _compose(self, cell: Sequence[str]) -> DictConfig:
         assert self.hydra_context is not None
@@ -207,6 +243,10 @@ def _last_start(folder: Path) -> int | None:
 ConfigStore.instance().store(
     group="hydra/sweeper",
     name="strategies",
-    node={"_target_": f"{__name__}.{StrategySweeper.__name__}", "max_batch_size": None, "params": {}},
+    node={
+        "_target_": f"{__name__}.{StrategySweeper.__name__}",
+        "max_batch_size": None,
+        "params": {},
+    },
     provider="lit_share",
 )

@@ -31,7 +31,14 @@ if TYPE_CHECKING:
         unshare,
         verify_shared,
     )
-    from lit_share.sharing.codebook import CodebookConv2d, CodebookLinear, RowReport, compact, densify, tie_rows
+    from lit_share.sharing.codebook import (
+        CodebookConv2d,
+        CodebookLinear,
+        RowReport,
+        compact,
+        densify,
+        tie_rows,
+    )
     from lit_share.sharing.compact import CompactFileError, load_compact, save_compact
     from lit_share.sharing.positions import LocallyConnected1d, LocallyConnected2d
 
@@ -74,7 +81,15 @@ __all__ = [
     "verify_shared",
 ]
 
-_PACKAGES = ("functional", "sharing", "sharing.codebook", "sharing.compact", "sharing.positions", "callbacks", "paired")
+_PACKAGES = (
+    "functional",
+    "sharing",
+    "sharing.codebook",
+    "sharing.compact",
+    "sharing.positions",
+    "callbacks",
+    "paired",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -34,7 +34,9 @@ def run_here(table: Table, directory: str) -> None:
     ignore_warnings_of_others()
     torch.set_num_threads(1)
     # Where one process fails and the other waits for it.
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if _on_gpus() else "gloo", timeout=timedelta(seconds=30))
+    distributed.init_process_group(
+        "cpu:gloo,cuda:nccl" if _on_gpus() else "gloo", timeout=timedelta(seconds=30)
+    )
     with Path(directory, f"{distributed.get_rank()}.jsonl").open("w") as results:
         for what, run in table.items():
             try:
@@ -77,17 +79,31 @@ def _run_in_two(module: str, names: Iterable[str], directory: Path) -> dict[str,
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    common = {
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+    }
     if not _on_gpus():
         common["LIT_SHARE_DEVICE"] = "cpu"
-    common["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    common["PYTHONPATH"] = os.pathsep.join(
+        [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
     command = [sys.executable, "-m", module, str(directory)]
     started = []
     for rank in range(2):
         with Path(directory, f"{rank}.log").open("w") as log:
-            variables = {"RANK": str(rank), "LOCAL_RANK": str(rank), "NODE_RANK": "0", "GROUP_RANK": "0"}
+            variables = {
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "NODE_RANK": "0",
+                "GROUP_RANK": "0",
+            }
             environment = os.environ | common | variables
-            started.append(subprocess.Popen(command, cwd=directory, env=environment, stdout=log, stderr=log))
+            started.append(
+                subprocess.Popen(command, cwd=directory, env=environment, stdout=log, stderr=log)
+            )
     try:
         # What they did not get to is told below.
         with suppress(subprocess.TimeoutExpired):

@@ -11,6 +11,8 @@ def ignore_warnings_of_others():
     # Lightning 2.6 builds its CombinedLoader with a class that torch 2.13 deprecates.
     warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec.*")
     # torch, when Lightning initialises sharded parameters on a CPU.
-    warnings.filterwarnings("ignore", message="DTensor random operators may not have complete support on cpu.*")
+    warnings.filterwarnings(
+        "ignore", message="DTensor random operators may not have complete support on cpu.*"
+    )
     # Of a trainer without a logger.
     warnings.filterwarnings("ignore", message=".*tensorboardX. has been removed.*")

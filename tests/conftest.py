@@ -19,7 +19,11 @@ def _one_thread():
 
 
 def pytest_addoption(parser):
-    parser.addoption("--write-docs", action="store_true", help="write the pages of docs/ that are made of tables here")
+    parser.addoption(
+        "--write-docs",
+        action="store_true",
+        help="write the pages of docs/ that are made of tables here",
+    )
 
 
 @pytest.fixture
@@ -50,4 +54,6 @@ def own_folder(monkeypatch, tmp_path):
     # W&B's own process may have ended or begun meanwhile: what says where it is must not come back.
     service = {key: value for key, value in os.environ.items() if key == "WANDB_SERVICE"}
     os.environ.clear()
-    os.environ.update({key: value for key, value in before.items() if key != "WANDB_SERVICE"} | service)
+    os.environ.update(
+        {key: value for key, value in before.items() if key != "WANDB_SERVICE"} | service
+    )

@@ -78,7 +78,8 @@ def check_autoencoder(printed):
 
 def check_transformer_layers(printed):
     bits, _, numbers, size = zip(
-        *(printed[f"shared: {what}"] for what in ("nothing ", "layers  ", "layers and")), strict=True
+        *(printed[f"shared: {what}"] for what in ("nothing ", "layers  ", "layers and")),
+        strict=True,
     )
     assert max(bits) < 4.2  # characters one by one have 4.6
     assert numbers[0] > 2.5 * numbers[1] > 2.5 * numbers[2]
@@ -86,7 +87,9 @@ def check_transformer_layers(printed):
 
 
 def check_backbones(printed):
-    rows = [printed[f"shared: {what}  "] for what in ("nothing", "trunk", "trunk and its normalisation")]
+    rows = [
+        printed[f"shared: {what}  "] for what in ("nothing", "trunk", "trunk and its normalisation")
+    ]
     crisp, _, faint, _, numbers = zip(*rows, strict=True)
     assert min(crisp[:2]) > 0.85
     assert faint[1] > faint[0] > faint[2]
@@ -101,7 +104,9 @@ def check_finetune(printed):
 
 
 def check_growl(printed):
-    accuracy, _, rows, size = zip(*(printed[name] for name in ("none", "group lasso", "growl")), strict=True)
+    accuracy, _, rows, size = zip(
+        *(printed[name] for name in ("none", "group lasso", "growl")), strict=True
+    )
     assert min(accuracy) > 0.92
     assert max(rows[1:]) < 55 < rows[0] == 64
     assert max(size[1:]) < 0.85 * size[0]
@@ -123,7 +128,11 @@ def check_hugging_face(printed):
     assert all("loads as it was: True" in line for line in printed.lines)
 
 
-CHECKS = {name.removeprefix("check_"): check for name, check in globals().items() if name.startswith("check_")}
+CHECKS = {
+    name.removeprefix("check_"): check
+    for name, check in globals().items()
+    if name.startswith("check_")
+}
 
 
 @pytest.fixture

@@ -19,7 +19,9 @@ from lit_share.sharing.compact import load_compact, pack, read, save_compact, un
 from ._audit import audited
 
 ROOT = Path(__file__).parents[1]
-SOURCES = sorted([*ROOT.glob("lit_share/**/*.py"), *ROOT.glob("hydra_plugins/**/*.py"), ROOT / "train.py"])
+SOURCES = sorted(
+    [*ROOT.glob("lit_share/**/*.py"), *ROOT.glob("hydra_plugins/**/*.py"), ROOT / "train.py"]
+)
 
 
 # The source
@@ -32,7 +34,9 @@ def forbidden(source: str) -> list[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {
-                a.asname or a.name.partition(".")[0]: a.name if a.asname else a.name.partition(".")[0]
+                a.asname or a.name.partition(".")[0]: a.name
+                if a.asname
+                else a.name.partition(".")[0]
                 for a in node.names
             }
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -53,7 +57,10 @@ def forbidden(source: str) -> list[str]:
         options = {k.arg: ast.unparse(k.value) for k in node.keywords}
         if called in ("torch.load", "torch.jit.load") and options.get("weights_only") != "True":
             found.append(called)
-        if options.get("shell", "False") != "False" or options.get("allow_pickle", "False") != "False":
+        if (
+            options.get("shell", "False") != "False"
+            or options.get("allow_pickle", "False") != "False"
+        ):
             found.append(called)
         if called in ("yaml.load", "yaml.load_all") and "Safe" not in ast.unparse(node):
             found.append(called)
@@ -95,7 +102,12 @@ def test_the_search_finds(source):
 
 def test_the_search_reads_all_sources():
     assert len(SOURCES) > 100
-    assert forbidden("import torch, pickle\ntorch.load(x, weights_only=True)\nerror = pickle.UnpicklingError") == []
+    assert (
+        forbidden(
+            "import torch, pickle\ntorch.load(x, weights_only=True)\nerror = pickle.UnpicklingError"
+        )
+        == []
+    )
 
 
 def test_names_are_imported_in_one_place_only():
@@ -103,9 +115,21 @@ def test_names_are_imported_in_one_place_only():
 
     `lit-share plan package.module:name` imports what is typed, which its help says.
     """
-    users = {path.relative_to(ROOT).as_posix() for path in SOURCES if "import_module" in path.read_text("utf-8")}
-    assert users == {"lit_share/__init__.py", "lit_share/lab/app/_check.py", "lit_share/cli/_source.py"}
-    users = {path.relative_to(ROOT).as_posix() for path in SOURCES if "instantiate(" in path.read_text("utf-8")}
+    users = {
+        path.relative_to(ROOT).as_posix()
+        for path in SOURCES
+        if "import_module" in path.read_text("utf-8")
+    }
+    assert users == {
+        "lit_share/__init__.py",
+        "lit_share/lab/app/_check.py",
+        "lit_share/cli/_source.py",
+    }
+    users = {
+        path.relative_to(ROOT).as_posix()
+        for path in SOURCES
+        if "instantiate(" in path.read_text("utf-8")
+    }
     assert users == {"lit_share/lab/app/build.py"}
 
 
@@ -143,7 +167,9 @@ def test_checkpoints_of_everything_are_data(tmp_path):
     callbacks = [
         ls.Share(ties),
         ls.Share(ls.Ties("a.net.2.bias", "b.net.2.bias"), epoch=1),
-        ls.Regularize(ls.Penalty("l1", "tensor", "mean"), ls.Ties("a.net.2.weight", "b.net.2.weight"), 0.1),
+        ls.Regularize(
+            ls.Penalty("l1", "tensor", "mean"), ls.Ties("a.net.2.weight", "b.net.2.weight"), 0.1
+        ),
         ls.Regularize(ls.Penalty("squared", "element", "start"), ls.Ties("*.net.2.weight"), 0.1),
         ls.Regularize(ls.Penalty("squared", "element", "mean"), whole, 0.1),
         ls.SharingMonitor(whole),
@@ -156,7 +182,11 @@ def test_checkpoints_of_everything_are_data(tmp_path):
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     with audited() as events:
         loaded = torch.load(tmp_path / "last.ckpt", weights_only=True)
-    assert not [event for event in events if event[0] in ("exec", "pickle.find_class", "subprocess.Popen", "os.system")]
+    assert not [
+        event
+        for event in events
+        if event[0] in ("exec", "pickle.find_class", "subprocess.Popen", "os.system")
+    ]
     assert len(loaded["callbacks"]) == len(callbacks)
     check_plain(loaded)
     for callback in callbacks:
@@ -173,7 +203,11 @@ def check_plain(value, path=""):
         for i, item in enumerate(value):
             check_plain(item, f"{path}[{i}]")
     else:
-        assert value is None or type(value) in (str, int, float, bool) or isinstance(value, torch.Tensor), path
+        assert (
+            value is None
+            or type(value) in (str, int, float, bool)
+            or isinstance(value, torch.Tensor)
+        ), path
 
 
 class Exploding:
@@ -201,13 +235,20 @@ def test_names_of_tensors_are_no_paths(name, tmp_path, monkeypatch, capsys):
     folder.mkdir(parents=True)
     monkeypatch.chdir(folder)
     state = {name: torch.ones(40, 3), f"{name}.b": torch.ones(40, 3)}
-    torch.save({"state_dict": state, "callbacks": {"Share": {"shared": [{"names": [name, f"{name}.b"]}]}}}, "w.ckpt")
+    torch.save(
+        {"state_dict": state, "callbacks": {"Share": {"shared": [{"names": [name, f"{name}.b"]}]}}},
+        "w.ckpt",
+    )
     main(["inspect", "w.ckpt"])  # what is imported when it is first needed
     with audited() as events:
         assert main(["compact", "w.ckpt", "w.safetensors"]) == 0
         assert main(["inspect", "w.safetensors"]) == 0
         assert unpack(read("w.safetensors")).keys() == state.keys()
-    assert not [event for event in events if event[0] in ("os.system", "subprocess.Popen", "pickle.find_class")]
+    assert not [
+        event
+        for event in events
+        if event[0] in ("os.system", "subprocess.Popen", "pickle.find_class")
+    ]
     assert not [event for event in events if "pwned" in str(event)]
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()) == [
         "deep/folder/w.ckpt", "deep/folder/w.safetensors",
@@ -247,7 +288,9 @@ def test_a_compact_file_is_written_beside_nothing_else(tmp_path):
     with audited() as events:
         save_compact(nn.Linear(3, 2), tmp_path / "w")
     written = {
-        Path(str(a[0])).parent for e, a in events if e in ("open", "os.rename", "os.remove") and str(a[0])[0] == "/"
+        Path(str(a[0])).parent
+        for e, a in events
+        if e in ("open", "os.rename", "os.remove") and str(a[0])[0] == "/"
     }
     assert {folder for folder in written if "site-packages" not in str(folder)} <= {tmp_path}
     assert [path.name for path in tmp_path.iterdir()] == ["w"]
@@ -294,7 +337,11 @@ def test_no_value_of_a_config_reaches_a_shell(tmp_path):
         HydraConfig.instance().cfg = None
     assert (folder / "result.json").exists()
     assert not list(tmp_path.rglob("pwned"))
-    started = [arguments for event, arguments in events if event in ("subprocess.Popen", "os.exec", "os.posix_spawn")]
+    started = [
+        arguments
+        for event, arguments in events
+        if event in ("subprocess.Popen", "os.exec", "os.posix_spawn")
+    ]
     assert started  # W&B has a process of its own
     for program, arguments, *_ in started:
         assert Path(os.fsdecode(program)).name not in ("sh", "bash", "cmd.exe")

@@ -36,7 +36,16 @@ HEADS = ("what", "against", "median", "quartiles", "target", "")
 
 def rows_of(question: str, threads: int, device: str) -> list[Row]:
     """The rows of one question, measured in a process of its own."""
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.speed", "--child", question, str(threads)]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "benchmarks.speed",
+        "--child",
+        question,
+        str(threads),
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "LIT_SHARE_DEVICE": device}
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return [Row(**line) for line in json.loads(done.stdout.splitlines()[-1])]
@@ -65,12 +74,19 @@ def main() -> None:
     if gpu and not torch.cuda.is_available():
         parser.error("--device cuda: there is none")
     console = Console(width=130)
-    lines = ["# How fast the library is", "", "Made by `python -m benchmarks.speed --report FILE`.", ""]
+    lines = [
+        "# How fast the library is",
+        "",
+        "Made by `python -m benchmarks.speed --report FILE`.",
+        "",
+    ]
     machine = torch.cuda.get_device_name() if gpu else platform.machine()
     lines += [f"torch {torch.__version__}, Python {platform.python_version()}, {machine}", ""]
     for i, threads in enumerate(options.threads):
         known = OF_THE_HOST if gpu else OF_ANY_THREADS if i else ()
-        for question in options.questions or [question for question in QUESTIONS if question not in known]:
+        for question in options.questions or [
+            question for question in QUESTIONS if question not in known
+        ]:
             title = f"{question}, {options.device if gpu else f'{threads} thread' + 's' * (threads > 1)}"
             table = Table(*HEADS, title=title, box=SIMPLE_HEAD, title_justify="left")
             lines += [f"## {title}", "", f"| {' | '.join(HEADS)} |", f"|{'---|' * len(HEADS)}"]

@@ -57,7 +57,9 @@ class Row:
         return [self.what, self.against, *numbers, target, self.verdict]
 
 
-def alternate(contestants: Mapping[str, Call], repeats: int, seconds: float = 0.02) -> dict[str, list[float]]:
+def alternate(
+    contestants: Mapping[str, Call], repeats: int, seconds: float = 0.02
+) -> dict[str, list[float]]:
     """Time contestants one after the other, over and over; calls that are short are repeated within a measurement.
 
     Args:
@@ -80,14 +82,23 @@ def alternate(contestants: Mapping[str, Call], repeats: int, seconds: float = 0.
     return times
 
 
-def ratio(times: Mapping[str, list[float]], one: str, other: str, what: str, **keywords: object) -> Row:
+def ratio(
+    times: Mapping[str, list[float]], one: str, other: str, what: str, **keywords: object
+) -> Row:
     """How much longer one contestant takes than another: quartiles of the ratios of each alternation."""
-    return spread(what, [a / b for a, b in zip(times[one], times[other], strict=True)], against=other, **keywords)
+    return spread(
+        what,
+        [a / b for a, b in zip(times[one], times[other], strict=True)],
+        against=other,
+        **keywords,
+    )
 
 
 def spread(what: str, values: list[float], **keywords: object) -> Row:
     """A row of median and quartiles."""
-    low, median, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    low, median, high = (
+        statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    )
     return Row(what, median, low, high, **keywords)  # type: ignore[arg-type]
 
 

@@ -21,7 +21,14 @@ def resnet18() -> list[Shape]:
     channels = 64
     for stage, width in enumerate((64, 128, 256, 512)):
         for block in range(2):
-            shapes += [(width, channels, 3, 3), (width,), (width,), (width, width, 3, 3), (width,), (width,)]
+            shapes += [
+                (width, channels, 3, 3),
+                (width,),
+                (width,),
+                (width, width, 3, 3),
+                (width,),
+                (width,),
+            ]
             if stage and not block:
                 shapes += [(width, channels, 1, 1), (width,), (width,)]
             channels = width
@@ -31,7 +38,9 @@ def resnet18() -> list[Shape]:
 def encoder() -> list[Shape]:
     """Eight layers of a transformer, a norm and a head: 25 million numbers in 100 tensors."""
     layer = nn.TransformerEncoderLayer(512, 8, 2048, device="meta")
-    layers = nn.TransformerEncoder(layer, 8, nn.LayerNorm(512, device="meta"), enable_nested_tensor=False)
+    layers = nn.TransformerEncoder(
+        layer, 8, nn.LayerNorm(512, device="meta"), enable_nested_tensor=False
+    )
     return _shapes(nn.ModuleList([layers, nn.Linear(512, 10, device="meta")]))
 
 
@@ -44,7 +53,14 @@ def vgg16() -> nn.Sequential:
             layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
             channels = width
         layers.append(nn.MaxPool2d(2))
-    head = [nn.Flatten(), nn.Linear(25088, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, 1000)]
+    head = [
+        nn.Flatten(),
+        nn.Linear(25088, 4096),
+        nn.ReLU(),
+        nn.Linear(4096, 4096),
+        nn.ReLU(),
+        nn.Linear(4096, 1000),
+    ]
     return nn.Sequential(*layers, *head)
 
 

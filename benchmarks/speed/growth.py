@@ -19,7 +19,9 @@ from lit_share.functional import add_gradient_
 SOFT_TIE = ls.Penalty(norm="squared", groups="element", center="mean")
 
 
-def ties(numbers: int, tensors: int, members: int = 2) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
+def ties(
+    numbers: int, tensors: int, members: int = 2
+) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
     """Members and their gradients, of so many numbers in all for each member."""
     size = numbers // tensors
     made = [[torch.randn(size, device=DEVICE) for _ in range(members)] for _ in range(tensors)]
@@ -28,7 +30,9 @@ def ties(numbers: int, tensors: int, members: int = 2) -> tuple[list[list[Tensor
 
 def compare(what: str, cases: dict[str, tuple[int, int, int]], most: float) -> Iterator[Row]:
     """Cost per number of each case, as a ratio to the first."""
-    calls = {name: partial(add_gradient_, SOFT_TIE, *ties(*case), 1e-9) for name, case in cases.items()}
+    calls = {
+        name: partial(add_gradient_, SOFT_TIE, *ties(*case), 1e-9) for name, case in cases.items()
+    }
     times = alternate(calls, 5)
     each = {name: [t / (case[0] * case[2]) for t in times[name]] for name, case in cases.items()}
     first = next(iter(cases))
@@ -52,7 +56,10 @@ def measure() -> Iterator[Row]:
     tensors = {f"{count:,} tensors": (10**7, count, 2) for count in (10, 100, 1_000, 10_000)}
     yield from compare("soft_tie, 10^7 numbers", tensors, 1.5)
     tiny = ties(10**7, 10_000)
-    calls = {"ours": partial(add_gradient_, SOFT_TIE, *tiny, 1e-9), "its operations alone": partial(operations, *tiny)}
+    calls = {
+        "ours": partial(add_gradient_, SOFT_TIE, *tiny, 1e-9),
+        "its operations alone": partial(operations, *tiny),
+    }
     what = "soft_tie, 10^7 numbers, 10,000 tensors"
     yield ratio(alternate(calls, 5), "ours", "its operations alone", what)
     # Of two members there is one difference in the place of two deviations.

@@ -26,7 +26,9 @@ def measure() -> Iterator[Row]:
     dense, x = without_codebook(codebook), torch.randn(256, 4096, device=DEVICE)
     calls: dict[str, nn.Module] = {"dense": dense, "codebook": codebook}
     times = alternate({name: partial(forward, layer, x) for name, layer in calls.items()}, REPEATS)
-    yield ratio(times, "dense", "codebook", "Linear 4096 × 4096, 4 per cluster", target=2.0, is_most=False)
+    yield ratio(
+        times, "dense", "codebook", "Linear 4096 × 4096, 4 per cluster", target=2.0, is_most=False
+    )
 
     local = ls.LocallyConnected2d(3, 64, 3, 32).to(DEVICE)
     images = torch.randn(64, 3, 32, 32, device=DEVICE)
@@ -36,7 +38,9 @@ def measure() -> Iterator[Row]:
         "conv": nn.Conv2d(3, 64, 3).to(DEVICE),
     }
     for what, step in (("forward", forward), ("training, with pooling", with_pooling)):
-        times = alternate({name: partial(step, layer, images) for name, layer in layers.items()}, REPEATS)
+        times = alternate(
+            {name: partial(step, layer, images) for name, layer in layers.items()}, REPEATS
+        )
         name = f"LocallyConnected2d 3×32×32 → 64, {what}"
         yield ratio(times, "unfold + einsum", "ours", name)
         yield ratio(times, "ours", "conv", name)

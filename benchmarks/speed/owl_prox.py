@@ -45,7 +45,9 @@ def peers(values: Tensor, weights: Tensor) -> dict[str, Callable[[], object]]:
     """The packages that are here, each with what it needs around it to compute the same."""
     v, w = values.double().cpu().numpy(), weights.cpu().numpy()
 
-    def with_sorting(descending: Callable[[Vector], Vector], pool: Callable[[Vector], Vector]) -> Vector:
+    def with_sorting(
+        descending: Callable[[Vector], Vector], pool: Callable[[Vector], Vector]
+    ) -> Vector:
         order = descending(v)
         result = np.empty_like(v)
         result[order] = np.maximum(pool(v[order] - w), 0.0)
@@ -56,7 +58,9 @@ def peers(values: Tensor, weights: Tensor) -> dict[str, Callable[[], object]]:
         (lambda x: torch.argsort(torch.from_numpy(x)).numpy()[::-1]),
     )
     found: dict[str, Callable[[], object]] = {
-        "scikit-learn": partial(with_sorting, numpy_sort, partial(isotonic_regression, increasing=False))
+        "scikit-learn": partial(
+            with_sorting, numpy_sort, partial(isotonic_regression, increasing=False)
+        )
     }
     if find_spec("skglm"):
         from skglm.penalties import SLOPE
@@ -90,7 +94,13 @@ def measure() -> Iterator[Row]:
             most = 0.25 if kind == "93 % zeros" and n >= 10**4 else None
             yield ratio(times, "ours", "torch.sort", f"prox_owl, {n:,}, {kind}", target=most)
             for peer in list(contestants)[2:]:
-                yield ratio(times, "ours", peer, f"prox_owl, {n:,}, {kind}", target=1.5 if n == 10**3 else 1.0)
+                yield ratio(
+                    times,
+                    "ours",
+                    peer,
+                    f"prox_owl, {n:,}, {kind}",
+                    target=1.5 if n == 10**3 else 1.0,
+                )
     growth = seconds[10**6] / seconds[10**5]
     yield Row("prox_owl, spiky, 1,000,000", growth, growth, growth, against="100,000", target=16.0)
     group_lasso = ls.Penalty("l1", "input", "zero")
@@ -118,5 +128,9 @@ def measure() -> Iterator[Row]:
         }
         percent.append(100.0 * times["GrOWL"][0] / times["step"][0])
     yield spread(
-        "GrOWL prox, all layers of VGG-16", percent, unit="%", against="forward and backward of 8 images", target=5.0
+        "GrOWL prox, all layers of VGG-16",
+        percent,
+        unit="%",
+        against="forward and backward of 8 images",
+        target=5.0,
     )

@@ -58,4 +58,10 @@ def measure() -> Iterator[Row]:
         ("layer_tie", "l1", "tensor"),
     ):
         above = [peak(norm, groups) - without for without in bare]
-        yield spread(f"{name}, encoders of 25 M", above, unit="MiB", against="above training without", target=64.0)
+        yield spread(
+            f"{name}, encoders of 25 M",
+            above,
+            unit="MiB",
+            against="above training without",
+            target=64.0,
+        )

@@ -40,7 +40,10 @@ def measure() -> Iterator[Row]:
             member.requires_grad_().grad = torch.zeros_like(member)
         grads = [[w.grad for w in pair] for pair in members]
         large = numbers > 10**6
-        weights, flat = [w.detach() for pair in members for w in pair], [g for pair in grads for g in pair]
+        weights, flat = (
+            [w.detach() for pair in members for w in pair],
+            [g for pair in grads for g in pair],
+        )
         times = alternate(
             {
                 "floor": floor(24 * numbers),
@@ -60,15 +63,23 @@ def measure() -> Iterator[Row]:
             times = alternate(
                 {
                     "floor": floor(16 * numbers),
-                    **{which: partial(prox_, penalty, data, [1e-12] * len(data)) for which, penalty in PROXES.items()},
+                    **{
+                        which: partial(prox_, penalty, data, [1e-12] * len(data))
+                        for which, penalty in PROXES.items()
+                    },
                 },
                 REPEATS,
             )
         if on_gpu():
             calls = {"soft_tie": partial(add_gradient_, SOFT_TIE, members, grads, 0.0)}
-            calls |= {which: partial(prox_, penalty, data, [1e-12] * len(data)) for which, penalty in PROXES.items()}
+            calls |= {
+                which: partial(prox_, penalty, data, [1e-12] * len(data))
+                for which, penalty in PROXES.items()
+            }
             for which, call in calls.items():
                 count = float(waits(call))
-                yield Row(f"{which}, {name}", count, count, count, unit="waits of the host", target=0.0)
+                yield Row(
+                    f"{which}, {name}", count, count, count, unit="waits of the host", target=0.0
+                )
         for which, most in (("exact_tie", 1.5), ("unit_tie", 2.5)):
             yield ratio(times, which, "floor", f"{which}, {name}", target=most if large else None)

@@ -49,7 +49,9 @@ def measure() -> Iterator[Row]:
     for bridged, least in ((False, 0.99), (True, 0.9)):
         name = "bridged groups" if bridged else "planted groups"
         command = [sys.executable, "-W", "ignore", "-c", CODE.replace("BRIDGED", str(bridged))]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
+        done = subprocess.run(
+            command, check=True, stdout=subprocess.PIPE, text=True, env=dict(os.environ)
+        )
         seconds, mebibytes, index = json.loads(done.stdout.splitlines()[-1])
         what = f"tie_rows, 10,000 × 784, {name}"
         yield Row(what, seconds, seconds, seconds, unit="s", target=5.0)

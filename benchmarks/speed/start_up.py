@@ -22,7 +22,10 @@ ROOT = Path(__file__).parents[2]
 REPEATS = 5
 COMMANDS = {
     "lightning": ["-c", "import lightning.pytorch"],
-    "both": ["-c", "import lightning.pytorch, lit_share; [getattr(lit_share, n) for n in lit_share.__all__]"],
+    "both": [
+        "-c",
+        "import lightning.pytorch, lit_share; [getattr(lit_share, n) for n in lit_share.__all__]",
+    ],
     "train": ["train.py", "--help"],
     "lit-share": ["-m", "lit_share.lab.cli", "--help"],
 }
@@ -40,7 +43,12 @@ SWEEP = (
 def seconds(arguments: list[str]) -> float:
     """CPU seconds of a process."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-W", "ignore", *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-W", "ignore", *arguments],
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 

@@ -39,7 +39,9 @@ class Pair(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.a, self.b = (
-            nn.Sequential(nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10))
+            nn.Sequential(
+                nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10)
+            )
             for _ in range(2)
         )
 
@@ -62,7 +64,9 @@ class Logged(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Log."""
         if trainer.global_step % 50 == 0:
-            pl_module.log("penalty", self.penalty.value(pl_module, trainer.global_step, trainer.current_epoch))
+            pl_module.log(
+                "penalty", self.penalty.value(pl_module, trainer.global_step, trainer.current_epoch)
+            )
 
 
 class Clock(Callback):
@@ -80,7 +84,9 @@ class Clock(Callback):
     @property
     def median(self) -> float:
         """Of a step, in seconds; the first ten warm up."""
-        return statistics.median(b - a for a, b in zip(self.ends[10:], self.ends[11:], strict=False))
+        return statistics.median(
+            b - a for a, b in zip(self.ends[10:], self.ends[11:], strict=False)
+        )
 
 
 def callbacks_of(name: str) -> list[Callback]:
@@ -121,7 +127,9 @@ def bookkeeping(penalty: ls.Penalty) -> float:
     members = [tie.tensors() for tie in ties]
     grads = [[w.grad for w in tie.parameters] for tie in ties]
     callback = ls.Regularize(penalty, TIES, strength=1e-9)
-    trainer: Any = Trainer(logger=False, enable_checkpointing=False, enable_model_summary=False, accelerator="cpu")
+    trainer: Any = Trainer(
+        logger=False, enable_checkpointing=False, enable_model_summary=False, accelerator="cpu"
+    )
     trainer.strategy.optimizers = [optimizer]
     trainer.strategy.connect(module)
     trainer.callbacks.append(callback)
@@ -167,23 +175,38 @@ def of_large_models() -> Iterator[Row]:
     times = alternate(calls, 3)
     for name in PENALTIES:
         percent = [100.0 * a / b for a, b in zip(times[name], times["step"], strict=True)]
-        yield spread(f"{name}, two encoders of 25 M", percent, unit="%", against="a bare step", target=2.0)
+        yield spread(
+            f"{name}, two encoders of 25 M", percent, unit="%", against="a bare step", target=2.0
+        )
 
 
 def measure() -> Iterator[Row]:
     """The rows."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
-    for accumulate, most in ((1, {"soft_tie": 8.0, "exact_tie": 5.0}), (8, {"soft_tie": 3.0, "exact_tie": 3.0})):
-        added: dict[str, list[float]] = {"two callbacks that do nothing": [], "soft_tie": [], "exact_tie": []}
+    for accumulate, most in (
+        (1, {"soft_tie": 8.0, "exact_tie": 5.0}),
+        (8, {"soft_tie": 3.0, "exact_tie": 3.0}),
+    ):
+        added: dict[str, list[float]] = {
+            "two callbacks that do nothing": [],
+            "soft_tie": [],
+            "exact_tie": [],
+        }
         for _ in range(REPEATS):
             bare = step([], accumulate)
             for name, percent in added.items():
                 percent.append(100.0 * (step(callbacks_of(name), accumulate) / bare - 1.0))
         for name, percent in added.items():
-            what = f"{name}, in a Trainer" + (f", accumulation {accumulate}" if accumulate > 1 else "")
-            yield spread(what, percent, unit="%", against="added to a bare step", target=most.get(name))
+            what = f"{name}, in a Trainer" + (
+                f", accumulation {accumulate}" if accumulate > 1 else ""
+            )
+            yield spread(
+                what, percent, unit="%", against="added to a bare step", target=most.get(name)
+            )
     for name, penalty in PENALTIES.items():
         values = [bookkeeping(penalty) for _ in range(5)]
-        yield spread(f"{name}, bookkeeping", values, unit="ms", against="beyond the algebra", target=0.05)
+        yield spread(
+            f"{name}, bookkeeping", values, unit="ms", against="beyond the algebra", target=0.05
+        )
     yield from of_large_models()

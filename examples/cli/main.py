@@ -32,7 +32,9 @@ class GreyAndBinary(LightningModule):
         super().__init__()
         self.lr = lr
         self.grey = nn.Sequential(nn.Linear(64, hidden), nn.ReLU(), nn.Linear(hidden, 10))
-        self.binary = copy.deepcopy(self.grey)  # units correspond only if they start from the same weights
+        self.binary = copy.deepcopy(
+            self.grey
+        )  # units correspond only if they start from the same weights
 
     def training_step(self, batch: list[Tensor]) -> Tensor:
         """Sum the losses of both."""
@@ -74,7 +76,9 @@ class Digits(LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         """One batch for validation."""
         rest = slice(600, None)
-        return DataLoader(TensorDataset(self.grey[rest], self.y[rest], self.binary[rest], self.y[rest]), 2000)
+        return DataLoader(
+            TensorDataset(self.grey[rest], self.y[rest], self.binary[rest], self.y[rest]), 2000
+        )
 
 
 if __name__ == "__main__":

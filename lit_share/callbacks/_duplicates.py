@@ -13,7 +13,9 @@ from torch.utils.hooks import RemovableHandle
 from lit_share.callbacks._optimizers import learning_rates
 
 
-def set_parameters(group: dict[str, Any], parameters: Sequence[nn.Parameter], before: Sequence[nn.Parameter]) -> None:
+def set_parameters(
+    group: dict[str, Any], parameters: Sequence[nn.Parameter], before: Sequence[nn.Parameter]
+) -> None:
     """Give a group other parameters, which take the names of those that were there ``before``, one by one."""
     if "param_names" in group:
         names: dict[nn.Parameter, str] = {}
@@ -48,7 +50,9 @@ def remove_duplicate_parameters(
             set_parameters(group, kept, kept)
             owners |= dict.fromkeys(kept, (optimizer, group))
     if differ:
-        listed = ", ".join(repr(names.get(p, "?")) for p in differ[:3]) + (" and more" if differ[3:] else "")
+        listed = ", ".join(repr(names.get(p, "?")) for p in differ[:3]) + (
+            " and more" if differ[3:] else ""
+        )
         warnings.warn(
             f"shared parameters ({listed}) were given to several optimizers, whose options differ: they are trained "
             "with those of the first",
@@ -61,7 +65,9 @@ def _options(group: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in group.items() if key not in ("params", "param_names")}
 
 
-def warn_of_lost_gradients(optimizers: Sequence[Optimizer], names: Mapping[nn.Parameter, str]) -> list[RemovableHandle]:
+def warn_of_lost_gradients(
+    optimizers: Sequence[Optimizer], names: Mapping[nn.Parameter, str]
+) -> list[RemovableHandle]:
     """Warn when the gradient of a shared parameter is cleared before the one optimizer that has it was stepped.
 
     That happens under manual optimisation with a backward pass for each of several optimizers.

@@ -23,7 +23,9 @@ class OptimizerStates:
 
     def __init__(self, optimizers: Sequence[Optimizer], module: nn.Module) -> None:
         self.module = module
-        self.optimizers = [part for o in optimizers for part in getattr(o, "parts", {"": o}).values()]
+        self.optimizers = [
+            part for o in optimizers for part in getattr(o, "parts", {"": o}).values()
+        ]
         self.stored = {slot.name: slot.stored for slot in slots(module)}
         states = {p: state for optimizer in self.optimizers for p, state in optimizer.state.items()}
         self.states = {slot.name: _state_of(slot, states) for slot in slots(module)}
@@ -38,7 +40,12 @@ class OptimizerStates:
         had = set(self.stored.values())
         for slot in slots(self.module):
             before = self.stored[slot.name]
-            if before is not None and before not in kept and slot.stored is not None and slot.stored not in had:
+            if (
+                before is not None
+                and before not in kept
+                and slot.stored is not None
+                and slot.stored not in had
+            ):
                 new[before] = slot
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -53,9 +60,13 @@ class OptimizerStates:
 
     def _part(self, slot: Slot) -> dict[str, Any]:
         how, shape, state = slot.derived, slot.full().shape, self.states[slot.name]
-        if any(isinstance(value, Tensor) and value.ndim and value.shape != shape for value in state.values()):
+        if any(
+            isinstance(value, Tensor) and value.ndim and value.shape != shape
+            for value in state.values()
+        ):
             warnings.warn(
-                f"the optimizer's state of {slot.name!r} cannot be divided into units, and starts anew", stacklevel=2
+                f"the optimizer's state of {slot.name!r} cannot be divided into units, and starts anew",
+                stacklevel=2,
             )
             return {}
         return {

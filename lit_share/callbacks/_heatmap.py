@@ -28,7 +28,9 @@ def distance_heatmap(history: Mapping[str, Sequence[float]]) -> go.Figure:
     import plotly.graph_objects as go  # only to draw: it takes half a second
 
     ties = list(history)
-    largest = max((d for distances in history.values() for d in distances if math.isfinite(d)), default=1.0)
+    largest = max(
+        (d for distances in history.values() for d in distances if math.isfinite(d)), default=1.0
+    )
     heat = go.Heatmap(
         z=[list(history[tie]) for tie in ties],
         # Plotly would read tags such as <b> in a name.
@@ -46,6 +48,8 @@ def distance_heatmap(history: Mapping[str, Sequence[float]]) -> go.Figure:
         height=130 + 34 * max(len(ties), 2),
         dragmode=False,
     )
-    figure.update_xaxes(title_text="epoch", automargin=True, fixedrange=True, showgrid=False, zeroline=False)
+    figure.update_xaxes(
+        title_text="epoch", automargin=True, fixedrange=True, showgrid=False, zeroline=False
+    )
     figure.update_yaxes(automargin=True, fixedrange=True, showgrid=False, autorange="reversed")
     return figure

@@ -18,7 +18,10 @@ from lit_share.sharing._arguments import as_ties
 from lit_share.sharing._stats import count_numbers
 from lit_share.sharing._tie import distinctly_named
 
-_NAMES = tuple(f"sharing/{what}" for what in ("penalty", "distance", "tied", "sparsity", "unique", "compression"))
+_NAMES = tuple(
+    f"sharing/{what}"
+    for what in ("penalty", "distance", "tied", "sparsity", "unique", "compression")
+)
 # Not below "sharing/distance", as MLflow's folders have a file for each metric, and one of that name.
 _OF_A_TIE = "sharing/distance_of/"
 
@@ -75,7 +78,9 @@ class SharingMonitor(Callback):
         prog_bar = (prog_bar,) if isinstance(prog_bar, str) else tuple(prog_bar)
         for name in prog_bar:
             if name not in _NAMES and not (per_tie and name.startswith(_OF_A_TIE)):
-                raise ValueError(f"prog_bar: {name!r} is not logged: write one of {', '.join(_NAMES)}")
+                raise ValueError(
+                    f"prog_bar: {name!r} is not logged: write one of {', '.join(_NAMES)}"
+                )
         self.ties, self.per_tie, self.heatmap, self.prog_bar = ties, per_tie, heatmap, prog_bar
         self.history: dict[str, list[float]] = {}
 
@@ -99,7 +104,10 @@ class SharingMonitor(Callback):
         # A checkpoint of an epoch's last batch is before its end, which a resumed training leaves out.
         distances = _distances(self._watched(trainer, pl_module)).items()
         epoch = trainer.current_epoch
-        self._remember({name: value for name, value in distances if len(self.history.get(name, [])) <= epoch}, epoch)
+        self._remember(
+            {name: value for name, value in distances if len(self.history.get(name, [])) <= epoch},
+            epoch,
+        )
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -117,10 +125,16 @@ class SharingMonitor(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 figure = distance_heatmap(self.history)
-                logger.experiment.log({"sharing/distances": figure, "trainer/global_step": trainer.global_step})
+                logger.experiment.log(
+                    {"sharing/distances": figure, "trainer/global_step": trainer.global_step}
+                )
 
     def measure(
-        self, trainer: Trainer, pl_module: LightningModule, tied: Sequence[Tie], distances: Mapping[str, float]
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        tied: Sequence[Tie],
+        distances: Mapping[str, float],
     ) -> dict[str, float]:
         """What is logged, by its name."""
         stats = count_numbers(pl_module, tied)
@@ -129,17 +143,24 @@ class SharingMonitor(Callback):
             "sharing/unique": float(stats.unique),
             "sharing/compression": stats.compression,
         }
-        penalties = [callback for callback in _callbacks(trainer) if isinstance(callback, Regularize)]
+        penalties = [
+            callback for callback in _callbacks(trainer) if isinstance(callback, Regularize)
+        ]
         if penalties:
             now = (trainer.global_step, trainer.current_epoch)
-            values["sharing/penalty"] = sum(callback.value(pl_module, *now) for callback in penalties)
+            values["sharing/penalty"] = sum(
+                callback.value(pl_module, *now) for callback in penalties
+            )
         if tied:
             values["sharing/distance"] = overall_distance([tie.tensors() for tie in tied])
             positions = sum(tie.numel for tie in tied)
             values["sharing/tied"] = sum(count_tied(tie.tensors()) for tie in tied) / positions
         if self.per_tie:
             # MLflow takes no "=" in names.
-            values |= {f"{_OF_A_TIE}{name.replace(' = ', ' - ')}": distance for name, distance in distances.items()}
+            values |= {
+                f"{_OF_A_TIE}{name.replace(' = ', ' - ')}": distance
+                for name, distance in distances.items()
+            }
         return values
 
     def _watched(self, trainer: Trainer, pl_module: LightningModule) -> list[Tie]:
@@ -167,6 +188,10 @@ def _callbacks(trainer: Trainer) -> Sequence[Callback]:
 
 def _ties_of_callbacks(trainer: Trainer) -> list[Tie]:
     """The ties of several members of all callbacks, those with the same members once."""
-    found = [tie for c in _callbacks(trainer) if isinstance(c, (Regularize, Share)) for tie in c.found]
+    found = [
+        tie for c in _callbacks(trainer) if isinstance(c, (Regularize, Share)) for tie in c.found
+    ]
     found = [tie for tie in found if len(tie.members) > 1]
-    return distinctly_named(list({tuple(member.name for member in tie.members): tie for tie in found}.values()))
+    return distinctly_named(
+        list({tuple(member.name for member in tie.members): tie for tie in found}.values())
+    )

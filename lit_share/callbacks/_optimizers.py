@@ -15,7 +15,12 @@ from lit_share.sharing import Tie
 
 def learning_rates(optimizer: Optimizer) -> dict[nn.Parameter, float]:
     """The learning rate of every parameter that the optimizer owns."""
-    return {p: float(group["lr"]) for group in optimizer.param_groups if "lr" in group for p in group["params"]}
+    return {
+        p: float(group["lr"])
+        for group in optimizer.param_groups
+        if "lr" in group
+        for p in group["params"]
+    }
 
 
 def has_gradients(optimizer: Optimizer) -> bool:
@@ -39,7 +44,9 @@ def skipped_its_step(optimizer: Optimizer) -> bool:
 
 def untrained(optimizers: Sequence[Optimizer], ties: Sequence[Tie]) -> list[str]:
     """The names of members that require a gradient, and whose parameter no optimizer has."""
-    owned = {p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    owned = {
+        p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]
+    }
     # FSDP2 replaces sharded parameters by whole ones and back.
     if any(isinstance(p, DTensor) for p in owned):
         return []
@@ -76,9 +83,13 @@ def refuse_unsupported(optimizers: Sequence[Optimizer], ties: Sequence[Tie]) -> 
                 "Regularize cannot serve LBFGS, whose line search needs the penalty in the loss: add "
                 "strength * penalty.value([...]) to the loss in training_step instead"
             )
-        without = {p for group in optimizer.param_groups if "lr" not in group for p in group["params"]}
+        without = {
+            p for group in optimizer.param_groups if "lr" not in group for p in group["params"]
+        }
         if any(member.parameter in without for member in members):
-            raise ValueError(f'the parameter groups of {type(optimizer).__name__} have no learning rate "lr"')
+            raise ValueError(
+                f'the parameter groups of {type(optimizer).__name__} have no learning rate "lr"'
+            )
     for member in members:
         if getattr(member.slot.owner, "sparse", False):
             raise ValueError(

@@ -31,7 +31,9 @@ class ProxSteps:
     """
 
     def __init__(self, penalty: Penalty, every: Every, keep_zeros: bool) -> None:
-        if keep_zeros and (penalty.is_smooth or penalty.center != "zero" or penalty.groups == "spectrum"):
+        if keep_zeros and (
+            penalty.is_smooth or penalty.center != "zero" or penalty.groups == "spectrum"
+        ):
             raise ValueError(
                 'keep_zeros=True is for norm="l1" or "owl", center="zero" and groups of elements, which the proximal '
                 f'step makes exactly zero: this is norm="{penalty.norm}", center="{penalty.center}", '
@@ -53,7 +55,10 @@ class ProxSteps:
         pending = {name: dict(sums) for name, sums in self._pending.items()}
         # Of sharded groups all: a checkpoint has one state of a callback, that of the first process.
         zeros = {name: whole(zero) for name, zero in self._zeros.items()}
-        return {"pending": pending, "zeros": {name: zero for name, zero in zeros.items() if zero.any()}}
+        return {
+            "pending": pending,
+            "zeros": {name: zero for name, zero in zeros.items() if zero.any()},
+        }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned, or start from nothing if that is empty."""
@@ -67,9 +72,16 @@ class ProxSteps:
         names = {tie.name for tie in ties}
         self._pending = {name: sums for name, sums in self._pending.items() if name in names}
         found = {tie.name: tie.tensors() for tie in ties if tie.name in self._zeros}
-        none = {name: Division(tensors).nothing_held(self.penalty, tensors) for name, tensors in found.items()}
+        none = {
+            name: Division(tensors).nothing_held(self.penalty, tensors)
+            for name, tensors in found.items()
+        }
         # Rows may have been tied since, so that there are others.
-        fit = {name: zero for name, zero in self._zeros.items() if name in none and none[name].shape == zero.shape}
+        fit = {
+            name: zero
+            for name, zero in self._zeros.items()
+            if name in none and none[name].shape == zero.shape
+        }
         self._zeros = {name: in_the_form_of(none[name], zero) for name, zero in fit.items()}
 
     def after_step(
@@ -90,7 +102,9 @@ class ProxSteps:
             steps = [strength * rates.get(p, 0.0) if p in trainable else 0.0 for p in parameters]
             sums = self._pending.setdefault(tie.name, {})
             before = sums.get(number)
-            sums[number] = steps if before is None else [x + y for x, y in zip(before, steps, strict=True)]
+            sums[number] = (
+                steps if before is None else [x + y for x, y in zip(before, steps, strict=True)]
+            )
         taken = self._take(ties, optimizers, trainable, start) if self.every == "step" else set()
         if self._zeros:
             zero_again([tie for tie in ties if tie not in taken], self._zeros)
@@ -117,7 +131,11 @@ class ProxSteps:
         """Take the pending steps of the ties whose optimizers have all stepped, and return these ties."""
         waiting = [tie for tie in ties if tie.name in self._pending]
         # Of one optimizer, all that is pending is ready.
-        owned = [learning_rates(optimizer).keys() for optimizer in optimizers] if len(optimizers) > 1 else []
+        owned = (
+            [learning_rates(optimizer).keys() for optimizer in optimizers]
+            if len(optimizers) > 1
+            else []
+        )
         ready: dict[Tie, list[float]] = {}
         for tie in waiting:
             sums = self._pending[tie.name]
@@ -129,5 +147,11 @@ class ProxSteps:
                 if any(steps):
                     ready[tie] = steps
         if ready:
-            take_prox(self.penalty, list(ready), list(ready.values()), start, self._zeros if self.keep_zeros else None)
+            take_prox(
+                self.penalty,
+                list(ready),
+                list(ready.values()),
+                start,
+                self._zeros if self.keep_zeros else None,
+            )
         return set(ready)

@@ -133,7 +133,9 @@ class Regularize(Callback):
                 'write apply="prox", or every="step"'
             )
         if keep_zeros and not self.uses_prox:
-            raise ValueError('keep_zeros=True is for proximal steps, as gradients make no zeros: write apply="prox"')
+            raise ValueError(
+                'keep_zeros=True is for proximal steps, as gradients make no zeros: write apply="prox"'
+            )
         self._steps = ProxSteps(penalty, every, keep_zeros)
         self.found: list[Tie] = []
         self._module: LightningModule | None = None
@@ -149,7 +151,9 @@ class Regularize(Callback):
     def state_key(self) -> str:
         """Tells apart the penalties of one Trainer in its checkpoints."""
         p = self.penalty
-        return self._generate_state_key(norm=p.norm, groups=p.groups, center=p.center, ties=repr(self.ties))
+        return self._generate_state_key(
+            norm=p.norm, groups=p.groups, center=p.center, ties=repr(self.ties)
+        )
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -203,7 +207,9 @@ class Regularize(Callback):
             What the penalty adds to the loss.
         """
         found = self.found or self.ties.find(module)
-        return self.strength_at(step, epoch) * penalty_value(self.penalty, found, self._start or None)
+        return self.strength_at(step, epoch) * penalty_value(
+            self.penalty, found, self._start or None
+        )
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -220,18 +226,34 @@ class Regularize(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.find_ties(pl_module)
         refuse_unsupported(trainer.optimizers, self.found)
-        rates = {p: lr for o in trainer.optimizers for p, lr in learning_rates(o).items() if p in self._trainable}
+        rates = {
+            p: lr
+            for o in trainer.optimizers
+            for p, lr in learning_rates(o).items()
+            if p in self._trainable
+        }
         steps = [[rates.get(p, 0.0) for p in tie.parameters] for tie in self.found]
         check_penalty(self.penalty, self.found, steps if self.uses_prox else None)
         check_weights(self.penalty, self.found)
-        self.strength_at(trainer.global_step, trainer.current_epoch)  # raises for what is no schedule
+        self.strength_at(
+            trainer.global_step, trainer.current_epoch
+        )  # raises for what is no schedule
         leading = {tie.members[0].name for tie in self.found if self.penalty.center == "first"}
         begins = trainer.global_step == 0 and trainer.ckpt_path is None
-        if begins and self.penalty.center in ("mean", "first") and (apart := starting_apart(self.found, pl_module)):
+        if (
+            begins
+            and self.penalty.center in ("mean", "first")
+            and (apart := starting_apart(self.found, pl_module))
+        ):
             rank_zero_info(remark_on([tie.name for tie in apart]))
         if not any(p in rates for tie in self.found for p in tie.parameters):
-            warnings.warn(f"no optimizer owns a parameter of {self.ties}: nothing is regularised for now", stacklevel=2)
-        elif missing := [name for name in untrained(trainer.optimizers, self.found) if name not in leading]:
+            warnings.warn(
+                f"no optimizer owns a parameter of {self.ties}: nothing is regularised for now",
+                stacklevel=2,
+            )
+        elif missing := [
+            name for name in untrained(trainer.optimizers, self.found) if name not in leading
+        ]:
             warnings.warn(
                 f"{missing[0]!r} requires a gradient, but no optimizer owns it, so the penalty of {self.ties} leaves "
                 "it as it is: give the optimizers self.parameters(), or freeze it",
@@ -245,14 +267,18 @@ class Regularize(Callback):
         # Not in `on_fit_start`, which comes before the checkpoint where that is loaded into shards.
         self._begin()
         after_step = partial(self._after_step, trainer)
-        self._handles = [optimizer.register_step_post_hook(after_step) for optimizer in trainer.optimizers]
+        self._handles = [
+            optimizer.register_step_post_hook(after_step) for optimizer in trainer.optimizers
+        ]
         self._idle = set(trainer.optimizers)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._steps.pending and self._idle:
             names = ", ".join(self._steps.pending)
-            idle = ", ".join(f"optimizer {i}" for i, o in enumerate(trainer.optimizers) if o in self._idle)
+            idle = ", ".join(
+                f"optimizer {i}" for i, o in enumerate(trainer.optimizers) if o in self._idle
+            )
             warnings.warn(
                 f"{idle} never stepped, so the proximal step of {names}, which waits for it, was never taken: freeze "
                 "its parameters, or exclude them from the ties",
@@ -278,12 +304,16 @@ class Regularize(Callback):
         self._end_epoch(trainer)
 
     @override
-    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+    def on_before_backward(
+        self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
+    ) -> None:
         # New gradients are of the weights as they are now.
         self._pulls.clear()
 
     @override
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
         self._announced.add(optimizer)
         if self.uses_prox or not has_gradients(optimizer):
             return
@@ -307,7 +337,9 @@ class Regularize(Callback):
         self._trainable = set()
 
     @override
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
         self._forget()
 
     def _add_gradients_one_by_one(self, own: dict[Any, float], strength: float) -> None:
@@ -317,11 +349,17 @@ class Regularize(Callback):
         of a tie are computed at the first step after a backward pass, and kept for the others.
         """
         ties = [tie for tie in self.found if not own.keys().isdisjoint(stored_parameters(tie))]
-        new = {tie: [torch.zeros_like(t) for t in tie.tensors()] for tie in ties if tie not in self._pulls}
+        new = {
+            tie: [torch.zeros_like(t) for t in tie.tensors()]
+            for tie in ties
+            if tie not in self._pulls
+        }
         add_gradients(self.penalty, list(new), list(new.values()), 1.0, self._start or None)
         self._pulls |= new
         for tie in ties:
-            for member, grad, pull in zip(tie.members, gradients(tie, own.__contains__), self._pulls[tie], strict=True):
+            for member, grad, pull in zip(
+                tie.members, gradients(tie, own.__contains__), self._pulls[tie], strict=True
+            ):
                 if member.slot.is_partial:
                     pull = strength * (pull.T if member.transposed else pull)
                     member.slot.add_to_gradient(pull, own.__contains__)
@@ -345,7 +383,12 @@ class Regularize(Callback):
         if len(trainer.optimizers) == 1:
             self._note_trainable()
         self._steps.after_step(
-            self.found, trainer.optimizers, optimizer, strength, self._trainable, self._start or None
+            self.found,
+            trainer.optimizers,
+            optimizer,
+            strength,
+            self._trainable,
+            self._start or None,
         )
 
     def _end_epoch(self, trainer: Trainer) -> None:
@@ -357,7 +400,9 @@ class Regularize(Callback):
         """Give what is remembered the form of the parameters, and remember where they start."""
         self._steps.begin(self.found)
         now = starting_values(self.found) if self.penalty.center == "start" else {}
-        self._start = {name: in_the_form_of(value, self._start.get(name, value)) for name, value in now.items()}
+        self._start = {
+            name: in_the_form_of(value, self._start.get(name, value)) for name, value in now.items()
+        }
 
     def _note_trainable(self) -> None:
         self._trainable = {p for tie in self.found for p in tie.parameters if p.requires_grad}

@@ -50,14 +50,26 @@ class Ramp:
         shape: Shape = "linear",
         unit: Unit = "steps",
     ) -> None:
-        numbers = all(isinstance(number, (int, float)) and math.isfinite(number) for number in (duration, begin))
+        numbers = all(
+            isinstance(number, (int, float)) and math.isfinite(number)
+            for number in (duration, begin)
+        )
         if not numbers or duration < 1 or begin < 0:
-            raise ValueError(f"a Ramp needs duration >= 1 and begin >= 0, got duration={duration!r}, begin={begin!r}")
-        if not all(isinstance(f, (int, float)) and math.isfinite(f) and f >= 0.0 for f in (start, end)):
+            raise ValueError(
+                f"a Ramp needs duration >= 1 and begin >= 0, got duration={duration!r}, begin={begin!r}"
+            )
+        if not all(
+            isinstance(f, (int, float)) and math.isfinite(f) and f >= 0.0 for f in (start, end)
+        ):
             raise ValueError(f"a Ramp needs finite factors >= 0, got start={start!r}, end={end!r}")
-        for key, value, known in (("shape", shape, get_args(Shape)), ("unit", unit, get_args(Unit))):
+        for key, value, known in (
+            ("shape", shape, get_args(Shape)),
+            ("unit", unit, get_args(Unit)),
+        ):
             if value not in known:
-                raise ValueError(f"unknown {key} {value!r} of a Ramp: write one of {', '.join(map(repr, known))}")
+                raise ValueError(
+                    f"unknown {key} {value!r} of a Ramp: write one of {', '.join(map(repr, known))}"
+                )
         self.duration, self.start, self.end, self.begin = duration, start, end, begin
         self.shape, self.unit = shape, unit
 

@@ -80,7 +80,13 @@ class Share(Callback):
         check_choice("where", where, Where)
         if not isinstance(epoch, int) or epoch < 0:
             raise ValueError(f"epoch must be a whole number >= 0, got {epoch!r}")
-        self.ties, self.init, self.where, self.buffers, self.epoch = ties, init, where, buffers, epoch
+        self.ties, self.init, self.where, self.buffers, self.epoch = (
+            ties,
+            init,
+            where,
+            buffers,
+            epoch,
+        )
         self.found: list[Tie] = []
         # What is shared, as plain data for checkpoints; None as long as nothing was.
         self._shared: list[dict[str, Any]] | None = None
@@ -121,7 +127,9 @@ class Share(Callback):
             self._share_what_is_there(pl_module)
         for name in _WRAPPED:
             method = getattr(trainer.strategy, name)
-            setattr(trainer.strategy, name, partial(self._wrapped, name, trainer, pl_module, method))
+            setattr(
+                trainer.strategy, name, partial(self._wrapped, name, trainer, pl_module, method)
+            )
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -129,7 +137,9 @@ class Share(Callback):
         names = {p: name for name, p in pl_module.named_parameters()}
         lost = remove_duplicate_parameters(trainer.optimizers, names)
         if lost and not pl_module.automatic_optimization:
-            self._handles = warn_of_lost_gradients(trainer.optimizers, {p: names[p] for p in lost if p in names})
+            self._handles = warn_of_lost_gradients(
+                trainer.optimizers, {p: names[p] for p in lost if p in names}
+            )
         missing = untrained(trainer.optimizers, self.found)
         self._all_are_trained = not missing
         if missing:
@@ -163,7 +173,10 @@ class Share(Callback):
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._shared is None:
-            warnings.warn(f"training ended before epoch {self.epoch}, so {self!r} shared nothing", stacklevel=2)
+            warnings.warn(
+                f"training ended before epoch {self.epoch}, so {self!r} shared nothing",
+                stacklevel=2,
+            )
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -183,7 +196,9 @@ class Share(Callback):
         self._clean_up(trainer)
 
     @override
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
         self._clean_up(trainer)
 
     @property
@@ -230,7 +245,9 @@ class Share(Callback):
 
     def _share_when_complete(self, trainer: Trainer, module: LightningModule) -> None:
         # The module is not wrapped yet; a checkpoint is loaded, but there are no optimizers yet.
-        if not self.is_before_training and any(isinstance(part, FSDPModule) for part in module.modules()):
+        if not self.is_before_training and any(
+            isinstance(part, FSDPModule) for part in module.modules()
+        ):
             raise TieError(
                 f"{self!r} looks at values, which fully_shard has spread over processes: call lit_share.share(self, "
                 'ties, where="equal") before fully_shard instead'
@@ -245,7 +262,13 @@ class Share(Callback):
             check_positions(module, [tie for tie in self.found if tie.members[0].part is not None])
 
     def _wrapped(
-        self, name: str, trainer: Trainer, module: LightningModule, method: Callable, *args: Any, **kwargs: Any
+        self,
+        name: str,
+        trainer: Trainer,
+        module: LightningModule,
+        method: Callable,
+        *args: Any,
+        **kwargs: Any,
     ) -> Any:
         """Call a method of the strategy, at a time that no callback sees."""
         if name == "setup":
@@ -303,7 +326,9 @@ class Share(Callback):
         if not callback.uses_prox or callback.penalty.center in ("mean", "first"):
             return
         both = {m.name for t in callback.ties.find(module) for m in t.members}
-        both &= {m.name for t in self.found for m in t.members if m.index is None}  # positions are shared as a whole
+        both &= {
+            m.name for t in self.found for m in t.members if m.index is None
+        }  # positions are shared as a whole
         if both:
             raise TieError(
                 f'the proximal step of a penalty with center="{callback.penalty.center}" has no closed form for '

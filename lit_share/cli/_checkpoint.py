@@ -33,7 +33,9 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], list[_Tie]]:
     with path.open("rb"):
         pass  # the usual errors for a file that is not there, or not a file
     if is_compact(path):
-        raise ValueError(f"{str(path)!r} is a compact file already: look at it with lit-share inspect")
+        raise ValueError(
+            f"{str(path)!r} is a compact file already: look at it with lit-share inspect"
+        )
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -43,9 +45,13 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], list[_Tie]]:
             f"'weights.pt', and give that ({str(error).strip().splitlines()[0][:200]})"
         ) from None
     except Exception as error:  # what is no pickle at all fails in many ways
-        raise ValueError(f"{str(path)!r} is not a file that torch.load can read: {error!r}") from None
+        raise ValueError(
+            f"{str(path)!r} is not a file that torch.load can read: {error!r}"
+        ) from None
     if not isinstance(checkpoint, Mapping):
-        raise ValueError(f"{str(path)!r} holds a {type(checkpoint).__name__}, not a checkpoint or a state dict")
+        raise ValueError(
+            f"{str(path)!r} holds a {type(checkpoint).__name__}, not a checkpoint or a state dict"
+        )
     state = checkpoint.get("state_dict")
     if not isinstance(state, Mapping):
         state, checkpoint = checkpoint, {}
@@ -60,9 +66,13 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], list[_Tie]]:
 def _recorded(checkpoint: Mapping[str, Any]) -> list[_Tie]:
     """What `Share` callbacks left in their state."""
     states = (checkpoint.get("callbacks") or {}).values()
-    ties = [tie for state in states if isinstance(state, Mapping) for tie in state.get("shared") or ()]
+    ties = [
+        tie for state in states if isinstance(state, Mapping) for tie in state.get("shared") or ()
+    ]
     if not all(isinstance(tie, Mapping) for tie in ties):
-        raise ValueError("the ties do not fit the tensors: the state of a Share callback is not what it writes")
+        raise ValueError(
+            "the ties do not fit the tensors: the state of a Share callback is not what it writes"
+        )
     return ties
 
 

@@ -24,9 +24,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         formatter_class=Help,
     )
     parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT", help="a Lightning checkpoint, or a state dict by torch.save"
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="a Lightning checkpoint, or a state dict by torch.save",
     )
-    parser.add_argument("output", metavar="OUTPUT", help="the file to write, by custom *.safetensors")
+    parser.add_argument(
+        "output", metavar="OUTPUT", help="the file to write, by custom *.safetensors"
+    )
     parser.add_argument("--force", action="store_true", help="replace OUTPUT if it exists")
     parser.add_argument("--json", action="store_true", help="print the sizes as JSON")
     parser.set_defaults(run=_run)

@@ -25,7 +25,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         ),
         formatter_class=Help,
     )
-    parser.add_argument("file", metavar="FILE", help="what save_compact or `lit-share compact` wrote")
+    parser.add_argument(
+        "file", metavar="FILE", help="what save_compact or `lit-share compact` wrote"
+    )
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     parser.set_defaults(run=_run)
 

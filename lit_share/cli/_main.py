@@ -40,7 +40,10 @@ def main(arguments: Sequence[str] | None = None, commands: Sequence[Command] = C
         # The reader, as `head`, has had enough; Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError) as error:
-        print(f"lit-share: {visible(' '.join(line.strip() for line in str(error).splitlines()))}", file=sys.stderr)
+        print(
+            f"lit-share: {visible(' '.join(line.strip() for line in str(error).splitlines()))}",
+            file=sys.stderr,
+        )
         return 2
     return 0
 
@@ -61,9 +64,14 @@ def make_parser(commands: Sequence[Command] = COMMANDS) -> argparse.ArgumentPars
         ),
         formatter_class=Help,
     )
-    parser.add_argument("--version", action=_PrintVersion, nargs=0, help="print the version and exit")
     parser.add_argument(
-        "--print-completion", action=PrintCompletion, choices=SHELLS, help="print a completion script and exit"
+        "--version", action=_PrintVersion, nargs=0, help="print the version and exit"
+    )
+    parser.add_argument(
+        "--print-completion",
+        action=PrintCompletion,
+        choices=SHELLS,
+        help="print a completion script and exit",
     )
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in commands:

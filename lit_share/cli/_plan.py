@@ -39,9 +39,18 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="a checkpoint, a state dict or a safetensors file; or package.module:name of a module, or of a class or "
         "function that returns one when it is called without arguments (this runs its code)",
     )
-    parser.add_argument("patterns", nargs="*", metavar="PATTERN", help="a pattern of parameter names for each member")
     parser.add_argument(
-        "--exclude", action="append", default=[], metavar="PATTERN", help="names that are not tied; may be repeated"
+        "patterns",
+        nargs="*",
+        metavar="PATTERN",
+        help="a pattern of parameter names for each member",
+    )
+    parser.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="names that are not tied; may be repeated",
     )
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     parser.set_defaults(run=_run)
@@ -49,7 +58,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _run(options: argparse.Namespace) -> None:
     if options.exclude and not options.patterns:
-        raise ValueError("--exclude goes with patterns, and there is none: write them after SOURCE, as in 'a.*' 'b.*'")
+        raise ValueError(
+            "--exclude goes with patterns, and there is none: write them after SOURCE, as in 'a.*' 'b.*'"
+        )
 
     from rich.console import Console
 

@@ -42,12 +42,16 @@ def module_of(source: str) -> nn.Module:
         pass  # the usual errors for a file that is not there, or a folder
     if is_compact(path):
         manifest = read(path).manifest
-        tensors = {name: _empty(stored.shape, stored.dtype) for name, stored in manifest.tensors.items()}
+        tensors = {
+            name: _empty(stored.shape, stored.dtype) for name, stored in manifest.tensors.items()
+        }
         return _skeleton(tensors, [tie.model_dump() for tie in manifest.ties])
     try:
         with safe_open(path, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            tensors = {name: _empty(part.get_shape(), part.get_dtype()) for name, part in slices.items()}
+            tensors = {
+                name: _empty(part.get_shape(), part.get_dtype()) for name, part in slices.items()
+            }
     except SafetensorError:
         return _skeleton(*read_checkpoint(path))
     return _skeleton(tensors, ())
@@ -77,7 +81,9 @@ def _built(source: str) -> nn.Module:
 def _empty(shape: Iterable[int], code: str) -> Tensor:
     """A tensor without values, of a dtype of safetensors: all that matters is whether it can be trained."""
     is_trainable = code.startswith(("F", "BF", "C"))
-    return torch.empty(tuple(shape), dtype=torch.float32 if is_trainable else torch.int64, device="meta")
+    return torch.empty(
+        tuple(shape), dtype=torch.float32 if is_trainable else torch.int64, device="meta"
+    )
 
 
 def _skeleton(tensors: Mapping[str, Any], ties: Iterable[Mapping[str, Any]]) -> nn.Module:

@@ -28,7 +28,9 @@ class Center(NamedTuple):
     holds_first: bool = False  # whether the first member is the center and stays
 
 
-def _zero(members: Sequence[Tensor], _: Sequence[Tensor] | None) -> tuple[list[Tensor], list[Tensor]]:
+def _zero(
+    members: Sequence[Tensor], _: Sequence[Tensor] | None
+) -> tuple[list[Tensor], list[Tensor]]:
     return [w.new_zeros(()) for w in members], list(members)
 
 
@@ -50,7 +52,9 @@ def mean(members: Sequence[Tensor]) -> Tensor:
     return center
 
 
-def _mean(members: Sequence[Tensor], _: Sequence[Tensor] | None) -> tuple[list[Tensor], list[Tensor]]:
+def _mean(
+    members: Sequence[Tensor], _: Sequence[Tensor] | None
+) -> tuple[list[Tensor], list[Tensor]]:
     # Counted from the first member, so that what members have in common leaves no rounding errors behind: the mean
     # of equal members is exactly that member, and deviations sum to zero however close the members are.
     first = members[0]
@@ -63,11 +67,15 @@ def _mean(members: Sequence[Tensor], _: Sequence[Tensor] | None) -> tuple[list[T
     return [first + offset] * len(members), [o - offset for o in offsets]
 
 
-def _first(members: Sequence[Tensor], _: Sequence[Tensor] | None) -> tuple[list[Tensor], list[Tensor]]:
+def _first(
+    members: Sequence[Tensor], _: Sequence[Tensor] | None
+) -> tuple[list[Tensor], list[Tensor]]:
     return [members[0]] * len(members), [w - members[0] for w in members]
 
 
-def _start(members: Sequence[Tensor], start: Sequence[Tensor] | None) -> tuple[list[Tensor], list[Tensor]]:
+def _start(
+    members: Sequence[Tensor], start: Sequence[Tensor] | None
+) -> tuple[list[Tensor], list[Tensor]]:
     if start is None or [s.shape for s in start] != [w.shape for w in members]:
         raise ValueError(
             'center="start" pulls every member to its own starting value: pass start=, one tensor per member, '

@@ -90,9 +90,13 @@ def cluster_rows(rows: Tensor, similarity: float = 0.7, method: MethodName = "au
     if not isinstance(similarity, float | int) or not 0.0 < similarity <= 1.0:
         raise ValueError(f"cluster_rows needs 0 < similarity <= 1, got similarity={similarity!r}")
     if method not in get_args(MethodName):
-        raise ValueError(f"unknown method {method!r}: choose from {', '.join(map(repr, get_args(MethodName)))}")
+        raise ValueError(
+            f"unknown method {method!r}: choose from {', '.join(map(repr, get_args(MethodName)))}"
+        )
     if not bool(torch.isfinite(rows).all()):
-        raise ValueError("cluster_rows needs finite rows, but some are NaN or infinite: training has diverged")
+        raise ValueError(
+            "cluster_rows needs finite rows, but some are NaN or infinite: training has diverged"
+        )
 
     labels = torch.full((len(rows),), -1)
     nonzero = (rows != 0).any(dim=1).cpu()
@@ -139,7 +143,9 @@ class _Rows:
 
     def single(self) -> _Rows:
         """In single precision: twice as fast, and precise enough to tell which rows are not alike."""
-        return _Rows(self.directions.astype(np.float32), self.lengths.astype(np.float32), self.counts)
+        return _Rows(
+            self.directions.astype(np.float32), self.lengths.astype(np.float32), self.counts
+        )
 
     def blocks(self, width: int) -> Iterator[slice]:
         """Slices of so many rows that each has at most `BLOCK` similarities with ``width`` rows."""
@@ -185,7 +191,9 @@ def _affinity_propagation(rows: _Rows, similarity: float) -> Indices:
         # Said better below.
         warnings.simplefilter("ignore", ConvergenceWarning)
         # No problem: they are rightly one cluster, or all apart.
-        warnings.filterwarnings("ignore", "All samples have mutually equal similarities", UserWarning)
+        warnings.filterwarnings(
+            "ignore", "All samples have mutually equal similarities", UserWarning
+        )
         labels: Indices = model.fit(scores).labels_.astype(np.intp)
     if model.n_iter_ == model.max_iter:
         alone = labels < 0
@@ -257,7 +265,10 @@ def _exemplars(rows: _Rows, similarity: float) -> Indices:
     """Greedy exemplars, each the best of the rows that are not similar to one before; rows follow the most similar."""
     threshold = similarity - ROUNDING[rows.directions.dtype]
     gains = np.concatenate(
-        [(rows[block].similarities(rows) - similarity).clip(0.0) @ rows.counts for block in rows.blocks(len(rows))]
+        [
+            (rows[block].similarities(rows) - similarity).clip(0.0) @ rows.counts
+            for block in rows.blocks(len(rows))
+        ]
     )
     rest = np.argsort(-gains, kind="stable")
     exemplars: list[int] = []
@@ -271,7 +282,9 @@ def _exemplars(rows: _Rows, similarity: float) -> Indices:
                 covered |= similar[k]
         rest = rest[~covered]
     chosen = rows[np.array(exemplars)]
-    return np.concatenate([rows[block].similarities(chosen).argmax(axis=1) for block in rows.blocks(len(chosen))])
+    return np.concatenate(
+        [rows[block].similarities(chosen).argmax(axis=1) for block in rows.blocks(len(chosen))]
+    )
 
 
 def _in_order_of_first_occurrence(labels: Tensor) -> Tensor:

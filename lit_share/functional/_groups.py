@@ -61,18 +61,26 @@ def _norms(deviation: Tensor, inside: tuple[int, ...]) -> Tensor:
         squares = squares_over_rows(deviation)
         if squares is not None:
             squares = squares.unsqueeze(0)
-            return (squares.sum(inside[1:], keepdim=True) if inside[1:] else squares).sqrt().to(deviation)
+            return (
+                (squares.sum(inside[1:], keepdim=True) if inside[1:] else squares)
+                .sqrt()
+                .to(deviation)
+            )
     return torch.linalg.vector_norm(deviation, dim=inside, keepdim=True)  # type: ignore[no-any-return]
 
 
-def _partition(keep: Callable[[int], tuple[int, ...]], min_ndim: int = 0, elementwise: bool = False) -> Groups:
+def _partition(
+    keep: Callable[[int], tuple[int, ...]], min_ndim: int = 0, elementwise: bool = False
+) -> Groups:
     """Groups of the elements that agree in their index along the dimensions ``keep(ndim)``."""
 
     def crosses(ndim: int, dim: int) -> bool:
         return dim not in keep(ndim)
 
     def shape(size: torch.Size) -> torch.Size:
-        return torch.Size(length if dim in keep(len(size)) else 1 for dim, length in enumerate(size))
+        return torch.Size(
+            length if dim in keep(len(size)) else 1 for dim, length in enumerate(size)
+        )
 
     def measure(deviations: Sequence[Tensor], part: Part | None, held: Tensor | None) -> Tensor:
         ndim = deviations[0].ndim
@@ -95,12 +103,18 @@ def _partition(keep: Callable[[int], tuple[int, ...]], min_ndim: int = 0, elemen
         if crosses(len(size), part.dim):
             return Split(measured.sqrt().to(deviations[0]).flatten(), _all_here, multiply)
         whole = measured.to(deviations[0])
-        return Split(whole.flatten(), lambda v: part.of_whole(v.view_as(whole), size).flatten(), multiply)
+        return Split(
+            whole.flatten(), lambda v: part.of_whole(v.view_as(whole), size).flatten(), multiply
+        )
 
     return Groups(measure, split, crosses, lambda _: min_ndim, shape, elementwise)
 
 
-def _measure_spectrum(deviations: Sequence[Tensor], part: Part | None, held: Tensor | None = None) -> Tensor:  # noqa: ARG001
+def _measure_spectrum(
+    deviations: Sequence[Tensor],
+    part: Part | None,
+    held: Tensor | None = None,  # noqa: ARG001
+) -> Tensor:
     """The Gram matrix in float64: of the flat members if they are several, or of the shorter side of the matrix.
 
     Where the longer side is not the one that is divided, a matrix has to be whole first.
@@ -134,7 +148,9 @@ def _split_spectrum(deviations: Sequence[Tensor], measured: Tensor, part: Part |
     """
     first = deviations[0]
     if len(deviations) == 1 and part is not None and not _adds_up(first, part):
-        norms, _, multiply_whole = _split_spectrum([measured], _measure_spectrum([measured], None), None)
+        norms, _, multiply_whole = _split_spectrum(
+            [measured], _measure_spectrum([measured], None), None
+        )
 
         def multiply_part(factor: Tensor) -> list[Tensor]:
             (whole,) = multiply_whole(factor)
@@ -156,7 +172,10 @@ def _split_spectrum(deviations: Sequence[Tensor], measured: Tensor, part: Part |
             product = rotation @ rows if _is_wide(first, part) else rows @ rotation
             return [product.view_as(first).to(first)]
         mixed = rotation.to(first)
-        return [sum((m * d for m, d in zip(row, deviations, strict=True)), torch.zeros_like(first)) for row in mixed]
+        return [
+            sum((m * d for m, d in zip(row, deviations, strict=True)), torch.zeros_like(first))
+            for row in mixed
+        ]
 
     return Split(norms.to(first), _all_here, multiply)
 

@@ -62,7 +62,9 @@ def is_plain(tensors: Sequence[Tensor | None]) -> bool:
     if dtype not in (torch.float32, torch.float64):
         return False
     for t in tensors:  # a loop, as this is asked for every tie in every step
-        if t is not None and not (t.is_cpu and t.dtype == dtype and t.shape == shape and t.is_contiguous()):
+        if t is not None and not (
+            t.is_cpu and t.dtype == dtype and t.shape == shape and t.is_contiguous()
+        ):
             return False
     return True
 
@@ -80,11 +82,21 @@ def add_pulls_(
         return
     n = len(members)
     for block in _blocks([*members, *grads, *(start or ())]):
-        _pull(center, cast("list[Tensor]", block[:n]), block[n : 2 * n], cast("list[Tensor]", block[2 * n :]), strength)
+        _pull(
+            center,
+            cast("list[Tensor]", block[:n]),
+            block[n : 2 * n],
+            cast("list[Tensor]", block[2 * n :]),
+            strength,
+        )
 
 
 def _pull(
-    center: CenterName, w: Sequence[Tensor], grads: Sequence[Tensor | None], start: Sequence[Tensor], strength: float
+    center: CenterName,
+    w: Sequence[Tensor],
+    grads: Sequence[Tensor | None],
+    start: Sequence[Tensor],
+    strength: float,
 ) -> None:
     if center == "zero":
         for tensor, g in zip(w, grads, strict=True):
@@ -135,7 +147,9 @@ def shrink_(
             if sum(steps) > 0.0:
                 (_bring_rows_together if by_rows else _bring_together)(w[0], w[1], *steps)
         elif steps[-1] > 0.0:
-            moving, origin = (w[0], None) if center == "zero" else w if center == "start" else reversed(w)
+            moving, origin = (
+                (w[0], None) if center == "zero" else w if center == "start" else reversed(w)
+            )
             (_shrink_rows if by_rows else _shrink_elements)(moving, origin, steps[-1])
 
 
@@ -155,7 +169,9 @@ def _bring_rows_together(a: Tensor, b: Tensor, t_a: float, t_b: float) -> None:
     d = _difference(a, b)
     taken = _share_taken(d, step)
     if t_b > 0.0:
-        b.addcmul_(d, taken, value=t_b / step) if t_a > 0.0 else torch.addcmul(a, d, 1.0 - taken, value=-1.0, out=b)
+        b.addcmul_(d, taken, value=t_b / step) if t_a > 0.0 else torch.addcmul(
+            a, d, 1.0 - taken, value=-1.0, out=b
+        )
     if t_a > 0.0:
         torch.addcmul(b, d, 1.0 - taken, out=a)
 
@@ -169,7 +185,9 @@ def _shrink_elements(w: Tensor, origin: Tensor | None, step: float) -> None:
 
 def _shrink_rows(w: Tensor, origin: Tensor | None, step: float) -> None:
     if origin is None:
-        w.mul_(1.0 - _share_taken(w, step)).add_(0.0)  # -0.0 + 0.0 is 0.0, of which files keep nothing
+        w.mul_(1.0 - _share_taken(w, step)).add_(
+            0.0
+        )  # -0.0 + 0.0 is 0.0, of which files keep nothing
     else:
         d = _difference(w, origin)
         torch.addcmul(origin, d, 1.0 - _share_taken(d, step), out=w)
@@ -177,7 +195,11 @@ def _shrink_rows(w: Tensor, origin: Tensor | None, step: float) -> None:
 
 def _share_taken(d: Tensor, step: float) -> Tensor:
     """Return m / d of each row: 1 where nothing is left."""
-    n = torch.linalg.vector_norm(d.flatten(1), dim=1).view(-1, *[1] * (d.ndim - 1)) if d.ndim > 1 else d.abs()
+    n = (
+        torch.linalg.vector_norm(d.flatten(1), dim=1).view(-1, *[1] * (d.ndim - 1))
+        if d.ndim > 1
+        else d.abs()
+    )
     return torch.where(n > step, step / n, 1.0)  # of NaN everything, which leaves NaN
 
 
@@ -190,7 +212,9 @@ def squares_over_rows(matrix: Tensor) -> Tensor | None:
     return total if np.isfinite(total.numpy()).all() else None
 
 
-def _blocks(tensors: Sequence[Tensor | None], by_rows: bool = False) -> Iterator[list[Tensor | None]]:
+def _blocks(
+    tensors: Sequence[Tensor | None], by_rows: bool = False
+) -> Iterator[list[Tensor | None]]:
     """The same part of each tensor, of at most `BLOCK` elements, or of at least one row along dim 0."""
     first = next(tensor for tensor in tensors if tensor is not None)
     if first.numel() <= BLOCK:

@@ -20,7 +20,12 @@ Pair = tuple[int, int]
 
 
 def locally_connected(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair = (1, 1), dilation: Pair = (1, 1), groups: int = 1
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Pair = (1, 1),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
 ) -> Tensor:
     """Apply to every position of an image the filters of that position.
 
@@ -45,13 +50,19 @@ def locally_connected(
         tensor([[[[0., 1., 2.],
                   [3., 4., 5.]]]])
     """
-    rows, columns = output_size((x.shape[2], x.shape[3]), (weight.shape[3], weight.shape[4]), stride, dilation)
+    rows, columns = output_size(
+        (x.shape[2], x.shape[3]), (weight.shape[3], weight.shape[4]), stride, dilation
+    )
     if x.shape[1] != groups * weight.shape[2]:
         raise ValueError(f"{x.shape[1]} channels for filters of {groups} × {weight.shape[2]}")
     if bias is not None and bias.shape != weight.shape[:2]:
-        raise ValueError(f"a bias must be of shape {tuple(weight.shape[:2])}, got {tuple(bias.shape)}")
+        raise ValueError(
+            f"a bias must be of shape {tuple(weight.shape[:2])}, got {tuple(bias.shape)}"
+        )
     if rows * columns != len(weight):
-        raise ValueError(f"{len(weight)} filters for {rows} × {columns} positions of an image of {tuple(x.shape[2:])}")
+        raise ValueError(
+            f"{len(weight)} filters for {rows} × {columns} positions of an image of {tuple(x.shape[2:])}"
+        )
     # As a convolution: autocasting leaves double precision alone.
     device = x.device.type
     casts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
@@ -59,14 +70,17 @@ def locally_connected(
         dtype = torch.get_autocast_dtype(device)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     with torch.autocast(device, enabled=False) if casts else nullcontext():
-        y: Tensor = _LocallyConnected.apply(x, weight, bias, (rows, columns), stride, dilation, groups)
+        y: Tensor = _LocallyConnected.apply(
+            x, weight, bias, (rows, columns), stride, dilation, groups
+        )
     return y
 
 
 def output_size(size: Pair, kernel: Pair, stride: Pair, dilation: Pair) -> Pair:
     """How many positions a window has in a padded image, down and across; 0 where it is larger than the image."""
     rows, columns = (
-        max((n - d * (k - 1) - 1) // s + 1, 0) for n, k, s, d in zip(size, kernel, stride, dilation, strict=True)
+        max((n - d * (k - 1) - 1) // s + 1, 0)
+        for n, k, s, d in zip(size, kernel, stride, dilation, strict=True)
     )
     return rows, columns
 
@@ -82,7 +96,13 @@ class _LocallyConnected(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        x: Tensor, weight: Tensor, bias: Tensor | None, size: Pair, stride: Pair, dilation: Pair, groups: int
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        size: Pair,
+        stride: Pair,
+        dilation: Pair,
+        groups: int,
     ) -> Tensor:
         patches = _patches(x, size, weight.shape[3:], stride, dilation, groups)
         filters = _per_group(weight, groups).transpose(1, 2)
@@ -115,16 +135,22 @@ class _LocallyConnected(torch.autograd.Function):
         return of_x, of_weight, of_bias, None, None, None, None
 
 
-def _patches(x: Tensor, size: Pair, kernel: torch.Size, stride: Pair, dilation: Pair, groups: int) -> Tensor:
+def _patches(
+    x: Tensor, size: Pair, kernel: torch.Size, stride: Pair, dilation: Pair, groups: int
+) -> Tensor:
     """What lies under the window at each position: (positions · groups, channels / groups · kernel, batch)."""
     images = x.permute(2, 3, 1, 0).contiguous()  # height, width, channels, batch
     parts = [images[window] for window in _windows(size, kernel, stride, dilation)]
     patches = torch.stack(parts, dim=3)  # rows, columns, channels, pixels of the window, batch
     # No -1, which is unknown where the batch is empty.
-    return patches.reshape(size[0] * size[1] * groups, x.shape[1] // groups * kernel.numel(), len(x))
+    return patches.reshape(
+        size[0] * size[1] * groups, x.shape[1] // groups * kernel.numel(), len(x)
+    )
 
 
-def _fold(patches: Tensor, shape: torch.Size, size: Pair, kernel: torch.Size, stride: Pair, dilation: Pair) -> Tensor:
+def _fold(
+    patches: Tensor, shape: torch.Size, size: Pair, kernel: torch.Size, stride: Pair, dilation: Pair
+) -> Tensor:
     """The adjoint of `_patches`: sums what lies on the same pixel."""
     batch, channels, height, width = shape
     by_pixel = patches.view(*size, channels, kernel.numel(), batch).unbind(dim=3)
@@ -136,7 +162,9 @@ def _fold(patches: Tensor, shape: torch.Size, size: Pair, kernel: torch.Size, st
     return images.permute(3, 2, 0, 1).to(patches.dtype)
 
 
-def _windows(size: Pair, kernel: torch.Size, stride: Pair, dilation: Pair) -> list[tuple[slice, slice]]:
+def _windows(
+    size: Pair, kernel: torch.Size, stride: Pair, dilation: Pair
+) -> list[tuple[slice, slice]]:
     """For each pixel of the window, where it lies in the image as the window moves over all positions."""
 
     def along(axis: int, offset: int) -> slice:

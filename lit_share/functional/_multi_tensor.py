@@ -64,7 +64,9 @@ def add_gradient_(
     divided = _divided(penalty, ties, starts, [None] * len(ties), shards)
     for whole, (part, measured) in zip(zip(ties, grads, starts, strict=True), divided, strict=True):
         for members, grad, start in _blocks(*whole) if penalty.is_separable else [whole]:
-            for g, pull in zip(grad, gradient_of(penalty, members, start, part, measured), strict=True):
+            for g, pull in zip(
+                grad, gradient_of(penalty, members, start, part, measured), strict=True
+            ):
                 if g is not None:
                     g.add_(pull, alpha=strength)
 
@@ -109,9 +111,15 @@ def prox_(
     for tie, step, origin, at_center, part in zip(ties, steps, starts, held, divided, strict=True):
         if at_center is None and part[1] is None and _can_shrink(penalty, tie, origin):
             penalty.check([w.shape for w in tie], step)
-            shrink_(penalty.center, tie, origin, per_member(step, len(tie)), penalty.groups == "output")
+            shrink_(
+                penalty.center, tie, origin, per_member(step, len(tie)), penalty.groups == "output"
+            )
             continue
-        blocks = _blocks(tie, (at_center,), origin) if penalty.is_separable else [(tie, (at_center,), origin)]
+        blocks = (
+            _blocks(tie, (at_center,), origin)
+            if penalty.is_separable
+            else [(tie, (at_center,), origin)]
+        )
         work += [(block, step, part) for block in blocks]
     # Where ties have nothing to share, the temporaries of one are gone before those of the next are made.
     for batch in [work] if work and penalty.weights is not None else [[one] for one in work]:
@@ -119,7 +127,9 @@ def prox_(
         members, beside, origins = zip(*entries, strict=True)
         parts, measured = zip(*divisions, strict=True)
         held_here = [at_center for (at_center,) in beside]
-        moved = prox_of_each(penalty, members, own, origins, held_here, parts, measured, in_place=True)
+        moved = prox_of_each(
+            penalty, members, own, origins, held_here, parts, measured, in_place=True
+        )
         for tie, step, new in zip(members, own, moved, strict=True):
             for member, value, t in zip(tie, new, per_member(step, len(tie)), strict=True):
                 if t > 0.0 and value is not member:
@@ -148,7 +158,9 @@ def no_groups_held(penalty: Penalty, members: Sequence[Tensor]) -> Tensor:
     """
     shape = GROUPS[penalty.groups].shape
     if shape is None:
-        raise ValueError(f'groups="{penalty.groups}" are not parts of the members, which could be held')
+        raise ValueError(
+            f'groups="{penalty.groups}" are not parts of the members, which could be held'
+        )
     return torch.zeros(shape(members[0].shape), dtype=torch.bool, device=members[0].device)
 
 
@@ -164,7 +176,9 @@ def _divided(
     return list(zip(shards.parts, measure_each(penalty, ties, starts, held, shards), strict=True))
 
 
-def _can_shrink(penalty: Penalty, members: Sequence[Tensor], start: Sequence[Tensor] | None) -> bool:
+def _can_shrink(
+    penalty: Penalty, members: Sequence[Tensor], start: Sequence[Tensor] | None
+) -> bool:
     """Whether `shrink_` serves this tie; ``start`` is checked where it does not."""
     return (
         penalty.norm == "l1"
@@ -187,7 +201,9 @@ def _add_squared_gradient_(
     entries: list[Entry] = []
     for members, grad, start in zip(ties, grads, starts, strict=True):
         penalty.check([w.shape for w in members])
-        if is_plain([*members, *grad, *(start or ())]) and (start is not None) == (penalty.center == "start"):
+        if is_plain([*members, *grad, *(start or ())]) and (start is not None) == (
+            penalty.center == "start"
+        ):
             add_pulls_(penalty.center, members, grad, start, strength)
         else:
             entries += _blocks(members, grad, start)
@@ -207,11 +223,15 @@ def _add_squared_gradient_(
                     gradient.add_(change)
 
 
-def _blocks(members: Sequence[Tensor], grad: Sequence[Tensor | None], start: Sequence[Tensor] | None) -> list[Entry]:
+def _blocks(
+    members: Sequence[Tensor], grad: Sequence[Tensor | None], start: Sequence[Tensor] | None
+) -> list[Entry]:
     """The tie in blocks that are not too large; whole where its tensors are small or have gaps."""
     tensors = [tensor for tensor in (*members, *grad, *(start or ())) if tensor is not None]
     size, block = members[0].numel(), _block_for(members[0])
-    if size <= block or not all(tensor.is_contiguous() and tensor.numel() == size for tensor in tensors):
+    if size <= block or not all(
+        tensor.is_contiguous() and tensor.numel() == size for tensor in tensors
+    ):
         return [(members, grad, start)]
 
     def cut(tensor: Tensor, begin: int) -> Tensor:

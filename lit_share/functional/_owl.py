@@ -100,16 +100,24 @@ def prox_owl(values: Tensor, weights: Tensor) -> Tensor:
 def check_owl_weights(weights: Tensor, n: int) -> None:
     """Raise if ``weights`` are not ``n`` finite, non-negative, non-increasing numbers."""
     if weights.shape != (n,):
-        raise ValueError(f"OWL needs one weight per group: {n} groups, but weights of shape {tuple(weights.shape)}")
+        raise ValueError(
+            f"OWL needs one weight per group: {n} groups, but weights of shape {tuple(weights.shape)}"
+        )
     on_host = weights.detach().cpu().numpy()
-    if n == 0 or (on_host[-1] >= 0.0 and np.isfinite(on_host[0]) and (on_host[1:] <= on_host[:-1]).all()):
+    if n == 0 or (
+        on_host[-1] >= 0.0 and np.isfinite(on_host[0]) and (on_host[1:] <= on_host[:-1]).all()
+    ):
         return
     if not bool(torch.isfinite(weights).all()):
         raise ValueError("OWL weights must be finite")
-    raise ValueError("OWL weights must be non-negative and non-increasing (the largest group has the largest weight)")
+    raise ValueError(
+        "OWL weights must be non-negative and non-increasing (the largest group has the largest weight)"
+    )
 
 
-def prox_owl_of_each(values: Sequence[Tensor], weights: Sequence[Tensor], steps: Sequence[float]) -> list[Tensor]:
+def prox_owl_of_each(
+    values: Sequence[Tensor], weights: Sequence[Tensor], steps: Sequence[float]
+) -> list[Tensor]:
     """`prox_owl` of several vectors ≥ 0, each with its weights, in float64 on the host and valid, times its step.
 
     All of them go to the host in one copy, and back in one.
@@ -134,17 +142,23 @@ def _parted(vector: Tensor, sizes: Sequence[int]) -> Sequence[Tensor]:
 
 def _shrink(v: _Vector, w: _Vector) -> _Vector:
     """The proximal operator of magnitudes ``v``."""
-    from scipy.optimize import isotonic_regression  # a quarter of a second and 30 MB, which only this needs
+    from scipy.optimize import (
+        isotonic_regression,
+    )  # a quarter of a second and 30 MB, which only this needs
 
     result, place = np.zeros_like(v), None
     # What is not above the least weight becomes 0, and changes nothing of the others: of these weights the next.
-    while len(v) and 2 * np.count_nonzero(above := ~(v <= w[len(v) - 1])) < len(v):  # written so that NaN remains
+    while len(v) and 2 * np.count_nonzero(above := ~(v <= w[len(v) - 1])) < len(
+        v
+    ):  # written so that NaN remains
         kept = np.flatnonzero(above)
         v, place = v[kept], kept if place is None else place[kept]
     magnitudes, order = _descending(v)
     pooled = isotonic_regression(magnitudes - w[: len(v)], increasing=False).x
     # At most the magnitude, as the mean of equal numbers may be rounded up.
-    result[order if place is None else place[order]] = np.minimum(np.maximum(pooled, 0.0), magnitudes)
+    result[order if place is None else place[order]] = np.minimum(
+        np.maximum(pooled, 0.0), magnitudes
+    )
     return result
 
 

@@ -83,7 +83,9 @@ class Penalty:
             ("center", self.center, get_args(CenterName)),
         ):
             if name not in known:
-                raise ValueError(f"unknown {key} {name!r}: write one of {', '.join(map(repr, known))}")
+                raise ValueError(
+                    f"unknown {key} {name!r}: write one of {', '.join(map(repr, known))}"
+                )
         if NORMS[self.norm].weighted and self.weights is None:
             raise ValueError(
                 f"norm={self.norm!r} needs weights=: a tensor with one weight per group, or a function of the number "
@@ -137,7 +139,9 @@ class Penalty:
         return value
 
     @torch.no_grad()
-    def gradient(self, members: Sequence[Tensor], start: Sequence[Tensor] | None = None) -> list[Tensor]:
+    def gradient(
+        self, members: Sequence[Tensor], start: Sequence[Tensor] | None = None
+    ) -> list[Tensor]:
         r"""The gradient of `value`, in closed form.
 
         .. math::
@@ -158,7 +162,10 @@ class Penalty:
 
     @torch.no_grad()
     def prox(
-        self, members: Sequence[Tensor], step: float | Sequence[float], start: Sequence[Tensor] | None = None
+        self,
+        members: Sequence[Tensor],
+        step: float | Sequence[float],
+        start: Sequence[Tensor] | None = None,
     ) -> list[Tensor]:
         r"""The proximal operator of ``step`` times the penalty, in closed form.
 
@@ -183,7 +190,9 @@ class Penalty:
         (new,) = prox_of_each(self, [members], [step], [start])
         return list(new)
 
-    def check(self, shapes: Sequence[torch.Size | tuple[int, ...]], step: float | Sequence[float] = 0.0) -> None:
+    def check(
+        self, shapes: Sequence[torch.Size | tuple[int, ...]], step: float | Sequence[float] = 0.0
+    ) -> None:
         """Raise if members of these shapes do not fit the penalty, or its proximal step has no closed form.
 
         Args:
@@ -206,7 +215,9 @@ class Penalty:
                 'give a pattern for each model, or write center="zero"'
             )
         if any(shape != shapes[0] for shape in shapes[1:]):
-            raise ValueError(f"members must have one shape, got {', '.join(str(tuple(s)) for s in shapes)}")
+            raise ValueError(
+                f"members must have one shape, got {', '.join(str(tuple(s)) for s in shapes)}"
+            )
         min_ndim = GROUPS[self.groups].min_ndim(len(shapes))
         if len(shapes[0]) < min_ndim:
             raise ValueError(
@@ -257,7 +268,11 @@ class _Deviations:
         self.point, self._deviations = center.split(self.members, start)
         self.scale = center.scale(len(members))
         self._groups, self._held = GROUPS[penalty.groups], held
-        self._part = part if part is not None and _needs_other_parts(penalty, members[0].ndim, part) else None
+        self._part = (
+            part
+            if part is not None and _needs_other_parts(penalty, members[0].ndim, part)
+            else None
+        )
 
     def measure(self) -> Tensor:
         """What the groups' norms are made of, of the *unscaled* deviations."""
@@ -273,7 +288,9 @@ class _Deviations:
 def _needs_other_parts(penalty: Penalty, ndim: int, part: Part) -> bool:
     """Whether members of which a part is here cannot be moved without knowing of the others."""
     # The smooth norm pulls every element by its own deviation.
-    return not penalty.is_smooth and (NORMS[penalty.norm].weighted or GROUPS[penalty.groups].crosses(ndim, part.dim))
+    return not penalty.is_smooth and (
+        NORMS[penalty.norm].weighted or GROUPS[penalty.groups].crosses(ndim, part.dim)
+    )
 
 
 @torch.no_grad()
@@ -292,7 +309,9 @@ def measure_each(
     for members, start, at_center, part in zip(ties, starts, held, shards.parts, strict=True):
         penalty.check([w.shape for w in members])
         divided = part is not None and _needs_other_parts(penalty, members[0].ndim, part)
-        sums.append(_Deviations(penalty, members, start, part, at_center).measure() if divided else None)
+        sums.append(
+            _Deviations(penalty, members, start, part, at_center).measure() if divided else None
+        )
     return shards.total(sums)
 
 
@@ -340,10 +359,14 @@ def prox_of_each(
         For each tie, new tensors like its members, or the members.
     """
     nothing = [None] * len(ties)
-    each = zip(ties, steps, starts, held or nothing, parts or nothing, measured or nothing, strict=True)
+    each = zip(
+        ties, steps, starts, held or nothing, parts or nothing, measured or nothing, strict=True
+    )
     begun = [_Prox(penalty, *tie) for tie in each]
     shrunk = NORMS[penalty.norm].prox(
-        [prox.norms for prox in begun], [penalty._owl_weights(prox.norms) for prox in begun], [p.step for p in begun]
+        [prox.norms for prox in begun],
+        [penalty._owl_weights(prox.norms) for prox in begun],
+        [p.step for p in begun],
     )
     for prox, r in zip(begun, shrunk, strict=True):
         yield prox.finish(r, in_place)
@@ -370,7 +393,11 @@ class _Prox:
         self.norms, self.step = self._work.members[0].new_zeros(0), 0.0
         if isinstance(self._steps, float) or not penalty.is_smooth:
             self.norms, self._here, self._multiply = self._work.split(measured)
-            self.step = self._steps * self._work.scale**2 if isinstance(self._steps, float) else sum(self._steps)
+            self.step = (
+                self._steps * self._work.scale**2
+                if isinstance(self._steps, float)
+                else sum(self._steps)
+            )
 
     def finish(self, r: Tensor, in_place: bool) -> Sequence[Tensor]:
         """The members, given what becomes of the group norms."""
@@ -384,7 +411,12 @@ class _Prox:
             if self._held is not None:
                 self._held |= (factor == 0.0) & (n > 0.0)
             shape = GROUPS[self._penalty.groups].shape
-            if in_place and shape is not None and self._penalty.center == "zero" and len(self._members) == 1:
+            if (
+                in_place
+                and shape is not None
+                and self._penalty.center == "zero"
+                and len(self._members) == 1
+            ):
                 (w,) = self._members
                 if self.step > 0.0:
                     factor = factor.view(shape(w.shape))
@@ -405,7 +437,9 @@ class _Value(torch.autograd.Function):
     """The penalty's value, whose backward pass is its closed-form gradient."""
 
     @staticmethod
-    def forward(ctx: Any, penalty: Penalty, start: Sequence[Tensor] | None, *members: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, penalty: Penalty, start: Sequence[Tensor] | None, *members: Tensor
+    ) -> Tensor:
         penalty.check([w.shape for w in members])
         ctx.penalty, ctx.start = penalty, start
         ctx.save_for_backward(*members)

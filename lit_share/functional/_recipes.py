@@ -43,7 +43,9 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             formula=r"0",
             use="As the control: what a strategy is worth is its difference to this.",
             avoid="Where a model has few samples and a related one has many: it gets no help.",
-            source=("Caruana: *Multitask Learning*, Machine Learning 1997, where it is called single-task learning."),
+            source=(
+                "Caruana: *Multitask Learning*, Machine Learning 1997, where it is called single-task learning."
+            ),
         ),
         "l2": Recipe(
             penalty=Penalty(norm="squared", groups="element", center="zero"),
@@ -83,9 +85,13 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             ),
         ),
         "oscar": Recipe(
-            penalty=Penalty("owl", "element", "zero", OwlWeights(lambda1=1.0, lambda2=0.001, fraction=1.0)),
+            penalty=Penalty(
+                "owl", "element", "zero", OwlWeights(lambda1=1.0, lambda2=0.001, fraction=1.0)
+            ),
             summary="Single weights become zero, or equal in magnitude to others.",
-            formula=(r"\sum_k \bigl(\Lambda_1 + (n - k + 1)\,\Lambda_2\bigr)\, r_{(k)}, \quad r_j = \lvert w_j \rvert"),
+            formula=(
+                r"\sum_k \bigl(\Lambda_1 + (n - k + 1)\,\Lambda_2\bigr)\, r_{(k)}, \quad r_j = \lvert w_j \rvert"
+            ),
             use="For linear models and small layers whose inputs are correlated: these get one weight, up to its sign.",
             avoid=(
                 "In large layers: the greatest weight of the norm grows with their size, so `lambda2` fits one size "
@@ -97,7 +103,9 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             ),
         ),
         "growl": Recipe(
-            penalty=Penalty("owl", "input", "zero", OwlWeights(lambda1=1.0, lambda2=0.02, fraction=0.5)),
+            penalty=Penalty(
+                "owl", "input", "zero", OwlWeights(lambda1=1.0, lambda2=0.02, fraction=0.5)
+            ),
             summary="Input units or channels become zero, and those of related inputs equal in norm, to be clustered.",
             formula=(
                 r"\sum_k \bigl(\Lambda_1 + (p - k + 1)_+\,\Lambda_2\bigr)\, r_{(k)}, "
@@ -249,7 +257,9 @@ def as_penalty(penalty: Penalty | str) -> Penalty:
     if isinstance(penalty, Penalty):
         return penalty
     if not isinstance(penalty, str):
-        raise TypeError(f"penalty must be a lit_share.Penalty(...) or the name of a recipe, got {penalty!r}")
+        raise TypeError(
+            f"penalty must be a lit_share.Penalty(...) or the name of a recipe, got {penalty!r}"
+        )
     recipe = RECIPES.get(penalty)
     if recipe is None:
         nearest = get_close_matches(penalty, RECIPES, n=1)

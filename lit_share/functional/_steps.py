@@ -29,7 +29,9 @@ def common_step(step: float | Sequence[float], members: int, center: Center) -> 
         return step  # asked for every tie in every step
     steps = per_member(step, members)
     if len(steps) != members:
-        raise ValueError(f"step must be one number or one per member: got {len(steps)} steps for {members} members")
+        raise ValueError(
+            f"step must be one number or one per member: got {len(steps)} steps for {members} members"
+        )
     if any(not (math.isfinite(t) and t >= 0.0) for t in steps):
         raise ValueError(f"a proximal step must be finite and at least 0, got step={step}")
     moving = steps[1:] if center.holds_first else steps
@@ -56,7 +58,9 @@ def prox_of_squared(
     return [torch.lerp(mean, w, a) for w, a in zip(members, shares, strict=True)]
 
 
-def prox_of_pair(members: Sequence[Tensor], difference: Tensor, steps: Sequence[float]) -> list[Tensor]:
+def prox_of_pair(
+    members: Sequence[Tensor], difference: Tensor, steps: Sequence[float]
+) -> list[Tensor]:
     r"""Prox of a pair, given what becomes of its difference :math:`\delta = V_A - V_B` under the step t_A + t_B.
 
     The mean that stays where it is, is the one weighted by 1/t:
@@ -68,4 +72,7 @@ def prox_of_pair(members: Sequence[Tensor], difference: Tensor, steps: Sequence[
     a, b = members
     share = steps[0] / sum(steps)
     mean = torch.lerp(a, b, share)
-    return [torch.add(mean, difference, alpha=share), torch.add(mean, difference, alpha=share - 1.0)]
+    return [
+        torch.add(mean, difference, alpha=share),
+        torch.add(mean, difference, alpha=share - 1.0),
+    ]

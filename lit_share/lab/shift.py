@@ -32,7 +32,12 @@ class ShiftConsistency(Callback):
 
     @override
     def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: tuple[Tensor, ...], *_: Any
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: tuple[Tensor, ...],
+        *_: Any,
     ) -> None:
         images = batch[0]
         consistency = shift_consistency(pl_module, images, self.pixels)
@@ -40,7 +45,9 @@ class ShiftConsistency(Callback):
 
 
 @torch.no_grad()
-def shift_consistency(classify: Callable[[Tensor], Tensor], images: Tensor, pixels: int = 1) -> Tensor:
+def shift_consistency(
+    classify: Callable[[Tensor], Tensor], images: Tensor, pixels: int = 1
+) -> Tensor:
     r"""The fraction of predictions that stay when an image moves by a pixel, averaged over the four directions.
 
     .. math:: \frac{1}{4 n} \sum_{i=1}^{n} \sum_{s} [\hat y(x_i) = \hat y(s(x_i))]
@@ -68,10 +75,14 @@ def shift_consistency(classify: Callable[[Tensor], Tensor], images: Tensor, pixe
         Zhang, *Making convolutional networks shift-invariant again*, ICML 2019, Section 4.1, after its "consistency".
     """
     if not 1 <= pixels <= min(images.shape[-2:]):
-        raise ValueError(f"pixels={pixels} must be at least 1 and at most the {tuple(images.shape[-2:])} of an image")
+        raise ValueError(
+            f"pixels={pixels} must be at least 1 and at most the {tuple(images.shape[-2:])} of an image"
+        )
     predicted = classify(images).argmax(dim=1)
     moves = [(pixels, 0), (-pixels, 0), (0, pixels), (0, -pixels)]
-    same = [classify(_moved(images, down, right)).argmax(dim=1) == predicted for down, right in moves]
+    same = [
+        classify(_moved(images, down, right)).argmax(dim=1) == predicted for down, right in moves
+    ]
     return torch.stack(same).float().mean()
 
 
@@ -79,5 +90,7 @@ def _moved(images: Tensor, down: int, right: int) -> Tensor:
     moved = images.roll((down, right), dims=(-2, -1))
     for dim, distance in ((-2, down), (-1, right)):
         if distance:
-            moved.narrow(dim, 0 if distance > 0 else moved.shape[dim] + distance, abs(distance)).zero_()
+            moved.narrow(
+                dim, 0 if distance > 0 else moved.shape[dim] + distance, abs(distance)
+            ).zero_()
     return moved

@@ -44,7 +44,9 @@ def index_change(selections: Tensor) -> Tensor:
         twice as much.
     """
     return _mean_over_pairs(
-        selections, lambda common, size_r, size_s: (size_r + size_s - 2 * common, size_r + size_s), 0.0
+        selections,
+        lambda common, size_r, size_s: (size_r + size_s - 2 * common, size_r + size_s),
+        0.0,
     )
 
 
@@ -69,7 +71,9 @@ def jaccard(selections: Tensor) -> Tensor:
         >>> jaccard(torch.tensor([[True, True, True, False], [True, True, False, True]]))
         tensor(0.5000, dtype=torch.float64)
     """
-    return _mean_over_pairs(selections, lambda common, size_r, size_s: (common, size_r + size_s - common), 1.0)
+    return _mean_over_pairs(
+        selections, lambda common, size_r, size_s: (common, size_r + size_s - common), 1.0
+    )
 
 
 class SelectionStability(Metric):
@@ -135,13 +139,17 @@ class SelectionStability(Metric):
         """
         flat = dim_zero_cat(self.selected) if len(self.selected) else torch.zeros(0)
         if len(flat) != self.runs * self.rows:
-            raise ValueError(f"all runs select from the same rows: not all processes have {int(self.rows)} rows")
+            raise ValueError(
+                f"all runs select from the same rows: not all processes have {int(self.rows)} rows"
+            )
         selections = flat.bool().view(int(self.runs), int(self.rows))
         return {"index_change": index_change(selections), "jaccard": jaccard(selections)}
 
 
 def _mean_over_pairs(
-    selections: Tensor, ratio: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]], if_empty: float
+    selections: Tensor,
+    ratio: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
+    if_empty: float,
 ) -> Tensor:
     """The mean over pairs of runs of numerator / denominator, which are functions of |S_r ∩ S_s|, |S_r| and |S_s|."""
     if selections.dtype != torch.bool or selections.ndim != 2:
@@ -150,7 +158,9 @@ def _mean_over_pairs(
             f"{tuple(selections.shape)}"
         )
     if len(selections) < 2:
-        raise ValueError(f"stability compares runs, so it needs at least two: got {len(selections)}")
+        raise ValueError(
+            f"stability compares runs, so it needs at least two: got {len(selections)}"
+        )
     members = selections.double()
     common = members @ members.T
     sizes = common.diagonal()

@@ -18,7 +18,10 @@ def split(checkpoint: dict[str, Any], name: str) -> dict[str, Any]:
         >>> split({"epoch": 1, "state_dict": {"a.weight": 1.0, "b.weight": 2.0}}, "b")
         {'epoch': 1, 'state_dict': {'weight': 2.0}}
     """
-    state = {key.removeprefix(f"{name}."): checkpoint["state_dict"][key] for key in _keys(checkpoint, name)}
+    state = {
+        key.removeprefix(f"{name}."): checkpoint["state_dict"][key]
+        for key in _keys(checkpoint, name)
+    }
     common = {key: checkpoint[key] for key in _COMMON if key in checkpoint}
     return {**common, "state_dict": state, **checkpoint.get(CHILDREN, {}).get(name, {})}
 
@@ -27,7 +30,9 @@ def merge(checkpoint: dict[str, Any], name: str, part: dict[str, Any]) -> None:
     """Put back into the checkpoint what `split` gave, as the child changed it."""
     for key in _keys(checkpoint, name):
         del checkpoint["state_dict"][key]
-    checkpoint["state_dict"].update({f"{name}.{key}": value for key, value in part["state_dict"].items()})
+    checkpoint["state_dict"].update(
+        {f"{name}.{key}": value for key, value in part["state_dict"].items()}
+    )
     entries = {key: value for key, value in part.items() if key not in (*_COMMON, "state_dict")}
     checkpoint.setdefault(CHILDREN, {})[name] = entries
 
@@ -36,7 +41,9 @@ def hyperparameters(child: LightningModule) -> dict[str, Any]:
     """The entries with which `load_from_checkpoint` calls the child's `__init__`, as Lightning writes them."""
     if not child.hparams:
         return {}
-    entries: dict[str, Any] = {child.CHECKPOINT_HYPER_PARAMS_NAME: getattr(child, "_hparams_name", None)}
+    entries: dict[str, Any] = {
+        child.CHECKPOINT_HYPER_PARAMS_NAME: getattr(child, "_hparams_name", None)
+    }
     if isinstance(child.hparams, dict):
         return {**entries, child.CHECKPOINT_HYPER_PARAMS_KEY: dict(child.hparams)}
     # An OmegaConf container, which `__init__` wants back as one.

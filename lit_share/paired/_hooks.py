@@ -14,7 +14,12 @@ from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 
-STEPS = {"train": "training_step", "val": "validation_step", "test": "test_step", "predict": "predict_step"}
+STEPS = {
+    "train": "training_step",
+    "val": "validation_step",
+    "test": "test_step",
+    "predict": "predict_step",
+}
 
 # Hooks that have no meaning for one child of several, and what to write instead.
 REFUSED = {
@@ -38,7 +43,12 @@ ALWAYS = ("configure_gradient_clipping", "predict_step")
 # All other hooks, with the names of their arguments.
 ARGUMENTS = {
     hook: [*inspect.signature(getattr(LightningModule, hook)).parameters][1:]
-    for hook in (*vars(ModelHooks), *vars(DataHooks), "configure_gradient_clipping", "optimizer_zero_grad")
+    for hook in (
+        *vars(ModelHooks),
+        *vars(DataHooks),
+        "configure_gradient_clipping",
+        "optimizer_zero_grad",
+    )
     if not hook.startswith("_") and hook not in REFUSED
 } | {step: ["batch", "batch_idx", "dataloader_idx"] for step in STEPS.values()}
 
@@ -102,7 +112,9 @@ class Delegating(LightningModule):
                 continue
             if hook.endswith("_dataloader") and not is_overridden(hook, child):
                 continue
-            own = {key: OWN[key](value, name) if key in OWN else value for key, value in given.items()}
+            own = {
+                key: OWN[key](value, name) if key in OWN else value for key, value in given.items()
+            }
             method = getattr(child, hook)
             if not is_param_in_hook_signature(method, "batch_idx", min_args=2):
                 own.pop("batch_idx", None)
@@ -128,17 +140,25 @@ class Delegating(LightningModule):
 
         # Functions, not bound methods: a child that deep-copies itself must not copy the pair with it.
         def log(name: str, value: Any, *args: Any, **kwargs: Any) -> None:
-            if results is not None and results.dataloader_idx is not None and kwargs.get("add_dataloader_idx", True):
+            if (
+                results is not None
+                and results.dataloader_idx is not None
+                and kwargs.get("add_dataloader_idx", True)
+            ):
                 _, index, several = self._owner(results.dataloader_idx)
                 name += f"/dataloader_idx_{index}" if several else ""
-            self.log(f"{child_name}/{name}", value, *args, **{**kwargs, "add_dataloader_idx": False})
+            self.log(
+                f"{child_name}/{name}", value, *args, **{**kwargs, "add_dataloader_idx": False}
+            )
 
         def optimizers(use_pl_optimizer: bool = True) -> Any:  # noqa: ARG001
             return self.trainer.optimizers[0].parts[child_name]  # type: ignore[attr-defined]
 
         def lr_schedulers() -> Any:
             configs = self.trainer.lr_scheduler_configs
-            schedulers = [each.scheduler for each in configs if each.scheduler.optimizer is optimizers()]
+            schedulers = [
+                each.scheduler for each in configs if each.scheduler.optimizer is optimizers()
+            ]
             return schedulers if len(schedulers) > 1 else next(iter(schedulers), None)
 
         shadows = {"log": log, "optimizers": optimizers, "lr_schedulers": lr_schedulers}
@@ -180,7 +200,9 @@ class Delegating(LightningModule):
         loaders = self._loader().iterables
         self._check(loaders)
         lengths = {name: len(CombinedLoader(own).flattened) for name, own in loaders.items()}
-        return [(name, index, n > 1) for name, n in lengths.items() for index in range(n)][dataloader_idx]
+        return [(name, index, n > 1) for name, n in lengths.items() for index in range(n)][
+            dataloader_idx
+        ]
 
     def _check(self, by_name: Any) -> None:
         """Refuse loaders, or batches, that are not named after the children."""
@@ -197,7 +219,9 @@ class Delegating(LightningModule):
         else:
             return
         wanted = ", ".join(f"{name!r}: ..." for name in names)
-        raise ValueError(f"{step} needs loaders named after the children that have it, {{{wanted}}}, but {found}")
+        raise ValueError(
+            f"{step} needs loaders named after the children that have it, {{{wanted}}}, but {found}"
+        )
 
     def _loader(self) -> CombinedLoader:
         loop = self.trainer._active_loop

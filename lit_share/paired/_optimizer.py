@@ -37,7 +37,9 @@ class PairedOptimizer(Optimizer):
         [0.1, 0.2]
     """
 
-    def __init__(self, parts: Mapping[str, Optimizer], schedulers: Sequence[LRSchedulerConfig] = ()) -> None:
+    def __init__(
+        self, parts: Mapping[str, Optimizer], schedulers: Sequence[LRSchedulerConfig] = ()
+    ) -> None:
         self.parts = dict(parts)
         self.schedulers = list(schedulers)
         super().__init__([{"params": []}], {})
@@ -55,7 +57,9 @@ class PairedOptimizer(Optimizer):
     @property
     def state(self) -> defaultdict[torch.Tensor, Any]:
         """The children's own state dicts, by parameter."""
-        return defaultdict(dict, {key: value for part in self.parts.values() for key, value in part.state.items()})
+        return defaultdict(
+            dict, {key: value for part in self.parts.values() for key, value in part.state.items()}
+        )
 
     @state.setter
     def state(self, state: defaultdict[torch.Tensor, Any]) -> None: ...
@@ -109,7 +113,9 @@ def compose(children: Mapping[str, LightningModule]) -> PairedOptimizer:
     for name, child in children.items():
         configured: Any = child.configure_optimizers()
         # A child that configures nothing is frozen, as it is for Lightning.
-        optimizers, unparsed, monitor = _configure_optimizers(_MockOptimizer() if configured is None else configured)
+        optimizers, unparsed, monitor = _configure_optimizers(
+            _MockOptimizer() if configured is None else configured
+        )
         if len(optimizers) != 1:
             raise ValueError(
                 f"child {name!r} configures {len(optimizers)} optimizers: return one, with several parameter groups"

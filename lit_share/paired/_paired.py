@@ -21,7 +21,11 @@ from lit_share.paired._hooks import REFUSED, STEPS, Delegating
 from lit_share.paired._optimizer import PairedOptimizer, compose
 
 # What Lightning asks a module once, so that the pair can have only one answer.
-_SETTINGS = ("strict_loading", "prepare_data_per_node", "allow_zero_length_dataloader_with_multiple_devices")
+_SETTINGS = (
+    "strict_loading",
+    "prepare_data_per_node",
+    "allow_zero_length_dataloader_with_multiple_devices",
+)
 
 
 class Paired(Delegating):
@@ -72,15 +76,21 @@ class Paired(Delegating):
     def __init__(self, *, same_init: bool = False, **children: LightningModule) -> None:
         super().__init__()
         if not children:
-            raise TypeError("Paired needs at least one LightningModule: write Paired(a=LitA(), b=LitB())")
+            raise TypeError(
+                "Paired needs at least one LightningModule: write Paired(a=LitA(), b=LitB())"
+            )
         taken = {*dir(self), "loss"}
         for name, child in children.items():
             if not name.isidentifier() or keyword.iskeyword(name) or name in taken:
-                raise ValueError(f"{name!r} cannot name a child, because it is taken or no Python name: rename it")
+                raise ValueError(
+                    f"{name!r} cannot name a child, because it is taken or no Python name: rename it"
+                )
             _refuse(name, child)
             for other in self.child_names:
                 if getattr(self, other) is child:
-                    raise ValueError(f"{other!r} and {name!r} are one module: write copy.deepcopy for a second one")
+                    raise ValueError(
+                        f"{other!r} and {name!r} are one module: write copy.deepcopy for a second one"
+                    )
             setattr(self, name, child)
             self.child_names = (*self.child_names, name)
         if same_init:
@@ -94,7 +104,9 @@ class Paired(Delegating):
         hparams = {name: dict(child.hparams) for name, child in children.items() if child.hparams}
         for own in hparams.values():
             clean_namespace(own)
-        self.save_hyperparameters(hparams, logger=any(child._log_hyperparams for child in children.values()))
+        self.save_hyperparameters(
+            hparams, logger=any(child._log_hyperparams for child in children.values())
+        )
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any] | None:
         """The sum of the children's losses as `loss`, and each child's outputs by its name.
@@ -109,7 +121,9 @@ class Paired(Delegating):
                 continue
             extra = output if isinstance(output, Mapping) else {"loss": output}
             if not isinstance(loss := extra.get("loss"), Tensor):
-                raise ValueError(f"training_step of child {name!r} must return a tensor, a dict with 'loss', or None")
+                raise ValueError(
+                    f"training_step of child {name!r} must return a tensor, a dict with 'loss', or None"
+                )
             total = loss if total is None else total + loss
             outputs[name] = {**extra, "loss": loss.detach() / self.trainer.accumulate_grad_batches}
         return None if total is None else {"loss": total, **outputs}
@@ -122,7 +136,9 @@ class Paired(Delegating):
         """
         for hook in ("training_step", "configure_optimizers"):
             if lacking := self.by_name().keys() - set(self.overriding(hook)):
-                raise ValueError(f"children {sorted(lacking)} have no {hook}: a child that trains needs one")
+                raise ValueError(
+                    f"children {sorted(lacking)} have no {hook}: a child that trains needs one"
+                )
         return compose(self.by_name())
 
     def on_fit_start(self) -> None:
@@ -138,7 +154,11 @@ class Paired(Delegating):
         for name, part in self._optimizer.parts.items():
             for parameter in (each for group in part.param_groups for each in group["params"]):
                 if owners.setdefault(parameter, name) != name:
-                    names = [key for key, each in self.named_parameters(remove_duplicate=False) if each is parameter]
+                    names = [
+                        key
+                        for key, each in self.named_parameters(remove_duplicate=False)
+                        if each is parameter
+                    ]
                     raise ValueError(
                         f"{' and '.join(names)} are one parameter, which the optimizers of {owners[parameter]!r} and"
                         f" {name!r} would both step: add callbacks=[lit_share.Share(...)] with their ties to the"
@@ -167,7 +187,9 @@ class Paired(Delegating):
             child.on_load_checkpoint(part)
             _checkpoint.merge(checkpoint, name, part)
 
-    def export_child(self, name: str, path: str | Path, checkpoint: str | Path | None = None) -> None:
+    def export_child(
+        self, name: str, path: str | Path, checkpoint: str | Path | None = None
+    ) -> None:
         """Write one child as a checkpoint of its own, which its class opens with `load_from_checkpoint`.
 
         Args:
@@ -179,11 +201,15 @@ class Paired(Delegating):
             ValueError: If there is no child of that name, here or in the checkpoint.
         """
         if name not in self.child_names:
-            raise ValueError(f"there is no child {name!r}: the children are {list(self.child_names)}")
+            raise ValueError(
+                f"there is no child {name!r}: the children are {list(self.child_names)}"
+            )
         if checkpoint is not None:
             whole = torch.load(checkpoint, map_location="cpu", weights_only=True)
             if name not in whole.get(_checkpoint.CHILDREN, {}):
-                raise ValueError(f"{checkpoint} has no child {name!r}: it must be a checkpoint of this pair")
+                raise ValueError(
+                    f"{checkpoint} has no child {name!r}: it must be a checkpoint of this pair"
+                )
         else:
             whole = {
                 "epoch": self.current_epoch,
@@ -199,7 +225,9 @@ class Paired(Delegating):
         (optimizer,) = self.trainer.optimizers
         if not isinstance(optimizer, PairedOptimizer):
             strategy = type(self.trainer.strategy).__name__
-            raise ValueError(f"{strategy} replaces the optimizer by one of its own: train a pair with DDP instead")
+            raise ValueError(
+                f"{strategy} replaces the optimizer by one of its own: train a pair with DDP instead"
+            )
         return optimizer
 
 
@@ -207,11 +235,17 @@ def _start_from_the_first(children: Mapping[str, LightningModule]) -> None:
     (first_name, first), *others = children.items()
     for name, child in children.items():
         if any(isinstance(parameter, UninitializedParameter) for parameter in child.parameters()):
-            raise ValueError(f"same_init=True: {name!r} has lazy layers, which have no values yet: run it once before")
+            raise ValueError(
+                f"same_init=True: {name!r} has lazy layers, which have no values yet: run it once before"
+            )
     initial = {key: value for key, value in first.state_dict().items() if isinstance(value, Tensor)}
     for name, child in others:
         own = child.state_dict()
-        fitting = {key: value for key, value in initial.items() if key in own and own[key].shape == value.shape}
+        fitting = {
+            key: value
+            for key, value in initial.items()
+            if key in own and own[key].shape == value.shape
+        }
         if not fitting:
             raise ValueError(
                 f"same_init=True: nothing in {name!r} has the name and shape of something in {first_name!r}, such as "
@@ -227,7 +261,9 @@ def _refuse(name: str, child: object) -> None:
             " or Paired.load_from_checkpoint(path, a=LitA(), b=LitB())"
         )
     if isinstance(child, Delegating):
-        raise ValueError(f"child {name!r} is a pair itself: pass its children, Paired(**pair.by_name(), ...)")
+        raise ValueError(
+            f"child {name!r} is a pair itself: pass its children, Paired(**pair.by_name(), ...)"
+        )
     if not child.automatic_optimization:
         raise ValueError(
             f"child {name!r} optimizes manually: let it return its loss from training_step, and leave out"
@@ -238,4 +274,6 @@ def _refuse(name: str, child: object) -> None:
             raise ValueError(f"child {name!r} overrides {hook}, but {instead}")
     for step in STEPS.values():
         if is_param_in_hook_signature(getattr(child, step), "dataloader_iter", explicit=True):
-            raise ValueError(f"{step} of child {name!r} takes dataloader_iter: take batch and batch_idx")
+            raise ValueError(
+                f"{step} of child {name!r} takes dataloader_iter: take batch and batch_idx"
+            )

@@ -11,7 +11,9 @@ from lit_share.sharing._ties import Ties
 def check_choice(name: str, value: object, known: Any) -> None:
     """Raise `ValueError` if an argument is not one of a `Literal`."""
     if value not in get_args(known):
-        raise ValueError(f"unknown {name} {value!r}: write one of {', '.join(map(repr, get_args(known)))}")
+        raise ValueError(
+            f"unknown {name} {value!r}: write one of {', '.join(map(repr, get_args(known)))}"
+        )
 
 
 def as_ties(ties: Ties | Sequence[str]) -> Ties:
@@ -26,4 +28,6 @@ def as_ties(ties: Ties | Sequence[str]) -> Ties:
 def check_ties(ties: object) -> None:
     """Raise `TypeError` if an argument is not a `Ties`."""
     if not isinstance(ties, Ties):
-        raise TypeError(f"ties must be a lit_share.Ties(...), got {ties!r}: write lit_share.Ties('a.*', 'b.*')")
+        raise TypeError(
+            f"ties must be a lit_share.Ties(...), got {ties!r}: write lit_share.Ties('a.*', 'b.*')"
+        )

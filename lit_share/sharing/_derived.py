@@ -62,7 +62,11 @@ class Derived:
         """Whether something else was put in the place than its own units, as `torch.func.functional_call` does."""
         if own is None or self.apart is None:
             return own is not None
-        return own.shape != (*source.shape[: self.dim], len(self.apart), *source.shape[self.dim + 1 :])
+        return own.shape != (
+            *source.shape[: self.dim],
+            len(self.apart),
+            *source.shape[self.dim + 1 :],
+        )
 
     def own_part(self, tensor: Tensor) -> Tensor:
         """The units of a tensor of the place's shape that belong to the place alone."""
@@ -72,7 +76,11 @@ class Derived:
     def shared_part(self, tensor: Tensor) -> Tensor:
         """A tensor of the place's shape as the other place has it, with zeros for the units of this one alone."""
         turned = self._turned(tensor)
-        return turned if self.apart is None else turned.index_fill(self.dim, self._apart_on(tensor.device), 0)
+        return (
+            turned
+            if self.apart is None
+            else turned.index_fill(self.dim, self._apart_on(tensor.device), 0)
+        )
 
     def _turned(self, tensor: Tensor) -> Tensor:
         return tensor.T if self.transposed else tensor
@@ -96,7 +104,9 @@ def derived_in(owner: nn.Module) -> Mapping[str, Derived]:
 def derived(owner: nn.Module, attribute: str) -> Derived | None:
     """How the place is made, if it is a derived one."""
     places: Mapping[str, Derived] | None = owner.__dict__.get(_KEY)
-    return None if places is None else places.get(attribute)  # asked several times for every member in every step
+    return (
+        None if places is None else places.get(attribute)
+    )  # asked several times for every member in every step
 
 
 def derive(owner: nn.Module, attribute: str, how: Derived, own: nn.Parameter | None = None) -> None:
@@ -141,7 +151,9 @@ def full(owner: nn.Module, attribute: str, of: Callable[[nn.Parameter], Tensor])
 def can_be_derived(owner: nn.Module) -> bool:
     """Whether a place of this module can be made when it is read."""
     # Recurrent layers keep a list of their weights; parametrized ones have a class of their own on top of ours.
-    return not isinstance(owner, nn.RNNBase) and ("_lit_share_plain" in vars(type(owner))) == isinstance(owner, _Made)
+    return not isinstance(owner, nn.RNNBase) and (
+        "_lit_share_plain" in vars(type(owner))
+    ) == isinstance(owner, _Made)
 
 
 class _Made:
@@ -198,7 +210,10 @@ def _write_in_full(owner: nn.Module, state_dict: dict[str, Any], prefix: str, _:
     for attribute in derived_in(owner):
         state_dict[prefix + attribute] = full(owner, attribute, nn.Parameter.detach)
     first = [prefix + name for name in owner._parameters]
-    for key in [*first, *(key for key in list(state_dict) if key.startswith(prefix) and key not in first)]:
+    for key in [
+        *first,
+        *(key for key in list(state_dict) if key.startswith(prefix) and key not in first),
+    ]:
         if key in state_dict:
             state_dict[key] = state_dict.pop(key)
 
@@ -215,7 +230,9 @@ def _load_in_full(owner: nn.Module, state_dict: dict[str, Any], prefix: str, *re
         entry = state_dict.pop(key)
         shape = full(owner, attribute, nn.Parameter.detach).shape
         if entry.shape != shape:
-            errors.append(f"size mismatch for {key}: {tuple(entry.shape)} in the state dict, {tuple(shape)} here")
+            errors.append(
+                f"size mismatch for {key}: {tuple(entry.shape)} in the state dict, {tuple(shape)} here"
+            )
             continue
         if how.apart is not None:
             state_dict[key] = how.own_part(entry)

@@ -25,7 +25,12 @@ Where = Literal["all", "equal"]
 
 @torch.no_grad()
 def share(
-    module: nn.Module, ties: Ties, init: Init = "mean", *, where: Where = "all", buffers: bool = False
+    module: nn.Module,
+    ties: Ties,
+    init: Init = "mean",
+    *,
+    where: Where = "all",
+    buffers: bool = False,
 ) -> list[Tie]:
     """Make the members of each tie one `torch.nn.Parameter`.
 
@@ -96,7 +101,11 @@ def share(
             places.share_units(tie, units)
     share_positions(module, layers, averaged=init == "mean", only_equal=where == "equal")
     if where == "equal":
-        rows = [row for row in rows if all(torch.equal(row[0].stored, place.stored) for place in row[1:])]
+        rows = [
+            row
+            for row in rows
+            if all(torch.equal(row[0].stored, place.stored) for place in row[1:])
+        ]
     for row in rows:
         make_buffer_one(row, averaged=init == "mean")
     remember_shared(module, rows)
@@ -137,10 +146,17 @@ def unshare(module: nn.Module, ties: Ties | None = None) -> None:
             continue
         done.add((id(slot.owner), slot.attribute))
         if slot.derived is not None:
-            slot.put(nn.Parameter(slot.full().clone(memory_format=torch.contiguous_format), parameter.requires_grad))
+            slot.put(
+                nn.Parameter(
+                    slot.full().clone(memory_format=torch.contiguous_format),
+                    parameter.requires_grad,
+                )
+            )
         elif first.setdefault(parameter, side) != side:
             if (parameter, side) not in copies:
-                copies[parameter, side] = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+                copies[parameter, side] = nn.Parameter(
+                    parameter.detach().clone(), parameter.requires_grad
+                )
             slot.put(copies[parameter, side])
     rows = [list(buffer_slots(module))] if ties is None else ties.buffers(module)
     for row in rows:
@@ -167,7 +183,9 @@ def _is_shared(tie: Tie) -> bool:
 def _check_values_are_there(ties: Sequence[Tie]) -> None:
     for tie in ties:
         if tie.members[0].parameter.is_meta:
-            raise TieError(f"{tie.members[0].name!r} is on the meta device, where no values are equal: load it first")
+            raise TieError(
+                f"{tie.members[0].name!r} is on the meta device, where no values are equal: load it first"
+            )
 
 
 def _is_worth_it(tie: Tie, apart: Tensor) -> bool:
@@ -176,6 +194,8 @@ def _is_worth_it(tie: Tie, apart: Tensor) -> bool:
     units = len(tensor) if tensor.ndim else 1
     saved = (units - len(apart)) * (tensor.numel() // units) * tensor.element_size()
     hows = [member.slot.derived for member in tie.members[1:]]
-    done = all(how is not None and how.apart is not None and torch.equal(how.apart, apart) for how in hows)
+    done = all(
+        how is not None and how.apart is not None and torch.equal(how.apart, apart) for how in hows
+    )
     possible = all(can_be_derived(member.slot.owner) for member in tie.members[1:])
     return saved > len(apart) * apart.element_size() and possible and not done

@@ -97,7 +97,9 @@ def apply_prox(
     penalty = as_penalty(penalty)
     shard_again(module)
     found = _found(module, ties)
-    steps = [[step if parameter.requires_grad else 0.0 for parameter in tie.parameters] for tie in found]
+    steps = [
+        [step if parameter.requires_grad else 0.0 for parameter in tie.parameters] for tie in found
+    ]
     check_penalty(penalty, found, steps)
     _check_start(penalty, start)
     take_prox(penalty, found, steps, start)
@@ -122,7 +124,11 @@ def starting_values(ties: Sequence[Tie]) -> dict[str, Tensor]:
     """
     if isinstance(ties, Ties):
         raise TypeError(f"starting_values takes what {ties}.find(module) returns")
-    return {member.name: t.clone() for tie in ties for member, t in zip(tie.members, tie.tensors(), strict=True)}
+    return {
+        member.name: t.clone()
+        for tie in ties
+        for member, t in zip(tie.members, tie.tensors(), strict=True)
+    }
 
 
 def check_penalty(
@@ -148,7 +154,9 @@ def check_weights(penalty: Penalty, ties: Sequence[Tie]) -> None:
             members = [whole(tensor) for tensor in tie.tensors()]
             penalty.value(members, members)
         except TypeError as error:
-            raise ValueError(f"{_names(tie)}: weights= must give a number for each group: {error}") from None
+            raise ValueError(
+                f"{_names(tie)}: weights= must give a number for each group: {error}"
+            ) from None
         except ValueError as error:
             raise ValueError(f"{_names(tie)}: {error}") from None
 
@@ -158,7 +166,10 @@ def check_finite(ties: Sequence[Tie], steps: int) -> None:
     for tie in ties:
         for member, _ in tie.runs:
             # Of members that are divided, each process counts its own and all hear of it.
-            if member.parameter.requires_grad and whole((~torch.isfinite(member.parameter.detach())).sum()) > 0:
+            if (
+                member.parameter.requires_grad
+                and whole((~torch.isfinite(member.parameter.detach())).sum()) > 0
+            ):
                 raise ValueError(
                     f"{member.name!r} has NaN or infinite numbers after {steps} steps, so training has diverged: go on "
                     "from an earlier checkpoint with a smaller learning rate or strength, or with gradient_clip_val"
@@ -175,7 +186,9 @@ def _check_partial(penalty: Penalty, tie: Tie) -> None:
         )
 
 
-def gradients(tie: Tie, wanted: Callable[[nn.Parameter], bool] = lambda _: True) -> list[Tensor | None]:
+def gradients(
+    tie: Tie, wanted: Callable[[nn.Parameter], bool] = lambda _: True
+) -> list[Tensor | None]:
     """The members' parts of the ``.grad`` of those parameters that require one and are wanted, ``None`` for others.
 
     A ``.grad`` that is missing is made, of zeros. Where only some units of a member are shared, the part is a tensor of
@@ -196,7 +209,11 @@ def gradients(tie: Tie, wanted: Callable[[nn.Parameter], bool] = lambda _: True)
             raise ValueError(
                 f"the gradient of {member.name!r} is sparse: make it with sparse=False, or exclude it from the ties"
             )
-        parts += [member.part_of(parameter.grad)] * count if member.part is None else parameter.grad.unbind()
+        parts += (
+            [member.part_of(parameter.grad)] * count
+            if member.part is None
+            else parameter.grad.unbind()
+        )
     return parts
 
 
@@ -221,9 +238,13 @@ def add_gradients(
     found = [tie.tensors() for tie in ties]
     divisions = [Division(tensors) for tensors in found]
     with _full_precision(ties):
-        members = [division.all_here(tensors) for division, tensors in zip(divisions, found, strict=True)]
+        members = [
+            division.all_here(tensors) for division, tensors in zip(divisions, found, strict=True)
+        ]
         starts = _starts_here(divisions, _starts(ties, start))
-        room = [d.room_for(grads, own) for d, grads, own in zip(divisions, into, members, strict=True)]
+        room = [
+            d.room_for(grads, own) for d, grads, own in zip(divisions, into, members, strict=True)
+        ]
         add_gradient_(penalty, members, room, strength, starts, shards(divisions))
     for division, pulls, grads in zip(divisions, room, into, strict=True):
         division.add(pulls, grads)
@@ -245,8 +266,14 @@ def take_prox(
             if tie.name not in held:
                 held[tie.name] = division.nothing_held(penalty, tensors)
     with _full_precision(ties):
-        groups = None if held is None else [d.here(held[tie.name]) for tie, d in zip(ties, divisions, strict=True)]
-        members = [division.all_here(tensors) for division, tensors in zip(divisions, found, strict=True)]
+        groups = (
+            None
+            if held is None
+            else [d.here(held[tie.name]) for tie, d in zip(ties, divisions, strict=True)]
+        )
+        members = [
+            division.all_here(tensors) for division, tensors in zip(divisions, found, strict=True)
+        ]
         starts = _starts_here(divisions, _starts_of_one(penalty, ties, start))
         prox_(penalty, members, own, starts, groups, shards(divisions))
     for tie, tensors, division, parts in zip(ties, found, divisions, members, strict=True):
@@ -314,7 +341,8 @@ def _starts_here(
     if starts is None:
         return None
     return [
-        None if own is None else [d.here(tensor) for tensor in own] for d, own in zip(divisions, starts, strict=True)
+        None if own is None else [d.here(tensor) for tensor in own]
+        for d, own in zip(divisions, starts, strict=True)
     ]
 
 
@@ -330,12 +358,19 @@ def _starts(ties: Sequence[Tie], start: Start | None) -> list[list[Tensor] | Non
     return [[start[member.name] for member in tie.members] for tie in ties]
 
 
-def _starts_of_one(penalty: Penalty, ties: Sequence[Tie], start: Start | None) -> list[list[Tensor] | None] | None:
+def _starts_of_one(
+    penalty: Penalty, ties: Sequence[Tie], start: Start | None
+) -> list[list[Tensor] | None] | None:
     """The members' starting values; those of members that are one by now are one as well."""
     starts = _starts(ties, start)
     for i, tie in enumerate(ties):
         own = None if starts is None else starts[i]
-        if own is None or len(own) == 1 or not tie.is_one or all(torch.equal(own[0], other) for other in own[1:]):
+        if (
+            own is None
+            or len(own) == 1
+            or not tie.is_one
+            or all(torch.equal(own[0], other) for other in own[1:])
+        ):
             continue
         if not penalty.is_smooth:
             raise ValueError(

@@ -11,17 +11,29 @@ from lit_share.sharing._tie import slots, unwrapped
 
 def has_hooks(layer: nn.Module) -> bool:
     """Whether a layer has hooks, as torch.nn.utils.prune gives it, which another one in its place would not have."""
-    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    hooks = (
+        layer._forward_hooks,
+        layer._forward_pre_hooks,
+        layer._backward_hooks,
+        layer._backward_pre_hooks,
+    )
     return any(hooks)
 
 
 def places_of(root: nn.Module, module: nn.Module) -> list[tuple[nn.Module, str]]:
     """The parents of a module and its names there; `TieError` if it has none, or cannot be replaced there."""
     parents = unwrapped(root).modules()
-    places = [(parent, name) for parent in parents for name, child in parent._modules.items() if child is module]
+    places = [
+        (parent, name)
+        for parent in parents
+        for name, child in parent._modules.items()
+        if child is module
+    ]
     if not places:
         kind = type(module).__name__
-        raise TieError(f"{kind} is the module itself: put it into a torch.nn.Sequential, to be replaced")
+        raise TieError(
+            f"{kind} is the module itself: put it into a torch.nn.Sequential, to be replaced"
+        )
     compiled = [parent for parent, _ in places if isinstance(parent, OptimizedModule)]
     if compiled:
         raise TieError(

@@ -26,12 +26,16 @@ class Pattern:
     @property
     def part(self) -> Part:
         """Which part of the parameter is a member: all of it, its transpose, or every slice along dim 0."""
-        return next((part for suffix, part in _SUFFIXES.items() if self.text.endswith(suffix)), "whole")
+        return next(
+            (part for suffix, part in _SUFFIXES.items() if self.text.endswith(suffix)), "whole"
+        )
 
     @property
     def name(self) -> str:
         """The pattern of the parameter's name alone."""
-        return next((self.text.removesuffix(s) for s in _SUFFIXES if self.text.endswith(s)), self.text)
+        return next(
+            (self.text.removesuffix(s) for s in _SUFFIXES if self.text.endswith(s)), self.text
+        )
 
     @property
     def stars(self) -> int:

@@ -29,7 +29,9 @@ class Places:
         for parameter, turned in _others(tie).items():
             for slot in self._of.pop(parameter):
                 if turned:
-                    derive(slot.owner, slot.attribute, self._made_of(first.parameter, transposed=True))
+                    derive(
+                        slot.owner, slot.attribute, self._made_of(first.parameter, transposed=True)
+                    )
                 else:
                     slot.put(first.parameter)
                     self._of[first.parameter].append(slot)
@@ -43,7 +45,9 @@ class Places:
         self._store_in_full(tie)
         first = tie.members[0]
         for parameter, turned in _others(tie).items():
-            how = self._made_of(first.parameter, transposed=turned, dim=int(first.is_turned), apart=apart)
+            how = self._made_of(
+                first.parameter, transposed=turned, dim=int(first.is_turned), apart=apart
+            )
             places = self._of.pop(parameter)
             own = nn.Parameter(how.own_part(places[0].full()), parameter.requires_grad)
             for slot in places:
@@ -60,7 +64,9 @@ class Places:
                 for slot in self._of[whole]:
                     slot.put(whole)
 
-    def _made_of(self, parameter: nn.Parameter, transposed: bool, dim: int = 0, apart: Tensor | None = None) -> Derived:
+    def _made_of(
+        self, parameter: nn.Parameter, transposed: bool, dim: int = 0, apart: Tensor | None = None
+    ) -> Derived:
         home = next(slot for slot in self._of[parameter] if slot.derived is None)
         return Derived(home.owner, home.attribute, transposed, dim, apart)
 
@@ -68,7 +74,11 @@ class Places:
 def _others(tie: Tie) -> dict[nn.Parameter, bool]:
     """The parameters of the members that have not the first one's, and whether they are its transpose."""
     first = tie.members[0]
-    return {m.parameter: m.is_turned != first.is_turned for m in tie.members if m.parameter is not first.parameter}
+    return {
+        m.parameter: m.is_turned != first.is_turned
+        for m in tie.members
+        if m.parameter is not first.parameter
+    }
 
 
 def make_buffer_one(row: Sequence[BufferSlot], averaged: bool) -> None:

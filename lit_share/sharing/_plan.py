@@ -75,12 +75,17 @@ class Plan:
 
     def __str__(self) -> str:
         head = f"ties: {len(self.ties)}, tied parameters: {self.parameters:,}, saved by hard sharing: {self.saved:,}"
-        rows = [f"  {visible(tie.name)} ({_text(tie.shape)}): {_listed(tie, ' = ')}" for tie in self.ties]
+        rows = [
+            f"  {visible(tie.name)} ({_text(tie.shape)}): {_listed(tie, ' = ')}"
+            for tie in self.ties
+        ]
         return "\n".join([head, *rows, *self._remarks()])
 
     def __rich__(self) -> Table:
         remark = Text("\n".join(self._remarks())) if self._remarks() else None
-        table = Table(title="Tie plan", caption=remark, box=SIMPLE, padding=(0, 1, 0, 0), show_footer=True)
+        table = Table(
+            title="Tie plan", caption=remark, box=SIMPLE, padding=(0, 1, 0, 0), show_footer=True
+        )
         table.add_column("tie", f"{len(self.ties)} ties", overflow="fold")
         table.add_column("members", overflow="fold")
         table.add_column("shape", justify="right")
@@ -97,7 +102,9 @@ class Plan:
             named = shortened([*map(visible, self.buffers[0])], ", ") + (
                 f" and {len(self.buffers) - 1} more" if self.buffers[1:] else ""
             )
-            remarks.append(f"each model keeps its own buffers ({named}) unless they are shared with buffers=True")
+            remarks.append(
+                f"each model keeps its own buffers ({named}) unless they are shared with buffers=True"
+            )
         if self.apart:
             remarks.append(remark_on(self.apart))
         if self.idle:

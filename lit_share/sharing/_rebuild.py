@@ -13,9 +13,24 @@ from lit_share.sharing._error import TieError
 from lit_share.sharing._modules import replace_module
 from lit_share.sharing._places import Places, make_buffer_one
 from lit_share.sharing._positions import position_count
-from lit_share.sharing._record import agree, first_names, places_of_one, recorded_buffers, remember_shared
+from lit_share.sharing._record import (
+    agree,
+    first_names,
+    places_of_one,
+    recorded_buffers,
+    remember_shared,
+)
 from lit_share.sharing._shareable import check_shareable, check_units
-from lit_share.sharing._tie import BufferSlot, Member, Slot, Tie, buffer_slots, slots, unwrapped, unwrapped_name
+from lit_share.sharing._tie import (
+    BufferSlot,
+    Member,
+    Slot,
+    Tie,
+    buffer_slots,
+    slots,
+    unwrapped,
+    unwrapped_name,
+)
 from lit_share.sharing.positions._layers import LOCAL_LAYERS, LocalLayer
 
 _Entry = Mapping[str, Any]
@@ -41,7 +56,9 @@ def shared_places(module: nn.Module) -> list[dict[str, Any]]:
             apart = {} if how.apart is None else {"apart": how.apart.tolist()}
             entries.append({"names": [source, own], **apart})
     parts = unwrapped(module).named_modules()
-    entries += [{"convolution": unwrapped_name(name)} for name, part in parts if position_count(part)]
+    entries += [
+        {"convolution": unwrapped_name(name)} for name, part in parts if position_count(part)
+    ]
     return entries
 
 
@@ -58,7 +75,9 @@ def rebuild_shared(module: nn.Module, entries: Iterable[_Entry]) -> None:
             changed then.
     """
     entries = list(entries)
-    layers = [_local_layer(module, entry["convolution"]) for entry in entries if "convolution" in entry]
+    layers = [
+        _local_layer(module, entry["convolution"]) for entry in entries if "convolution" in entry
+    ]
     convolutions = {layer: layer.to_conv() for layer in layers if layer is not None}
     for layer, convolution in convolutions.items():
         replace_module(module, layer, convolution)
@@ -81,7 +100,9 @@ def _make_one(module: nn.Module, entries: Iterable[_Entry]) -> None:
         if all(name in buffers for name in names):
             rows.append([buffers[name] for name in names])
             if not all(agree(rows[-1][0].stored, place.stored) for place in rows[-1][1:]):
-                raise TieError(f"{' and '.join(map(repr, names))} are to be one, but have different values")
+                raise TieError(
+                    f"{' and '.join(map(repr, names))} are to be one, but have different values"
+                )
             continue
         tie = Tie(names[0], tuple(_member(parameters, name) for name in names))
         apart = torch.tensor(entry["apart"], dtype=torch.long) if "apart" in entry else None
@@ -110,7 +131,9 @@ def _sources_last(entries: Iterable[_Entry]) -> list[_Entry]:
         rank = {name: i for i, name in enumerate(order.static_order())}
     except CycleError as error:
         raise TieError(f"{error.args[1]} are made of each other") from None
-    return sorted(listed, key=lambda e: rank[e["names"][-1].removesuffix(".T")] if "apart" in e else -1)
+    return sorted(
+        listed, key=lambda e: rank[e["names"][-1].removesuffix(".T")] if "apart" in e else -1
+    )
 
 
 def _local_layer(module: nn.Module, name: str) -> LocalLayer | None:
@@ -137,10 +160,18 @@ def _check_values(tie: Tie, apart: Tensor | None) -> None:
     for member, other in zip(tie.members[1:], others, strict=True):
         if first.shape != other.shape:
             shapes = f"{tuple(first.shape)} and {tuple(other.shape)}"
-            raise TieError(f"{tie.members[0].name!r} and {member.name!r} are to be one, but have shapes {shapes}")
+            raise TieError(
+                f"{tie.members[0].name!r} and {member.name!r} are to be one, but have shapes {shapes}"
+            )
         if apart is not None:
-            if not first.ndim or (len(apart) and not 0 <= int(apart.min()) <= int(apart.max()) < len(first)):
+            if not first.ndim or (
+                len(apart) and not 0 <= int(apart.min()) <= int(apart.max()) < len(first)
+            ):
                 raise TieError(f"{member.name!r} has no units {apart.tolist()[:5]} … to be apart")
-            other = other.index_copy(0, apart.to(other.device), first.index_select(0, apart.to(first.device)))
+            other = other.index_copy(
+                0, apart.to(other.device), first.index_select(0, apart.to(first.device))
+            )
         if not agree(first, other):
-            raise TieError(f"{tie.members[0].name!r} and {member.name!r} are to be one, but have different values")
+            raise TieError(
+                f"{tie.members[0].name!r} and {member.name!r} are to be one, but have different values"
+            )

@@ -81,7 +81,9 @@ class Record:
         self.buffers = places_of_one(place for place in buffer_slots(module) if place.name in known)
         names = first_names(slots(module))
         self.derived = {
-            slot.name: names[id(slot.derived.owner), slot.derived.attribute] for slot in slots(module) if slot.derived
+            slot.name: names[id(slot.derived.owner), slot.derived.attribute]
+            for slot in slots(module)
+            if slot.derived
         }
 
     def verify(self, module: nn.Module) -> None:
@@ -90,7 +92,11 @@ class Record:
         by_name, names = {slot.name: slot for slot in slots(module)}, first_names(slots(module))
         for name, source in self.derived.items():
             how = by_name[name].derived if name in by_name else None
-            if how is None or names.get((id(how.owner), how.attribute)) != source or by_name[name].is_replaced:
+            if (
+                how is None
+                or names.get((id(how.owner), how.attribute)) != source
+                or by_name[name].is_replaced
+            ):
                 raise TieError(
                     f"{name!r} was made of {source!r}, and one of them has been replaced: share them again with "
                     "lit_share.share"
@@ -100,9 +106,14 @@ class Record:
         """Put the parameter or buffer of the first name in all places, whatever these hold."""
         self._for_each(module, lambda first, other: other.put(first.stored))
 
-    def before_load(self, module: nn.Module, state_dict: Mapping[str, Any], prefix: str, *_: Any) -> None:
+    def before_load(
+        self, module: nn.Module, state_dict: Mapping[str, Any], prefix: str, *_: Any
+    ) -> None:
         """Raise if the state dict has different values for what is one: the last would win without a word."""
-        loaded = {unwrapped_name(key.removeprefix(prefix)): (key, value) for key, value in state_dict.items()}
+        loaded = {
+            unwrapped_name(key.removeprefix(prefix)): (key, value)
+            for key, value in state_dict.items()
+        }
         for group in (*self.parameters, *self.buffers):
             entries = [loaded[name] for name in group if name in loaded]
             for (key, value), (other, different) in pairwise(entries):
@@ -122,7 +133,10 @@ class Record:
 
     def _for_each(self, module: nn.Module, join: Callable[[Any, Any], None]) -> None:
         """Call ``join`` with the first and every other place of a group that do not hold the same."""
-        for groups, places in ((self.parameters, slots(module)), (self.buffers, buffer_slots(module))):
+        for groups, places in (
+            (self.parameters, slots(module)),
+            (self.buffers, buffer_slots(module)),
+        ):
             by_name: dict[str, Any] = {place.name: place for place in places}
             for group in groups:
                 gone = [name for name in group if name not in by_name]

@@ -35,13 +35,17 @@ class Division:
             return
         self._first = first = divided[0]
         if len(divided) < len(tensors):
-            raise ValueError("some of these members are sharded, and others are not: give all of them to fully_shard")
+            raise ValueError(
+                "some of these members are sharded, and others are not: give all of them to fully_shard"
+            )
         if any(tensor.device_mesh != first.device_mesh for tensor in divided):
             raise ValueError(
                 "these members are sharded over different meshes: give all of them to fully_shard with one"
             )
         shards = [i for i, placement in enumerate(first.placements) if type(placement) is Shard]
-        self._placements = tuple(p if i in shards[:1] else Replicate() for i, p in enumerate(first.placements))
+        self._placements = tuple(
+            p if i in shards[:1] else Replicate() for i, p in enumerate(first.placements)
+        )
         if shards:
             self._axis = shards[0]
             dim, mesh = first.placements[self._axis].dim, first.device_mesh  # type: ignore[attr-defined]
@@ -83,7 +87,9 @@ class Division:
         """Whether what is `here` of a tensor is its own memory."""
         return not isinstance(tensor, DTensor) or tensor.placements == self._placements
 
-    def room_for(self, tensors: Sequence[Tensor | None], members: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    def room_for(
+        self, tensors: Sequence[Tensor | None], members: Sequence[Tensor]
+    ) -> Sequence[Tensor | None]:
         """What is `here` of tensors of the members' shape, to be added to: zeros where that is not their own memory.
 
         Args:
@@ -93,7 +99,11 @@ class Division:
         if self.is_whole:
             return tensors
         return [
-            None if t is None else self.here(t) if self.is_held_here(t) else torch.zeros_like(w, dtype=t.dtype)
+            None
+            if t is None
+            else self.here(t)
+            if self.is_held_here(t)
+            else torch.zeros_like(w, dtype=t.dtype)
             for t, w in zip(tensors, members, strict=True)
         ]
 
@@ -126,7 +136,12 @@ class Division:
         assert self._first is not None
         stride = torch.empty(size, device="meta").stride()
         return DTensor.from_local(
-            here.contiguous(), self._first.device_mesh, self._placements, run_check=False, shape=size, stride=stride
+            here.contiguous(),
+            self._first.device_mesh,
+            self._placements,
+            run_check=False,
+            shape=size,
+            stride=stride,
         )
 
 
@@ -174,7 +189,9 @@ def sharded_parts(module: nn.Module) -> set[int]:
     """
     initialized = distributed.is_available() and distributed.is_initialized()
     around = [*module.modules(), *_sharded()] if initialized else list(module.modules())
-    sharded = [outer for outer in around if isinstance(outer, nn.Module) and isinstance(outer, FSDPModule)]
+    sharded = [
+        outer for outer in around if isinstance(outer, nn.Module) and isinstance(outer, FSDPModule)
+    ]
     return {id(part) for outer in sharded for part in outer.modules()}
 
 

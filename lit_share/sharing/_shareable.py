@@ -22,7 +22,9 @@ def check_shareable(module: nn.Module, ties: Sequence[Tie]) -> None:
     sharded = sharded_parts(unwrapped(module))
     for tie in ties:
         if len(tie.members) < 2:
-            raise TieError(f"hard sharing of {_names(tie)} needs at least two members: give a pattern for each place")
+            raise TieError(
+                f"hard sharing of {_names(tie)} needs at least two members: give a pattern for each place"
+            )
         for member in tie.members:
             if isinstance(member.parameter, DTensor) or id(member.slot.owner) in sharded:
                 raise TieError(
@@ -52,7 +54,10 @@ def check_buffers(ties: Ties, rows: Sequence[Sequence[BufferSlot]]) -> None:
     if not rows:
         raise TieError(f"buffers=True, but no buffer fits all patterns of {ties}: leave it out")
     for row in rows:
-        kinds = {place.name: (tuple(place.stored.shape), place.stored.dtype, place.stored.device) for place in row}
+        kinds = {
+            place.name: (tuple(place.stored.shape), place.stored.dtype, place.stored.device)
+            for place in row
+        }
         if len(set(kinds.values())) > 1:
             raise TieError(f"shared buffers must agree in shape, dtype and device: {kinds}")
 
@@ -75,19 +80,29 @@ def _check_traits(tie: Tie) -> None:
     for trait in ("dtype", "device", "requires_grad"):
         values = [getattr(parameter, trait) for parameter in tie.parameters]
         if len(set(values)) > 1:
-            listed = ", ".join(f"{m.name!r} has {v}" for m, v in zip(tie.members, values, strict=True))
-            remedy = {"dtype": "module.to(dtype)", "device": "module.to(device)", "requires_grad": "requires_grad_"}[
-                trait
-            ]
-            raise TieError(f"shared parameters must agree in {trait}: {listed}; make them so with {remedy}")
+            listed = ", ".join(
+                f"{m.name!r} has {v}" for m, v in zip(tie.members, values, strict=True)
+            )
+            remedy = {
+                "dtype": "module.to(dtype)",
+                "device": "module.to(device)",
+                "requires_grad": "requires_grad_",
+            }[trait]
+            raise TieError(
+                f"shared parameters must agree in {trait}: {listed}; make them so with {remedy}"
+            )
 
 
 def _check_codebooks(tie: Tie) -> None:
     owners = {m.name: m.slot.owner for m in tie.members if m.slot.attribute == "weight"}
-    assignments = {name: o.assignment if isinstance(o, CODEBOOKS) else None for name, o in owners.items()}
+    assignments = {
+        name: o.assignment if isinstance(o, CODEBOOKS) else None for name, o in owners.items()
+    }
     (first, one), *others = assignments.items() or [("", None)]
     for name, other in others:
-        if (one is None) != (other is None) or (one is not None and other is not None and not torch.equal(one, other)):
+        if (one is None) != (other is None) or (
+            one is not None and other is not None and not torch.equal(one, other)
+        ):
             raise TieError(
                 f"{first!r} and {name!r} are codebooks of different clusters, whose rows do not correspond: share "
                 "before rows are tied, or call lit_share.densify"

@@ -29,7 +29,11 @@ def starting_apart(ties: Iterable[Tie], module: nn.Module) -> list[Tie]:
         The ties in which the cosine of the angle between a member and the first one is near 0.
     """
     layers = sum(_is_weight(slot) for slot in slots(module))
-    return [tie for tie in ties if len(tie.members) < layers and _is_of_weights(tie) and _starts_apart(tie)]
+    return [
+        tie
+        for tie in ties
+        if len(tie.members) < layers and _is_of_weights(tie) and _starts_apart(tie)
+    ]
 
 
 def remark_on(apart: Sequence[str]) -> str:

@@ -53,7 +53,9 @@ class SharingStats:
 
     def as_dict(self) -> dict[str, float | None]:
         """All counts and ratios by name."""
-        return asdict(self) | {name: getattr(self, name) for name in ("sparsity", "sharing", "compression")}
+        return asdict(self) | {
+            name: getattr(self, name) for name in ("sparsity", "sharing", "compression")
+        }
 
 
 def sharing_stats(module: nn.Module, ties: Ties | Sequence[Tie] | None = None) -> SharingStats:
@@ -145,7 +147,9 @@ def overall_distance(ties: Sequence[Sequence[Tensor]]) -> float:
         >>> overall_distance([tie.tensors() for tie in Ties("a.*", "b.*").find(pair)])
         0.0
     """
-    between, size = (sum(map(float, column)) for column in zip(*map(squared_distance, ties), strict=True))
+    between, size = (
+        sum(map(float, column)) for column in zip(*map(squared_distance, ties), strict=True)
+    )
     return math.sqrt(between / size) if size > 0.0 else 0.0
 
 
@@ -191,7 +195,12 @@ def _disjoint(ties: Sequence[Tie]) -> list[list[Tie]]:
         parameters = {id(p) for p in stored_parameters(tie)}
         together = [cluster for cluster in clusters if cluster[0] & parameters]
         clusters = [cluster for cluster in clusters if not cluster[0] & parameters]
-        clusters.append((parameters.union(*(c[0] for c in together)), [t for c in together for t in c[1]] + [tie]))
+        clusters.append(
+            (
+                parameters.union(*(c[0] for c in together)),
+                [t for c in together for t in c[1]] + [tie],
+            )
+        )
     return [cluster for _, cluster in clusters]
 
 
@@ -212,7 +221,9 @@ def _repeated_nonzeros(ties: Sequence[Tie]) -> int:
     edges: list[Tensor] = []
     for tie in ties:
         places = [member.value(nodes_of.__getitem__).flatten() for member in tie.members]
-        values, order = torch.stack([whole(tensor).flatten().cpu() for tensor in tie.tensors()]).sort(dim=0)
+        values, order = torch.stack(
+            [whole(tensor).flatten().cpu() for tensor in tie.tensors()]
+        ).sort(dim=0)
         nodes = torch.stack(places).gather(0, order)
         equal = (values[1:] == values[:-1]) & (values[1:] != 0)
         edges.append(torch.stack([nodes[:-1][equal], nodes[1:][equal]]))

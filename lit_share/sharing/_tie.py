@@ -49,7 +49,9 @@ class Slot:
     def source(self) -> Slot | None:
         """The place that the tensor is made of, where that is another one."""
         how = self.derived
-        return None if how is None else Slot(f"what {self.name} is made of", how.owner, how.attribute)
+        return (
+            None if how is None else Slot(f"what {self.name} is made of", how.owner, how.attribute)
+        )
 
     @property
     def parameter(self) -> nn.Parameter:
@@ -65,19 +67,26 @@ class Slot:
     def is_partial(self) -> bool:
         """Whether some units are stored here, and others in another place."""
         how = self.derived
-        return how is not None and (how.apart is not None or Slot(self.name, how.owner, how.attribute).is_partial)
+        return how is not None and (
+            how.apart is not None or Slot(self.name, how.owner, how.attribute).is_partial
+        )
 
     @property
     def is_turned(self) -> bool:
         """Whether the tensor is the transpose of what is stored."""
         how = self.derived
-        return how is not None and how.transposed != Slot(self.name, how.owner, how.attribute).is_turned
+        return (
+            how is not None
+            and how.transposed != Slot(self.name, how.owner, how.attribute).is_turned
+        )
 
     @property
     def is_replaced(self) -> bool:
         """Whether something else was put here, where the tensor was made of another place's."""
         how, source = self.derived, self.source
-        return how is not None and source is not None and how.is_replaced(source.full(), self.stored)
+        return (
+            how is not None and source is not None and how.is_replaced(source.full(), self.stored)
+        )
 
     def full(self, of: Callable[[nn.Parameter], Tensor] = nn.Parameter.detach) -> Tensor:
         """The tensor of the place, outside of autograd; a view of what is stored unless `is_partial`."""
@@ -91,7 +100,9 @@ class Slot:
         elif how is not None and source is not None:
             source.write(how.shared_part(tensor))
 
-    def add_to_gradient(self, tensor: Tensor, wanted: Callable[[nn.Parameter], bool] = lambda _: True) -> None:
+    def add_to_gradient(
+        self, tensor: Tensor, wanted: Callable[[nn.Parameter], bool] = lambda _: True
+    ) -> None:
         """Add a gradient of the place's shape to those of the parameters that it is made of, if they are wanted."""
         how, stored, source = self.derived, self.stored, self.source
         if stored is not None and stored.requires_grad and wanted(stored):
@@ -209,7 +220,9 @@ class Tie:
         """Whether all members are one stored parameter."""
         if any(count > 1 and first.part is not None for first, count in self.runs):
             return False
-        if len({id(first.parameter) for first, _ in self.runs}) > 1:  # most ties, and asked for in every step
+        if (
+            len({id(first.parameter) for first, _ in self.runs}) > 1
+        ):  # most ties, and asked for in every step
             return False
         stored = {(id(first.parameter), first.is_turned, first.part) for first, _ in self.runs}
         return len(stored) == 1 and not self.is_partial
@@ -227,7 +240,9 @@ class Tie:
         return [
             tensor
             for first, count in self.runs
-            for tensor in ([first.value()] * count if first.part is None else first.slot.full().unbind())
+            for tensor in (
+                [first.value()] * count if first.part is None else first.slot.full().unbind()
+            )
         ]
 
 
@@ -253,7 +268,8 @@ def distinctly_named(ties: Sequence[Tie]) -> list[Tie]:
     """The ties, those of one name renamed after their members."""
     counts = Counter(tie.name for tie in ties)
     return [
-        tie if counts[tie.name] == 1 else replace(tie, name=" = ".join(m.name for m in tie.members)) for tie in ties
+        tie if counts[tie.name] == 1 else replace(tie, name=" = ".join(m.name for m in tie.members))
+        for tie in ties
     ]
 
 
@@ -277,7 +293,9 @@ def buffer_slots(module: nn.Module) -> Iterator[BufferSlot]:
     for prefix, owner in unwrapped(module).named_modules(remove_duplicate=False):
         for attribute, buffer in owner._buffers.items():
             if buffer is not None:
-                yield BufferSlot(unwrapped_name(f"{prefix}.{attribute}".lstrip(".")), owner, attribute)
+                yield BufferSlot(
+                    unwrapped_name(f"{prefix}.{attribute}".lstrip(".")), owner, attribute
+                )
 
 
 def unwrapped_name(name: str) -> str:

@@ -16,7 +16,16 @@ from lit_share.sharing._pattern import Pattern
 from lit_share.sharing._plan import Plan
 from lit_share.sharing._positions import position_count
 from lit_share.sharing._starts import starting_apart
-from lit_share.sharing._tie import BufferSlot, Member, Slot, Tie, buffer_slots, distinctly_named, shortened, slots
+from lit_share.sharing._tie import (
+    BufferSlot,
+    Member,
+    Slot,
+    Tie,
+    buffer_slots,
+    distinctly_named,
+    shortened,
+    slots,
+)
 
 _SHOWN = 5
 
@@ -53,7 +62,9 @@ class Ties:
           weight (2×3): a.weight = b.weight
     """
 
-    def __init__(self, *patterns: str | Sequence[str], exclude: str | Sequence[str | Sequence[str]] = ()) -> None:
+    def __init__(
+        self, *patterns: str | Sequence[str], exclude: str | Sequence[str | Sequence[str]] = ()
+    ) -> None:
         named, excluded = _flat(patterns), _flat([exclude] if isinstance(exclude, str) else exclude)
         # None is what a config gives that has no such key.
         if not named or named == [None]:
@@ -63,7 +74,9 @@ class Ties:
             )
         for pattern in (*named, *excluded):
             if not isinstance(pattern, str):
-                raise TieError(f"a pattern must be a string, got {pattern!r}: write Ties('a.*', 'b.*')")
+                raise TieError(
+                    f"a pattern must be a string, got {pattern!r}: write Ties('a.*', 'b.*')"
+                )
             if pattern.endswith("]") and not pattern.endswith("[:]"):
                 raise TieError(f"{pattern!r}: only [:] is known, all slices along dim 0")
         self.patterns = tuple(map(Pattern, named))
@@ -75,7 +88,11 @@ class Ties:
 
     def __repr__(self) -> str:
         patterns = ", ".join(repr(pattern.text) for pattern in self.patterns)
-        return f"Ties({patterns}, exclude={list(self.exclude)!r})" if self.exclude else f"Ties({patterns})"
+        return (
+            f"Ties({patterns}, exclude={list(self.exclude)!r})"
+            if self.exclude
+            else f"Ties({patterns})"
+        )
 
     def find(self, module: nn.Module) -> list[Tie]:
         """The ties of ``module``, in the order of its parameters.
@@ -114,7 +131,11 @@ class Ties:
             TieError: As `find`.
         """
         names = [s.name for s in slots(module)] + [b.name for b in buffer_slots(module)]
-        idle = [text for text in self.exclude if all(Pattern(text).match(name) is None for name in names)]
+        idle = [
+            text
+            for text in self.exclude
+            if all(Pattern(text).match(name) is None for name in names)
+        ]
         found = self.find(module)
         return Plan.of(found, self.buffers(module), idle, starting_apart(found, module))
 
@@ -128,9 +149,13 @@ class Ties:
             (stars, [match[stars] for match in matches if stars in match])
             for stars in dict.fromkeys(stars for match in matches for stars in match)
         ]
-        kept = [(stars, row) for stars, row in rows if not any(slot.name in excluded for slot in row)]
+        kept = [
+            (stars, row) for stars, row in rows if not any(slot.name in excluded for slot in row)
+        ]
         if not kept:
-            raise TieError(f"{self} finds nothing: exclude={list(self.exclude)!r} leaves no parameter")
+            raise TieError(
+                f"{self} finds nothing: exclude={list(self.exclude)!r} leaves no parameter"
+            )
         return kept
 
     def buffers(self, module: nn.Module) -> list[list[BufferSlot]]:
@@ -170,13 +195,17 @@ class Ties:
         return matches
 
     def _raise_no_match(self, pattern: Pattern, names: list[str]) -> NoReturn:
-        if close := _like(pattern, names) or get_close_matches(pattern.name, names, n=3, cutoff=0.5):
+        if close := _like(pattern, names) or get_close_matches(
+            pattern.name, names, n=3, cutoff=0.5
+        ):
             raise TieError(
                 f"pattern {pattern.text!r} matches no parameter: did you mean {' or '.join(map(repr, close))}?"
             )
         shown = ", ".join(map(repr, names[:_SHOWN])) or "none at all"
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        raise TieError(f"pattern {pattern.text!r} matches no parameter: the module has {shown}{more}")
+        raise TieError(
+            f"pattern {pattern.text!r} matches no parameter: the module has {shown}{more}"
+        )
 
     def _check_counterparts(self, matches: list[dict[Stars, Slot]], excluded: set[str]) -> None:
         """Every name that one pattern matches must have its counterpart in all others, or be excluded."""
@@ -200,7 +229,9 @@ class Ties:
         members: list[Member] = []
         for pattern, slot in zip(self.patterns, places, strict=True):
             if isinstance(slot.stored, UninitializedParameter):
-                raise TieError(f"{slot.name!r} has no shape yet: run the module once, so that its lazy layers are made")
+                raise TieError(
+                    f"{slot.name!r} has no shape yet: run the module once, so that its lazy layers are made"
+                )
             shape = tuple(slot.full().shape)
             if pattern.part == "transposed" and len(shape) != 2:
                 raise TieError(
@@ -209,18 +240,29 @@ class Ties:
             if pattern.part == "slices":
                 if 0 in shape[:1] or not shape:
                     what = "has no slices" if shape else "is a single number"
-                    raise TieError(f"{pattern.text!r} slices {slot.name!r}, which {what}: leave out [:]")
+                    raise TieError(
+                        f"{pattern.text!r} slices {slot.name!r}, which {what}: leave out [:]"
+                    )
                 if isinstance(slot.parameter, DTensor):
-                    raise TieError(f"{pattern.text!r} slices {slot.name!r}, which fully_shard has divided: use DDP")
-                members += [Member(slot, index=i) for i in range(position_count(slot.owner) or shape[0])]
+                    raise TieError(
+                        f"{pattern.text!r} slices {slot.name!r}, which fully_shard has divided: use DDP"
+                    )
+                members += [
+                    Member(slot, index=i) for i in range(position_count(slot.owner) or shape[0])
+                ]
             else:
                 members.append(Member(slot, transposed=pattern.part == "transposed"))
-        tie = Tie(places[0].name if len(places) == 1 or not any(stars) else ".".join(stars), tuple(members))
+        tie = Tie(
+            places[0].name if len(places) == 1 or not any(stars) else ".".join(stars),
+            tuple(members),
+        )
         if len({member.name for member in members}) < len(members):
             return tie  # which `find` refuses, with all that are like it
         shapes = [tensor.shape for tensor in tie.tensors()]
         if len(set(shapes)) > 1:
-            listed = shortened([f"{m.name!r} is {tuple(s)}" for m, s in zip(members, shapes, strict=True)], ", ")
+            listed = shortened(
+                [f"{m.name!r} is {tuple(s)}" for m, s in zip(members, shapes, strict=True)], ", "
+            )
             name = places[0].name
             raise TieError(
                 f"members of a tie must have one shape: {listed}; exclude them: exclude=[{name!r}], in a config "
@@ -233,7 +275,9 @@ class Ties:
         twice = [name for name, count in counts.items() if count > 1]
         if twice:
             listed = ", ".join(map(repr, twice[:_SHOWN]))
-            raise TieError(f"{self} names a member twice: {listed}; each pattern must match parameters of its own")
+            raise TieError(
+                f"{self} names a member twice: {listed}; each pattern must match parameters of its own"
+            )
 
 
 def _flat(entries: Iterable[Any]) -> list[Any]:
@@ -250,10 +294,15 @@ def _like(pattern: Pattern, names: Iterable[str]) -> list[str]:
         literal = pieces[i].strip(".")
         depth = literal.count(".") + 1
         parts = dict.fromkeys(
-            ".".join(name.split(".")[:depth] if i == 0 else name.split(".")[-depth:]) for name in names
+            ".".join(name.split(".")[:depth] if i == 0 else name.split(".")[-depth:])
+            for name in names
         )
         for found in get_close_matches(literal, parts, n=3, cutoff=0.5):
             other = [*pieces]
             other[i] = pieces[i].replace(literal, found)
             alike.append("*".join(other) + pattern.text.removeprefix(pattern.name))
-    return [text for text in dict.fromkeys(alike) if any(Pattern(text).match(name) is not None for name in names)]
+    return [
+        text
+        for text in dict.fromkeys(alike)
+        if any(Pattern(text).match(name) is not None for name in names)
+    ]

@@ -41,6 +41,13 @@ def unique_parameters(params: Iterable[Any]) -> list[Any]:
 
     def unique(entry: Any) -> Any:
         own = entry["params"]
-        return {**entry, "params": [p for p in ([own] if isinstance(own, Tensor) else own) if is_first(p)]}
+        return {
+            **entry,
+            "params": [p for p in ([own] if isinstance(own, Tensor) else own) if is_first(p)],
+        }
 
-    return [unique(e) if isinstance(e, Mapping) else e for e in params if isinstance(e, Mapping) or is_first(e)]
+    return [
+        unique(e) if isinstance(e, Mapping) else e
+        for e in params
+        if isinstance(e, Mapping) or is_first(e)
+    ]

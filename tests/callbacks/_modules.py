@@ -24,8 +24,13 @@ def sgd(module, lr=0.1, **options):
 def loader(batches=10, size=4, dtype=torch.float64):
     """One input and a target for each of two models, in the same order each time."""
     rng = torch.Generator().manual_seed(7)
-    x, y, z = (torch.randn(batches * size, width, generator=rng, dtype=torch.float64) for width in (4, 2, 2))
-    return DataLoader(TensorDataset(*(t.to(dtype) for t in (x, torch.tanh(y + x[:, :2]), z - x[:, 2:]))), size)
+    x, y, z = (
+        torch.randn(batches * size, width, generator=rng, dtype=torch.float64)
+        for width in (4, 2, 2)
+    )
+    return DataLoader(
+        TensorDataset(*(t.to(dtype) for t in (x, torch.tanh(y + x[:, :2]), z - x[:, 2:]))), size
+    )
 
 
 def trainer(*callbacks, epochs=2, **options):
@@ -63,7 +68,9 @@ def assert_same(left, right, tolerance=0.0):
     """Two dicts of tensors are equal up to the tolerance; equal bit by bit where that is zero."""
     assert left.keys() == right.keys()
     for name, value in left.items():
-        torch.testing.assert_close({name: value}, {name: right[name]}, rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(
+            {name: value}, {name: right[name]}, rtol=tolerance, atol=tolerance
+        )
 
 
 class Two(LightningModule):
@@ -88,7 +95,9 @@ class Two(LightningModule):
 
     def penalty(self, batch_idx):
         """The penalty once per optimizer step: Lightning divides the loss of each batch by `accumulate`."""
-        last = (batch_idx + 1) % self.accumulate == 0 or batch_idx + 1 == self.trainer.num_training_batches
+        last = (
+            batch_idx + 1
+        ) % self.accumulate == 0 or batch_idx + 1 == self.trainer.num_training_batches
         return 0.0 if self.omega is None or not last else self.accumulate * self.omega(self)
 
     def training_step(self, batch, batch_idx):
@@ -122,7 +131,9 @@ SGD_WITH_MOMENTUM = partial(torch.optim.SGD, momentum=0.9)
 
 
 def two_optimizers(module, make=SGD_WITH_MOMENTUM, lrs=(0.1, 0.1)):
-    return [make(net.parameters(), lr=lr) for net, lr in zip((module.a, module.b), lrs, strict=True)]
+    return [
+        make(net.parameters(), lr=lr) for net, lr in zip((module.a, module.b), lrs, strict=True)
+    ]
 
 
 class Manual(Two):

@@ -71,7 +71,10 @@ def logged(made):
     """What went to the CSVLogger, epoch by epoch."""
     made.logger.save()
     with open(f"{made.logger.log_dir}/metrics.csv", encoding="utf-8") as file:  # noqa: PTH123
-        return [{key: float(value) for key, value in row.items() if value != ""} for row in csv.DictReader(file)]
+        return [
+            {key: float(value) for key, value in row.items() if value != ""}
+            for row in csv.DictReader(file)
+        ]
 
 
 def watched(module, *callbacks, **options):
@@ -83,7 +86,11 @@ def watched(module, *callbacks, **options):
 
 def test_values_epoch_by_epoch():
     ramp = Ramp(duration=3, start=0.5, unit="epochs")
-    callbacks = [SharingMonitor(), Regularize(LASSO, Ties("a.*"), 0.1), Regularize(EXACT_TIE, PAIR, 0.2, ramp)]
+    callbacks = [
+        SharingMonitor(),
+        Regularize(LASSO, Ties("a.*"), 0.1),
+        Regularize(EXACT_TIE, PAIR, 0.2, ramp),
+    ]
     rows, weights = watched(Two(), *callbacks, epochs=4)
     assert len(rows) == 4
     for epoch, (row, of) in enumerate(zip(rows, weights[1:], strict=True)):
@@ -121,7 +128,9 @@ def test_zeros():
 
 def keys(*callbacks, module=None):
     rows, _ = watched(Two() if module is None else module, *callbacks, epochs=1)
-    return {key.removeprefix("sharing/") for row in rows for key in row if key.startswith("sharing/")}
+    return {
+        key.removeprefix("sharing/") for row in rows for key in row if key.startswith("sharing/")
+    }
 
 
 ALWAYS = {"sparsity", "unique", "compression"}
@@ -132,8 +141,13 @@ OF_EACH = {f"distance_of/{leaf}" for leaf in LEAVES}
 def test_names():
     assert keys(SharingMonitor(PAIR)) == ALWAYS | OF_TIES | OF_EACH
     assert keys(SharingMonitor(PAIR, per_tie=False)) == ALWAYS | OF_TIES
-    assert keys(SharingMonitor(Ties("a.0.*", "b.0.*"))) == ALWAYS | OF_TIES | {"distance_of/weight", "distance_of/bias"}
-    assert keys(SharingMonitor(), Regularize(EXACT_TIE, PAIR, 0.1)) == ALWAYS | OF_TIES | OF_EACH | {"penalty"}
+    assert keys(SharingMonitor(Ties("a.0.*", "b.0.*"))) == ALWAYS | OF_TIES | {
+        "distance_of/weight",
+        "distance_of/bias",
+    }
+    assert keys(
+        SharingMonitor(), Regularize(EXACT_TIE, PAIR, 0.1)
+    ) == ALWAYS | OF_TIES | OF_EACH | {"penalty"}
     assert keys(SharingMonitor(), Share(PAIR)) == ALWAYS | OF_TIES | OF_EACH
     # One member each: there is no distance.
     assert keys(SharingMonitor(), Regularize(LASSO, Ties("*"), 0.1)) == ALWAYS | {"penalty"}
@@ -156,7 +170,9 @@ def test_three_members():
             self.c = mlp(2)
 
     three = Ties("a.*", "b.*", "c.*")
-    rows, weights = watched(Three(), SharingMonitor(three), Regularize(EXACT_TIE, Ties("a.*", "c.*"), 0.3))
+    rows, weights = watched(
+        Three(), SharingMonitor(three), Regularize(EXACT_TIE, Ties("a.*", "c.*"), 0.3)
+    )
     of = weights[-1]
     total, _, unique, tied = counts(of, "abc")
     assert rows[-1]["sharing/distance"] == pytest.approx(distance(*LEAVES, of=of, models="abc"))
@@ -166,7 +182,10 @@ def test_three_members():
 
 def test_ties_of_several_callbacks_are_watched_once():
     some = Ties("a.0.*", "b.0.*")
-    callbacks = [Regularize(EXACT_TIE, PAIR, 0.3), Regularize(Penalty("squared", "element", "mean"), some, 0.1)]
+    callbacks = [
+        Regularize(EXACT_TIE, PAIR, 0.3),
+        Regularize(Penalty("squared", "element", "mean"), some, 0.1),
+    ]
     rows, weights = watched(Two(), SharingMonitor(), *callbacks)
     assert rows[-1]["sharing/unique"] == counts(weights[-1])[2]
     assert rows[-1]["sharing/distance"] == pytest.approx(distance(*LEAVES, of=weights[-1]))
@@ -185,15 +204,24 @@ def test_ties_of_several_callbacks_that_have_the_same_names():
 def test_own_ties_go_before_those_of_callbacks():
     some = Ties("a.2.*", "b.2.*")
     rows, weights = watched(Two(), Regularize(EXACT_TIE, PAIR, 0.3), SharingMonitor(some))
-    assert rows[-1]["sharing/distance"] == pytest.approx(distance("2.weight", "2.bias", of=weights[-1]))
+    assert rows[-1]["sharing/distance"] == pytest.approx(
+        distance("2.weight", "2.bias", of=weights[-1])
+    )
 
 
 def test_a_checkpoint_can_follow_what_is_logged():
     best = ModelCheckpoint("checkpoints", monitor="sharing/distance", mode="min")
     rows, _ = watched(
-        Two(), SharingMonitor(), Regularize(EXACT_TIE, PAIR, 0.3), best, epochs=3, enable_checkpointing=True
+        Two(),
+        SharingMonitor(),
+        Regularize(EXACT_TIE, PAIR, 0.3),
+        best,
+        epochs=3,
+        enable_checkpointing=True,
     )
-    assert float(best.best_model_score) == pytest.approx(min(row["sharing/distance"] for row in rows), rel=1e-6)
+    assert float(best.best_model_score) == pytest.approx(
+        min(row["sharing/distance"] for row in rows), rel=1e-6
+    )
 
 
 def test_two_monitors_are_refused():
@@ -236,8 +264,12 @@ def test_history_survives_resuming():
     assert_history(again, kept.epochs + resumed.epochs[1:])
 
 
-@pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint need to be provided.*")
-@pytest.mark.filterwarnings("ignore:.*resuming from a checkpoint that ended before the epoch ended.*")
+@pytest.mark.filterwarnings(
+    "ignore:.*callbacks used to create the checkpoint need to be provided.*"
+)
+@pytest.mark.filterwarnings(
+    "ignore:.*resuming from a checkpoint that ended before the epoch ended.*"
+)
 def test_history_survives_resuming_within_the_first_epoch():
     within = ModelCheckpoint("checkpoints", every_n_train_steps=4, save_top_k=-1)
     start, resumed, again = Kept(), Kept(), SharingMonitor(PAIR)
@@ -262,7 +294,9 @@ def offline(tmp_path, monkeypatch):
     for name in ("DIR", "CACHE_DIR", "CONFIG_DIR", "DATA_DIR", "ARTIFACT_DIR"):
         monkeypatch.setenv(f"WANDB_{name}", str(tmp_path))
     monkeypatch.setenv("WANDB_SILENT", "true")
-    logger = WandbLogger(offline=True, save_dir=str(tmp_path), settings=wandb.Settings(console="off"))
+    logger = WandbLogger(
+        offline=True, save_dir=str(tmp_path), settings=wandb.Settings(console="off")
+    )
     yield logger
     wandb.finish()
 
@@ -290,5 +324,7 @@ def test_heat_map_can_be_left_out(offline, tmp_path):
 def numbers(z):
     """Plotly writes arrays as lists, or as base64."""
     if isinstance(z, dict):
-        return np.frombuffer(base64.b64decode(z["bdata"]), z["dtype"]).reshape([int(n) for n in z["shape"].split(",")])
+        return np.frombuffer(base64.b64decode(z["bdata"]), z["dtype"]).reshape(
+            [int(n) for n in z["shape"].split(",")]
+        )
     return np.array(z)

@@ -101,7 +101,11 @@ def test_names_of_ties_that_are_named_alike():
     other = Regularize(SOFT_TIE, Ties("a.0.*", "c.0.*"), 0.1)
     made = fit(module, Regularize(SOFT_TIE, Ties("a.0.*", "b.0.*"), 0.1), other, SharingMonitor())
     names = {name for name in made.callback_metrics if name.startswith("sharing/distance_of/")}
-    assert names == {f"sharing/distance_of/a.0.{leaf} - {m}.0.{leaf}" for leaf in ("weight", "bias") for m in "bc"}
+    assert names == {
+        f"sharing/distance_of/a.0.{leaf} - {m}.0.{leaf}"
+        for leaf in ("weight", "bias")
+        for m in "bc"
+    }
 
 
 def test_a_penalty_on_whole_layers_does_not_rename_the_ties_of_positions():
@@ -120,12 +124,19 @@ def test_checkpoints_of_the_least_distance(tmp_path, ours_first):
     recorded = Recorded()
     ours = [soft_tie(), SharingMonitor()]
     callbacks = [*ours, checkpoint] if ours_first else [checkpoint, *ours]
-    made = trainer(*callbacks, epochs=3, logger=recorded, log_every_n_steps=1, enable_checkpointing=True)
+    made = trainer(
+        *callbacks, epochs=3, logger=recorded, log_every_n_steps=1, enable_checkpointing=True
+    )
     module = Validated()
     made.fit(module, loader(), loader())
-    saved = {path.rpartition("epoch=")[2]: value.item() for path, value in checkpoint.best_k_models.items()}
+    saved = {
+        path.rpartition("epoch=")[2]: value.item()
+        for path, value in checkpoint.best_k_models.items()
+    }
     distances = recorded.epochs("sharing/distance")
-    assert saved == {f"{epoch}.ckpt": pytest.approx(distance) for epoch, distance in enumerate(distances)}
+    assert saved == {
+        f"{epoch}.ckpt": pytest.approx(distance) for epoch, distance in enumerate(distances)
+    }
     assert checkpoint.best_model_score == pytest.approx(min(distances))
     saved_weights = torch.load(checkpoint.best_model_path, weights_only=True)["state_dict"]
     apart = size = 0.0
@@ -159,21 +170,32 @@ def test_training_stops_at_a_distance(ours_first):
 def test_validation_within_epochs(tmp_path):
     """It comes before the first measurement, as Lightning says; and the documented options help."""
     checkpoint = ModelCheckpoint(tmp_path / "1", monitor="sharing/distance")
-    with pytest.raises(MisconfigurationException, match=r"could not find the monitored key.*sharing/distance"):
+    with pytest.raises(
+        MisconfigurationException, match=r"could not find the monitored key.*sharing/distance"
+    ):
         fit_validated(checkpoint, val_check_interval=0.5, enable_checkpointing=True)
     with pytest.raises(RuntimeError, match=r"metric `sharing/distance` which is not available"):
         fit_validated(EarlyStopping("sharing/distance"), val_check_interval=0.5)
-    checkpoint = ModelCheckpoint(tmp_path / "2", monitor="sharing/distance", save_on_train_epoch_end=True)
+    checkpoint = ModelCheckpoint(
+        tmp_path / "2", monitor="sharing/distance", save_on_train_epoch_end=True
+    )
     stopping = EarlyStopping("sharing/distance", check_on_train_epoch_end=True)
     recorded = Recorded()
-    options = {"val_check_interval": 0.5, "enable_checkpointing": True, "logger": recorded, "log_every_n_steps": 1}
+    options = {
+        "val_check_interval": 0.5,
+        "enable_checkpointing": True,
+        "logger": recorded,
+        "log_every_n_steps": 1,
+    }
     fit_validated(checkpoint, stopping, **options)
     best = pytest.approx(min(recorded.epochs("sharing/distance")))
     assert checkpoint.best_model_score == stopping.best_score == best
 
 
 def test_tensorboard(tmp_path):
-    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    event_accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
     logger = TensorBoardLogger(tmp_path)
     made = fit_validated(logger=logger, log_every_n_steps=1)
     logger.finalize("success")
@@ -181,7 +203,9 @@ def test_tensorboard(tmp_path):
     events.Reload()
     assert {name for name in events.Tags()["scalars"] if name.startswith("sharing")} == NAMES
     assert len(events.Scalars("sharing/distance")) == 2
-    assert events.Scalars("sharing/distance")[-1].value == pytest.approx(made.callback_metrics["sharing/distance"])
+    assert events.Scalars("sharing/distance")[-1].value == pytest.approx(
+        made.callback_metrics["sharing/distance"]
+    )
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's own
@@ -237,7 +261,9 @@ def test_soft_ties_and_averages():
     made = fit(module, last, soft_tie(), SharingMonitor(), EMAWeightAveraging(decay=0.5))
     assert not any(torch.equal(p, last.weights[name]) for name, p in module.named_parameters())
     plain = fit(Two(), soft_tie(), SharingMonitor())
-    ours = {name: value for name, value in plain.callback_metrics.items() if name.startswith("sharing")}
+    ours = {
+        name: value for name, value in plain.callback_metrics.items() if name.startswith("sharing")
+    }
     assert ours.keys() == NAMES
     assert {name: made.callback_metrics[name] for name in ours} == ours
 
@@ -267,7 +293,9 @@ def test_the_progress_bar_shows_nothing_unasked():
 
 
 def test_names_for_the_progress_bar_are_checked():
-    with pytest.raises(ValueError, match=r"prog_bar: 'distance' is not logged: write one of sharing/penalty, "):
+    with pytest.raises(
+        ValueError, match=r"prog_bar: 'distance' is not logged: write one of sharing/penalty, "
+    ):
         SharingMonitor(prog_bar=["distance"])
     with pytest.raises(ValueError, match=r"prog_bar: 'sharing/distance_of/0.weight' is not logged"):
         SharingMonitor(per_tie=False, prog_bar=SHOWN)

@@ -59,10 +59,22 @@ def groups_of(name, w):
     return w if PENALTIES[name][0].groups == "element" else w.abs().amax(dim=0, keepdim=True)
 
 
-def by_hand(name, every="step", keep_zeros=False, epochs=2, lrs=(0.1, 0.1), decay=1.0, ramp=None, module=None):
+def by_hand(
+    name,
+    every="step",
+    keep_zeros=False,
+    epochs=2,
+    lrs=(0.1, 0.1),
+    decay=1.0,
+    ramp=None,
+    module=None,
+):
     """A loop without Trainer, with momentum; learning rates decay in every step."""
     module = Two() if module is None else module
-    optimizers = {key: MOMENTUM(getattr(module, key).parameters(), lr=lr) for key, lr in zip("ab", lrs, strict=True)}
+    optimizers = {
+        key: MOMENTUM(getattr(module, key).parameters(), lr=lr)
+        for key, lr in zip("ab", lrs, strict=True)
+    }
     due, done = {"a": 0.0, "b": 0.0}, 0
     dead = [torch.zeros_like(w, dtype=torch.bool) for w in each(module)]
 
@@ -97,7 +109,12 @@ def by_hand(name, every="step", keep_zeros=False, epochs=2, lrs=(0.1, 0.1), deca
 
 
 def with_decay(module, lrs=(0.1, 0.1), decay=1.0, interval="step"):
-    made = MOMENTUM([{"params": net.parameters(), "lr": lr} for net, lr in zip((module.a, module.b), lrs, strict=True)])
+    made = MOMENTUM(
+        [
+            {"params": net.parameters(), "lr": lr}
+            for net, lr in zip((module.a, module.b), lrs, strict=True)
+        ]
+    )
     return [made], [{"scheduler": ExponentialLR(made, decay), "interval": interval}]
 
 
@@ -195,7 +212,9 @@ def test_size_of_the_step(options, sizes):
     fit(module, regularize("lasso", every="epoch", strength=0.1), **({"epochs": 3} | options))
     for size in sizes:
         total += 0.1 * size
-    assert_same(weights(module), {name: shrink(value, total) for name, value in before.items()}, 1e-12)
+    assert_same(
+        weights(module), {name: shrink(value, total) for name, value in before.items()}, 1e-12
+    )
 
 
 def test_an_epoch_that_the_module_ends():
@@ -206,7 +225,11 @@ def test_an_epoch_that_the_module_ends():
     module = Stops()
     before = weights(module)
     fit(module, regularize("lasso", every="epoch"), epochs=1)
-    assert_same(weights(module), {name: shrink(value, 4 * 0.1 * 0.1) for name, value in before.items()}, 1e-12)
+    assert_same(
+        weights(module),
+        {name: shrink(value, 4 * 0.1 * 0.1) for name, value in before.items()},
+        1e-12,
+    )
 
 
 def test_steps_without_a_loss_add_nothing():
@@ -217,7 +240,11 @@ def test_steps_without_a_loss_add_nothing():
     module = StillSkips()
     before = weights(module)
     fit(module, regularize("lasso", every="epoch"), epochs=1)
-    assert_same(weights(module), {name: shrink(value, 7 * 0.1 * 0.1) for name, value in before.items()}, 1e-12)
+    assert_same(
+        weights(module),
+        {name: shrink(value, 7 * 0.1 * 0.1) for name, value in before.items()},
+        1e-12,
+    )
 
 
 def test_validation_and_its_checkpoints_see_the_weights_after_the_step(tmp_path):
@@ -226,8 +253,12 @@ def test_validation_and_its_checkpoints_see_the_weights_after_the_step(tmp_path)
             self.log("zeros", float(exact("lasso", self)))
 
     module = Validated(optimizer=lambda m: MOMENTUM(m.parameters(), lr=0.1))
-    saved = ModelCheckpoint(tmp_path, filename="{epoch}", monitor="zeros", mode="max", save_top_k=-1)
-    made = trainer(regularize("lasso", every="epoch"), saved, enable_checkpointing=True, num_sanity_val_steps=0)
+    saved = ModelCheckpoint(
+        tmp_path, filename="{epoch}", monitor="zeros", mode="max", save_top_k=-1
+    )
+    made = trainer(
+        regularize("lasso", every="epoch"), saved, enable_checkpointing=True, num_sanity_val_steps=0
+    )
     made.fit(module, loader(), loader())
     expected = [by_hand("lasso", "epoch", epochs=epochs) for epochs in (1, 2)]
     assert made.callback_metrics["zeros"] == exact("lasso", expected[1]) > 0
@@ -247,9 +278,9 @@ def test_kept_zeros_equal_a_loop_by_hand(name, every):
     fit(module, regularize(name, every=every, keep_zeros=True), epochs=epochs)
     fit(free, regularize(name, every=every), epochs=epochs)
     assert_like_by_hand(name, module, by_hand(name, every, keep_zeros=True, epochs=epochs))
-    assert any(not torch.equal(p, q) for p, q in zip(module.parameters(), free.parameters(), strict=True)), (
-        "nothing came back by itself: a weak test"
-    )
+    assert any(
+        not torch.equal(p, q) for p, q in zip(module.parameters(), free.parameters(), strict=True)
+    ), "nothing came back by itself: a weak test"
 
 
 @pytest.mark.parametrize("every", ["step", "epoch"])
@@ -257,7 +288,9 @@ def test_kept_zeros_equal_a_loop_by_hand(name, every):
 def test_kept_zeros_of_two_optimizers(every, lrs):
     module = Manual(optimizer=partial(two_optimizers, lrs=lrs))
     fit(module, regularize("growl", every=every, keep_zeros=True), epochs=3)
-    assert_like_by_hand("growl", module, by_hand("growl", every, keep_zeros=True, epochs=3, lrs=lrs))
+    assert_like_by_hand(
+        "growl", module, by_hand("growl", every, keep_zeros=True, epochs=3, lrs=lrs)
+    )
 
 
 class Watch(Callback):
@@ -267,12 +300,18 @@ class Watch(Callback):
         self.name, self.zero = name, []
 
     def on_train_batch_end(self, trainer, pl_module, *args):
-        found = [w.detach() for w in each(pl_module) if w.ndim == 2 or self.name in ("lasso", "oscar")]
+        found = [
+            w.detach() for w in each(pl_module) if w.ndim == 2 or self.name in ("lasso", "oscar")
+        ]
         self.zero.append([groups_of(self.name, w) == 0.0 for w in found])
 
     def revived(self):
         steps = zip(self.zero, self.zero[1:], strict=False)
-        return sum(int((old & ~new).sum()) for before, after in steps for old, new in zip(before, after, strict=True))
+        return sum(
+            int((old & ~new).sum())
+            for before, after in steps
+            for old, new in zip(before, after, strict=True)
+        )
 
 
 @pytest.mark.parametrize("every", ["step", "epoch"])
@@ -365,7 +404,9 @@ def test_nothing_waits_for_the_device(every, monkeypatch):
     assert calls == []
     fit(Two(optimizer=with_decay), regularize("lasso", every=every, keep_zeros=True))
     assert set(calls) <= {"masked_fill_"}
-    assert bool(calls) == (every == "epoch"), "a proximal step in every step has kept the zeros by itself"
+    assert bool(calls) == (every == "epoch"), (
+        "a proximal step in every step has kept the zeros by itself"
+    )
 
 
 # Resuming
@@ -384,7 +425,9 @@ def whole_and_resumed(make_callback, tmp_path):
 @pytest.mark.parametrize("every", ["step", "epoch"])
 @pytest.mark.parametrize("name", ZEROS)
 def test_resuming_is_bitwise_as_if_never_stopped(name, every, keep_zeros, tmp_path):
-    make = partial(regularize, name, every=every, keep_zeros=keep_zeros, schedule=Ramp(duration=30, start=0.8))
+    make = partial(
+        regularize, name, every=every, keep_zeros=keep_zeros, schedule=Ramp(duration=30, start=0.8)
+    )
     whole, resumed = whole_and_resumed(make, tmp_path)
     assert_same(weights(resumed), weights(whole))
     assert exact(name, whole) > 0
@@ -403,16 +446,22 @@ def test_resuming_from_the_checkpoint_of_a_validation(kind, every, tmp_path):
     whole, first, second = (Validated(optimizer=optimizer) for _ in range(3))
     options = {"enable_checkpointing": True, "num_sanity_val_steps": 0}
     trainer(make(), epochs=4, num_sanity_val_steps=0).fit(whole, loader(), loader())
-    saved = ModelCheckpoint(tmp_path, "{epoch}", monitor="value", save_top_k=-1, save_on_train_epoch_end=False)
+    saved = ModelCheckpoint(
+        tmp_path, "{epoch}", monitor="value", save_top_k=-1, save_on_train_epoch_end=False
+    )
     trainer(make(), saved, epochs=2, **options).fit(first, loader(), loader())
-    again = ModelCheckpoint(tmp_path, "{epoch}", monitor="value", save_top_k=-1, save_on_train_epoch_end=False)
+    again = ModelCheckpoint(
+        tmp_path, "{epoch}", monitor="value", save_top_k=-1, save_on_train_epoch_end=False
+    )
     resuming = trainer(make(), again, epochs=4, **options)
     resuming.fit(second, loader(), loader(), ckpt_path=tmp_path / "epoch=1.ckpt")
     assert_same(weights(second), weights(whole))
 
 
 @pytest.mark.filterwarnings("ignore:.*Checkpoint directory .* exists and is not empty")
-@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
+@pytest.mark.filterwarnings(
+    "ignore:You're resuming from a checkpoint that ended before the epoch ended"
+)
 def test_steps_of_an_epoch_that_is_resumed_in_its_middle(tmp_path):
     make = partial(regularize, "lasso", every="epoch", strength=0.02)
     every_four = partial(ModelCheckpoint, tmp_path, "{step}", every_n_train_steps=4, save_top_k=-1)
@@ -424,14 +473,27 @@ def test_steps_of_an_epoch_that_is_resumed_in_its_middle(tmp_path):
     assert callback["pending"]["a.0.bias"] == {0: [pytest.approx(4 * 0.1 * 0.02)]}
     assert_same(state["state_dict"], before)
     resumed = Still()
-    fit(resumed, make(), every_four(), epochs=1, ckpt_path=tmp_path / "step=4.ckpt", enable_checkpointing=True)
-    assert_same(weights(resumed), {name: shrink(value, 10 * 0.1 * 0.02) for name, value in before.items()}, 1e-12)
+    fit(
+        resumed,
+        make(),
+        every_four(),
+        epochs=1,
+        ckpt_path=tmp_path / "step=4.ckpt",
+        enable_checkpointing=True,
+    )
+    assert_same(
+        weights(resumed),
+        {name: shrink(value, 10 * 0.1 * 0.02) for name, value in before.items()},
+        1e-12,
+    )
 
 
 @pytest.mark.parametrize("every", ["step", "epoch"])
 def test_checkpoints_have_the_groups_that_stay_zero(every, tmp_path):
     module = Two(optimizer=with_decay)
-    fit(module, regularize("growl", every=every, keep_zeros=True)).save_checkpoint(tmp_path / "last.ckpt")
+    fit(module, regularize("growl", every=every, keep_zeros=True)).save_checkpoint(
+        tmp_path / "last.ckpt"
+    )
     (state,) = torch.load(tmp_path / "last.ckpt", weights_only=True)["callbacks"].values()
     parameters = dict(module.named_parameters())
     expected = {
@@ -441,7 +503,9 @@ def test_checkpoints_have_the_groups_that_stay_zero(every, tmp_path):
     }
     assert expected
     assert state["pending"] == {}
-    assert_same({name.removesuffix(".weight"): zero for name, zero in state["zeros"].items()}, expected)
+    assert_same(
+        {name.removesuffix(".weight"): zero for name, zero in state["zeros"].items()}, expected
+    )
 
 
 def test_checkpoints_without_kept_zeros_have_none(tmp_path):
@@ -451,9 +515,17 @@ def test_checkpoints_without_kept_zeros_have_none(tmp_path):
 
 
 def test_zeros_are_let_go_where_they_are_not_kept_any_more(tmp_path):
-    fit(Two(optimizer=with_decay), regularize("lasso", keep_zeros=True)).save_checkpoint(tmp_path / "half.ckpt")
+    fit(Two(optimizer=with_decay), regularize("lasso", keep_zeros=True)).save_checkpoint(
+        tmp_path / "half.ckpt"
+    )
     watch = Watch("lasso")
-    fit(Two(optimizer=with_decay), regularize("lasso"), watch, epochs=4, ckpt_path=tmp_path / "half.ckpt")
+    fit(
+        Two(optimizer=with_decay),
+        regularize("lasso"),
+        watch,
+        epochs=4,
+        ckpt_path=tmp_path / "half.ckpt",
+    )
     assert watch.revived() > 0
 
 
@@ -463,11 +535,27 @@ def test_zeros_are_let_go_where_they_are_not_kept_any_more(tmp_path):
 @pytest.mark.parametrize(
     ("penalty", "options", "message"),
     [
-        (("l1", "element", "zero"), {"every": "batch"}, "unknown every 'batch': write one of 'step', 'epoch'"),
+        (
+            ("l1", "element", "zero"),
+            {"every": "batch"},
+            "unknown every 'batch': write one of 'step', 'epoch'",
+        ),
         (("squared", "element", "zero"), {"every": "epoch"}, 'every="epoch" is for proximal steps'),
-        (("l1", "element", "zero"), {"every": "epoch", "apply": "gradient"}, 'write apply="prox", or every="step"'),
-        (("l1", "element", "zero"), {"keep_zeros": True, "apply": "gradient"}, "gradients make no zeros: write apply="),
-        (("squared", "element", "zero"), {"keep_zeros": True, "apply": "prox"}, 'this is norm="squared"'),
+        (
+            ("l1", "element", "zero"),
+            {"every": "epoch", "apply": "gradient"},
+            'write apply="prox", or every="step"',
+        ),
+        (
+            ("l1", "element", "zero"),
+            {"keep_zeros": True, "apply": "gradient"},
+            "gradients make no zeros: write apply=",
+        ),
+        (
+            ("squared", "element", "zero"),
+            {"keep_zeros": True, "apply": "prox"},
+            'this is norm="squared"',
+        ),
         (("l1", "element", "mean"), {"keep_zeros": True}, 'this is norm="l1", center="mean"'),
         (("l1", "element", "first"), {"keep_zeros": True}, 'center="first"'),
         (("l1", "element", "start"), {"keep_zeros": True}, 'center="start"'),

@@ -62,7 +62,11 @@ def matrices(module):
 FORMULAS = {
     "l2": ("l2", ALL, lambda m: sum(0.5 * w.square().sum() for w in each(m))),
     "lasso": ("lasso", ALL, lambda m: sum(w.abs().sum() for w in each(m))),
-    "group_lasso": ("group_lasso", MATRICES, lambda m: sum(w.norm(dim=0).sum() for w in matrices(m))),
+    "group_lasso": (
+        "group_lasso",
+        MATRICES,
+        lambda m: sum(w.norm(dim=0).sum() for w in matrices(m)),
+    ),
     "oscar": (
         Penalty("owl", "element", "zero", ramp_weights),
         ALL,
@@ -73,7 +77,11 @@ FORMULAS = {
         MATRICES,
         lambda m: sum(owl(w.norm(dim=0)) for w in matrices(m)),
     ),
-    "soft_tie": ("soft_tie", PAIR, lambda m: sum(0.5 * (a - b).square().sum() for a, b in pairs(m))),
+    "soft_tie": (
+        "soft_tie",
+        PAIR,
+        lambda m: sum(0.5 * (a - b).square().sum() for a, b in pairs(m)),
+    ),
     "exact_tie": (
         "exact_tie",
         PAIR,
@@ -98,12 +106,16 @@ FORMULAS = {
     "joint_lasso": (
         "joint_lasso",
         Ties("a.*.weight", "b.*.weight"),
-        lambda m: sum((a.square() + b.square()).sum(dim=0).sqrt().sum() for a, b in pairs(m) if a.ndim == 2),
+        lambda m: sum(
+            (a.square() + b.square()).sum(dim=0).sqrt().sum() for a, b in pairs(m) if a.ndim == 2
+        ),
     ),
     "trace_norm": (
         "trace_norm",
         PAIR,
-        lambda m: sum(torch.linalg.svdvals(torch.stack([a.flatten(), b.flatten()])).sum() for a, b in pairs(m)),
+        lambda m: sum(
+            torch.linalg.svdvals(torch.stack([a.flatten(), b.flatten()])).sum() for a, b in pairs(m)
+        ),
     ),
 }
 
@@ -130,7 +142,10 @@ def sgd_with_schedule(module):
 
 
 def groups(module):
-    parts = [{"params": module.a.parameters()}, {"params": module.b.parameters(), "lr": 0.3, "weight_decay": 0.1}]
+    parts = [
+        {"params": module.a.parameters()},
+        {"params": module.b.parameters(), "lr": 0.3, "weight_decay": 0.1},
+    ]
     return torch.optim.SGD(parts, lr=0.1)
 
 
@@ -160,7 +175,11 @@ REGIMES = {
     "manual": (Manual, two_optimizers, {}),
     "manual, adam": (Manual, partial(two_optimizers, make=torch.optim.Adam, lrs=(0.02, 0.01)), {}),
     "manual, a backward pass each": (ManualEach, two_optimizers, {}),
-    "manual, a backward pass each, adam": (ManualEach, partial(two_optimizers, make=torch.optim.Adam), {}),
+    "manual, a backward pass each, adam": (
+        ManualEach,
+        partial(two_optimizers, make=torch.optim.Adam),
+        {},
+    ),
     "manual, toggled": (ManualToggled, two_optimizers, {}),
     "manual, uneven": (ManualUneven, two_optimizers, {}),
 }
@@ -190,7 +209,9 @@ def test_gradient_equals_the_penalty_in_the_loss(name, regime):
     fit(module, regularize(name, 0.3, apply="gradient"), **options)
     assert_same(weights(module), weights(expected), 1e-12)
     fit(without, **options)
-    difference = max((p - q).abs().max() for p, q in zip(module.parameters(), without.parameters(), strict=True))
+    difference = max(
+        (p - q).abs().max() for p, q in zip(module.parameters(), without.parameters(), strict=True)
+    )
     assert difference > 1e-5, "the penalty has no effect, so the test is of nothing"
 
 
@@ -209,7 +230,12 @@ def test_gradient_in_single_precision(regime):
     kind, optimizer, options = REGIMES[regime]
     data = loader(dtype=torch.float32)
     accumulate = options.get("accumulate_grad_batches", 1)
-    expected = kind(omega=formula("soft_tie", 0.3), optimizer=optimizer, dtype=torch.float32, accumulate=accumulate)
+    expected = kind(
+        omega=formula("soft_tie", 0.3),
+        optimizer=optimizer,
+        dtype=torch.float32,
+        accumulate=accumulate,
+    )
     fit(expected, data=data, **options)
     module = kind(optimizer=optimizer, dtype=torch.float32)
     fit(module, regularize("soft_tie", 0.3), data=data, **options)
@@ -234,7 +260,12 @@ def test_three_members():
 
     expected, module = Three(omega=omega), Three()
     fit(expected)
-    fit(module, Regularize(Penalty("l1", "tensor", "mean"), Ties("a.*", "b.*", "c.*"), 0.1, apply="gradient"))
+    fit(
+        module,
+        Regularize(
+            Penalty("l1", "tensor", "mean"), Ties("a.*", "b.*", "c.*"), 0.1, apply="gradient"
+        ),
+    )
     assert_same(weights(module), weights(expected), 1e-12)
 
 
@@ -297,21 +328,41 @@ def test_strength_depends_on_nothing_but_the_number_of_steps(apply, options):
         options["plugins"] = [fp16()]
     module = Still(dtype=dtype)
     before = weights(module)
-    made = fit(module, regularize("l2", 0.5, apply=apply), data=loader(batches, size, dtype=dtype), epochs=1, **options)
+    made = fit(
+        module,
+        regularize("l2", 0.5, apply=apply),
+        data=loader(batches, size, dtype=dtype),
+        epochs=1,
+        **options,
+    )
     steps = made.global_step
     assert steps == -(-batches // options.get("accumulate_grad_batches", 1))
     factor = (1 - 0.1 * 0.5) ** steps if apply == "gradient" else (1 + 0.1 * 0.5) ** -steps
     tolerance = 1e-12 if dtype == torch.float64 else 1e-6
-    assert_same(weights(module), {name: factor * value for name, value in before.items()}, tolerance)
+    assert_same(
+        weights(module), {name: factor * value for name, value in before.items()}, tolerance
+    )
 
 
 # The proximal step: equal to a loop without this package
 
 
-def by_hand(name, strength, lrs, epochs=2, make=torch.optim.SGD, decay=1.0, second=lambda batch_idx: True, kind=Two):
+def by_hand(
+    name,
+    strength,
+    lrs,
+    epochs=2,
+    make=torch.optim.SGD,
+    decay=1.0,
+    second=lambda batch_idx: True,
+    kind=Two,
+):
     """A loop without Trainer: backward, step, prox."""
     module = kind()
-    optimizers = {key: make(getattr(module, key).parameters(), lr=lr) for key, lr in zip("ab", lrs, strict=True)}
+    optimizers = {
+        key: make(getattr(module, key).parameters(), lr=lr)
+        for key, lr in zip("ab", lrs, strict=True)
+    }
     waiting = {"a": 0.0, "b": 0.0}
     for _ in range(epochs):
         for batch_idx, batch in enumerate(loader()):
@@ -331,14 +382,21 @@ def by_hand(name, strength, lrs, epochs=2, make=torch.optim.SGD, decay=1.0, seco
 
 
 def one_optimizer(module, lrs, make=torch.optim.SGD):
-    return make([{"params": net.parameters(), "lr": lr} for net, lr in zip((module.a, module.b), lrs, strict=True)])
+    return make(
+        [
+            {"params": net.parameters(), "lr": lr}
+            for net, lr in zip((module.a, module.b), lrs, strict=True)
+        ]
+    )
 
 
 def assert_same_with_zeros(module, expected, name):
     """The same weights, and exactly equal or exactly zero in the same places."""
     assert_same(weights(module), weights(expected), 1e-12)
     if name.endswith("_tie"):
-        where = [(a == b, c == d) for (a, b), (c, d) in zip(pairs(module), pairs(expected), strict=True)]
+        where = [
+            (a == b, c == d) for (a, b), (c, d) in zip(pairs(module), pairs(expected), strict=True)
+        ]
     else:
         where = [(w == 0.0, v == 0.0) for w, v in zip(each(module), each(expected), strict=True)]
     assert all(torch.equal(x, y) for x, y in where)
@@ -383,7 +441,9 @@ def test_prox_of_other_optimizers_has_the_size_of_their_learning_rate(make):
     lrs = (0.02, 0.01)
     module = Two(optimizer=partial(one_optimizer, lrs=lrs, make=make))
     fit(module, regularize("exact_tie", 0.5))
-    assert assert_same_with_zeros(module, by_hand("exact_tie", 0.5, lrs, make=make), "exact_tie") > 0
+    assert (
+        assert_same_with_zeros(module, by_hand("exact_tie", 0.5, lrs, make=make), "exact_tie") > 0
+    )
 
 
 def test_prox_follows_the_scheduler():
@@ -406,7 +466,9 @@ def test_prox_follows_the_schedule():
     assert_same(weights(module), expected, 1e-12)
 
 
-@pytest.mark.parametrize("optimizer", [sgd, lambda module: torch.optim.SGD(module.parameters(), lr=0.1)])
+@pytest.mark.parametrize(
+    "optimizer", [sgd, lambda module: torch.optim.SGD(module.parameters(), lr=0.1)]
+)
 def test_prox_of_a_frozen_member(optimizer):
     """The other one comes to it, whether or not an optimizer has the frozen one."""
     strength = 0.5
@@ -461,14 +523,22 @@ def test_prox_of_a_learning_rate_that_is_a_tensor():
     module = Still(partial(sgd, lr=torch.tensor(0.1, dtype=torch.float64)))
     before = weights(module)
     fit(module, regularize("lasso", 0.1), epochs=1)
-    assert_same(weights(module), {name: shrink(value, 10 * 0.1 * 0.1) for name, value in before.items()}, 1e-12)
+    assert_same(
+        weights(module),
+        {name: shrink(value, 10 * 0.1 * 0.1) for name, value in before.items()},
+        1e-12,
+    )
 
 
 def test_prox_is_taken_once_per_accumulated_step():
     module = Still()
     before = weights(module)
     fit(module, regularize("lasso", 0.1), epochs=1, accumulate_grad_batches=4)
-    assert_same(weights(module), {name: shrink(value, 3 * 0.1 * 0.1) for name, value in before.items()}, 1e-12)
+    assert_same(
+        weights(module),
+        {name: shrink(value, 3 * 0.1 * 0.1) for name, value in before.items()},
+        1e-12,
+    )
 
 
 def test_steps_without_a_loss_take_no_prox():
@@ -480,11 +550,20 @@ def test_steps_without_a_loss_take_no_prox():
     module = StillSkips()
     before = weights(module)
     fit(module, regularize("lasso", 0.1), epochs=1)
-    assert_same(weights(module), {name: shrink(value, 5 * 0.1 * 0.1) for name, value in before.items()}, 1e-12)
+    assert_same(
+        weights(module),
+        {name: shrink(value, 5 * 0.1 * 0.1) for name, value in before.items()},
+        1e-12,
+    )
 
 
 def test_auto_is_gradient_for_the_squared_norm_and_prox_for_others():
-    for name, apply in (("soft_tie", "gradient"), ("exact_tie", "prox"), ("growl", "prox"), ("l2_sp", "gradient")):
+    for name, apply in (
+        ("soft_tie", "gradient"),
+        ("exact_tie", "prox"),
+        ("growl", "prox"),
+        ("l2_sp", "gradient"),
+    ):
         auto, told = Two(), Two()
         fit(auto, regularize(name, 0.1))
         fit(told, regularize(name, 0.1, apply=apply))
@@ -498,7 +577,9 @@ def test_two_penalties_apply_and_keep_apart(tmp_path):
     strengths = {"soft_tie": 0.2, "l2_sp": 0.3, "unit_tie": 0.1}
     expected = Two(omega=lambda m: sum(formula(name, s)(m) for name, s in strengths.items()))
     fit(expected)
-    callbacks = [regularize(name, strength, apply="gradient") for name, strength in strengths.items()]
+    callbacks = [
+        regularize(name, strength, apply="gradient") for name, strength in strengths.items()
+    ]
     module = Two()
     made = fit(module, *callbacks)
     assert_same(weights(module), weights(expected), 1e-12)
@@ -531,7 +612,11 @@ def test_gradient_and_prox_together():
 
 
 def hooks(made):
-    return [hook for optimizer in made.optimizers for hook in optimizer._optimizer_step_post_hooks.values()]
+    return [
+        hook
+        for optimizer in made.optimizers
+        for hook in optimizer._optimizer_step_post_hooks.values()
+    ]
 
 
 @pytest.mark.parametrize("name", ["soft_tie", "exact_tie"])
@@ -596,7 +681,11 @@ def test_other_loops_leave_weights_alone():
 
 def uninterrupted_and_resumed(make_callback, tmp_path, optimizer, kind=Two):
     """The modules after four epochs at once, and after two and two; and the Trainer that resumed."""
-    whole, first, second = kind(optimizer=optimizer), kind(optimizer=optimizer), kind(optimizer=optimizer)
+    whole, first, second = (
+        kind(optimizer=optimizer),
+        kind(optimizer=optimizer),
+        kind(optimizer=optimizer),
+    )
     fit(whole, make_callback(), epochs=4)
     fit(first, make_callback(), epochs=2).save_checkpoint(tmp_path / "half.ckpt")
     made = fit(second, make_callback(), epochs=4, ckpt_path=tmp_path / "half.ckpt")
@@ -620,7 +709,10 @@ def test_resuming_a_ramp_is_bitwise_as_if_never_stopped(name, ramp, tmp_path):
     assert_same(weights(resumed), weights(whole))
     unramped = Two(optimizer=partial(sgd, momentum=0.9))
     fit(unramped, regularize(name, 0.2), epochs=4)
-    assert any(not torch.equal(p, q) for p, q in zip(unramped.parameters(), whole.parameters(), strict=True))
+    assert any(
+        not torch.equal(p, q)
+        for p, q in zip(unramped.parameters(), whole.parameters(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("apply", ["gradient", "prox"])
@@ -663,8 +755,13 @@ def test_origin_of_fine_tuning_is_the_checkpoint(used, tmp_path):
     if used:
         fit(Two(), callback)
     fit(module, callback, epochs=4, ckpt_path=tmp_path / "pretrained.ckpt")
-    expected.load_state_dict(torch.load(tmp_path / "pretrained.ckpt", weights_only=True)["state_dict"])
-    expected.origin, expected.omega = [w.detach().clone() for w in each(expected)], formula("l2_sp", 0.5)
+    expected.load_state_dict(
+        torch.load(tmp_path / "pretrained.ckpt", weights_only=True)["state_dict"]
+    )
+    expected.origin, expected.omega = (
+        [w.detach().clone() for w in each(expected)],
+        formula("l2_sp", 0.5),
+    )
     fit(expected, epochs=2)
     assert_same(weights(module), weights(expected), 1e-12)
 
@@ -672,7 +769,9 @@ def test_origin_of_fine_tuning_is_the_checkpoint(used, tmp_path):
 def test_checkpoints_without_an_origin_are_small(tmp_path):
     fit(Two(), regularize("soft_tie", 0.1)).save_checkpoint(tmp_path / "last.ckpt")
     states = torch.load(tmp_path / "last.ckpt", weights_only=True)["callbacks"]
-    assert not any(isinstance(value, torch.Tensor) for s in states.values() for value in s["start"].values())
+    assert not any(
+        isinstance(value, torch.Tensor) for s in states.values() for value in s["start"].values()
+    )
 
 
 # Refusals, before the first step
@@ -690,14 +789,26 @@ def refused(error, match, callback, module=None, data=None):
 @pytest.mark.parametrize("apply", ["gradient", "prox"])
 def test_wrong_patterns(apply):
     penalty = Penalty("l1", "element", "mean")
-    refused(TieError, r"'c\.\*' matches no parameter", Regularize(penalty, Ties("a.*", "c.*"), 0.1, apply=apply))
-    refused(TieError, r"'a\.0\.weight' is \(3, 4\)", Regularize(penalty, Ties("a.0.*", "b.2.*"), 0.1, apply=apply))
+    refused(
+        TieError,
+        r"'c\.\*' matches no parameter",
+        Regularize(penalty, Ties("a.*", "c.*"), 0.1, apply=apply),
+    )
+    refused(
+        TieError,
+        r"'a\.0\.weight' is \(3, 4\)",
+        Regularize(penalty, Ties("a.0.*", "b.2.*"), 0.1, apply=apply),
+    )
 
 
 @pytest.mark.parametrize("apply", ["gradient", "prox"])
 def test_ties_that_do_not_fit_the_penalty(apply):
     callback = Regularize(Penalty("l1", "input", "zero"), ALL, 0.1, apply=apply)
-    refused(ValueError, r'a\.0\.bias: groups="input" needs tensors of at least 2 dimensions.*exclude', callback)
+    refused(
+        ValueError,
+        r'a\.0\.bias: groups="input" needs tensors of at least 2 dimensions.*exclude',
+        callback,
+    )
     callback = Regularize(SOFT_TIE, ALL, 0.1, apply=apply)
     refused(ValueError, r"a\.0\.weight: center='mean' needs at least 2 members", callback)
 
@@ -709,13 +820,17 @@ class ThreeRates(Two):
 
     def configure_optimizers(self):
         nets = (self.a, self.b, self.c)
-        return torch.optim.SGD([{"params": n.parameters(), "lr": 0.1 * (i + 1)} for i, n in enumerate(nets)])
+        return torch.optim.SGD(
+            [{"params": n.parameters(), "lr": 0.1 * (i + 1)} for i, n in enumerate(nets)]
+        )
 
 
 def test_three_members_with_different_rates():
     three = Ties("a.*", "b.*", "c.*")
     match = r"a\.0\.weight, b\.0\.weight, c\.0\.weight: .*no closed-form proximal step for 3 members.*0\.1, 0\.2, 0\.3"
-    refused(ValueError, match, Regularize(Penalty("l1", "element", "mean"), three, 1.0), ThreeRates())
+    refused(
+        ValueError, match, Regularize(Penalty("l1", "element", "mean"), three, 1.0), ThreeRates()
+    )
     callback = Regularize(Penalty("l1", "input", "zero"), Ties("a.*.weight", "b.*.weight"), 0.1)
     refused(ValueError, r"a\.0\.weight, b\.0\.weight: .*no closed-form", callback, ThreeRates())
     # As a gradient it needs no closed form; and the squared penalty has one.
@@ -734,7 +849,9 @@ def test_three_members_of_which_one_is_frozen(rate):
             return torch.optim.SGD([*groups, {"params": self.c.parameters(), "lr": rate}], lr=0.1)
 
     callback = Regularize(Penalty("l1", "element", "mean"), Ties("a.*", "b.*", "c.*"), 1.0)
-    refused(ValueError, r"c\.0\.weight: .*no closed-form.*\[0\.1, 0\.1, 0\.0\]", callback, FrozenRates())
+    refused(
+        ValueError, r"c\.0\.weight: .*no closed-form.*\[0\.1, 0\.1, 0\.0\]", callback, FrozenRates()
+    )
 
 
 def test_three_members_in_two_optimizers_that_are_toggled():
@@ -751,7 +868,9 @@ def test_three_members_in_two_optimizers_that_are_toggled():
 
     module = Toggled()
     fit(module, Regularize(Penalty("l1", "tensor", "mean"), Ties("a.*", "b.*", "c.*"), 10.0))
-    for a, b, c in zip(module.a.parameters(), module.b.parameters(), module.c.parameters(), strict=True):
+    for a, b, c in zip(
+        module.a.parameters(), module.b.parameters(), module.c.parameters(), strict=True
+    ):
         assert torch.equal(a, b)
         assert torch.equal(a, c)
 
@@ -759,7 +878,12 @@ def test_three_members_in_two_optimizers_that_are_toggled():
 @pytest.mark.parametrize("apply", ["gradient", "prox"])
 def test_lbfgs(apply):
     module = Two(optimizer=lambda m: torch.optim.LBFGS(m.parameters()))
-    refused(ValueError, r"LBFGS.*loss in training_step", regularize("soft_tie", 0.1, apply=apply), module)
+    refused(
+        ValueError,
+        r"LBFGS.*loss in training_step",
+        regularize("soft_tie", 0.1, apply=apply),
+        module,
+    )
 
 
 def test_optimizer_without_a_learning_rate():
@@ -768,7 +892,12 @@ def test_optimizer_without_a_learning_rate():
         del made.param_groups[0]["lr"]
         return made
 
-    refused(ValueError, 'SGD have no learning rate "lr"', regularize("soft_tie", 0.1), Two(optimizer=optimizer))
+    refused(
+        ValueError,
+        'SGD have no learning rate "lr"',
+        regularize("soft_tie", 0.1),
+        Two(optimizer=optimizer),
+    )
 
 
 @pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
@@ -779,7 +908,12 @@ def test_sparse_embeddings(kind):
             self.words = kind(5, 2, sparse=True)
 
     callback = Regularize(Penalty("l1", "input", "zero"), Ties("words.*"), 0.1)
-    refused(ValueError, r"'words\.weight' belongs to an embedding with sparse gradients", callback, Words())
+    refused(
+        ValueError,
+        r"'words\.weight' belongs to an embedding with sparse gradients",
+        callback,
+        Words(),
+    )
 
 
 @pytest.mark.parametrize("strength", [-0.1, float("nan"), float("inf")])
@@ -791,7 +925,10 @@ def test_strength(strength):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((0.1, PAIR, 0.1), r"penalty must be a lit_share\.Penalty\(\.\.\.\) or the name of a recipe, got 0\.1"),
+        (
+            (0.1, PAIR, 0.1),
+            r"penalty must be a lit_share\.Penalty\(\.\.\.\) or the name of a recipe, got 0\.1",
+        ),
         ((SOFT_TIE, "a.*", 0.1), r"ties must be a lit_share\.Ties\(\.\.\.\), got 'a\.\*'"),
         ((SOFT_TIE, PAIR, "0.1"), "strength must be a number, got '0.1'"),
     ],
@@ -802,7 +939,10 @@ def test_types(arguments, message):
 
 
 def test_names():
-    named, written = Regularize("layer_tie", PAIR, 0.1), Regularize(Penalty("l1", "tensor", "mean"), PAIR, 0.1)
+    named, written = (
+        Regularize("layer_tie", PAIR, 0.1),
+        Regularize(Penalty("l1", "tensor", "mean"), PAIR, 0.1),
+    )
     assert named.state_key == written.state_key
     with pytest.raises(ValueError, match="no recipe is named 'layertie': did you mean 'layer_tie'"):
         Regularize("layertie", PAIR, 0.1)
@@ -814,7 +954,9 @@ def test_one_penalty_twice():
 
 
 def test_apply():
-    with pytest.raises(ValueError, match=re.escape("unknown apply 'both': write one of 'auto', 'gradient', 'prox'")):
+    with pytest.raises(
+        ValueError, match=re.escape("unknown apply 'both': write one of 'auto', 'gradient', 'prox'")
+    ):
         Regularize(SOFT_TIE, PAIR, 0.1, apply="both")
 
 
@@ -827,12 +969,15 @@ def test_no_optimizer_owns_the_ties():
     assert all(torch.equal(p, before[f"b.{name}"]) for name, p in module.b.named_parameters())
 
 
-@pytest.mark.parametrize(("apply", "center"), [("gradient", "zero"), ("gradient", "mean"), ("prox", "mean")])
+@pytest.mark.parametrize(
+    ("apply", "center"), [("gradient", "zero"), ("gradient", "mean"), ("prox", "mean")]
+)
 def test_members_that_no_optimizer_owns_stay(apply, center):
     module = Two(optimizer=lambda m: torch.optim.SGD(m.a.parameters(), lr=0.1))
     before = weights(module)
     message = (
-        r"'b\.0\.weight' requires a gradient, but no optimizer owns it, so the penalty of Ties\('a\.\*', 'b\.\*'\)"
+        r"'b\.0\.weight' requires a gradient, but no optimizer owns it, "
+        r"so the penalty of Ties\('a\.\*', 'b\.\*'\)"
     )
     with pytest.warns(UserWarning, match=message) as warned:
         fit(module, Regularize(Penalty("l1", "tensor", center), PAIR, 0.1, apply=apply))
@@ -859,7 +1004,10 @@ def test_optimizers_that_are_stepped_behind_the_back(name, first):
                 optimizer.step()
 
     made = trainer(regularize(name, 0.1))
-    with pytest.raises(RuntimeError, match=r"SGD was stepped without.*not self\.optimizers\(use_pl_optimizer=False\)"):
+    with pytest.raises(
+        RuntimeError,
+        match=r"SGD was stepped without.*not self\.optimizers\(use_pl_optimizer=False\)",
+    ):
         made.fit(Raw(), loader())
     assert made.global_step == 2 * first
     assert hooks(made) == []
@@ -882,7 +1030,9 @@ def test_half_precision_equals_the_penalty_in_the_loss(fused):
         with torch.autocast("cpu", enabled=False):
             return formula("soft_tie", 0.3)(module)
 
-    expected, module, plugin = (Two(omega=o, optimizer=optimizer, dtype=torch.float32) for o in (omega, None, None))
+    expected, module, plugin = (
+        Two(omega=o, optimizer=optimizer, dtype=torch.float32) for o in (omega, None, None)
+    )
     fit(expected, data=data, plugins=[fp16(init_scale=2.0**30)])
     plugin = fp16(init_scale=2.0**30)
     fit(module, regularize("soft_tie", 0.3), data=data, plugins=[plugin])
@@ -893,10 +1043,16 @@ def test_half_precision_equals_the_penalty_in_the_loss(fused):
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.Adam])
 def test_skipped_steps_of_half_precision_take_no_prox(make, fused):
-    module = Still(lambda m: make(m.parameters(), lr=0.1, fused=fused), dtype=torch.float32, infinite=(0, 3, 4))
+    module = Still(
+        lambda m: make(m.parameters(), lr=0.1, fused=fused), dtype=torch.float32, infinite=(0, 3, 4)
+    )
     before = weights(module)
     made = fit(
-        module, regularize("lasso", 0.05), data=loader(dtype=torch.float32), epochs=1, plugins=[fp16(init_scale=8.0)]
+        module,
+        regularize("lasso", 0.05),
+        data=loader(dtype=torch.float32),
+        epochs=1,
+        plugins=[fp16(init_scale=8.0)],
     )
     assert made.global_step == 10
     expected = {name: shrink(value, 7 * 0.1 * 0.05) for name, value in before.items()}
@@ -906,7 +1062,9 @@ def test_skipped_steps_of_half_precision_take_no_prox(make, fused):
 @pytest.mark.parametrize("fused", [False, True])
 def test_gradient_of_half_precision_is_not_scaled(fused):
     module = Still(
-        lambda m: torch.optim.SGD(m.parameters(), lr=0.1, fused=fused), dtype=torch.float32, infinite=(0, 3, 4)
+        lambda m: torch.optim.SGD(m.parameters(), lr=0.1, fused=fused),
+        dtype=torch.float32,
+        infinite=(0, 3, 4),
     )
     before = weights(module)
     fit(module, regularize("l2", 0.5), data=loader(dtype=torch.float32), epochs=1, plugins=[fp16()])
@@ -947,7 +1105,10 @@ def test_mixed_precision_equals_the_penalty_in_the_loss():
 def test_true_half_precision():
     """Weights of 8 bits: the penalty is computed in float32 and rounded once."""
     module, data = Still(dtype=torch.float32), loader(batches=1, dtype=torch.float32)
-    expected = {name: shrink(value.bfloat16().float(), 0.1 * 0.3).bfloat16() for name, value in weights(module).items()}
+    expected = {
+        name: shrink(value.bfloat16().float(), 0.1 * 0.3).bfloat16()
+        for name, value in weights(module).items()
+    }
     fit(module, regularize("lasso", 0.3), data=data, epochs=1, precision="bf16-true")
     assert_same(weights(module), expected)
 
@@ -956,7 +1117,9 @@ def test_true_half_precision():
 def test_true_half_precision_trains(name):
     module = Two(dtype=torch.float32)
     fit(module, regularize(name, 0.05), data=loader(dtype=torch.float32), precision="bf16-true")
-    assert all(p.dtype == torch.bfloat16 and bool(torch.isfinite(p).all()) for p in module.parameters())
+    assert all(
+        p.dtype == torch.bfloat16 and bool(torch.isfinite(p).all()) for p in module.parameters()
+    )
 
 
 # Several processes
@@ -991,15 +1154,22 @@ def callbacks_of_three():
 
 @pytest.mark.multiprocess
 def test_two_processes_train_as_one_does(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # where the new processes find this module
+    monkeypatch.syspath_prepend(
+        Path(__file__).parents[2]
+    )  # where the new processes find this module
     together, alone = Three(), Three()
-    made = trainer(*callbacks_of_three(), strategy=Spawned(), devices=2, use_distributed_sampler=False)
+    made = trainer(
+        *callbacks_of_three(), strategy=Spawned(), devices=2, use_distributed_sampler=False
+    )
     made.fit(together)
     single = trainer(*callbacks_of_three())
     single.fit(alone)
     assert_same(weights(together), weights(alone), 1e-12)
     assert torch.equal(together.a[0].weight, together.c[0].weight)
-    assert any(bool((b == c).any()) for b, c in zip(together.b.parameters(), together.c.parameters(), strict=True))
+    assert any(
+        bool((b == c).any())
+        for b, c in zip(together.b.parameters(), together.c.parameters(), strict=True)
+    )
     for key, value in single.callback_metrics.items():
         torch.testing.assert_close(made.callback_metrics[key].cpu(), value.cpu())
 
@@ -1016,7 +1186,9 @@ def test_an_optimizer_that_never_steps_is_named():
             one.step()
 
     module = Starved(optimizer=partial(two_optimizers, make=torch.optim.SGD))
-    with pytest.warns(UserWarning, match=r"optimizer 1 never stepped, so the proximal step of 0\.weight"):
+    with pytest.warns(
+        UserWarning, match=r"optimizer 1 never stepped, so the proximal step of 0\.weight"
+    ):
         fit(module, regularize("exact_tie", 0.3))
 
 
@@ -1052,7 +1224,9 @@ def test_members_that_start_apart_are_told_of_at_a_fresh_start(caplog, tmp_path)
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         )  # fmt: skip
         with caplog.at_level("INFO", "lightning.pytorch.utilities.rank_zero"):
-            trainer.fit(Pair(same), DataLoader(torch.randn(8, 30), batch_size=2), ckpt_path=checkpoint)
+            trainer.fit(
+                Pair(same), DataLoader(torch.randn(8, 30), batch_size=2), ckpt_path=checkpoint
+            )
         trainer.save_checkpoint(tmp_path / "last.ckpt")
         return "start from unrelated weights" in caplog.text
 

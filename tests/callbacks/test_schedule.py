@@ -42,7 +42,9 @@ def by_hand(t, duration, start, end, begin, shape):
 def test_formula(time, other, duration, start, end, begin, shape, unit):
     ramp = Ramp(duration, start, end, begin, shape, unit)
     step, epoch = (time, other) if unit == "steps" else (other, time)
-    assert ramp(step, epoch) == pytest.approx(by_hand(time, duration, start, end, begin, shape), rel=1e-12, abs=1e-12)
+    assert ramp(step, epoch) == pytest.approx(
+        by_hand(time, duration, start, end, begin, shape), rel=1e-12, abs=1e-12
+    )
     assert pickle.loads(pickle.dumps(ramp))(step, epoch) == ramp(step, epoch)
 
 
@@ -58,8 +60,14 @@ def test_warm_up_is_the_default():
         ({"duration": 5, "start": -0.1}, "finite factors >= 0, got start=-0.1, end=1.0"),
         ({"duration": 5, "end": float("inf")}, "end=inf"),
         ({"duration": 5, "start": float("nan")}, "start=nan"),
-        ({"duration": 5, "shape": "cubic"}, "unknown shape 'cubic' of a Ramp: write one of 'linear', 'cosine'"),
-        ({"duration": 5, "unit": "batches"}, "unknown unit 'batches' of a Ramp: write one of 'steps', 'epochs'"),
+        (
+            {"duration": 5, "shape": "cubic"},
+            "unknown shape 'cubic' of a Ramp: write one of 'linear', 'cosine'",
+        ),
+        (
+            {"duration": 5, "unit": "batches"},
+            "unknown unit 'batches' of a Ramp: write one of 'steps', 'epochs'",
+        ),
     ],
     ids=lambda value: str(value),
 )
@@ -77,7 +85,9 @@ def test_steps_are_optimizer_steps(accumulate):
     before = weights(module)
     ramp = Ramp(duration=4, start=0.5, end=2.0, begin=1)
     fit(module, Regularize(L2, Ties("*"), 0.3, schedule=ramp), accumulate_grad_batches=accumulate)
-    shrunk = math.prod(1 - 0.1 * 0.3 * by_hand(t, 4, 0.5, 2.0, 1, "linear") for t in range(20 // accumulate))
+    shrunk = math.prod(
+        1 - 0.1 * 0.3 * by_hand(t, 4, 0.5, 2.0, 1, "linear") for t in range(20 // accumulate)
+    )
     assert_same(weights(module), {name: shrunk * value for name, value in before.items()}, 1e-12)
 
 

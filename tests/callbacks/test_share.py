@@ -15,7 +15,19 @@ from lit_share.callbacks import Regularize, Share, SharingMonitor
 from lit_share.functional import Penalty
 from lit_share.sharing import TieError, Ties
 
-from ._modules import Manual, Two, assert_same, fit, loader, mlp, pairs, sgd, trainer, two_optimizers, weights
+from ._modules import (
+    Manual,
+    Two,
+    assert_same,
+    fit,
+    loader,
+    mlp,
+    pairs,
+    sgd,
+    trainer,
+    two_optimizers,
+    weights,
+)
 
 PAIR = Ties("a.*", "b.*")
 
@@ -104,10 +116,19 @@ def test_one_parameter_before_the_optimizer_exists_and_ever_after(kind):
     made.validate(module, loader(), verbose=False)
     made.test(module, loader(), verbose=False)
     made.predict(module, loader())
-    asked = {"configure_optimizers", "on_fit_start", "training_step", "validation_step", "test_step", "predict_step"}
+    asked = {
+        "configure_optimizers",
+        "on_fit_start",
+        "training_step",
+        "validation_step",
+        "test_step",
+        "predict_step",
+    }
     assert module.shared == dict.fromkeys(asked, True)
     assert is_shared(module)
-    assert sum(p.numel() for group in made.optimizers[0].param_groups for p in group["params"]) == 23
+    assert (
+        sum(p.numel() for group in made.optimizers[0].param_groups for p in group["params"]) == 23
+    )
 
 
 @each_kind
@@ -123,7 +144,11 @@ def test_loops_that_do_not_train(kind, entry):
 @pytest.mark.parametrize("init", ["mean", "first"])
 def test_training_is_that_of_one_network_used_twice(kind, init):
     a, b = mlp(0), mlp(1)
-    start = a.state_dict() if init == "first" else {n: (v + b.state_dict()[n]) / 2 for n, v in a.state_dict().items()}
+    start = (
+        a.state_dict()
+        if init == "first"
+        else {n: (v + b.state_dict()[n]) / 2 for n, v in a.state_dict().items()}
+    )
     optimizer = partial(sgd, momentum=0.9)
     expected, module = OneNet(start, optimizer=optimizer), kind(optimizer=optimizer)
     fit(expected, gradient_clip_val=0.5, accumulate_grad_batches=3)
@@ -143,9 +168,10 @@ def test_modules_that_are_complete_only_after_configure_model():
 
     module = Grows()
     fit(module, Share(PAIR))
-    assert {name: a is b for (name, a), b in zip(module.a.named_parameters(), module.b.parameters(), strict=True)} == {
-        f"{layer}.{leaf}": True for layer in (0, 2, 3, 4) for leaf in ("weight", "bias")
-    }
+    assert {
+        name: a is b
+        for (name, a), b in zip(module.a.named_parameters(), module.b.parameters(), strict=True)
+    } == {f"{layer}.{leaf}": True for layer in (0, 2, 3, 4) for leaf in ("weight", "bias")}
     assert all(module.shared.values())
 
 
@@ -210,19 +236,25 @@ def both_in_one_group(module):
     return torch.optim.SGD([*module.a.parameters(), *module.b.parameters()], lr=0.5)
 
 
-@pytest.mark.filterwarnings("ignore:.*parameter group with duplicate parameters.*:UserWarning")  # torch sees it too
+@pytest.mark.filterwarnings(
+    "ignore:.*parameter group with duplicate parameters.*:UserWarning"
+)  # torch sees it too
 @pytest.mark.parametrize("kind", [Two, BuiltInConfigureModel])
 def test_one_group_with_both_copies_steps_once(kind):
     recorder, module, expected = OneStep(), kind(optimizer=both_in_one_group), Two()
     made = fit(module, Share(PAIR, init="first"), recorder, epochs=1, limit_train_batches=1)
-    for p, start, grad in zip(module.a.parameters(), expected.a.parameters(), recorder.grads, strict=True):
+    for p, start, grad in zip(
+        module.a.parameters(), expected.a.parameters(), recorder.grads, strict=True
+    ):
         torch.testing.assert_close((start - p) / 0.5, grad)
     assert [len(group["params"]) for group in made.optimizers[0].param_groups] == [4]
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_two_optimizers_step_once(momentum):
-    optimizer = partial(two_optimizers, make=partial(torch.optim.SGD, momentum=momentum), lrs=(0.1, 0.1))
+    optimizer = partial(
+        two_optimizers, make=partial(torch.optim.SGD, momentum=momentum), lrs=(0.1, 0.1)
+    )
     module, expected = (
         Manual(optimizer=optimizer),
         OneNet(mlp(0).state_dict(), optimizer=partial(sgd, momentum=momentum)),
@@ -245,7 +277,9 @@ def test_a_shared_parameter_that_no_optimizer_has():
     def optimizer(module):
         return torch.optim.SGD(module.a[2].parameters(), lr=0.1)
 
-    with pytest.warns(UserWarning, match=r"'a\.0\.weight' is shared and requires a gradient, but no optimizer has"):
+    with pytest.warns(
+        UserWarning, match=r"'a\.0\.weight' is shared and requires a gradient, but no optimizer has"
+    ):
         fit(Two(optimizer=optimizer), Share(PAIR))
 
 
@@ -261,7 +295,9 @@ def test_names_that_the_optimizer_was_given():
 
 def test_two_groups_with_both_copies_are_an_error_before_training():
     def optimizer(module):
-        return torch.optim.SGD([{"params": module.a.parameters()}, {"params": module.b.parameters()}], lr=0.1)
+        return torch.optim.SGD(
+            [{"params": module.a.parameters()}, {"params": module.b.parameters()}], lr=0.1
+        )
 
     module = Two(optimizer=optimizer)
     with pytest.raises(ValueError, match="more than one parameter group"):
@@ -279,10 +315,16 @@ def optimizer_with_both_copies(module):
 @pytest.mark.filterwarnings("ignore:.*parameter group with duplicate parameters.*:UserWarning")
 @each_kind
 @pytest.mark.parametrize(
-    "optimizer", [partial(sgd, momentum=0.9), optimizer_with_both_copies], ids=["module.parameters()", "both copies"]
+    "optimizer",
+    [partial(sgd, momentum=0.9), optimizer_with_both_copies],
+    ids=["module.parameters()", "both copies"],
 )
 def test_resuming_is_bitwise_as_if_never_stopped(kind, optimizer):
-    whole, first, second = kind(optimizer=optimizer), kind(optimizer=optimizer), kind(optimizer=optimizer)
+    whole, first, second = (
+        kind(optimizer=optimizer),
+        kind(optimizer=optimizer),
+        kind(optimizer=optimizer),
+    )
     fit(whole, Share(PAIR), epochs=4)
     fit(first, Share(PAIR), epochs=2).save_checkpoint("half.ckpt")
     fit(second, Share(PAIR), epochs=4, ckpt_path="half.ckpt")
@@ -304,7 +346,9 @@ def test_a_checkpoint_of_shared_parameters_is_tested_as_it_is(kind):
     made = fit(module, Share(PAIR))
     made.save_checkpoint("shared.ckpt")
     (expected,) = made.test(module, loader(), verbose=False)
-    assert trainer(Share(PAIR)).test(again, loader(), ckpt_path="shared.ckpt", verbose=False) == [expected]
+    assert trainer(Share(PAIR)).test(again, loader(), ckpt_path="shared.ckpt", verbose=False) == [
+        expected
+    ]
     assert is_shared(again)
 
 

@@ -17,7 +17,19 @@ from lit_share.functional import Penalty
 from lit_share.paired import Paired
 from lit_share.sharing import TieError, Ties
 
-from ._modules import Manual, ManualEach, Two, assert_same, fit, loader, mlp, sgd, trainer, two_optimizers, weights
+from ._modules import (
+    Manual,
+    ManualEach,
+    Two,
+    assert_same,
+    fit,
+    loader,
+    mlp,
+    sgd,
+    trainer,
+    two_optimizers,
+    weights,
+)
 
 PAIR = Ties("a.*", "b.*")
 ADAM = partial(torch.optim.Adam, lr=0.05)
@@ -63,7 +75,9 @@ class ByHand(nn.Module):
             nn.Parameter(w.detach().clone())
             for w in (start.a[0].weight[:2], start.a[0].weight[2:], start.b[0].weight[2:])
         )
-        self.bias_a, self.bias_b = (nn.Parameter(m[0].bias.detach().clone()) for m in (start.a, start.b))
+        self.bias_a, self.bias_b = (
+            nn.Parameter(m[0].bias.detach().clone()) for m in (start.a, start.b)
+        )
         self.second = start.a[2]
 
     def losses(self, batch):
@@ -89,7 +103,9 @@ class ByHand(nn.Module):
 def test_equal_members_and_units_are_trained_as_one(make):
     module, expected = Alike(optimizer=lambda m: make(m.parameters())), ByHand()
     fit(module, Share(PAIR, where="equal"))
-    assert {k: tuple(p.shape) for k, p in module.named_parameters(remove_duplicate=False)} == PARTLY_SHARED
+    assert {
+        k: tuple(p.shape) for k, p in module.named_parameters(remove_duplicate=False)
+    } == PARTLY_SHARED
     optimizer = make(expected.parameters())
     for _ in range(2):
         for batch in loader():
@@ -112,16 +128,26 @@ def test_what_a_penalty_made_equal_is_stored_once():
 
         def on_train_epoch_end(self, trainer, pl_module):
             equal = sum(
-                torch.equal(x, y) for x, y in zip(pl_module.a.parameters(), pl_module.b.parameters(), strict=True)
+                torch.equal(x, y)
+                for x, y in zip(pl_module.a.parameters(), pl_module.b.parameters(), strict=True)
             )
-            stored = sum(p.numel() for group in trainer.optimizers[0].param_groups for p in group["params"])
+            stored = sum(
+                p.numel() for group in trainer.optimizers[0].param_groups for p in group["params"]
+            )
             self.seen.append((equal, stored))
 
     module = Two(optimizer=adam)
     with torch.no_grad():
         module.b[2].load_state_dict(module.a[2].state_dict())
     Watch.seen.clear()
-    made = fit(module, Regularize(*LAYER_TIE), Share(PAIR, where="equal", epoch=2), SharingMonitor(), Watch(), epochs=4)
+    made = fit(
+        module,
+        Regularize(*LAYER_TIE),
+        Share(PAIR, where="equal", epoch=2),
+        SharingMonitor(),
+        Watch(),
+        epochs=4,
+    )
     assert [stored for _, stored in Watch.seen[:2]] == [46, 46]
     equal = Watch.seen[1][0]
     assert equal >= 1
@@ -140,7 +166,9 @@ def test_states_of_optimizers_are_taken_over():
         def on_train_epoch_start(self, trainer, pl_module):
             if trainer.current_epoch == 1:
                 state = trainer.optimizers[0].state
-                kept.update({n: state[p]["exp_avg"].clone() for n, p in pl_module.named_parameters()})
+                kept.update(
+                    {n: state[p]["exp_avg"].clone() for n, p in pl_module.named_parameters()}
+                )
                 with torch.no_grad():
                     pl_module.b[0].weight[:2] = pl_module.a[0].weight[:2]
                     pl_module.b[2].load_state_dict(pl_module.a[2].state_dict())
@@ -185,7 +213,9 @@ def test_several_optimizers(kind):
         module.b[2].load_state_dict(module.a[2].state_dict())
     made = fit(module, Share(PAIR, where="equal", epoch=0), epochs=1)
     assert module.a[2].weight is module.b[2].weight
-    assert [sum(p.numel() for g in o.param_groups for p in g["params"]) for o in made.optimizers] == [23, 15]
+    assert [
+        sum(p.numel() for g in o.param_groups for p in g["params"]) for o in made.optimizers
+    ] == [23, 15]
 
 
 def test_paired_modules():
@@ -209,7 +239,10 @@ def test_paired_modules():
                     pl_module.y.a[0].weight[:2] = pl_module.x.a[0].weight[:2]
 
     made = fit(
-        pair, MakeEqual(), Share(Ties("x.*", "y.*"), where="equal", epoch=1), data={"x": loader(), "y": loader()}
+        pair,
+        MakeEqual(),
+        Share(Ties("x.*", "y.*"), where="equal", epoch=1),
+        data={"x": loader(), "y": loader()},
     )
     assert shapes(pair)["y.a.0.weight"] == (1, 4)
     (composite,) = made.optimizers
@@ -240,7 +273,11 @@ def test_resuming_is_bitwise_as_if_never_stopped(stop):
     whole, first, second = two(), two(), two()
     run(whole, 4)
     assert len(list(whole.parameters())) < 8
-    with pytest.warns(UserWarning, match="training ended before epoch 2") if stop < 3 else nullcontext():
+    with (
+        pytest.warns(UserWarning, match="training ended before epoch 2")
+        if stop < 3
+        else nullcontext()
+    ):
         run(first, stop).save_checkpoint("half.ckpt")
     run(second, 4, ckpt_path="half.ckpt")
     assert_same(whole.state_dict(), second.state_dict())
@@ -266,7 +303,9 @@ def test_a_checkpoint_of_shared_units_is_tested_with_and_without_the_callback():
 
     kind = type("Tested", (Two,), {"test_step": test_step})
     fit(module, Share(PAIR, where="equal")).save_checkpoint("units.ckpt")
-    (expected,) = trainer(Share(PAIR, where="equal")).test(kind(), loader(), ckpt_path="units.ckpt", verbose=False)
+    (expected,) = trainer(Share(PAIR, where="equal")).test(
+        kind(), loader(), ckpt_path="units.ckpt", verbose=False
+    )
     with pytest.warns(UserWarning, match="Please add the following callbacks.*Share"):
         assert trainer().test(kind(), loader(), ckpt_path="units.ckpt", verbose=False) == [expected]
 
@@ -299,7 +338,9 @@ def test_two_fits_in_a_row():
 # Refusals
 
 
-@pytest.mark.parametrize("average", [EMAWeightAveraging(decay=0.9), StochasticWeightAveraging(swa_lrs=0.1)])
+@pytest.mark.parametrize(
+    "average", [EMAWeightAveraging(decay=0.9), StochasticWeightAveraging(swa_lrs=0.1)]
+)
 def test_averaging_is_refused(average):
     module = Two()
     with pytest.raises(TieError, match=r"WeightAveraging cannot follow Share\(epoch=1\)"):
@@ -313,10 +354,15 @@ def test_several_processes_are_refused():
         made.callbacks[0].setup(made, Two(), "fit")
 
 
-@pytest.mark.parametrize(("center", "refused"), [("zero", True), ("start", True), ("mean", False), ("first", False)])
+@pytest.mark.parametrize(
+    ("center", "refused"), [("zero", True), ("start", True), ("mean", False), ("first", False)]
+)
 def test_a_proximal_step_towards_zero_is_refused_before_training(center, refused):
     module = Two()
-    callbacks = Regularize(Penalty("l1", "output", center), PAIR, 0.1), Share(PAIR, where="equal", epoch=1)
+    callbacks = (
+        Regularize(Penalty("l1", "output", center), PAIR, 0.1),
+        Share(PAIR, where="equal", epoch=1),
+    )
     if refused:
         with pytest.raises(TieError, match=r'center="\w+" has no closed form for \'a\.0\.bias\''):
             fit(module, *callbacks)
@@ -327,7 +373,9 @@ def test_a_proximal_step_towards_zero_is_refused_before_training(center, refused
 
 
 def test_nothing_is_equal():
-    with pytest.warns(UserWarning, match="shared nothing: no members, and no units of them, are equal"):
+    with pytest.warns(
+        UserWarning, match="shared nothing: no members, and no units of them, are equal"
+    ):
         fit(Two(), Share(PAIR, where="equal", epoch=1))
 
 
@@ -376,7 +424,12 @@ def test_gradients_of_several_optimizers_for_units():
         )
         module = kind(optimizer=make)
         module.load_state_dict(Alike().state_dict())
-        fit(module, Share(PAIR, where="equal"), Regularize(Penalty("squared", "element", "zero"), PAIR, 0.5), epochs=1)
+        fit(
+            module,
+            Share(PAIR, where="equal"),
+            Regularize(Penalty("squared", "element", "zero"), PAIR, 0.5),
+            epochs=1,
+        )
         results.append(module.state_dict())
     assert_same(results[0], results[1], 1e-12)
 
@@ -416,7 +469,9 @@ def test_a_parameter_that_is_untied_during_training():
         def on_train_epoch_end(self, trainer, pl_module):
             pl_module.b[0].weight = nn.Parameter(torch.zeros(3, 4, dtype=torch.float64))
 
-    with pytest.raises(TieError, match=r"'a\.0\.weight' and 'b\.0\.weight' were one, but have different values"):
+    with pytest.raises(
+        TieError, match=r"'a\.0\.weight' and 'b\.0\.weight' were one, but have different values"
+    ):
         fit(Two(), Share(PAIR), Replace())
 
 

@@ -41,7 +41,9 @@ class Equal(Evaluated):
 
     def losses(self, batch):
         x, y, _ = batch
-        return torch.nn.functional.mse_loss(self.a(x), y), torch.nn.functional.mse_loss(self.b(x), y)
+        return torch.nn.functional.mse_loss(self.a(x), y), torch.nn.functional.mse_loss(
+            self.b(x), y
+        )
 
 
 @pytest.fixture
@@ -65,7 +67,9 @@ def load(entry, module, checkpoint, *callbacks):
     if entry == "fit":
         made.fit(module, loader(), ckpt_path=checkpoint, weights_only=True)
     else:
-        getattr(made, entry)(module, loader(), ckpt_path=checkpoint, weights_only=True, verbose=False)
+        getattr(made, entry)(
+            module, loader(), ckpt_path=checkpoint, weights_only=True, verbose=False
+        )
     return made
 
 
@@ -102,7 +106,9 @@ def test_tied_to_untied_cannot_be_resumed(checkpoints):
     module = Evaluated()
     with (
         pytest.warns(UserWarning, match="Please add the following callbacks.*Share"),
-        pytest.raises(ValueError, match="parameter group that doesn't match the size of optimizer's group"),
+        pytest.raises(
+            ValueError, match="parameter group that doesn't match the size of optimizer's group"
+        ),
     ):
         load("fit", module, checkpoints / "tied.ckpt")
     assert module.steps_taken == 0
@@ -113,10 +119,13 @@ def test_tied_to_untied_cannot_be_resumed(checkpoints):
 def test_different_values_to_tied(checkpoints, entry, strict):
     module = Evaluated(strict)
     before = weights(module)
-    with pytest.raises(TieError, match=r"'a\.0\.weight' and 'b\.0\.weight' are one here, but differ"):
+    with pytest.raises(
+        TieError, match=r"'a\.0\.weight' and 'b\.0\.weight' are one here, but differ"
+    ):
         load(entry, module, checkpoints / "different.ckpt", Share(PAIR, init="first"))
     assert_same(
-        {k: v for k, v in weights(module).items() if k[0] == "a"}, {k: v for k, v in before.items() if k[0] == "a"}
+        {k: v for k, v in weights(module).items() if k[0] == "a"},
+        {k: v for k, v in before.items() if k[0] == "a"},
     )
 
 
@@ -131,7 +140,10 @@ def test_equal_values_to_tied(checkpoints, entry, strict):
 @both
 def test_equal_values_to_tied_cannot_be_resumed(checkpoints, strict):
     module = Evaluated(strict)
-    with pytest.raises(TieError, match=r"the checkpoint's optimizer state does not fit .* start anew from its weights"):
+    with pytest.raises(
+        TieError,
+        match=r"the checkpoint's optimizer state does not fit .* start anew from its weights",
+    ):
         load("fit", module, checkpoints / "equal.ckpt", Share(PAIR))
     assert module.steps_taken == 0
 

@@ -73,7 +73,9 @@ def test_shared_before_training_is_a_convolution_by_hand(make, options):
     assert_same(weights(module), weights(expected))
     apart = Net(make=make)
     train(apart)
-    assert not torch.equal(apart.net[0].weight[0], apart.net[0].weight[1]), "which the positions would not stay"
+    assert not torch.equal(apart.net[0].weight[0], apart.net[0].weight[1]), (
+        "which the positions would not stay"
+    )
 
 
 def test_the_mean_of_positions_that_differ():
@@ -130,7 +132,9 @@ def test_training_goes_on_as_that_of_a_convolution():
         def on_train_start(self, trainer, pl_module):
             pl_module.net[0].weight.data.copy_(watch.weights[1][0])
             pl_module.net[0].bias.data.copy_(start["net.0.bias"][0])
-            pl_module.net[3].load_state_dict({k[6:]: v for k, v in start.items() if k.startswith("net.3.")})
+            pl_module.net[3].load_state_dict(
+                {k[6:]: v for k, v in start.items() if k.startswith("net.3.")}
+            )
 
     half = Net(make=module.make, apart=0.5)
     with pytest.warns(UserWarning, match="training ended before epoch 2"):
@@ -140,7 +144,9 @@ def test_training_goes_on_as_that_of_a_convolution():
     assert_same(weights(module), weights(expected), 1e-12)
 
 
-@pytest.mark.parametrize(("make", "state"), [(ADAM, 2), (SGD, 2), (partial(torch.optim.SGD, lr=0.1), 0)])
+@pytest.mark.parametrize(
+    ("make", "state"), [(ADAM, 2), (SGD, 2), (partial(torch.optim.SGD, lr=0.1), 0)]
+)
 def test_the_state_of_an_optimizer_starts_anew(make, state):
     module = Net(make=make)
     with warnings.catch_warnings(record=True) as caught:
@@ -151,7 +157,9 @@ def test_the_state_of_an_optimizer_starts_anew(make, state):
 
 def test_positions_that_are_not_equal_stay():
     module, watch = Net(apart=0.5), Watch()
-    with pytest.warns(UserWarning, match="shared nothing: in no layer all parameters of all positions are equal"):
+    with pytest.warns(
+        UserWarning, match="shared nothing: in no layer all parameters of all positions are equal"
+    ):
         soft_to_hard(module, watch, epochs=3, strength=1e-6)
     assert watch.kinds == [LocallyConnected2d] * 3
 
@@ -172,7 +180,11 @@ def test_all_at_an_epoch():
 def test_resuming_is_bitwise_as_if_never_stopped(make, stop):
     whole, first, second = (Net(make=make, apart=0.5) for _ in range(3))
     soft_to_hard(whole)
-    with pytest.warns(UserWarning, match="training ended before epoch 2") if stop < 3 else nullcontext():
+    with (
+        pytest.warns(UserWarning, match="training ended before epoch 2")
+        if stop < 3
+        else nullcontext()
+    ):
         soft_to_hard(first, epochs=stop).save_checkpoint("half.ckpt")
     torch.load("half.ckpt", weights_only=True)
     soft_to_hard(second, ckpt_path="half.ckpt")
@@ -192,7 +204,9 @@ def test_a_checkpoint_of_a_convolution_is_tested_with_and_without_the_callback()
     module = Net(apart=0.5)
     train(module, Share(POSITIONS)).save_checkpoint("conv.ckpt")
     with_it, without = Net(), Net()
-    (expected,) = trainer(Share(POSITIONS)).test(with_it, images(), ckpt_path="conv.ckpt", verbose=False)
+    (expected,) = trainer(Share(POSITIONS)).test(
+        with_it, images(), ckpt_path="conv.ckpt", verbose=False
+    )
     with pytest.warns(UserWarning, match="Please add the following callbacks.*Share"):
         (found,) = trainer().test(without, images(), ckpt_path="conv.ckpt", verbose=False)
     assert found["test"] == pytest.approx(expected["test"], rel=1e-12)
@@ -205,7 +219,9 @@ def test_a_checkpoint_of_a_convolution_is_tested_with_and_without_the_callback()
 def test_a_checkpoint_of_positions_is_not_loaded_into_a_convolution():
     train(Net()).save_checkpoint("local.ckpt")
     module = Net()
-    with pytest.raises(RuntimeError, match=r"net\.0\.weight is one for all positions here, but the weight of 6 pos"):
+    with pytest.raises(
+        RuntimeError, match=r"net\.0\.weight is one for all positions here, but the weight of 6 pos"
+    ):
         train(module, Share(POSITIONS), ckpt_path="local.ckpt", epochs=4)
     assert module.steps_taken == 0
 
@@ -232,7 +248,10 @@ def test_the_monitor(ties):
     total = 6 * (18 + 2) + 12 * 6 + 6
     for values in logged[1:]:
         assert (
-            values["sharing/distance"] == values["sharing/penalty"] == values["sharing/distance_of/net.0.weight"] == 0.0
+            values["sharing/distance"]
+            == values["sharing/penalty"]
+            == values["sharing/distance_of/net.0.weight"]
+            == 0.0
         )
         assert values["sharing/tied"] == 1.0
         assert values["sharing/unique"] == total - 5 * (18 + 2)

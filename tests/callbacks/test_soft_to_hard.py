@@ -57,4 +57,6 @@ def test_layer_tie_on_inverted_digits(tmp_path):
     load_compact(tmp_path / "pair.safetensors", fresh)
     assert accuracies(fresh, data) == before
     assert fresh.a.net.head.weight is fresh.b.net.head.weight
-    assert all(torch.equal(value, pair.state_dict()[name]) for name, value in fresh.state_dict().items())
+    assert all(
+        torch.equal(value, pair.state_dict()[name]) for name, value in fresh.state_dict().items()
+    )

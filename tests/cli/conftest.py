@@ -13,7 +13,9 @@ from lit_share.lab.cli import main
 def tied():
     """Two layers with one weight, one of which is turned, and sparse rows."""
     torch.manual_seed(0)
-    net = nn.ModuleDict({"a": nn.Linear(40, 40), "b": nn.Linear(40, 40), "c": nn.Linear(40, 40, bias=False)})
+    net = nn.ModuleDict(
+        {"a": nn.Linear(40, 40), "b": nn.Linear(40, 40), "c": nn.Linear(40, 40, bias=False)}
+    )
     net["b"].weight = net["a"].weight
     with torch.no_grad():
         net["c"].weight.masked_fill_(torch.rand(40, 40) < 0.9, 0.0)

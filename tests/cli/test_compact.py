@@ -27,10 +27,14 @@ def test_a_state_dict(run, tied, tmp_path):
     assert f"{tmp_path / 'w.safetensors'}: " in out
     assert "kB of numbers, which are 19.5 kB under all names" in out
     assert ties(tmp_path / "w.safetensors") == [{"names": ["a.weight", "b.weight"]}]
-    fresh = nn.ModuleDict({"a": nn.Linear(40, 40), "b": nn.Linear(40, 40), "c": nn.Linear(40, 40, bias=False)})
+    fresh = nn.ModuleDict(
+        {"a": nn.Linear(40, 40), "b": nn.Linear(40, 40), "c": nn.Linear(40, 40, bias=False)}
+    )
     load_compact(tmp_path / "w.safetensors", fresh)
     assert fresh["a"].weight is fresh["b"].weight
-    assert all(torch.equal(fresh.state_dict()[name], tensor) for name, tensor in tied.state_dict().items())
+    assert all(
+        torch.equal(fresh.state_dict()[name], tensor) for name, tensor in tied.state_dict().items()
+    )
 
 
 def test_sizes_as_json(run, tied, tmp_path):
@@ -56,7 +60,9 @@ class Lit(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*isinstance.treespec", "ignore:.*GPU")
+@pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers", "ignore:.*isinstance.treespec", "ignore:.*GPU"
+)
 def test_a_checkpoint_of_lightning(run, tmp_path):
     trainer = Trainer(
         callbacks=[lit_share.Share(lit_share.Ties("a.*", "b.*"))],
@@ -88,19 +94,35 @@ def test_what_share_recorded(run, tmp_path):
     recorded = [{"names": ["a", "b.T"]}, {"names": ["a", "c"], "apart": [1, 2]}]
     c = a.clone()
     c[1:3] = 0.0
-    callbacks = {"Share{'ties': \"Ties('a', 'b.T')\"}": {"shared": recorded}, "Share0": {"shared": None}, "Other": {}}
-    torch.save({"state_dict": {"a": a, "b": b, "c": c}, "callbacks": callbacks}, tmp_path / "w.ckpt")
+    callbacks = {
+        "Share{'ties': \"Ties('a', 'b.T')\"}": {"shared": recorded},
+        "Share0": {"shared": None},
+        "Other": {},
+    }
+    torch.save(
+        {"state_dict": {"a": a, "b": b, "c": c}, "callbacks": callbacks}, tmp_path / "w.ckpt"
+    )
     assert run("compact", tmp_path / "w.ckpt", tmp_path / "w")[0] == 0
     assert ties(tmp_path / "w") == recorded
 
 
 def test_transposed_views_and_other_views_of_one_memory(run, tmp_path):
     a, b = torch.randn(4, 3), torch.randn(5, 5)
-    state = {"a": a, "aT": a.T, "part": a[:2], "b": b, "bT": b.T, "flat": a.view(3, 4), "one": b[0, 0]}
+    state = {
+        "a": a,
+        "aT": a.T,
+        "part": a[:2],
+        "b": b,
+        "bT": b.T,
+        "flat": a.view(3, 4),
+        "one": b[0, 0],
+    }
     torch.save(state, tmp_path / "w.pt")
     assert run("compact", tmp_path / "w.pt", tmp_path / "w")[0] == 0
     assert ties(tmp_path / "w") == [{"names": ["a", "aT.T"]}, {"names": ["b", "bT.T"]}]
-    assert all(torch.equal(found, state[name]) for name, found in unpack(read(tmp_path / "w")).items())
+    assert all(
+        torch.equal(found, state[name]) for name, found in unpack(read(tmp_path / "w")).items()
+    )
 
 
 def test_names_of_compiled_modules(run, tmp_path):
@@ -112,11 +134,15 @@ def test_names_of_compiled_modules(run, tmp_path):
 def test_an_output_that_exists(run, refused, tied, tmp_path):
     torch.save(tied.state_dict(), tmp_path / "w.pt")
     (tmp_path / "w").write_text("precious")
-    assert "w' exists: write --force to replace it" in refused("compact", tmp_path / "w.pt", tmp_path / "w")
+    assert "w' exists: write --force to replace it" in refused(
+        "compact", tmp_path / "w.pt", tmp_path / "w"
+    )
     assert (tmp_path / "w").read_text() == "precious"
     assert run("compact", tmp_path / "w.pt", tmp_path / "w", "--force")[0] == 0
     assert read(tmp_path / "w")
-    assert "is the checkpoint itself" in refused("compact", tmp_path / "w.pt", tmp_path / "w.pt", "--force")
+    assert "is the checkpoint itself" in refused(
+        "compact", tmp_path / "w.pt", tmp_path / "w.pt", "--force"
+    )
 
 
 class Config:
@@ -172,7 +198,10 @@ def test_places_that_are_not_saved_are_left_out(tmp_path):
     """As buffers that are not persistent, which a module may share too."""
     shared = [{"names": ["a.mask", "b.mask"]}, {"names": ["a.w", "b.w", "b.mask"]}]
     states = {name: {"shared": shared} for name in ("Share1", "HardShare")}
-    torch.save({"state_dict": {"a.w": torch.ones(9), "b.w": torch.ones(9)}, "callbacks": states}, tmp_path / "w.ckpt")
+    torch.save(
+        {"state_dict": {"a.w": torch.ones(9), "b.w": torch.ones(9)}, "callbacks": states},
+        tmp_path / "w.ckpt",
+    )
     assert main(["compact", str(tmp_path / "w.ckpt"), str(tmp_path / "w")]) == 0
     assert [list(tie.names) for tie in read(tmp_path / "w").manifest.ties] == [["a.w", "b.w"]]
 
@@ -187,4 +216,6 @@ def test_a_compact_file_is_not_compacted_again(refused, tmp_path):
 
 def test_a_checkpoint_is_not_inspected(refused, tmp_path):
     torch.save({"w": torch.ones(3)}, tmp_path / "w.ckpt")
-    assert "is not a compact file but a checkpoint: write lit-share compact" in refused("inspect", tmp_path / "w.ckpt")
+    assert "is not a compact file but a checkpoint: write lit-share compact" in refused(
+        "inspect", tmp_path / "w.ckpt"
+    )

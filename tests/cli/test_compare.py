@@ -64,7 +64,9 @@ def test_out(run, tmp_path, result):
         ["all", "--tune", "lr,ties"],
     ],
 )
-def test_the_page_of_a_sweep_is_not_overwritten_by_another_comparison(run, tmp_path, result, monkeypatch, arguments):
+def test_the_page_of_a_sweep_is_not_overwritten_by_another_comparison(
+    run, tmp_path, result, monkeypatch, arguments
+):
     monkeypatch.chdir(tmp_path)
     result(tmp_path / "all" / "a" / "0")
     result(tmp_path / "all" / "b" / "0", "l2", overrides=["lr=0.1", "ties=all"])
@@ -125,7 +127,9 @@ def test_failures_are_no_error_of_the_command(run, tmp_path, result):
 def test_runs_that_left_nothing_are_named(run, tmp_path, result):
     result(tmp_path / "0")
     (tmp_path / "1" / ".hydra").mkdir(parents=True)
-    assert f"1 without a result.json: {tmp_path / '1'}" in run("compare", tmp_path)[1].replace("\n", "")
+    assert f"1 without a result.json: {tmp_path / '1'}" in run("compare", tmp_path)[1].replace(
+        "\n", ""
+    )
 
 
 @pytest.mark.parametrize(
@@ -139,11 +143,16 @@ def test_runs_that_left_nothing_are_named(run, tmp_path, result):
         (["run", "--baseline", "l2"], "no run of the baseline 'l2': there are none"),
         (["run", "empty"], "no result.json below empty"),
         (["broken"], "is not the result of a run"),
-        (["run", "--out", "run/result.json"], "'run/result.json' is not a directory: give another --out"),
+        (
+            ["run", "--out", "run/result.json"],
+            "'run/result.json' is not a directory: give another --out",
+        ),
         (["run/result.json"], "no directory run/result.json"),
     ],
 )
-def test_errors_have_code_2_and_one_line(refused, tmp_path, result, monkeypatch, arguments, message):
+def test_errors_have_code_2_and_one_line(
+    refused, tmp_path, result, monkeypatch, arguments, message
+):
     monkeypatch.chdir(tmp_path)
     result(tmp_path / "run")
     (tmp_path / "empty").mkdir()

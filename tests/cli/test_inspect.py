@@ -21,7 +21,15 @@ def test_table(run, path, tied):
     code, out, err = run("inspect", path)
     assert (code, err) == (0, "")
     nonzero = int(torch.count_nonzero(tied["c"].weight))
-    for text in ("a.weight", "40×40", "F32", "own", "6,400", "same as a.weight", f"sparse, {nonzero} non-zero"):
+    for text in (
+        "a.weight",
+        "40×40",
+        "F32",
+        "own",
+        "6,400",
+        "same as a.weight",
+        f"sparse, {nonzero} non-zero",
+    ):
         assert text in out
     assert "tie: a.weight = b.weight" in out
     assert "4,880 numbers" in out
@@ -31,7 +39,12 @@ def test_table(run, path, tied):
 def test_json(run, path):
     content = json.loads(run("inspect", path, "--json")[1])
     tensors = {tensor.pop("name"): tensor for tensor in content["tensors"]}
-    assert tensors["b.weight"] == {"shape": [40, 40], "dtype": "F32", "stored": "same as a.weight", "bytes": 0}
+    assert tensors["b.weight"] == {
+        "shape": [40, 40],
+        "dtype": "F32",
+        "stored": "same as a.weight",
+        "bytes": 0,
+    }
     assert content["ties"] == [{"names": ["a.weight", "b.weight"]}]
     totals = content["totals"]
     assert totals["plain_bytes"] == 19_520
@@ -50,7 +63,9 @@ def test_rows_and_ties_of_rows(run, tmp_path):
 
 
 def test_names_cannot_command_the_terminal(run, tmp_path):
-    write(pack({"a\x1b[31m[bold]": torch.ones(3)}, [{"names": ["a\x1b[31m[bold]"]}]), tmp_path / "w")
+    write(
+        pack({"a\x1b[31m[bold]": torch.ones(3)}, [{"names": ["a\x1b[31m[bold]"]}]), tmp_path / "w"
+    )
     _, out, _ = run("inspect", tmp_path / "w")
     assert "\x1b" not in out
     assert r"a\x1b[31m[bold]" in out

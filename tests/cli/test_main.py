@@ -39,7 +39,11 @@ def test_help_teaches_by_examples_that_are_understood(command, capsys):
 
 def test_every_command_prints_json():
     for command in COMMANDS:
-        assert make_parser().parse_args([command, "x", *(["y"] if command == "compact" else []), "--json"]).json
+        assert (
+            make_parser()
+            .parse_args([command, "x", *(["y"] if command == "compact" else []), "--json"])
+            .json
+        )
 
 
 def test_version(capsys):
@@ -73,7 +77,9 @@ def test_completion_in_bash(tmp_path, capsys):
         complete_at lit-share plan la
         complete_at lit-share compare x --ba
     """
-    done = subprocess.run(["bash", "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["bash", "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert [line.split() for line in done.stdout.splitlines()] == [
         ["compact", "compare"],
         ["last.ckpt"],
@@ -90,12 +96,16 @@ def test_other_errors_have_code_1(tmp_path):
         main(["inspect", "w"])
     """
     write(pack({"a": torch.ones(1)}), tmp_path / "w")
-    done = subprocess.run([sys.executable, "-c", dedent(code)], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", dedent(code)], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 1
     assert "Traceback" in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [[], ["plant"], ["plan"], ["compact", "only-one"], ["inspect"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["plant"], ["plan"], ["compact", "only-one"], ["inspect"]]
+)
 def test_wrong_arguments(arguments, capsys):
     with pytest.raises(SystemExit) as exit_:
         main(arguments)
@@ -112,9 +122,13 @@ def test_help_imports_nothing_heavy():
         except SystemExit:
             print("MODULES", *sys.modules)
     """
-    run = subprocess.run([sys.executable, "-c", dedent(code)], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", dedent(code)], capture_output=True, text=True, check=True
+    )
     modules = set(run.stdout.split("MODULES")[1].split())
-    assert modules.isdisjoint({"torch", "numpy", "lightning", "rich", "pydantic", "safetensors", "shtab", "hydra"})
+    assert modules.isdisjoint(
+        {"torch", "numpy", "lightning", "rich", "pydantic", "safetensors", "shtab", "hydra"}
+    )
 
 
 def test_a_reader_that_has_had_enough(tmp_path):

@@ -86,13 +86,25 @@ def test_what_a_file_has_of_buffers_is_not_tied(run, file, pair):
     out = run("plan", file, "a.*", "b.*")[1]
     *expected, remark = str(lit_share.Ties("a.*", "b.*").plan(pair)).splitlines()
     assert sorted(out.splitlines()[:-1]) == sorted(expected)
-    assert out.splitlines()[-1].split("(")[0] == remark.split("(")[0] == "each model keeps its own buffers "
+    assert (
+        out.splitlines()[-1].split("(")[0]
+        == remark.split("(")[0]
+        == "each model keeps its own buffers "
+    )
 
 
 def test_json(run, file):
     content = json.loads(run("plan", file, "a.0.*", "b.0.*", "--exclude", "c.*", "--json")[1])
-    bias, weight = sorted(content["ties"], key=lambda tie: tie["name"])  # safetensors files are sorted themselves
-    assert bias == {"name": "bias", "members": ["a.0.bias", "b.0.bias"], "shape": [2], "parameters": 4, "saved": 2}
+    bias, weight = sorted(
+        content["ties"], key=lambda tie: tie["name"]
+    )  # safetensors files are sorted themselves
+    assert bias == {
+        "name": "bias",
+        "members": ["a.0.bias", "b.0.bias"],
+        "shape": [2],
+        "parameters": 4,
+        "saved": 2,
+    }
     assert weight["members"] == ["a.0.weight", "b.0.weight"]
     assert (weight["shape"], weight["parameters"], weight["saved"]) == ([2, 3], 12, 6)
     assert (content["parameters"], content["saved"], content["idle"]) == (16, 8, ["c.*"])
@@ -101,31 +113,42 @@ def test_json(run, file):
 def test_without_patterns_it_lists_what_they_can_match(run, file):
     code, out, _ = run("plan", file)
     assert code == 0
-    assert sorted(line.split() for line in out.splitlines())[:2] == [["a.0.bias", "2"], ["a.0.weight", "2×3"]]
+    assert sorted(line.split() for line in out.splitlines())[:2] == [
+        ["a.0.bias", "2"],
+        ["a.0.weight", "2×3"],
+    ]
     assert "running_mean" not in out
     shapes = json.loads(run("plan", file, "--json")[1])["shapes"]
     assert list(shapes) == [line.split()[0] for line in out.splitlines()]
     assert shapes["b.1.weight"] == [2]
 
 
-@pytest.mark.parametrize("save", [lambda module, path: torch.save(module.state_dict(), path), save_compact])
+@pytest.mark.parametrize(
+    "save", [lambda module, path: torch.save(module.state_dict(), path), save_compact]
+)
 def test_what_is_one_already_saves_nothing(run, tmp_path, save):
     module = nn.ModuleDict({name: nn.Linear(3, 2) for name in "abc"})
     module["b"].weight = module["a"].weight
     save(module, tmp_path / "w")
     content = json.loads(run("plan", tmp_path / "w", "a.*", "b.*", "c.*", "--json")[1])
     assert {tie["name"]: tie["saved"] for tie in content["ties"]} == {"weight": 6, "bias": 4}
-    assert content["parameters"] == lit_share.Ties("a.*", "b.*", "c.*").plan(module).parameters == 18
+    assert (
+        content["parameters"] == lit_share.Ties("a.*", "b.*", "c.*").plan(module).parameters == 18
+    )
 
 
 def test_transposed_members_and_slices(run, tmp_path):
-    torch.save({"e": torch.ones(3, 2), "d": torch.ones(2, 3), "local": torch.ones(4, 5)}, tmp_path / "w")
+    torch.save(
+        {"e": torch.ones(3, 2), "d": torch.ones(2, 3), "local": torch.ones(4, 5)}, tmp_path / "w"
+    )
     assert "e = d.T" in run("plan", tmp_path / "w", "e", "d.T")[1]
     assert "local[0] = local[1] = local[2] = local[3]" in run("plan", tmp_path / "w", "local[:]")[1]
 
 
 def test_names_that_modules_have_methods_of(run, tmp_path):
-    torch.save({"type.half": torch.ones(3), "float.half": torch.ones(3), "steps": 3}, tmp_path / "w")
+    torch.save(
+        {"type.half": torch.ones(3), "float.half": torch.ones(3), "steps": 3}, tmp_path / "w"
+    )
     assert "type.half = float.half" in run("plan", tmp_path / "w", "type.*", "float.*")[1]
 
 
@@ -152,7 +175,10 @@ def test_what_python_can_import(run, project, source):
     [
         (["nowhere.ckpt", "a.*"], "No such file or directory: 'nowhere.ckpt'"),
         (["."], "Is a directory"),
-        (["w", "a.*", "b.*"], "leaves names without a counterpart: 'a.x' has no counterpart 'b.x' in 'b.*'"),
+        (
+            ["w", "a.*", "b.*"],
+            "leaves names without a counterpart: 'a.x' has no counterpart 'b.x' in 'b.*'",
+        ),
         (["w", "a.*", "q"], "the patterns of one Ties must have the same number of stars"),
         (["w", "a.xx"], "pattern 'a.xx' matches no parameter: did you mean 'a.x'?"),
         (["w", "a.x", "b.y"], "shape"),
@@ -160,10 +186,22 @@ def test_what_python_can_import(run, project, source):
         (["w", "--exclude", "a.*"], "--exclude goes with patterns, and there is none"),
         (["numbers", "a.*"], "there is no parameter in it"),
         (["text"], "is not a file that torch.load can read"),
-        (["my_project:Pear", "a.*"], "'my_project:Pear' cannot be built (AttributeError: module 'my_project' has no"),
-        (["my_projekt:Pair", "a.*"], "cannot be built (ModuleNotFoundError: No module named 'my_projekt')"),
-        (["my_project:Needs", "a.*"], "missing 1 required positional argument: 'width'): name a module, or a class or"),
-        (["my_project:build_nothing", "a.*"], "'my_project:build_nothing' gave a int, not a torch.nn.Module"),
+        (
+            ["my_project:Pear", "a.*"],
+            "'my_project:Pear' cannot be built (AttributeError: module 'my_project' has no",
+        ),
+        (
+            ["my_projekt:Pair", "a.*"],
+            "cannot be built (ModuleNotFoundError: No module named 'my_projekt')",
+        ),
+        (
+            ["my_project:Needs", "a.*"],
+            "missing 1 required positional argument: 'width'): name a module, or a class or",
+        ),
+        (
+            ["my_project:build_nothing", "a.*"],
+            "'my_project:build_nothing' gave a int, not a torch.nn.Module",
+        ),
         (["my_project:leave", "a.*"], "(SystemExit: usage: ...)"),
     ],
 )

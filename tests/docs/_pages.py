@@ -29,14 +29,20 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def files(page: Path) -> dict[str, str]:
     """The blocks that are files, by the name that stands before them."""
-    return dict(re.findall(r"^`([\w/.]+)`:\n\n```\w+\n(.*?)^```$", text(page), re.DOTALL | re.MULTILINE))
+    return dict(
+        re.findall(r"^`([\w/.]+)`:\n\n```\w+\n(.*?)^```$", text(page), re.DOTALL | re.MULTILINE)
+    )
 
 
 def commands(page: Path) -> list[list[str]]:
     """The words of every command, in blocks and within lines."""
-    lines = [line for block in blocks(page, "bash") for line in block.replace("\\\n", " ").splitlines()]
+    lines = [
+        line for block in blocks(page, "bash") for line in block.replace("\\\n", " ").splitlines()
+    ]
     lines = [part for line in lines for part in line.split("#")[0].split(" && ")]
     outside = re.sub(_BLOCK, "", text(page))
     within = [" ".join(found.split()) for found in re.findall(r"(?<!`)`([^`]+)`(?!`)", outside)]
-    lines += [line for line in within if line.startswith(tuple(f"{command} " for command in _COMMANDS))]
+    lines += [
+        line for line in within if line.startswith(tuple(f"{command} " for command in _COMMANDS))
+    ]
     return [shlex.split(line) for line in lines if line.strip()]

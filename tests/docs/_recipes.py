@@ -25,7 +25,8 @@ This page is made from `lit_share.RECIPES` by `pytest tests/docs -k recipes --wr
 def page() -> str:
     lines = ["| recipe | norm, groups, center | penalty | strength |", "|---|---|---|---|"]
     lines += [
-        f"| [{name}](#{name}) | {_pieces(r)} | ${r.formula}$ | {_strength(name)} |" for name, r in RECIPES.items()
+        f"| [{name}](#{name}) | {_pieces(r)} | ${r.formula}$ | {_strength(name)} |"
+        for name, r in RECIPES.items()
     ]
     parts = [HEAD, "\n".join(lines), "\n"]
     for name, recipe in RECIPES.items():

@@ -22,9 +22,15 @@ from lit_share.lab.cli import make_parser
 from ._pages import DOCS, PAGES, ROOT, commands, files, text
 
 # Not the page of what goes wrong.
-COMMANDS = {" ".join(words): words for page in PAGES if page.name != "faults.md" for words in commands(page)}
+COMMANDS = {
+    " ".join(words): words for page in PAGES if page.name != "faults.md" for words in commands(page)
+}
 EXTRAS = re.findall(r"^(\w+) = \[", text(ROOT / "pyproject.toml"), re.MULTILINE)
-ELSEWHERE = ("hydra/launcher=gpus", "hydra/launcher=submitit_slurm", "experiment=NAME")  # need other extras, or a name
+ELSEWHERE = (
+    "hydra/launcher=gpus",
+    "hydra/launcher=submitit_slurm",
+    "experiment=NAME",
+)  # need other extras, or a name
 
 
 def first_of(override: Override) -> str:
@@ -41,7 +47,9 @@ def check_config():
     register_schema()
 
     def check(arguments, folder):
-        overrides = OverridesParser.create().parse_overrides([a for a in arguments if a not in ("-m", "--help")])
+        overrides = OverridesParser.create().parse_overrides(
+            [a for a in arguments if a not in ("-m", "--help")]
+        )
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             chosen = [*map(first_of, overrides), f"hydra.runtime.output_dir={folder}"]
             config = compose("train", chosen, return_hydra_config=True)
@@ -84,7 +92,10 @@ def test_it_could_be_run(command, check_config, tmp_path, monkeypatch):
         elif not words[0].startswith("--"):
             make_parser().parse_args(words)
     elif program == "pip":
-        assert all(extra in EXTRAS for extra in re.findall(r"[\w-]+", "".join(re.findall(r"\[(.*?)\]", command))))
+        assert all(
+            extra in EXTRAS
+            for extra in re.findall(r"[\w-]+", "".join(re.findall(r"\[(.*?)\]", command)))
+        )
     else:
         assert program in ("pytest", "sphinx-build", "wandb"), f"no test knows {program}"
         assert all((ROOT / word).exists() for word in words if word.startswith("tests/"))
@@ -97,11 +108,25 @@ def test_the_page_of_your_own_data_is_a_whole_program(tmp_path):
     for file, content in files(page).items():
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text(content)
-    single, sweep = re.findall(r"^python CLONE/train\.py (.*?)\n```", text(page), re.DOTALL | re.MULTILINE)
-    arguments, others = ([w.strip("'") for w in c.replace("\\\n", " ").split()] for c in (single, sweep))
+    single, sweep = re.findall(
+        r"^python CLONE/train\.py (.*?)\n```", text(page), re.DOTALL | re.MULTILINE
+    )
+    arguments, others = (
+        [w.strip("'") for w in c.replace("\\\n", " ").split()] for c in (single, sweep)
+    )
     assert {*arguments} - {*others} == {"regularizer=soft_tie"}
-    arguments += ["trainer.max_epochs=2", "logger=none", "callbacks=quiet", f"hydra.run.dir={tmp_path}/out"]
-    subprocess.run([sys.executable, ROOT / "train.py", *arguments], cwd=tmp_path, check=True, capture_output=True)
+    arguments += [
+        "trainer.max_epochs=2",
+        "logger=none",
+        "callbacks=quiet",
+        f"hydra.run.dir={tmp_path}/out",
+    ]
+    subprocess.run(
+        [sys.executable, ROOT / "train.py", *arguments],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    )
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert result["status"] == "finished"
     assert result["sharing"]["distance"] < 1.0

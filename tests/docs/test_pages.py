@@ -60,13 +60,20 @@ def test_the_api_has_every_package_with_public_names():
 
 
 def test_the_gallery_has_every_example():
-    examples = {f"{path.stem}.py" for path in (ROOT / "examples").glob("*.py")} | {"cli/config.yaml"}
-    assert set(re.findall(r"literalinclude\} \.\./examples/(\S+)", text(DOCS / "gallery.md"))) == examples
+    examples = {f"{path.stem}.py" for path in (ROOT / "examples").glob("*.py")} | {
+        "cli/config.yaml"
+    }
+    assert (
+        set(re.findall(r"literalinclude\} \.\./examples/(\S+)", text(DOCS / "gallery.md")))
+        == examples
+    )
 
 
 def test_every_benchmark_is_named():
     page = text(DOCS / "benchmarks.md")
-    programs = {path.stem for path in (ROOT / "benchmarks").glob("*.py") if not path.stem.startswith("_")} | {"speed"}
+    programs = {
+        path.stem for path in (ROOT / "benchmarks").glob("*.py") if not path.stem.startswith("_")
+    } | {"speed"}
     assert set(re.findall(r"`python -m benchmarks\.(\w+)", page)) == programs
 
 

@@ -27,7 +27,9 @@ WIDE = ["recipes", "benchmarks", "modes", "faults", "experiments", "howto/growl"
 def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     options = ["-q", "-W", "--keep-going", "-n", "-d", folder / "read", DOCS, folder / "html"]
-    built = subprocess.run([sys.executable, "-m", "sphinx", *options], cwd=ROOT, capture_output=True, text=True)
+    built = subprocess.run(
+        [sys.executable, "-m", "sphinx", *options], cwd=ROOT, capture_output=True, text=True
+    )
     assert built.returncode == 0, built.stderr
     return folder / "html"
 
@@ -47,14 +49,20 @@ def test_it_is_built_without_a_warning(site):
 def test_the_api_has_every_public_name(site):
     api = (site / "api.html").read_text()
     packages = re.findall(r"automodule:: (\S+)", (DOCS / "api.md").read_text())
-    names = {f"{package}.{name}" for package in packages for name in importlib.import_module(package).__all__}
+    names = {
+        f"{package}.{name}"
+        for package in packages
+        for name in importlib.import_module(package).__all__
+    }
     assert {name for name in names if f'id="{name}"' not in api} == set()
     assert 'id="lit_share.functional.Penalty.prox"' in api
 
 
 def test_nothing_is_loaded_from_elsewhere(site):
     loaded = re.compile(r'<(?:script|img|link)[^>]*(?:src|href)="(https?:[^"]*)"')
-    assert {url for page in site.rglob("*.html") for url in loaded.findall(page.read_text())} == set()
+    assert {
+        url for page in site.rglob("*.html") for url in loaded.findall(page.read_text())
+    } == set()
 
 
 @pytest.mark.parametrize("page", PICTURED)

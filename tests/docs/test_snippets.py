@@ -12,7 +12,9 @@ SNIPPETS = {
     for page in PAGES
     if (found := blocks(page, "python"))
     for number, code in (
-        {f"-{i}": code for i, code in enumerate(found, start=1)} if page.name == "README.md" else {"": "\n".join(found)}
+        {f"-{i}": code for i, code in enumerate(found, start=1)}
+        if page.name == "README.md"
+        else {"": "\n".join(found)}
     ).items()
 }
 

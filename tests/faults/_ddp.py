@@ -19,7 +19,9 @@ class Killed(Callback):
     def __init__(self, rank: int) -> None:
         self.rank = rank
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
         if batch_idx == 3 and trainer.global_rank == self.rank:
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -45,4 +45,6 @@ def _cell(text: str) -> str:
     """Text of which Markdown makes nothing else."""
     for character in "\\|*_[]<>`$":
         text = text.replace(character, f"\\{character}")
-    return "<br>".join(line.replace("\t", " ").strip() for line in text.splitlines() if line.strip())
+    return "<br>".join(
+        line.replace("\t", " ").strip() for line in text.splitlines() if line.strip()
+    )

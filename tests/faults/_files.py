@@ -42,6 +42,15 @@ def _made() -> Path:
     (folder / "broken").mkdir()
     (folder / "broken" / "result.json").write_text('{"schema": 1, "status": "fini')
     (folder / "done").mkdir()
-    facts = {"schema": 1, "status": "finished", "strategy": "none", "seed": 0, "objective": "b/val/acc", "mode": "max"}
-    (folder / "done" / "result.json").write_text(json.dumps({**facts, "overrides": ["model.classifier.lr=0.1"]}))
+    facts = {
+        "schema": 1,
+        "status": "finished",
+        "strategy": "none",
+        "seed": 0,
+        "objective": "b/val/acc",
+        "mode": "max",
+    }
+    (folder / "done" / "result.json").write_text(
+        json.dumps({**facts, "overrides": ["model.classifier.lr=0.1"]})
+    )
     return folder

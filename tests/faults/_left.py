@@ -101,7 +101,9 @@ def processes(session: int | None = None) -> set[int]:
     members: set[int] = set()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            state, parent, _, own_session, *_ = (folder / "stat").read_text().rpartition(")")[2].split()
+            state, parent, _, own_session, *_ = (
+                (folder / "stat").read_text().rpartition(")")[2].split()
+            )
         except OSError:  # it has ended meanwhile
             continue
         if state not in "ZX":
@@ -121,7 +123,9 @@ def threads() -> set[str]:
 
 def variables() -> dict[str, str]:
     return {
-        name: value for name, value in os.environ.items() if name not in VARIABLES and name != "PYTEST_CURRENT_TEST"
+        name: value
+        for name, value in os.environ.items()
+        if name not in VARIABLES and name != "PYTEST_CURRENT_TEST"
     }
 
 
@@ -129,8 +133,14 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def assert_same_files(found: dict[str, bytes], before: dict[str, bytes], leaves: tuple[str, ...]) -> None:
+def assert_same_files(
+    found: dict[str, bytes], before: dict[str, bytes], leaves: tuple[str, ...]
+) -> None:
     """What was there is as it was, and new is only what may be left."""
     assert {name: found.get(name) for name in before} == before
-    new = [n for n in found.keys() - before.keys() if not any(fnmatch.fnmatch(n, pattern) for pattern in leaves)]
+    new = [
+        n
+        for n in found.keys() - before.keys()
+        if not any(fnmatch.fnmatch(n, pattern) for pattern in leaves)
+    ]
     assert not new, f"left: {new}"

@@ -55,10 +55,15 @@ class Embedded(Pair):
         self.a, self.b = nn.Embedding(5, 2, sparse=True), nn.Embedding(5, 2, sparse=True)
 
 
-def fit(module: LightningModule, *callbacks: Callback, ckpt_path: str | None = None, **options: Any) -> Trainer:
+def fit(
+    module: LightningModule, *callbacks: Callback, ckpt_path: str | None = None, **options: Any
+) -> Trainer:
     generator = torch.Generator().manual_seed(0)
     data = DataLoader(
-        TensorDataset(torch.randn(40, 4, generator=generator), torch.randn(40, 2, generator=generator)), 4
+        TensorDataset(
+            torch.randn(40, 4, generator=generator), torch.randn(40, 2, generator=generator)
+        ),
+        4,
     )
     quiet: dict[str, Any] = {
         "accelerator": "cpu",
@@ -135,7 +140,9 @@ def train(overrides: list[str], folder: Path) -> None:
     try:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             config = compose(
-                "train", [*fast, *overrides, f"hydra.runtime.output_dir={output}"], return_hydra_config=True
+                "train",
+                [*fast, *overrides, f"hydra.runtime.output_dir={output}"],
+                return_hydra_config=True,
             )
         HydraConfig.instance().set_config(config)
         OmegaConf.set_readonly(config.hydra, None)

@@ -108,13 +108,26 @@ def cells_cut_off(folder: Path) -> tuple[str, str]:
     raise AssertionError
 
 
-def command(folder: Path, *arguments: str, timeout: float = 300, **variables: str) -> tuple[int, str]:
+def command(
+    folder: Path, *arguments: str, timeout: float = 300, **variables: str
+) -> tuple[int, str]:
     """Run a command in a session of its own, of which nothing is left in the end; its exit code and all it said."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
-    environment |= {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "1000"} | variables
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("WANDB")
+    }
+    environment |= {
+        "PYTHONPATH": str(ROOT),
+        "CUDA_VISIBLE_DEVICES": "",
+        "COLUMNS": "1000",
+    } | variables
     with (folder / "output.txt").open("w+") as output:
         process = subprocess.Popen(
-            arguments, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True
+            arguments,
+            cwd=folder,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
         try:
             code = process.wait(timeout)
@@ -142,7 +155,11 @@ def train_into_a_file(folder: Path) -> tuple[str, str]:
 
 def wandb_unreachable(folder: Path) -> tuple[str, str]:
     """At a port where nobody listens; its own waiting, of 90 seconds, is shortened."""
-    variables = {"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_INIT_TIMEOUT": "1"}
+    variables = {
+        "WANDB_API_KEY": "0" * 40,
+        "WANDB_BASE_URL": "http://127.0.0.1:9",
+        "WANDB_INIT_TIMEOUT": "1",
+    }
     options = ("logger=[wandb,csv]", "logger.wandb.offline=false", f"hydra.run.dir={folder}/out")
     code, output = command(folder, *TRAIN, *FAST, *options, **variables)
     assert code == 0, output
@@ -157,8 +174,14 @@ def worker_killed_twice(folder: Path) -> tuple[str, str]:
     killed = f"+callbacks.killed={{_target_:tests.faults._killed.Killed,folder:{folder},seed:'${{seed}}'}}"
     joblib = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", f"hydra.sweep.dir={folder}/sweep")
     code, output = command(folder, *TRAIN, "-m", "seed=0,1", "logger=none", *FAST, killed, *joblib)
-    results = {r["seed"]: r for r in (json.loads(p.read_text()) for p in folder.glob("sweep/*/result.json"))}
-    assert {seed: result["status"] for seed, result in results.items()} == {0: "finished", 1: "failed"}, output
+    results = {
+        r["seed"]: r
+        for r in (json.loads(p.read_text()) for p in folder.glob("sweep/*/result.json"))
+    }
+    assert {seed: result["status"] for seed, result in results.items()} == {
+        0: "finished",
+        1: "failed",
+    }, output
     assert "its process died twice: joblib" in results[1]["error"]
     assert results[1]["data"] == results[0]["data"]
     assert (folder / "deaths").read_text() == "xx"

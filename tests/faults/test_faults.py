@@ -31,10 +31,16 @@ OF_A_RUN = ("out/config.yaml", "out/result.json", "out/csv/*")
 
 
 def left_on(trainer: Trainer) -> list[str]:
-    return [name for name, value in vars(trainer.strategy).items() if callable(value) and "_wrapped" in repr(value)]
+    return [
+        name
+        for name, value in vars(trainer.strategy).items()
+        if callable(value) and "_wrapped" in repr(value)
+    ]
 
 
-@pytest.mark.parametrize("row", [r for r in ROWS if not r.slow], ids=lambda row: row.name.replace(" ", "_"))
+@pytest.mark.parametrize(
+    "row", [r for r in ROWS if not r.slow], ids=lambda row: row.name.replace(" ", "_")
+)
 def test_fault(row, tmp_path, monkeypatch):
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
@@ -56,7 +62,9 @@ def test_fault(row, tmp_path, monkeypatch):
             assert not left_on(trainer)
             if trainer.lightning_module is not None:
                 # What is tied keeps those that verify a state dict.
-                assert not [name for name in hooks(trainer.lightning_module) if "state_dict" not in name]
+                assert not [
+                    name for name in hooks(trainer.lightning_module) if "state_dict" not in name
+                ]
     before_weights, before_hooks, before_files, *others = were
     if not row.changes:
         assert_same_weights(weights(pair), before_weights)
@@ -71,7 +79,9 @@ def test_fault(row, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.multiprocess
-@pytest.mark.parametrize("row", [r for r in ROWS if r.slow], ids=lambda row: row.name.replace(" ", "_"))
+@pytest.mark.parametrize(
+    "row", [r for r in ROWS if r.slow], ids=lambda row: row.name.replace(" ", "_")
+)
 def test_fault_of_a_process(row, tmp_path):
     if row.before is not None:
         row.before(tmp_path)
@@ -99,7 +109,9 @@ def test_no_checkpoint_has_what_diverged(tmp_path):
 def test_what_is_not_trained_has_not_diverged():
     pair = Pair()
     pair.mask = torch.nn.Parameter(torch.tensor([0.0, -torch.inf]), requires_grad=False)
-    trainer = fit(pair, ls.Regularize(ls.Penalty("squared", "element", "zero"), ls.Ties("*"), strength=0.1))
+    trainer = fit(
+        pair, ls.Regularize(ls.Penalty("squared", "element", "zero"), ls.Ties("*"), strength=0.1)
+    )
     assert trainer.current_epoch == 2
 
 

@@ -52,7 +52,9 @@ def launch(tmp_path):
         sweeper = SimpleNamespace(launcher=launcher, max_batch_size=batch, _note_death=note)
         cells = [(name,) for name in names]
         returns = {}
-        StrategySweeper._launch(sweeper, cells, {cell: tmp_path / str(i) for i, cell in enumerate(cells)}, returns)
+        StrategySweeper._launch(
+            sweeper, cells, {cell: tmp_path / str(i) for i, cell in enumerate(cells)}, returns
+        )
         return dead, [status(tmp_path / str(i)) for i in range(len(cells))]
 
     return launch_
@@ -72,7 +74,10 @@ def test_cells_that_were_under_way_are_launched_again_one_by_one_and_the_rest_to
 
 def test_only_the_cell_that_dies_twice_has_failed(launch):
     launcher = Launcher({"c": 9, "f": 9})
-    assert launch(launcher) == (["c", "f"], ["finished", "finished", "failed", "finished", "finished", "failed"])
+    assert launch(launcher) == (
+        ["c", "f"],
+        ["finished", "finished", "failed", "finished", "finished", "failed"],
+    )
     assert launcher.launched == [[*"abcdef"], ["c"], ["d"], ["e", "f"], ["e"], ["f"]]
 
 

@@ -25,7 +25,9 @@ def precision(case: Case) -> float:
 
 def reference_value(case: Case, members: Sequence[Tensor]) -> float:
     spec = case.spec
-    return reference.value(spec.norm, spec.groups, spec.center, arrays(members), case.owl_weights, arrays(case.start))
+    return reference.value(
+        spec.norm, spec.groups, spec.center, arrays(members), case.owl_weights, arrays(case.start)
+    )
 
 
 def assert_value_is_reference(case: Case) -> None:
@@ -40,7 +42,9 @@ def assert_gradcheck(case: Case) -> None:
     """The backward pass of the value is its derivative. With center "first", W_1 is a constant."""
     fixed = case.members[: case.moving.start or 0]
     moving = [w.clone().requires_grad_() for w in case.members[case.moving]]
-    assert torch.autograd.gradcheck(lambda *ws: case.penalty.value([*fixed, *ws], case.start), moving)
+    assert torch.autograd.gradcheck(
+        lambda *ws: case.penalty.value([*fixed, *ws], case.start), moving
+    )
 
 
 def assert_backward_is_gradient(case: Case) -> None:
@@ -76,7 +80,9 @@ def assert_subgradient(case: Case, at: Sequence[Tensor], pulls: Sequence[Tensor]
     expected = reference.norm(spec.norm, norms, case.owl_weights)
     np.testing.assert_allclose(product, expected, rtol=tolerance, atol=tolerance * case.scale)
     polar = reference.polar(
-        spec.norm, reference.group_norms(spec.groups, [pull / scale for pull in pulls]), case.owl_weights
+        spec.norm,
+        reference.group_norms(spec.groups, [pull / scale for pull in pulls]),
+        case.owl_weights,
     )
     assert polar <= 1.0 + tolerance
 
@@ -99,7 +105,9 @@ def _autograd(case: Case) -> Sequence[Tensor]:
 def assert_prox_is_optimal(case: Case, step: float) -> None:
     """0 ∈ (V − W)/t + ∂Ω(V)."""
     moved = case.prox(step)
-    assert_subgradient(case, moved, [(w - v) / step for w, v in zip(case.members, moved, strict=True)])
+    assert_subgradient(
+        case, moved, [(w - v) / step for w, v in zip(case.members, moved, strict=True)]
+    )
 
 
 def assert_prox_beats_others(case: Case, step: float) -> None:
@@ -114,7 +122,12 @@ def assert_prox_beats_others(case: Case, step: float) -> None:
     centers = reference.centers(case.spec.center, arrays(case.members), arrays(case.start))
     others = [case.members, [torch.from_numpy(c) for c in centers]]
     for size in (1e-3, 0.1, 1.0):
-        others.append([v + size * case.scale * torch.randn(v.shape, generator=rng, dtype=v.dtype) for v in moved])
+        others.append(
+            [
+                v + size * case.scale * torch.randn(v.shape, generator=rng, dtype=v.dtype)
+                for v in moved
+            ]
+        )
     for other in others:
         if case.spec.center == "first":  # a constant
             other = [case.members[0], *other[1:]]
@@ -129,7 +142,9 @@ def squared_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
 def assert_prox_undoes_gradient_step(case: Case, step: float) -> None:
     """Where the penalty is smooth, V + t·∇Ω(V) = W."""
     moved = case.prox(step)
-    for w, v, pull in zip(case.members, moved, case.penalty.gradient(moved, case.start), strict=True):
+    for w, v, pull in zip(
+        case.members, moved, case.penalty.gradient(moved, case.start), strict=True
+    ):
         assert_close(v + step * pull, w, rtol=0, atol=10 * precision(case) * case.scale)
 
 
@@ -138,16 +153,27 @@ def cvxpy_difference(case: Case, steps: float | Sequence[float]) -> float:
     spec = case.spec
     each = [steps] * len(case.members) if isinstance(steps, float) else steps
     expected = reference.solve_prox(
-        spec.norm, spec.groups, spec.center, arrays(case.members), each, case.owl_weights, arrays(case.start)
+        spec.norm,
+        spec.groups,
+        spec.center,
+        arrays(case.members),
+        each,
+        case.owl_weights,
+        arrays(case.start),
     )
-    return max(float(np.abs(v - e).max()) for v, e in zip(arrays(case.prox(steps)), expected, strict=True))
+    return max(
+        float(np.abs(v - e).max()) for v, e in zip(arrays(case.prox(steps)), expected, strict=True)
+    )
 
 
 def assert_prox_firmly_nonexpansive(case: Case, step: float) -> None:
     """‖P(x) − P(y)‖² ≤ ⟨P(x) − P(y), x − y⟩, for the same center where that is a constant."""
     rng = torch.Generator().manual_seed(0)
     for size in (1e-2, 1.0):
-        others = [w + size * case.scale * torch.randn(w.shape, generator=rng, dtype=w.dtype) for w in case.members]
+        others = [
+            w + size * case.scale * torch.randn(w.shape, generator=rng, dtype=w.dtype)
+            for w in case.members
+        ]
         others[: case.moving.start or 0] = case.members[: case.moving.start or 0]
         moved, moved_others = case.prox(step), case.penalty.prox(others, step, case.start)
         product = sum(
@@ -187,11 +213,19 @@ def assert_groups_exactly_at_center(case: Case, step: float) -> int:
     remaining = reference.prox_norm(spec.norm, norms, step * scale, case.owl_weights)
     labels = reference.group_labels(spec.groups, members[0].shape)
     moved = case.prox(step)
-    point = {"zero": None, "mean": [moved[0]], "first": [case.members[0]], "start": case.start}[spec.center]
-    point = [torch.zeros_like(v) for v in moved] if point is None else point * (len(moved) // len(point))
+    point = {"zero": None, "mean": [moved[0]], "first": [case.members[0]], "start": case.start}[
+        spec.center
+    ]
+    point = (
+        [torch.zeros_like(v) for v in moved]
+        if point is None
+        else point * (len(moved) // len(point))
+    )
     for g, r in enumerate(remaining):
         where = torch.from_numpy(labels == g)
-        assert all(torch.equal(v[where], c[where]) for v, c in zip(moved, point, strict=True)) == (r == 0.0)
+        assert all(torch.equal(v[where], c[where]) for v, c in zip(moved, point, strict=True)) == (
+            r == 0.0
+        )
     return int(np.sum(remaining == 0.0))
 
 
@@ -228,7 +262,12 @@ def assert_scales(case: Case, step: float, times: float) -> None:
     rtol = 10 * precision(case)
     assert_close(scaled.value(), abs(times) ** degree * case.value(), rtol=rtol, atol=0)
     for new, old in zip(scaled.gradient(), case.gradient(), strict=True):
-        assert_close(new, sign * abs(times) ** (degree - 1) * old, rtol=rtol, atol=rtol * abs(times) ** (degree - 1))
+        assert_close(
+            new,
+            sign * abs(times) ** (degree - 1) * old,
+            rtol=rtol,
+            atol=rtol * abs(times) ** (degree - 1),
+        )
     scaled_step = step * abs(times) ** (2 - degree)
     for new, old in zip(scaled.prox(scaled_step), case.prox(step), strict=True):
         assert_close(new, times * old, rtol=rtol, atol=rtol * abs(times))
@@ -239,7 +278,9 @@ def assert_computed_in_float32(case: Case, step: float, dtype: torch.dtype) -> N
     low = case.to(dtype)
     wide = low.to(torch.float32)
     assert torch.equal(low.value(), wide.value())
-    for new, exact in zip([*low.gradient(), *low.prox(step)], [*wide.gradient(), *wide.prox(step)], strict=True):
+    for new, exact in zip(
+        [*low.gradient(), *low.prox(step)], [*wide.gradient(), *wide.prox(step)], strict=True
+    ):
         assert new.dtype == dtype
         assert torch.equal(new, exact.to(dtype))
     double = low.to(torch.float64)
@@ -257,7 +298,10 @@ def assert_pure(case: Case, step: float) -> None:
     inputs = [*given, *(start or [])]
     before, versions = [w.detach().clone() for w in inputs], [w._version for w in inputs]
     case.penalty.value(given, start).backward()
-    results = [case.penalty.gradient(given, start), *(case.penalty.prox(given, t, start) for t in (0.0, step))]
+    results = [
+        case.penalty.gradient(given, start),
+        *(case.penalty.prox(given, t, start) for t in (0.0, step)),
+    ]
     storages = {w.untyped_storage().data_ptr() for w in inputs}
     for result in results:
         assert len(result) == len(given)

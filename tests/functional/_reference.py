@@ -31,7 +31,9 @@ def group_count(groups: str, shape: tuple[int, ...], count: int) -> int:
     return int(group_labels(groups, shape).max(initial=-1)) + 1
 
 
-def centers(center: str, members: Sequence[Array], start: Sequence[Array] | None = None) -> list[Array]:
+def centers(
+    center: str, members: Sequence[Array], start: Sequence[Array] | None = None
+) -> list[Array]:
     """c_1 … c_N."""
     if center == "zero":
         return [np.zeros_like(w) for w in members]
@@ -44,7 +46,9 @@ def centers(center: str, members: Sequence[Array], start: Sequence[Array] | None
     return list(start)
 
 
-def deviations(center: str, members: Sequence[Array], start: Sequence[Array] | None = None) -> list[Array]:
+def deviations(
+    center: str, members: Sequence[Array], start: Sequence[Array] | None = None
+) -> list[Array]:
     """D_i = s·(W_i − c_i)."""
     scale = np.sqrt(len(members)) if center == "mean" else 1.0
     return [scale * (w - c) for w, c in zip(members, centers(center, members, start), strict=True)]
@@ -54,7 +58,9 @@ def group_norms(groups: str, devs: Sequence[Array]) -> Array:
     """n_g = ‖D_g‖₂ over the elements of the group in all members; or the singular values."""
     shape = devs[0].shape
     if groups == "spectrum":
-        table = devs[0].reshape(shape[0], -1) if len(devs) == 1 else np.stack([d.ravel() for d in devs])
+        table = (
+            devs[0].reshape(shape[0], -1) if len(devs) == 1 else np.stack([d.ravel() for d in devs])
+        )
         values = np.linalg.svd(table, compute_uv=False)
         return np.append(values, np.zeros(group_count(groups, shape, len(devs)) - len(values)))
     labels = group_labels(groups, shape)
@@ -147,7 +153,9 @@ def solve_prox(
         devs = np.sqrt(count) * (v - np.ones((count, count)) / count @ v)
     else:
         devs = v - np.stack([c.ravel() for c in centers(center, members, start)])
-    moved = [cp.sum_squares(v[i] - flat[i]) / (2.0 * t) for i, t in enumerate(steps) if i not in frozen]
+    moved = [
+        cp.sum_squares(v[i] - flat[i]) / (2.0 * t) for i, t in enumerate(steps) if i not in frozen
+    ]
     objective = sum(moved) + _penalty(name, groups, devs, shape, weights)
     solution = _solve(objective, v, [v[i] == flat[i] for i in frozen])
     return [row.reshape(shape) for row in solution]
@@ -159,17 +167,25 @@ def _penalty(
     if name == "squared":  # the sum of the squares of all norms, whatever the groups
         return 0.5 * cp.sum_squares(devs)
     if groups == "spectrum":
-        table = cp.reshape(devs, (shape[0], int(np.prod(shape[1:]))), order="C") if devs.shape[0] == 1 else devs
+        table = (
+            cp.reshape(devs, (shape[0], int(np.prod(shape[1:]))), order="C")
+            if devs.shape[0] == 1
+            else devs
+        )
         return cp.normNuc(table) if name == "l1" else _owl_of_singular_values(table, weights)
     labels = group_labels(groups, shape).ravel()
-    norms = cp.hstack([cp.norm(cp.vec(devs[:, labels == g], order="C"), 2) for g in range(labels.max() + 1)])
+    norms = cp.hstack(
+        [cp.norm(cp.vec(devs[:, labels == g], order="C"), 2) for g in range(labels.max() + 1)]
+    )
     return cp.sum(norms) if name == "l1" else _owl(norms, weights)
 
 
 def _owl(norms: cp.Expression, weights: Array) -> cp.Expression:
     """Σ w_k n_(k) = Σ (w_k − w_{k+1}) · (sum of the k largest)."""
     drops = weights - np.append(weights[1:], 0.0)
-    return cp.sum([drop * cp.sum_largest(norms, k) for k, drop in enumerate(drops, start=1) if drop > 0.0])
+    return cp.sum(
+        [drop * cp.sum_largest(norms, k) for k, drop in enumerate(drops, start=1) if drop > 0.0]
+    )
 
 
 def _owl_of_singular_values(table: cp.Expression, weights: Array) -> cp.Expression:
@@ -177,14 +193,24 @@ def _owl_of_singular_values(table: cp.Expression, weights: Array) -> cp.Expressi
     rows, columns = table.shape
     dilation = cp.bmat([[np.zeros((rows, rows)), table], [table.T, np.zeros((columns, columns))]])
     drops = weights - np.append(weights[1:], 0.0)
-    return cp.sum([drop * cp.lambda_sum_largest(dilation, k) for k, drop in enumerate(drops, start=1) if drop > 0.0])
+    return cp.sum(
+        [
+            drop * cp.lambda_sum_largest(dilation, k)
+            for k, drop in enumerate(drops, start=1)
+            if drop > 0.0
+        ]
+    )
 
 
-def _solve(objective: cp.Expression, variable: cp.Variable, constraints: Sequence[cp.Constraint] = ()) -> Array:
+def _solve(
+    objective: cp.Expression, variable: cp.Variable, constraints: Sequence[cp.Constraint] = ()
+) -> Array:
     problem = cp.Problem(cp.Minimize(objective), list(constraints))
     with warnings.catch_warnings():
         # Asked for more than double precision has, the solver stops at its best; the comparison is the judge.
-        warnings.filterwarnings("ignore", message="Solution may be inaccurate", category=UserWarning)
+        warnings.filterwarnings(
+            "ignore", message="Solution may be inaccurate", category=UserWarning
+        )
         problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11)
     assert variable.value is not None, problem.status
     return np.asarray(variable.value)

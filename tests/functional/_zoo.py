@@ -65,12 +65,22 @@ class Spec:
         return self.norm != "squared"
 
     def fits(self, shape: Sequence[int], count: int) -> bool:
-        least = {"element": 0, "output": 1, "input": 2, "tensor": 0, "spectrum": 2 if count == 1 else 0}
+        least = {
+            "element": 0,
+            "output": 1,
+            "input": 2,
+            "tensor": 0,
+            "spectrum": 2 if count == 1 else 0,
+        }
         return count in CENTERS[self.center] and len(shape) >= least[self.groups]
 
     def penalty(self, shape: Sequence[int], count: int) -> Penalty:
         given = NORMS[self.row][1]
-        weights = None if given is None else given(reference.group_count(self.groups, tuple(shape), count))
+        weights = (
+            None
+            if given is None
+            else given(reference.group_count(self.groups, tuple(shape), count))
+        )
         return Penalty(self.norm, self.groups, self.center, weights)
 
 
@@ -95,7 +105,9 @@ class Case:
     penalty: Penalty = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "penalty", self.spec.penalty(self.members[0].shape, len(self.members)))
+        object.__setattr__(
+            self, "penalty", self.spec.penalty(self.members[0].shape, len(self.members))
+        )
 
     def __repr__(self) -> str:
         return f"<{self.spec} on {len(self.members)} {self.name}>"
@@ -105,7 +117,9 @@ class Case:
         """The OWL weights, not computed by the package."""
         plain = NORMS[self.spec.row][2]
         shape, count = tuple(self.members[0].shape), len(self.members)
-        return None if plain is None else plain(reference.group_count(self.spec.groups, shape, count))
+        return (
+            None if plain is None else plain(reference.group_count(self.spec.groups, shape, count))
+        )
 
     @property
     def moving(self) -> slice:
@@ -128,14 +142,18 @@ class Case:
     def map(self, function: Callable[[Tensor], Tensor], scale: float = 1.0) -> Case:
         """The same case with ``function`` applied to every member and starting value."""
         start = None if self.start is None else [function(s) for s in self.start]
-        return replace(self, members=[function(w) for w in self.members], start=start, scale=self.scale * scale)
+        return replace(
+            self, members=[function(w) for w in self.members], start=start, scale=self.scale * scale
+        )
 
     def to(self, dtype: torch.dtype) -> Case:
         return self.map(lambda w: w.to(dtype))
 
 
 def _random(*shape: int, times: float = 1.0) -> Callable[[int, torch.Generator], list[Tensor]]:
-    return lambda count, rng: [times * torch.randn(shape, generator=rng, dtype=torch.float64) for _ in range(count)]
+    return lambda count, rng: [
+        times * torch.randn(shape, generator=rng, dtype=torch.float64) for _ in range(count)
+    ]
 
 
 def _equal(count: int, rng: torch.Generator) -> list[Tensor]:
@@ -206,17 +224,23 @@ def case(spec: Spec, name: str, count: int) -> Case:
     return found
 
 
-def _start(spec: Spec, name: str, members: list[Tensor], rng: torch.Generator) -> list[Tensor] | None:
+def _start(
+    spec: Spec, name: str, members: list[Tensor], rng: torch.Generator
+) -> list[Tensor] | None:
     if spec.center != "start":
         return None
     if name == "equal":
         return [w.clone() for w in members]
     if name in ("tied norms", "zeros", "zero groups"):
         return [torch.zeros_like(w) for w in members]
-    return [w + MEMBERS[name][1] * torch.randn(w.shape, generator=rng, dtype=w.dtype) for w in members]
+    return [
+        w + MEMBERS[name][1] * torch.randn(w.shape, generator=rng, dtype=w.dtype) for w in members
+    ]
 
 
-def shuffle_within_symmetry(spec: Spec, shape: Sequence[int], count: int, seed: int) -> Callable[[Tensor], Tensor]:
+def shuffle_within_symmetry(
+    spec: Spec, shape: Sequence[int], count: int, seed: int
+) -> Callable[[Tensor], Tensor]:
     """A random permutation of the elements that leaves the penalty as it is."""
     rng = torch.Generator().manual_seed(seed)
     index = torch.arange(int(np.prod(shape))).view(tuple(shape))
@@ -227,8 +251,12 @@ def shuffle_within_symmetry(spec: Spec, shape: Sequence[int], count: int, seed: 
     elif spec.groups in ("output", "input"):
         dim = ("output", "input").index(spec.groups)
         table = index.movedim(dim, 0)
-        rows = [row.flatten()[torch.randperm(row.numel(), generator=rng)].view_as(row) for row in table]
-        order = torch.stack([rows[i] for i in torch.randperm(len(rows), generator=rng)]).movedim(0, dim)
+        rows = [
+            row.flatten()[torch.randperm(row.numel(), generator=rng)].view_as(row) for row in table
+        ]
+        order = torch.stack([rows[i] for i in torch.randperm(len(rows), generator=rng)]).movedim(
+            0, dim
+        )
     else:
         order = torch.randperm(index.numel(), generator=rng).view(tuple(shape))
     return lambda w: w.flatten()[order]

@@ -2,5 +2,7 @@
 
 from hypothesis import settings
 
-settings.register_profile("functional", derandomize=True, database=None, deadline=None, max_examples=200)
+settings.register_profile(
+    "functional", derandomize=True, database=None, deadline=None, max_examples=200
+)
 settings.load_profile("functional")

@@ -17,7 +17,9 @@ class TestMean:
         members = make(count, torch.Generator().manual_seed(0))
         assert_close(mean(members), torch.stack(members).mean(0), rtol=0, atol=1e-15 * scale)
 
-    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64], ids=str)
+    @pytest.mark.parametrize(
+        "dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64], ids=str
+    )
     def test_of_equal_members_is_that_member(self, dtype):
         """Bit by bit, also where the sum of the members would be rounded, or be infinite."""
         member = torch.tensor([0.1, -1.0 / 3.0, 0.0, 0.7 * torch.finfo(dtype).max], dtype=dtype)

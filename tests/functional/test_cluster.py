@@ -26,7 +26,9 @@ METHODS = ("affinity_propagation", "linkage")
 each_method = pytest.mark.parametrize("method", METHODS)
 
 
-def planted(n: int, d: int = 64, size: int = 20, noise: float = 0.1, bridged: float = 0.0, seed: int = 0):
+def planted(
+    n: int, d: int = 64, size: int = 20, noise: float = 0.1, bridged: float = 0.0, seed: int = 0
+):
     """Rows around random centers of length 1, and the groups; a share of the rows is on the ways between centers."""
     rng = np.random.default_rng(seed)
 
@@ -93,7 +95,9 @@ def random_rows(seed: int, n: int, d: int) -> Tensor:
     """Rows of a few rough groups: no two pairs are equally similar."""
     rng = np.random.default_rng(seed)
     centers = rng.standard_normal((max(n // 3, 1), d))
-    return torch.from_numpy(centers[rng.integers(len(centers), size=n)] + 0.3 * rng.standard_normal((n, d)))
+    return torch.from_numpy(
+        centers[rng.integers(len(centers), size=n)] + 0.3 * rng.standard_normal((n, d))
+    )
 
 
 some_rows = st.builds(random_rows, st.integers(0, 10**6), st.integers(1, 12), st.integers(1, 6))
@@ -134,7 +138,9 @@ class TestBothMethods:
         assert partition(labels) == partition(np.concatenate([groups, groups + len(groups)]))
 
     @each_method
-    @pytest.mark.parametrize(("factor", "together"), [(0.5, False), (0.69, False), (0.71, True), (1 / 0.71, True)])
+    @pytest.mark.parametrize(
+        ("factor", "together"), [(0.5, False), (0.69, False), (0.71, True), (1 / 0.71, True)]
+    )
     def test_length(self, method, factor, together):
         """The similarity of a row and c ≤ 1 times that row is c."""
         row = torch.tensor([[1.0, -2.0, 0.5]])
@@ -167,7 +173,10 @@ class TestBothMethods:
         labels = cluster_rows(rows, method=method)
         rows = torch.cat([torch.zeros(1, 64), rows[:30], -torch.zeros(2, 64), rows[30:]])
         none = torch.tensor([-1])
-        assert torch.equal(cluster_rows(rows, method=method), torch.cat([none, labels[:30], none, none, labels[30:]]))
+        assert torch.equal(
+            cluster_rows(rows, method=method),
+            torch.cat([none, labels[:30], none, none, labels[30:]]),
+        )
 
     @each_method
     def test_negative_zero_is_zero(self, method):
@@ -201,7 +210,9 @@ class TestBothMethods:
         assert partition(cluster_rows(scale * rows, method=method)) == partition(groups)
 
     @each_method
-    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64], ids=str)
+    @pytest.mark.parametrize(
+        "dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64], ids=str
+    )
     def test_dtype(self, method, dtype):
         rows, groups = planted(60)
         labels = cluster_rows(rows.to(dtype), method=method)
@@ -245,13 +256,20 @@ class TestAffinityPropagation:
         best = self.score(rows, best_exemplars(rows, 0.7))
         assert 0.97 * best <= self.score(rows, labels) <= best + 1e-9
 
-    @pytest.mark.parametrize(("size", "noise"), [(20, 0.1), (20, 0.3), (20, 0.5), (3, 0.3), (2, 0.3)])
+    @pytest.mark.parametrize(
+        ("size", "noise"), [(20, 0.1), (20, 0.3), (20, 0.5), (3, 0.3), (2, 0.3)]
+    )
     def test_scikit_learn(self, size, noise):
         """Computed on different rows only, and with draws decided, it is no worse than that of all rows."""
         rows, _ = planted(100, size=size, noise=noise)
         rows = torch.cat([rows, rows[:30], rows[:10]])
         model = sklearn.cluster.AffinityPropagation(
-            affinity="precomputed", preference=0.7, damping=0.9, convergence_iter=50, max_iter=1000, random_state=0
+            affinity="precomputed",
+            preference=0.7,
+            damping=0.9,
+            convergence_iter=50,
+            max_iter=1000,
+            random_state=0,
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
@@ -268,7 +286,9 @@ class TestAffinityPropagation:
     def test_not_settled(self, monkeypatch, iterations, alone):
         original = sklearn.cluster.AffinityPropagation
         monkeypatch.setattr(
-            sklearn.cluster, "AffinityPropagation", lambda **options: original(**options | {"max_iter": iterations})
+            sklearn.cluster,
+            "AffinityPropagation",
+            lambda **options: original(**options | {"max_iter": iterations}),
         )
         rows, _ = planted(60)
         message = rf"60 rows did not settle in {iterations} iterations.* the {alone} rows .* clusters of one"
@@ -287,7 +307,9 @@ class TestLinkage:
 
     @pytest.mark.parametrize("block", [1, 1000, 2**20])
     @pytest.mark.parametrize("similarity", [0.2, 0.6, 0.8])
-    @pytest.mark.parametrize("options", [{"noise": 0.3, "bridged": 0.2}, {"d": 4, "noise": 0.5}, {"d": 1}], ids=str)
+    @pytest.mark.parametrize(
+        "options", [{"noise": 0.3, "bridged": 0.2}, {"d": 4, "noise": 0.5}, {"d": 1}], ids=str
+    )
     def test_full_average_linkage(self, monkeypatch, options, similarity, block):
         """Within components, with equal rows taken together and in blocks, it is that of the whole matrix."""
         monkeypatch.setattr(_cluster, "BLOCK", block)
@@ -334,9 +356,13 @@ class TestLinkage:
 
     def test_many_equal_rows(self):
         rows, groups = planted(40)
-        assert partition(cluster_rows(rows.repeat(100, 1), method="linkage")) == partition(np.tile(groups, 100))
+        assert partition(cluster_rows(rows.repeat(100, 1), method="linkage")) == partition(
+            np.tile(groups, 100)
+        )
 
-    @pytest.mark.parametrize("options", [{}, {"bridged": 0.1, "size": 200}, {"size": 2000}], ids=str)
+    @pytest.mark.parametrize(
+        "options", [{}, {"bridged": 0.1, "size": 200}, {"size": 2000}], ids=str
+    )
     def test_memory(self, options):
         """Less than half of what the matrix of similarities takes."""
         n = 4000
@@ -356,7 +382,9 @@ class TestChoice:
         """By the number of different rows."""
         monkeypatch.setattr(_cluster, "AFFINITY_PROPAGATION_ROWS", limit)
         called = []
-        monkeypatch.setitem(_cluster._METHODS, method, lambda rows, _: called.append(len(rows)) or np.arange(60))
+        monkeypatch.setitem(
+            _cluster._METHODS, method, lambda rows, _: called.append(len(rows)) or np.arange(60)
+        )
         cluster_rows(torch.cat([torch.eye(60), torch.eye(60), torch.zeros(5, 60)]))
         assert called == [60]
 
@@ -364,19 +392,27 @@ class TestChoice:
     def test_diverged(self, wrong):
         rows = torch.eye(3)
         rows[1, 2] = wrong
-        with pytest.raises(ValueError, match="finite rows, but some are NaN or infinite: training has diverged"):
+        with pytest.raises(
+            ValueError, match="finite rows, but some are NaN or infinite: training has diverged"
+        ):
             cluster_rows(rows)
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"rows": torch.ones(3)}, r"a matrix of floating-point numbers, got shape \(3,\) of torch.float32"),
+            (
+                {"rows": torch.ones(3)},
+                r"a matrix of floating-point numbers, got shape \(3,\) of torch.float32",
+            ),
             ({"rows": torch.ones(3, 3, 1)}, r"got shape \(3, 3, 1\) of .* flatten a kernel first"),
             ({"rows": torch.ones(3, 3, dtype=torch.int64)}, r"got shape \(3, 3\) of torch.int64"),
             ({"similarity": 0.0}, "0 < similarity <= 1, got similarity=0.0"),
             ({"similarity": 1.1}, "0 < similarity <= 1, got similarity=1.1"),
             ({"similarity": math.nan}, "0 < similarity <= 1, got similarity=nan"),
-            ({"method": "kmeans"}, "unknown method 'kmeans': choose from 'auto', 'affinity_propagation', 'linkage'"),
+            (
+                {"method": "kmeans"},
+                "unknown method 'kmeans': choose from 'auto', 'affinity_propagation', 'linkage'",
+            ),
         ],
     )
     def test_errors(self, arguments, message):
@@ -385,5 +421,7 @@ class TestChoice:
 
     def test_slow_imports_wait(self):
         code = "import sys, lit_share.functional._cluster; print(*sys.modules, sep='\\n')"
-        output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        output = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
         assert not {"sklearn", "scipy.cluster", "scipy.sparse"} & set(output.split())

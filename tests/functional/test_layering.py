@@ -12,13 +12,23 @@ from lit_share.functional._norms import NORMS, NormName
 
 from . import _zoo
 
-FRAMEWORKS = ("lightning", "pytorch_lightning", "lightning_fabric", "hydra", "omegaconf", "wandb", "torchmetrics")
+FRAMEWORKS = (
+    "lightning",
+    "pytorch_lightning",
+    "lightning_fabric",
+    "hydra",
+    "omegaconf",
+    "wandb",
+    "torchmetrics",
+)
 
 
 def test_imports_no_framework():
     """Nor any other layer of the package."""
     code = "import sys, lit_share.functional; print(*sys.modules, sep='\\n')"
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     modules = output.split()
     assert "torch" in modules
     assert not {name.partition(".")[0] for name in modules} & set(FRAMEWORKS)

@@ -17,7 +17,9 @@ from lit_share.functional import locally_connected, output_size
 def reference(x, weight, bias, stride=(1, 1), dilation=(1, 1), groups=1):
     """Patches by `F.unfold`, and a sum over each."""
     positions, outputs, inputs, *kernel = weight.shape
-    patches = F.unfold(x, kernel, dilation, 0, stride).view(len(x), groups, inputs * kernel[0] * kernel[1], positions)
+    patches = F.unfold(x, kernel, dilation, 0, stride).view(
+        len(x), groups, inputs * kernel[0] * kernel[1], positions
+    )
     filters = weight.view(positions, groups, outputs // groups, -1)
     y = torch.einsum("bgip,pgoi->bgop", patches, filters).reshape(len(x), outputs, positions)
     if bias is not None:
@@ -76,7 +78,9 @@ def test_patches_times_filters(case):
     inputs, options = case
     tensors = [t for t in inputs if t is not None]
     assert_same_with_gradients(
-        lambda: locally_connected(*inputs, **options), lambda: reference(*inputs, **options), tensors
+        lambda: locally_connected(*inputs, **options),
+        lambda: reference(*inputs, **options),
+        tensors,
     )
 
 
@@ -85,7 +89,9 @@ def test_equal_positions_are_a_convolution(case, padding):
     (x, weight, bias), options = case
     down, across = padding
     size = tuple(F.pad(x, (across, across, down, down)).shape[2:])
-    positions = math.prod(output_size(size, tuple(weight.shape[3:]), options["stride"], options["dilation"]))
+    positions = math.prod(
+        output_size(size, tuple(weight.shape[3:]), options["stride"], options["dilation"])
+    )
 
     def local(x, weight, bias):
         biases = None if bias is None else bias.expand(positions, -1)
@@ -206,7 +212,9 @@ def test_memory_in_another_order():
         bias.T.contiguous().T.requires_grad_(),
     ]
     assert not any(t.is_contiguous() for t in apart)
-    assert_same_with_gradients(lambda: locally_connected(*apart, **STRIDE), lambda: reference(*apart, **STRIDE), apart)
+    assert_same_with_gradients(
+        lambda: locally_connected(*apart, **STRIDE), lambda: reference(*apart, **STRIDE), apart
+    )
     torch.testing.assert_close(locally_connected(x.flip(-1), weight, bias, **STRIDE),
                                reference(x.flip(-1), weight, bias, **STRIDE))  # fmt: skip
 
@@ -226,7 +234,9 @@ def test_small_batches(batch, groups):
 @pytest.mark.parametrize("positions", [1, 3, 5])
 def test_wrong_number_of_filters(positions):
     x, weight, _ = example()
-    with pytest.raises(ValueError, match=rf"^{positions} filters for 2 × 2 positions of an image of \(4, 5\)$"):
+    with pytest.raises(
+        ValueError, match=rf"^{positions} filters for 2 × 2 positions of an image of \(4, 5\)$"
+    ):
         locally_connected(x, weight[:1].expand(positions, -1, -1, -1, -1), None, **STRIDE)
 
 
@@ -238,7 +248,9 @@ def test_compiled(backend):
     inputs = example(groups=2)
     options = {"groups": 2, **STRIDE}
     compiled = torch.compile(locally_connected, backend=backend, fullgraph=True)
-    assert_same_with_gradients(lambda: compiled(*inputs, **options), lambda: reference(*inputs, **options), inputs)
+    assert_same_with_gradients(
+        lambda: compiled(*inputs, **options), lambda: reference(*inputs, **options), inputs
+    )
 
 
 def test_inputs_are_left_alone():
@@ -250,7 +262,8 @@ def test_inputs_are_left_alone():
 
 def test_complex_numbers():
     x, weight, bias = (
-        torch.randn(s, dtype=torch.complex128, requires_grad=True) for s in ((2, 1, 2, 2), (4, 3, 1, 1, 1), (4, 3))
+        torch.randn(s, dtype=torch.complex128, requires_grad=True)
+        for s in ((2, 1, 2, 2), (4, 3, 1, 1, 1), (4, 3))
     )
     assert torch.autograd.gradcheck(locally_connected, (x, weight, bias))
 

@@ -11,7 +11,14 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from lit_share.functional import OwlWeights, Penalty, add_gradient_, no_groups_held, owl_weights, prox_
+from lit_share.functional import (
+    OwlWeights,
+    Penalty,
+    add_gradient_,
+    no_groups_held,
+    owl_weights,
+    prox_,
+)
 
 from ._zoo import CENTERS, SPECS, Case, Spec, case, cases, each_penalty
 
@@ -32,7 +39,9 @@ def ties_of(spec: Spec, dtype: torch.dtype = torch.float64) -> list[Case]:
 
 def inputs(found: Sequence[Case]) -> tuple[list[list[Tensor]], list[list[Tensor] | None]]:
     """Copies that may be written to, and the starting values."""
-    return [[w.clone().requires_grad_() for w in c.members] for c in found], [c.start for c in found]
+    return [[w.clone().requires_grad_() for w in c.members] for c in found], [
+        c.start for c in found
+    ]
 
 
 def noise(members: Sequence[Tensor], seed: int) -> list[Tensor]:
@@ -56,8 +65,12 @@ def assert_alike(ties: Sequence[Sequence[Tensor]], others: Sequence[Sequence[Ten
             assert torch.equal(w == members[0], other == expected[0])
 
 
-def assert_plain_leaves(ties: Sequence[Sequence[Tensor]], grads: Sequence[Sequence[Tensor | None]] = ()) -> None:
-    assert all(w.is_leaf and w.requires_grad and w.grad is None for members in ties for w in members)
+def assert_plain_leaves(
+    ties: Sequence[Sequence[Tensor]], grads: Sequence[Sequence[Tensor | None]] = ()
+) -> None:
+    assert all(
+        w.is_leaf and w.requires_grad and w.grad is None for members in ties for w in members
+    )
     assert not any(g.requires_grad for grad in grads for g in grad if g is not None)
 
 
@@ -87,7 +100,8 @@ class TestAddGradient:
         found = ties_of(spec)
         ties, starts = inputs(found)
         grads = [
-            [None if (i + j) % 2 else torch.zeros_like(w) for j, w in enumerate(c.members)] for i, c in enumerate(found)
+            [None if (i + j) % 2 else torch.zeros_like(w) for j, w in enumerate(c.members)]
+            for i, c in enumerate(found)
         ]
         expected = [
             [None if g is None else pull for g, pull in zip(grad, c.gradient(), strict=True)]
@@ -119,7 +133,9 @@ class TestAddGradient:
     def test_ties_of_different_dtypes(self, penalty):
         """A model in mixed precision; gradients can be wider than the weights."""
         dtypes = [torch.float32, torch.bfloat16, torch.float64]
-        ties = [[torch.tensor([1.0, 2.0], dtype=d), torch.tensor([3.0, 2.0], dtype=d)] for d in dtypes]
+        ties = [
+            [torch.tensor([1.0, 2.0], dtype=d), torch.tensor([3.0, 2.0], dtype=d)] for d in dtypes
+        ]
         grads = [[torch.zeros(2, dtype=d), torch.zeros(2)] for d in dtypes]
         add_gradient_(penalty, ties, grads, 1.0)
         pull = [-2.0, 0.0] if penalty is SQUARED else [-1.0, 0.0]
@@ -128,7 +144,9 @@ class TestAddGradient:
             assert_close(own.tolist(), pull)
             assert_close(wide.tolist(), [-p for p in pull])
 
-    @pytest.mark.parametrize("spec", [s for s in SPECS if s.norm == "squared" and s.groups == "element"], ids=str)
+    @pytest.mark.parametrize(
+        "spec", [s for s in SPECS if s.norm == "squared" and s.groups == "element"], ids=str
+    )
     def test_half_precision_is_computed_in_float32(self, spec):
         """Gradients that are kept in float32 lose nothing to the members' dtype."""
         for c in ties_of(spec, torch.bfloat16):
@@ -159,12 +177,16 @@ class TestProx:
             steps = [0.1 * (i + 1) for i in range(len(ties))]
             # Of the copies, whose strides may differ: sums would be added up in another order.
             penalty = found[0].penalty
-            expected = [penalty.prox(w, t, start) for w, t, start in zip(ties, steps, starts, strict=True)]
+            expected = [
+                penalty.prox(w, t, start) for w, t, start in zip(ties, steps, starts, strict=True)
+            ]
             assert prox_(penalty, ties, steps, starts) is None
             assert_alike(ties, expected)
             assert_plain_leaves(ties)
 
-    @pytest.mark.parametrize("spec", [s for s in SPECS if s.center == "mean" or s.norm == "squared"], ids=str)
+    @pytest.mark.parametrize(
+        "spec", [s for s in SPECS if s.center == "mean" or s.norm == "squared"], ids=str
+    )
     def test_steps_per_member(self, spec):
         found = [c for c in ties_of(spec) if len(c.members) == 2]
         ties, starts = inputs(found)
@@ -206,7 +228,10 @@ class TestProx:
             assert not torch.signbit(zeros).any()
 
     def test_many_elements(self):
-        ties = [[torch.full((size,), 3.0), noise([torch.empty(size)], size)[0]] for size in (2**18 + 1, 4, 2**17)]
+        ties = [
+            [torch.full((size,), 3.0), noise([torch.empty(size)], size)[0]]
+            for size in (2**18 + 1, 4, 2**17)
+        ]
         expected = [L1.prox(members, 0.5) for members in ties]
         prox_(L1, ties, [0.5] * 3)
         assert_close(ties, expected)
@@ -226,7 +251,9 @@ class TestProx:
 @pytest.mark.parametrize("norm", ["squared", "l1", "owl"])
 class TestBoth:
     def penalty(self, norm: str, groups: str, center: str) -> Penalty:
-        return Penalty(norm, groups, center, (lambda n: owl_weights(n, 0.1, 0.1)) if norm == "owl" else None)
+        return Penalty(
+            norm, groups, center, (lambda n: owl_weights(n, 0.1, 0.1)) if norm == "owl" else None
+        )
 
     def test_no_ties(self, norm):
         add_gradient_(self.penalty(norm, "element", "mean"), [], [], 0.1)
@@ -237,7 +264,12 @@ class TestBoth:
         [
             ("element", "mean", [torch.ones(2), torch.ones(3)], r"one shape, got \(2,\), \(3,\)"),
             ("element", "mean", [torch.ones(2)], "at least 2 members, got 1"),
-            ("input", "mean", [torch.ones(2), torch.ones(2)], 'groups="input" needs tensors of at least 2 dimensions'),
+            (
+                "input",
+                "mean",
+                [torch.ones(2), torch.ones(2)],
+                'groups="input" needs tensors of at least 2 dimensions',
+            ),
             ("element", "start", [torch.ones(2), torch.ones(2)], "pass start="),
         ],
     )
@@ -252,7 +284,12 @@ class TestBoth:
         """A list that was filtered and one that was not must not be paired up."""
         penalty = self.penalty(norm, "element", "zero")
         ties = [[torch.ones(2)], [torch.ones(2)]]
-        for grads in ([[torch.zeros(2)]], [[torch.zeros(2)]] * 3, [[torch.zeros(2)], []], [[torch.zeros(2)] * 2] * 2):
+        for grads in (
+            [[torch.zeros(2)]],
+            [[torch.zeros(2)]] * 3,
+            [[torch.zeros(2)], []],
+            [[torch.zeros(2)] * 2] * 2,
+        ):
             with pytest.raises(ValueError, match=r"shorter|longer"):
                 add_gradient_(penalty, ties, grads, 0.1)
         for steps in ([0.1], [0.1] * 3):
@@ -299,7 +336,9 @@ class TestTogether:
     @pytest.mark.parametrize("count", [1, 7])
     def test_copies_to_the_host(self, groups, norm, count, monkeypatch):
         """One for OWL, however many ties there are, and none for the others."""
-        penalty = Penalty(norm, groups, "zero", (lambda n: owl_weights(n, 0.1, 0.1)) if norm == "owl" else None)
+        penalty = Penalty(
+            norm, groups, "zero", (lambda n: owl_weights(n, 0.1, 0.1)) if norm == "owl" else None
+        )
         ties = [[torch.randn(3, 4 + i)] for i in range(count)]
         held = [no_groups_held(penalty, members) for members in ties]
         prox_(penalty, ties, [0.1] * count, held=held)  # makes the weights
@@ -342,7 +381,9 @@ class TestHeld:
         for h in held:
             h.copy_(torch.rand(h.shape, generator=rng) < 0.4)
         before = [h.clone() for h in held]
-        zeroed = [[w.masked_fill(h, 0.0) for w in c.members] for c, h in zip(found, held, strict=True)]
+        zeroed = [
+            [w.masked_fill(h, 0.0) for w in c.members] for c, h in zip(found, held, strict=True)
+        ]
         expected = [penalty.prox(members, 0.2) for members in zeroed]
         prox_(penalty, ties, [0.2] * 3, held=held)
         for new, old in zip(ties, expected, strict=True):
@@ -354,7 +395,10 @@ class TestHeld:
             assert bool((new | ~old).all()), "what was held stays so"
 
     def test_the_step_adds_groups_and_not_elements(self):
-        penalty, w = Penalty("l1", "input", "zero"), torch.tensor([[3.0, 0.1, 0.0], [0.0, 0.1, 0.0]])
+        penalty, w = (
+            Penalty("l1", "input", "zero"),
+            torch.tensor([[3.0, 0.1, 0.0], [0.0, 0.1, 0.0]]),
+        )
         held = no_groups_held(penalty, [w])
         prox_(penalty, [[w]], [0.5], held=[held])
         # The first column has a zero but is none; the last one was zero before.
@@ -389,7 +433,12 @@ class TestHeld:
 
     def test_shapes(self):
         w = torch.zeros(2, 3, 4)
-        shapes = {"element": (2, 3, 4), "output": (2, 1, 1), "input": (1, 3, 1), "tensor": (1, 1, 1)}
+        shapes = {
+            "element": (2, 3, 4),
+            "output": (2, 1, 1),
+            "input": (1, 3, 1),
+            "tensor": (1, 1, 1),
+        }
         for groups, shape in shapes.items():
             assert no_groups_held(Penalty("l1", groups, "zero"), [w]).shape == shape
         with pytest.raises(ValueError, match='groups="spectrum" are not parts of the members'):

@@ -18,11 +18,15 @@ from . import _reference as reference
 def values_and_weights(draw, largest: float = 3.0) -> tuple[torch.Tensor, torch.Tensor]:
     """Up to 12 values and as many weights: ties, zeros and sorted values come up all the time."""
     n = draw(st.integers(1, 12))
-    number = st.integers(-3, 3).map(lambda i: i * largest / 3) | st.floats(-largest, largest, allow_subnormal=False)
+    number = st.integers(-3, 3).map(lambda i: i * largest / 3) | st.floats(
+        -largest, largest, allow_subnormal=False
+    )
     values = draw(st.lists(number, min_size=n, max_size=n))
     if draw(st.booleans()):
         values.sort(key=abs, reverse=draw(st.booleans()))
-    weight = st.sampled_from([0.0, 0.25, 0.5, 1.0]).map(lambda w: w * largest) | st.floats(0.0, largest)
+    weight = st.sampled_from([0.0, 0.25, 0.5, 1.0]).map(lambda w: w * largest) | st.floats(
+        0.0, largest
+    )
     weights = sorted(draw(st.lists(weight, min_size=n, max_size=n)), reverse=True)
     return torch.tensor(values, dtype=torch.float64), torch.tensor(weights, dtype=torch.float64)
 
@@ -44,14 +48,18 @@ class TestProx:
         assert (result * values >= 0.0).all()
         assert (result[order].abs().diff() <= 0.0).all()
         for value in values:
-            assert len(result[values.abs() == value.abs()].abs().unique()) == 1, "of one size before, of one size after"
+            assert len(result[values.abs() == value.abs()].abs().unique()) == 1, (
+                "of one size before, of one size after"
+            )
 
     @given(values_and_weights(), st.randoms(use_true_random=False))
     def test_permutation_and_signs(self, drawn, random):
         values, weights = drawn
         order = random.sample(range(len(values)), len(values))
         signs = torch.tensor([random.choice([-1.0, 1.0]) for _ in values], dtype=torch.float64)
-        assert torch.equal(prox_owl((signs * values)[order], weights), (signs * prox_owl(values, weights))[order])
+        assert torch.equal(
+            prox_owl((signs * values)[order], weights), (signs * prox_owl(values, weights))[order]
+        )
 
     @pytest.mark.parametrize(
         ("values", "weights"),
@@ -65,7 +73,9 @@ class TestProx:
     )
     def test_cvxpy(self, values, weights):
         expected = reference.solve_prox_owl(np.array(values), np.array(weights))
-        result = prox_owl(torch.tensor(values, dtype=torch.float64), torch.tensor(weights, dtype=torch.float64))
+        result = prox_owl(
+            torch.tensor(values, dtype=torch.float64), torch.tensor(weights, dtype=torch.float64)
+        )
         assert_close(result, torch.from_numpy(expected), rtol=0, atol=1e-5)
 
     def test_many_values(self):
@@ -82,14 +92,18 @@ class TestProx:
         values = torch.tensor([3.0, -2.0, 0.5, 0.0])
         assert torch.equal(prox_owl(values, torch.zeros(4)), values)
 
-    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64], ids=str)
+    @pytest.mark.parametrize(
+        "dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64], ids=str
+    )
     def test_dtype(self, dtype):
         """The result is the exact one, rounded once."""
         rng = torch.Generator().manual_seed(0)
         values = torch.randn(20, generator=rng).to(dtype)
         weights = owl_weights(20, lambda1=0.1, lambda2=0.05)
         assert torch.equal(prox_owl(values, weights), prox_owl(values.double(), weights).to(dtype))
-        assert torch.equal(prox_owl(values, weights.float()), prox_owl(values, weights.float().double()))
+        assert torch.equal(
+            prox_owl(values, weights.float()), prox_owl(values, weights.float().double())
+        )
 
     def test_shape_and_memory_layout(self):
         values = torch.randn(4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -99,7 +113,8 @@ class TestProx:
         assert result.shape == (3, 4)
         assert torch.equal(result, prox_owl(view.flatten(), weights).view(3, 4))
         assert torch.equal(
-            prox_owl(view[0, 0], weights[:1]), (view[0, 0].abs() - weights[0]).relu() * view[0, 0].sign()
+            prox_owl(view[0, 0], weights[:1]),
+            (view[0, 0].abs() - weights[0]).relu() * view[0, 0].sign(),
         )
 
     def test_empty(self):
@@ -115,7 +130,9 @@ class TestProx:
 
     def test_makes_no_autograd_graph(self):
         """A graph without the derivative of the result would give silently wrong gradients."""
-        assert not prox_owl(torch.tensor([1.0, -3.0], requires_grad=True), torch.tensor([0.5, 0.0])).requires_grad
+        assert not prox_owl(
+            torch.tensor([1.0, -3.0], requires_grad=True), torch.tensor([0.5, 0.0])
+        ).requires_grad
 
     @pytest.mark.parametrize(
         ("weights", "message"),
@@ -126,7 +143,10 @@ class TestProx:
             (torch.tensor([math.nan, 1.0, 1.0]), "weights must be finite"),
             (torch.tensor([math.inf, 1.0, 1.0]), "weights must be finite"),
             (torch.tensor([1.0, 0.5, -0.1]), "weights must be non-negative and non-increasing"),
-            (torch.tensor([1.0, 0.5, 0.6]), "non-increasing .the largest group has the largest weight"),
+            (
+                torch.tensor([1.0, 0.5, 0.6]),
+                "non-increasing .the largest group has the largest weight",
+            ),
         ],
     )
     def test_errors(self, weights, message):
@@ -150,7 +170,9 @@ class TestWeights:
         assert_close(owl_weights(4, lambda1=0.5, lambda2=0.5), expected)
 
     def test_lasso(self):
-        assert_close(owl_weights(4, lambda1=0.7, lambda2=0.0), torch.full((4,), 0.7, dtype=torch.float64))
+        assert_close(
+            owl_weights(4, lambda1=0.7, lambda2=0.0), torch.full((4,), 0.7, dtype=torch.float64)
+        )
 
     def test_are_taken_by_the_prox(self):
         prox_owl(torch.ones(1000), owl_weights(1000, lambda1=1e-5, lambda2=1e-7, fraction=0.3))

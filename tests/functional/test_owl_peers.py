@@ -51,7 +51,9 @@ def stack(values: Array, weights: Array) -> Array:
     sizes: list[int] = []
     for shifted in (np.abs(values)[order] - weights).tolist():
         total, size = shifted, 1
-        while sums and sums[-1] * size <= total * sizes[-1]:  # the block before is not larger on average
+        while (
+            sums and sums[-1] * size <= total * sizes[-1]
+        ):  # the block before is not larger on average
             total, size = total + sums.pop(), size + sizes.pop()
         sums.append(total)
         sizes.append(size)
@@ -92,7 +94,9 @@ def case(n: int, kind: str, weighting: str, scale: float = 1.0) -> tuple[Array, 
 def assert_same(values: Array, weights: Array, expected: Array) -> None:
     """Within 1e-6, and for tiny inputs within a millionth of their size."""
     size = max(np.abs(values).max(), weights.max())
-    np.testing.assert_allclose(ours(values, weights), expected, rtol=1e-12, atol=1e-6 * min(size, 1.0))
+    np.testing.assert_allclose(
+        ours(values, weights), expected, rtol=1e-12, atol=1e-6 * min(size, 1.0)
+    )
 
 
 @pytest.mark.parametrize("weighting", WEIGHTS)
@@ -104,7 +108,9 @@ class TestReferences:
             values, weights = case(n, kind, weighting, scale)
             assert_same(values, weights, stack(values, weights))
             unit = np.abs(values).max() or 1.0
-            assert_optimal(ours(values, weights) / unit, values / unit, weights / unit, tolerance=1e-12)
+            assert_optimal(
+                ours(values, weights) / unit, values / unit, weights / unit, tolerance=1e-12
+            )
 
     @pytest.mark.parametrize("scale", SCALES)
     def test_active_set(self, kind, weighting, scale):
@@ -144,7 +150,11 @@ class TestPackages:
     def test_sortedl1(self):
         """A regression on the identity matrix, ‖v − x‖² / 2n + Σ w_k |x|_(k) / n; it refuses constant values."""
         estimator = pytest.importorskip("sortedl1").Slope
-        for kind, weighting in itertools.product(set(KINDS) - {"constant", "zero"}, set(WEIGHTS) - {"none"}):
+        for kind, weighting in itertools.product(
+            set(KINDS) - {"constant", "zero"}, set(WEIGHTS) - {"none"}
+        ):
             values, weights = case(40, kind, weighting)
             slope = estimator(lam=weights, alpha=1.0 / len(values), fit_intercept=False, tol=1e-14)
-            assert_same(values, weights, np.asarray(slope.fit(np.eye(len(values)), values).coef_).ravel())
+            assert_same(
+                values, weights, np.asarray(slope.fit(np.eye(len(values)), values).coef_).ravel()
+            )

@@ -90,8 +90,14 @@ def test_prox_makes_some_groups_exactly_equal(spec):
     for c in cases(spec, "vector", "matrix", "kernel", "zero groups", "tiny"):
         for step in c.steps(0.1, 0.3, 1.0, 3.0):
             at_center = asserts.assert_groups_exactly_at_center(c, step)
-            reached[0 < at_center < len(asserts.reference.group_norms(spec.groups, asserts.arrays(c.members)))] += 1
-    assert reached[True] > 3, "the steps should be so that some groups reach the center, and others not"
+            reached[
+                0
+                < at_center
+                < len(asserts.reference.group_norms(spec.groups, asserts.arrays(c.members)))
+            ] += 1
+    assert reached[True] > 3, (
+        "the steps should be so that some groups reach the center, and others not"
+    )
 
 
 @pytest.mark.parametrize("spec", [s for s in SPECS if s.homogeneous], ids=str)
@@ -100,7 +106,10 @@ def test_prox_makes_members_exactly_equal(spec):
         for dtype in (torch.float64, torch.float32, torch.bfloat16):
             low = c.to(dtype)
             moved = low.prox(100.0)
-            expected = {"zero": [torch.zeros_like(w) for w in moved], "first": [low.members[0]] * len(moved)}
+            expected = {
+                "zero": [torch.zeros_like(w) for w in moved],
+                "first": [low.members[0]] * len(moved),
+            }
             expected |= {"mean": [moved[0]] * len(moved), "start": low.start}
             assert all(torch.equal(v, e) for v, e in zip(moved, expected[spec.center], strict=True))
 
@@ -135,7 +144,9 @@ def test_half_precision_is_computed_in_float32(spec):
 
 
 @pytest.mark.parametrize("groups", GROUPS)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64], ids=str
+)
 def test_value_is_in_float32_or_wider(groups, dtype):
     for row in NORMS:
         for c in cases(Spec(row, groups, "mean"), "matrix"):
@@ -162,7 +173,11 @@ def any_case(draw) -> Case:
     """Any penalty on members of few and many digits: zeros, equal numbers and tied norms come up all the time."""
     spec = draw(st.sampled_from(SPECS))
     count = draw(st.integers(1 if spec.center in ("zero", "start") else 2, 3))
-    shape = draw(st.sampled_from([(2,), (4,), (2, 2), (3, 2), (2, 3), (2, 2, 2)]).filter(lambda s: spec.fits(s, count)))
+    shape = draw(
+        st.sampled_from([(2,), (4,), (2, 2), (3, 2), (2, 3), (2, 2, 2)]).filter(
+            lambda s: spec.fits(s, count)
+        )
+    )
     number = st.integers(-2, 2).map(float) | st.floats(-3.0, 3.0, allow_subnormal=False)
     numbers = draw(st.lists(number, min_size=2 * count * 8, max_size=2 * count * 8))
     table = torch.tensor(numbers, dtype=torch.float64).view(2, count, 8)[..., : int(np.prod(shape))]
@@ -181,7 +196,9 @@ class TestSpectrum:
     """With center "mean", deviations sum to zero: their matrix never has full rank."""
 
     specs = pytest.mark.parametrize(
-        "spec", [s for s in SPECS if s.homogeneous and (s.groups, s.center) == ("spectrum", "mean")], ids=str
+        "spec",
+        [s for s in SPECS if s.homogeneous and (s.groups, s.center) == ("spectrum", "mean")],
+        ids=str,
     )
 
     @specs
@@ -194,7 +211,10 @@ class TestSpectrum:
         rng = torch.Generator().manual_seed(0)
         for count in (2, 3, 4):
             common = torch.randn(20, 30, generator=rng, dtype=dtype)
-            members = [common + spread * torch.randn(20, 30, generator=rng, dtype=dtype) for _ in range(count)]
+            members = [
+                common + spread * torch.randn(20, 30, generator=rng, dtype=dtype)
+                for _ in range(count)
+            ]
             pulls = spec.penalty((20, 30), count).gradient(members)
             assert all(pull.isfinite().all() and pull.norm() > 0.1 for pull in pulls)
             assert sum(pulls).norm() <= 1e-3 * pulls[0].norm()
@@ -209,8 +229,12 @@ class TestSpectrum:
     def test_small_singular_values_count(self, dtype, shape):
         """Not lost in the squares, which would hide them in float32."""
         rng = torch.Generator().manual_seed(0)
-        u, _, v = torch.linalg.svd(torch.randn(shape, generator=rng, dtype=torch.float64), full_matrices=False)
-        matrix = (u @ torch.diag(torch.tensor([1.0, 1e-3, 1e-5], dtype=torch.float64)) @ v).to(dtype)
+        u, _, v = torch.linalg.svd(
+            torch.randn(shape, generator=rng, dtype=torch.float64), full_matrices=False
+        )
+        matrix = (u @ torch.diag(torch.tensor([1.0, 1e-3, 1e-5], dtype=torch.float64)) @ v).to(
+            dtype
+        )
         expected = torch.linalg.svdvals(matrix.double()).sum().to(dtype)
         penalty = Penalty("l1", "spectrum", "zero")
         for members in ([matrix], list(matrix)) if shape == (3, 5) else ([matrix],):
@@ -220,7 +244,10 @@ class TestSpectrum:
         """A larger step leaves fewer singular values: the members become combinations of fewer common ones."""
         c = case(Spec("l1", "spectrum", "zero"), "kernel", 3)
         singular = torch.linalg.svdvals(torch.stack([w.flatten() for w in c.members]))
-        for rank, step in ((2, (singular[1] + singular[2]) / 2), (1, (singular[0] + singular[1]) / 2)):
+        for rank, step in (
+            (2, (singular[1] + singular[2]) / 2),
+            (1, (singular[0] + singular[1]) / 2),
+        ):
             moved = torch.stack([v.flatten() for v in c.prox(step.item())])
             assert torch.linalg.matrix_rank(moved, rtol=1e-10).item() == rank
 
@@ -237,7 +264,10 @@ class TestWeights:
         penalty = Penalty("owl", "output", "zero", weights)
         for _ in range(2):
             assert penalty.value([torch.tensor([[1.0], [-3.0]])]).item() == 2 * 3 + 1 * 1
-            assert penalty.value([torch.tensor([[1.0], [-3.0], [2.0]])]).item() == 3 * 3 + 2 * 2 + 1 * 1
+            assert (
+                penalty.value([torch.tensor([[1.0], [-3.0], [2.0]])]).item()
+                == 3 * 3 + 2 * 2 + 1 * 1
+            )
         assert asked == [2, 3]
 
     def test_list(self):
@@ -296,7 +326,9 @@ class TestErrors:
 
     @pytest.mark.parametrize("norm", ["squared", "l1"])
     def test_weights_not_wanted(self, norm):
-        with pytest.raises(ValueError, match=f"weights= belong to norm=\"owl\"; norm='{norm}' has none"):
+        with pytest.raises(
+            ValueError, match=f"weights= belong to norm=\"owl\"; norm='{norm}' has none"
+        ):
             Penalty(norm, "element", "zero", torch.ones(2))
 
     @pytest.mark.parametrize("center", ["mean", "first"])
@@ -310,28 +342,41 @@ class TestErrors:
 
     def test_different_shapes(self):
         message = re.escape("members must have one shape, got (2, 3), (3, 2)")
-        assert_refused(Penalty("l1", "element", "mean"), [torch.ones(2, 3), torch.ones(3, 2)], message)
+        assert_refused(
+            Penalty("l1", "element", "mean"), [torch.ones(2, 3), torch.ones(3, 2)], message
+        )
 
     @pytest.mark.parametrize(
         ("groups", "shape", "least"), [("output", (), 1), ("input", (4,), 2), ("spectrum", (4,), 2)]
     )
     def test_too_few_dimensions(self, groups, shape, least):
-        message = re.escape(f'groups="{groups}" needs tensors of at least {least} dimensions, not of shape {shape}')
-        assert_refused(Penalty("l1", groups, "zero"), [torch.ones(shape)], f"{message}.*exclude=.*other groups")
+        message = re.escape(
+            f'groups="{groups}" needs tensors of at least {least} dimensions, not of shape {shape}'
+        )
+        assert_refused(
+            Penalty("l1", groups, "zero"), [torch.ones(shape)], f"{message}.*exclude=.*other groups"
+        )
 
     @pytest.mark.parametrize("norm", ["squared", "l1"])
     @pytest.mark.parametrize(
-        "start", [None, [], [torch.ones(2)], [torch.ones(2), torch.ones(3)]], ids=["none", "empty", "one", "shape"]
+        "start",
+        [None, [], [torch.ones(2)], [torch.ones(2), torch.ones(3)]],
+        ids=["none", "empty", "one", "shape"],
     )
     def test_start_missing(self, norm, start):
         members = [torch.ones(2), torch.ones(2)]
-        assert_refused(Penalty(norm, "element", "start"), members, 'center="start".*pass start=, one', start)
+        assert_refused(
+            Penalty(norm, "element", "start"), members, 'center="start".*pass start=, one', start
+        )
 
     @pytest.mark.parametrize(
         ("weights", "message"),
         [
             (torch.ones(3), r"one weight per group: 2 groups, but weights of shape \(3,\)"),
-            (lambda n: torch.ones(n + 1), r"one weight per group: 2 groups, but weights of shape \(3,\)"),
+            (
+                lambda n: torch.ones(n + 1),
+                r"one weight per group: 2 groups, but weights of shape \(3,\)",
+            ),
             (torch.ones(2, 1), r"one weight per group: 2 groups, but weights of shape \(2, 1\)"),
             ([1.0, float("nan")], "OWL weights must be finite"),
             ([float("inf"), 1.0], "OWL weights must be finite"),

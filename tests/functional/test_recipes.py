@@ -15,12 +15,18 @@ from lit_share.functional._centers import CenterName
 from lit_share.functional._groups import GroupsName
 from lit_share.functional._norms import NormName
 
-FILES = {file.stem: file for file in Path(lit_share.conf.__file__).parent.glob("regularizer/*.yaml")}
+FILES = {
+    file.stem: file for file in Path(lit_share.conf.__file__).parent.glob("regularizer/*.yaml")
+}
 
 
 def settings(penalty: Penalty) -> tuple[object, ...]:
     """What a penalty is made of, its weights as those of some numbers of groups."""
-    weights = [penalty.weights(n).tolist() for n in (1, 4, 7)] if callable(penalty.weights) else penalty.weights
+    weights = (
+        [penalty.weights(n).tolist() for n in (1, 4, 7)]
+        if callable(penalty.weights)
+        else penalty.weights
+    )
     return penalty.norm, penalty.groups, penalty.center, weights
 
 
@@ -65,9 +71,15 @@ def test_a_penalty_is_itself() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("soft-tie", r"no recipe is named 'soft-tie': did you mean 'soft_tie'\? There are l2, .*, trace_norm$"),
+        (
+            "soft-tie",
+            r"no recipe is named 'soft-tie': did you mean 'soft_tie'\? There are l2, .*, trace_norm$",
+        ),
         ("xyz", "no recipe is named 'xyz': There are l2, "),
-        ("hard_tie", r"the recipe hard_tie has no penalty: for one copy write lit_share.Share\(ties\)"),
+        (
+            "hard_tie",
+            r"the recipe hard_tie has no penalty: for one copy write lit_share.Share\(ties\)",
+        ),
         ("none", "the recipe none has no penalty: leave it out"),
     ],
 )
@@ -77,5 +89,8 @@ def test_a_name_without_a_penalty_says_what_to_write(name: str, message: str) ->
 
 
 def test_another_type_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"penalty must be a lit_share.Penalty\(...\) or the name of a recipe, got 3"):
+    with pytest.raises(
+        TypeError,
+        match=r"penalty must be a lit_share.Penalty\(...\) or the name of a recipe, got 3",
+    ):
         as_penalty(3)  # type: ignore[arg-type]

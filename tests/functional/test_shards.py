@@ -36,8 +36,13 @@ class Threads:
             columns = list(zip(*(sent[-1] for sent in self.sent), strict=True))
             self.barrier.wait()
             for column in columns:
-                assert len({t is None or (t.shape, t.dtype) for t in column}) == 1, "ranks send different things"
-            return [None if column[0] is None else sum(column, torch.zeros_like(column[0])) for column in columns]
+                assert len({t is None or (t.shape, t.dtype) for t in column}) == 1, (
+                    "ranks send different things"
+                )
+            return [
+                None if column[0] is None else sum(column, torch.zeros_like(column[0]))
+                for column in columns
+            ]
 
         return sums
 
@@ -71,7 +76,16 @@ def cut(tensor: Tensor, dim: int, rank: int) -> Tensor:
 
 
 def ties_of(spec: Spec) -> list[Case]:
-    names = ["matrix", "tall matrix", "small matrix", "kernel", "equal", "zero groups", "zeros", "graded"]
+    names = [
+        "matrix",
+        "tall matrix",
+        "small matrix",
+        "kernel",
+        "equal",
+        "zero groups",
+        "zeros",
+        "graded",
+    ]
     if not {"input", "spectrum"} & {spec.groups}:
         names.append("vector")
     found = [case(spec, name, count) for name in names for count in CENTERS[spec.center]]
@@ -84,7 +98,10 @@ def ties_of(spec: Spec) -> list[Case]:
 def moved_in_parts(
     found: Sequence[Case],
     dim: int,
-    move: Callable[[Penalty, list[list[Tensor]], list[list[Tensor]], list[list[Tensor] | None], Shards, int], object],
+    move: Callable[
+        [Penalty, list[list[Tensor]], list[list[Tensor]], list[list[Tensor] | None], Shards, int],
+        object,
+    ],
     others: Sequence[Sequence[Tensor]],
 ) -> Threads:
     """Call ``move`` in each rank, with its parts of the members, of ``others`` and of the starting values."""
@@ -114,7 +131,12 @@ def test_prox(spec, dim, size):
     steps = [c.steps(size)[0] for c in found]
     expected = [c.prox(t) for c, t in zip(found, steps, strict=True)]
     threads = moved_in_parts(
-        found, dim, lambda penalty, ties, _, starts, shards, rank: prox_(penalty, ties, steps, starts, None, shards), []
+        found,
+        dim,
+        lambda penalty, ties, _, starts, shards, rank: prox_(
+            penalty, ties, steps, starts, None, shards
+        ),
+        [],
     )
     for c, members in zip(found, expected, strict=True):
         assert_close(c.members, members, **EXACT, msg=lambda text, c=c: f"{c}: {text}")
@@ -130,7 +152,9 @@ def test_gradient(spec, dim):
     threads = moved_in_parts(
         found,
         dim,
-        lambda penalty, ties, own, starts, shards, rank: add_gradient_(penalty, ties, own, 0.5, starts, shards),
+        lambda penalty, ties, own, starts, shards, rank: add_gradient_(
+            penalty, ties, own, 0.5, starts, shards
+        ),
         grads,
     )
     for c, got, pulls in zip(found, grads, expected, strict=True):
@@ -143,7 +167,9 @@ def held_here(penalty: Penalty, held: Tensor, ndim: int, dim: int, rank: int) ->
 
 
 @pytest.mark.parametrize(
-    "spec", [s for s in SPECS if s.center == "zero" and s.norm != "squared" and s.groups != "spectrum"], ids=str
+    "spec",
+    [s for s in SPECS if s.center == "zero" and s.norm != "squared" and s.groups != "spectrum"],
+    ids=str,
 )
 @pytest.mark.parametrize("dim", [0, 1])
 @pytest.mark.parametrize("step", [0.3, 2.0, 6.0])
@@ -159,7 +185,9 @@ def test_held_groups(spec, dim, step):
     moved_in_parts(
         [parts],
         dim,
-        lambda penalty, ties, _, starts, shards, rank: prox_(penalty, ties, [step], None, [of_ranks[rank]], shards),
+        lambda penalty, ties, _, starts, shards, rank: prox_(
+            penalty, ties, [step], None, [of_ranks[rank]], shards
+        ),
         [],
     )
     assert_close(parts.members, whole.members, **EXACT)
@@ -171,7 +199,9 @@ def test_held_groups(spec, dim, step):
         assert torch.equal(torch.cat(of_ranks, dim), held)
 
 
-@pytest.mark.parametrize("spec", [s for s in SPECS if s.norm == "l1" and s.center == "mean"], ids=str)
+@pytest.mark.parametrize(
+    "spec", [s for s in SPECS if s.norm == "l1" and s.center == "mean"], ids=str
+)
 def test_pairs_with_two_steps(spec):
     (whole,), (parts,) = copies([case(spec, "kernel", 2)]), copies([case(spec, "kernel", 2)])
     steps = [[0.05, 0.2]]
@@ -179,7 +209,9 @@ def test_pairs_with_two_steps(spec):
     moved_in_parts(
         [parts],
         0,
-        lambda penalty, ties, _, starts, shards, rank: prox_(penalty, ties, steps, None, None, shards),
+        lambda penalty, ties, _, starts, shards, rank: prox_(
+            penalty, ties, steps, None, None, shards
+        ),
         [],
     )
     assert_close(parts.members, expected, **EXACT)
@@ -192,10 +224,17 @@ def test_what_needs_no_other_parts_sends_nothing():
         assert all(own is None for own in sums)
         return list(sums)
 
-    for norm, groups, dim in [("l1", "element", 0), ("l1", "element", 1), ("l1", "output", 0), ("l1", "input", 1)]:
+    for norm, groups, dim in [
+        ("l1", "element", 0),
+        ("l1", "element", 1),
+        ("l1", "output", 0),
+        ("l1", "input", 1),
+    ]:
         prox_(Penalty(norm, groups, "zero"), [[w]], [0.1], shards=Shards([Part(dim, 0, 9)], never))
     for groups in ("element", "output", "input", "tensor", "spectrum"):
-        prox_(Penalty("squared", groups, "zero"), [[w]], [0.1], shards=Shards([Part(0, 0, 9)], never))
+        prox_(
+            Penalty("squared", groups, "zero"), [[w]], [0.1], shards=Shards([Part(0, 0, 9)], never)
+        )
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(3, 7), (7, 3)])

@@ -38,7 +38,9 @@ def test_pair_is_optimal(spec):
     for c in cases(spec, counts=[2]):
         for steps in (c.steps(0.01, 0.1), c.steps(0.5, 0.2), c.steps(10.0, 30.0)):
             moved = c.prox(steps)
-            asserts.assert_subgradient(c, moved, [(w - v) / t for w, v, t in zip(c.members, moved, steps, strict=True)])
+            asserts.assert_subgradient(
+                c, moved, [(w - v) / t for w, v, t in zip(c.members, moved, steps, strict=True)]
+            )
 
 
 @each_pair
@@ -52,7 +54,9 @@ def test_weighted_mean_stays(spec):
     """Σ V_i / t_i = Σ W_i / t_i: the slower member moves less."""
     for c in cases(spec, "small matrix", "huge", counts=[2]):
         steps = c.steps(0.1, 0.3)
-        before, after = ([w / t for w, t in zip(ws, steps, strict=True)] for ws in (c.members, c.prox(steps)))
+        before, after = (
+            [w / t for w, t in zip(ws, steps, strict=True)] for ws in (c.members, c.prox(steps))
+        )
         assert_close(sum(after), sum(before))
 
 
@@ -60,7 +64,9 @@ def test_weighted_mean_stays(spec):
 def test_equal_steps_are_one_step(spec):
     for c in cases(spec, "matrix"):
         count = len(c.members)
-        assert all(torch.equal(v, e) for v, e in zip(c.prox([0.3] * count), c.prox(0.3), strict=True))
+        assert all(
+            torch.equal(v, e) for v, e in zip(c.prox([0.3] * count), c.prox(0.3), strict=True)
+        )
         assert all(torch.equal(v, e) for v, e in zip(c.prox([1] * count), c.prox(1), strict=True))
 
 
@@ -100,7 +106,9 @@ def test_nothing_moves_if_all_are_frozen(spec):
             assert_close(v, w, rtol=0, atol=asserts.precision(c) * c.scale)
 
 
-@pytest.mark.parametrize("spec", [s for s in SPECS if s.center == "mean" and s.homogeneous], ids=str)
+@pytest.mark.parametrize(
+    "spec", [s for s in SPECS if s.center == "mean" and s.homogeneous], ids=str
+)
 def test_pair_becomes_exactly_equal(spec):
     """The two meet, bit by bit, at their mean weighted by 1/t."""
     for c in cases(spec, "vector", "kernel", "noncontiguous", counts=[2]):
@@ -118,7 +126,9 @@ def test_large_steps_of_the_squared_penalty_end_at_the_weighted_mean(size):
     for count in CENTERS["mean"]:
         c = case(Spec("squared", "element", "mean"), "matrix", count)
         steps = [(i + 1.0) * size for i in range(count)]
-        mean = sum(w / t for w, t in zip(c.members, steps, strict=True)) / sum(1.0 / t for t in steps)
+        mean = sum(w / t for w, t in zip(c.members, steps, strict=True)) / sum(
+            1.0 / t for t in steps
+        )
         for v in c.prox(steps):
             assert_close(v, mean, rtol=0, atol=10.0 / size + 1e-9)
 
@@ -130,7 +140,10 @@ class TestErrors:
             (-0.1, "proximal step must be finite and at least 0, got step=-0.1"),
             (math.nan, "proximal step must be finite and at least 0, got step=nan"),
             (math.inf, "proximal step must be finite and at least 0, got step=inf"),
-            ([0.1, -0.1], re.escape("proximal step must be finite and at least 0, got step=[0.1, -0.1]")),
+            (
+                [0.1, -0.1],
+                re.escape("proximal step must be finite and at least 0, got step=[0.1, -0.1]"),
+            ),
             ([0.1], "one number or one per member: got 1 steps for 2 members"),
             ([0.1] * 3, "one number or one per member: got 3 steps for 2 members"),
             ([], "one number or one per member: got 0 steps for 2 members"),

@@ -13,7 +13,9 @@ import pytest
 
 import lit_share.conf
 
-RECIPES = sorted(path.stem for path in (Path(lit_share.conf.__file__).parent / "regularizer").glob("*.yaml"))
+RECIPES = sorted(
+    path.stem for path in (Path(lit_share.conf.__file__).parent / "regularizer").glob("*.yaml")
+)
 
 # What an application that does not use lit_share's own code has, and it is started outside of the source tree.
 APP = """
@@ -47,14 +49,23 @@ def start(app: Path, *arguments: str, **environment: str) -> subprocess.Complete
     command = [sys.executable, "app.py", *arguments, "hydra.run.dir=out", "hydra.sweep.dir=out"]
     # PYTHONSAFEPATH and the like would be inherited; PYTHONPATH is left out, so that only what is installed is found.
     return subprocess.run(
-        command, cwd=app, env={"PATH": "", "HOME": str(app), **environment}, capture_output=True, text=True, timeout=120
+        command,
+        cwd=app,
+        env={"PATH": "", "HOME": str(app), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
 
 
 def results(app: Path, *arguments: str, **environment: str) -> list[dict[str, Any]]:
     done = start(app, *arguments, **environment)
     assert done.returncode == 0, done.stderr
-    return [json.loads(line.removeprefix("RESULT ")) for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    return [
+        json.loads(line.removeprefix("RESULT "))
+        for line in done.stdout.splitlines()
+        if line.startswith("RESULT ")
+    ]
 
 
 def test_on_the_command_line(app: Path) -> None:
@@ -72,31 +83,53 @@ def test_in_the_defaults_list(app: Path) -> None:
 def test_nothing_heavy_is_imported_by_being_installed(app: Path) -> None:
     (result,) = results(app, "+regularizer=soft_tie")
     assert {"lit_share", "hydra_plugins"} <= set(result["modules"])
-    heavy = {"torch", "lightning", "wandb", "numpy", "scipy", "sklearn", "plotly", "pydantic", "rich", "torchmetrics"}
+    heavy = {
+        "torch",
+        "lightning",
+        "wandb",
+        "numpy",
+        "scipy",
+        "sklearn",
+        "plotly",
+        "pydantic",
+        "rich",
+        "torchmetrics",
+    }
     assert heavy.isdisjoint(result["modules"])
 
 
 def test_multirun(app: Path) -> None:
-    chosen = [list(result["config"]["regularizer"]) for result in results(app, "-m", "+regularizer=soft_tie,l2,none")]
+    chosen = [
+        list(result["config"]["regularizer"])
+        for result in results(app, "-m", "+regularizer=soft_tie,l2,none")
+    ]
     assert chosen == [["soft_tie"], ["l2"], []]
 
 
 def test_multirun_of_all(app: Path) -> None:
     found = results(app, "-m", "+regularizer=glob(*)")
-    assert sorted(next(iter(result["config"]["regularizer"]), "none") for result in found) == RECIPES
+    assert (
+        sorted(next(iter(result["config"]["regularizer"]), "none") for result in found) == RECIPES
+    )
     assert len(RECIPES) == 15
-    assert sorted(next(iter(r["config"]["regularizer"])) for r in results(app, "-m", "+regularizer=glob(l2*)")) == [
+    assert sorted(
+        next(iter(r["config"]["regularizer"])) for r in results(app, "-m", "+regularizer=glob(l2*)")
+    ) == [
         "l2",
         "l2_sp",
     ]
 
 
 def test_only_the_regularizers_are_visible(app: Path) -> None:
-    listed = start(app, "--help").stdout.split("== Configuration groups ==")[1].split("== Config ==")[0]
+    listed = (
+        start(app, "--help").stdout.split("== Configuration groups ==")[1].split("== Config ==")[0]
+    )
     groups = [line.split(":")[0] for line in listed.splitlines() if ": " in line]
     assert groups == ["regularizer"]
     for other in ("ties", "model", "data", "callbacks", "trainer"):
-        assert results(app, f"+{other}=mlp")[0]["config"][other] == "mlp"  # which is what Hydra makes of unknown groups
+        assert (
+            results(app, f"+{other}=mlp")[0]["config"][other] == "mlp"
+        )  # which is what Hydra makes of unknown groups
 
 
 def test_own_configs_of_the_application_win(app: Path) -> None:
@@ -107,11 +140,15 @@ def test_own_configs_of_the_application_win(app: Path) -> None:
 
 
 def test_what_is_tied_is_the_key_ties_patterns(app: Path) -> None:
-    (result,) = results(app, "+regularizer=soft_tie", "+ties.patterns=[north.*,south.*]", BUILD="regularizer")
+    (result,) = results(
+        app, "+regularizer=soft_tie", "+ties.patterns=[north.*,south.*]", BUILD="regularizer"
+    )
     assert result["built"] == ["Ties('north.*', 'south.*')"]
     (result,) = results(app, "+regularizer=soft_tie", "+ties.patterns=north.*", BUILD="regularizer")
     assert result["built"] == ["Ties('north.*')"]  # a text is one pattern
-    (app / "conf" / "config.yaml").write_text("ties: {patterns: ['a.*', 'b.*'], exclude: ['*.bias']}\n")
+    (app / "conf" / "config.yaml").write_text(
+        "ties: {patterns: ['a.*', 'b.*'], exclude: ['*.bias']}\n"
+    )
     (result,) = results(app, "+regularizer=[soft_tie,joint_lasso]", BUILD="regularizer")
     assert result["built"] == [
         "Ties('a.*', 'b.*', exclude=['*.bias'])",
@@ -140,5 +177,7 @@ def test_among_the_callbacks_that_an_application_builds_anyway(app: Path) -> Non
 def test_every_recipe_reads_nothing_else_of_the_application(recipe: str) -> None:
     """Our own application has more keys, which a recipe must not come to rely on."""
     text = (Path(lit_share.conf.__file__).parent / "regularizer" / f"{recipe}.yaml").read_text()
-    read = text.replace("${oc.select:ties.patterns}", "").replace("${oc.select:ties.exclude,[]}", "")
+    read = text.replace("${oc.select:ties.patterns}", "").replace(
+        "${oc.select:ties.exclude,[]}", ""
+    )
     assert "${" not in read

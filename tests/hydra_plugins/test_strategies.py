@@ -23,14 +23,18 @@ def sweeper() -> Any:
     register_schema()
     loader = ConfigLoaderImpl(create_config_search_path(f"file://{CONF}"))
     # Hydra executes plugins anew when it finds them, so its own class is asked for.
-    found = Plugins.instance().class_name_to_class["hydra_plugins.lit_share_strategies.StrategySweeper"]
+    found = Plugins.instance().class_name_to_class[
+        "hydra_plugins.lit_share_strategies.StrategySweeper"
+    ]
     made: Any = found(max_batch_size=None)
     made.hydra_context = SimpleNamespace(config_loader=loader)
     made.config = loader.load_configuration("train", overrides=[], run_mode=RunMode.MULTIRUN)
     return made
 
 
-def cells(sweeper: Any, *overrides: str, max_batch_size: int | None = None) -> list[list[list[str]]]:
+def cells(
+    sweeper: Any, *overrides: str, max_batch_size: int | None = None
+) -> list[list[list[str]]]:
     parser = OverridesParser.create(config_loader=sweeper.hydra_context.config_loader)
     return sweeper.split_arguments(parser.parse_overrides(list(overrides)), max_batch_size)  # type: ignore[no-any-return]
 

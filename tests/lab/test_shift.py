@@ -33,7 +33,9 @@ def test_against_images_moved_by_hand(pixels: int) -> None:
     ]
     expected = torch.stack(same).double().mean()
     assert 0.1 < expected < 0.9
-    assert float(shift_consistency(classify, images, pixels)) == pytest.approx(float(expected), rel=1e-6)
+    assert float(shift_consistency(classify, images, pixels)) == pytest.approx(
+        float(expected), rel=1e-6
+    )
 
 
 def test_each_direction_counts_a_quarter() -> None:
@@ -62,7 +64,9 @@ def test_what_does_not_see_places_is_consistent() -> None:
     images = torch.zeros(20, 1, 8, 8)
     images[:, :, 3:5, 3:5] = torch.rand(20, 1, 2, 2, generator=torch.Generator().manual_seed(1))
     torch.manual_seed(0)
-    everywhere = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten())
+    everywhere = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten()
+    )
     assert shift_consistency(everywhere, images) == 1.0
 
 
@@ -75,7 +79,9 @@ def test_nothing_is_changed_and_no_graph_is_made() -> None:
 
 
 def quiet_trainer(*callbacks):
-    return Trainer(accelerator="cpu", callbacks=list(callbacks), logger=False, enable_progress_bar=False)
+    return Trainer(
+        accelerator="cpu", callbacks=list(callbacks), logger=False, enable_progress_bar=False
+    )
 
 
 class Shown(LightningModule):
@@ -83,7 +89,9 @@ class Shown(LightningModule):
         super().__init__()
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            self.net = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Flatten(), torch.nn.Linear(20, 3))
+            self.net = torch.nn.Sequential(
+                torch.nn.Dropout(0.5), torch.nn.Flatten(), torch.nn.Linear(20, 3)
+            )
 
     def forward(self, x):
         return self.net(x)

@@ -14,13 +14,18 @@ from lit_share.sharing import Ties, share
 
 def some_ties(seed: int = 0) -> list[list[Tensor]]:
     generator = torch.Generator().manual_seed(seed)
-    ties = [[torch.randn(shape, generator=generator) for _ in range(n)] for n, shape in ((2, (4, 3)), (3, (5,)))]
+    ties = [
+        [torch.randn(shape, generator=generator) for _ in range(n)]
+        for n, shape in ((2, (4, 3)), (3, (5,)))
+    ]
     ties[0][1][:2] = ties[0][0][:2]
     return ties
 
 
 def expected_distance(ties: Sequence[Sequence[Tensor]]) -> float:
-    between = sum(float((x - y).square().sum()) for tie in ties for i, x in enumerate(tie) for y in tie[:i])
+    between = sum(
+        float((x - y).square().sum()) for tie in ties for i, x in enumerate(tie) for y in tie[:i]
+    )
     size = sum((len(tie) - 1) * float(w.square().sum()) for tie in ties for w in tie)
     return math.sqrt(between / size)
 
@@ -67,7 +72,9 @@ def test_parameter_sharing_finds_equal_numbers_of_ties() -> None:
     assert float(tied.compute()["compression"]) == 2.0
 
 
-@pytest.mark.parametrize("metric", [RelativeDistance(), TiedFraction()], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize(
+    "metric", [RelativeDistance(), TiedFraction()], ids=lambda m: type(m).__name__
+)
 def test_ranks_add_up(metric: Metric) -> None:
     """Two ranks with a tie each know together what one process with both ties knows."""
     first, second = some_ties()
@@ -80,7 +87,9 @@ def test_ranks_add_up(metric: Metric) -> None:
     assert ranks[0].compute() == pytest.approx(float(whole.compute()))
 
 
-@pytest.mark.parametrize("metric", [RelativeDistance(), TiedFraction()], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize(
+    "metric", [RelativeDistance(), TiedFraction()], ids=lambda m: type(m).__name__
+)
 def test_state_is_reset_and_survives_a_round_trip(metric: Metric) -> None:
     metric.persistent(True)
     metric.update(some_ties()[0])

@@ -39,7 +39,11 @@ def as_floats(result: dict[str, Tensor]) -> dict[str, float]:
     return {name: float(value) for name, value in result.items()}
 
 
-@given(st.integers(2, 6).flatmap(lambda n: st.lists(st.lists(st.booleans(), min_size=n, max_size=n), min_size=2)))
+@given(
+    st.integers(2, 6).flatmap(
+        lambda n: st.lists(st.lists(st.booleans(), min_size=n, max_size=n), min_size=2)
+    )
+)
 def test_reference(drawn):
     runs = torch.tensor(drawn)
     assert as_floats(filled(runs).compute()) == pytest.approx(expected(runs), abs=1e-12)
@@ -79,7 +83,10 @@ def test_rows_that_no_run_selects_do_not_matter():
 
 
 def test_rows_of_a_trained_layer():
-    layers = [torch.tensor([[0.0, 1.0, 2.0], [0.0, 0.0, -2.0]]), torch.tensor([[0.0, 0.0, 2.0], [0.0, 0.0, 0.0]])]
+    layers = [
+        torch.tensor([[0.0, 1.0, 2.0], [0.0, 0.0, -2.0]]),
+        torch.tensor([[0.0, 0.0, 2.0], [0.0, 0.0, 0.0]]),
+    ]
     metric = SelectionStability()
     for weight in layers:
         metric.update((weight != 0).any(dim=0))
@@ -94,7 +101,9 @@ class TestState:
             metric.update(run)
         assert as_floats(metric.compute()) == pytest.approx(expected(selections(seed=1)))
 
-    @pytest.mark.parametrize("again", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["copy", "pickle"])
+    @pytest.mark.parametrize(
+        "again", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["copy", "pickle"]
+    )
     def test_copies(self, again):
         metric = filled(selections())
         assert as_floats(again(metric).compute()) == as_floats(metric.compute())
@@ -132,7 +141,9 @@ class TestState:
 def work(rank: int, address: str, counts: tuple[int, ...], results) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=len(counts))
-    warnings.filterwarnings("ignore", message="The ``compute`` method of metric")  # where there was no run
+    warnings.filterwarnings(
+        "ignore", message="The ``compute`` method of metric"
+    )  # where there was no run
     runs = selections()[sum(counts[:rank]) :][: counts[rank]]
     metric = filled(runs)
     results[rank] = as_floats(metric.compute())
@@ -155,7 +166,9 @@ def test_processes(tmp_path, counts):
 
 
 class TestErrors:
-    @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric SelectionStability was called before")
+    @pytest.mark.filterwarnings(
+        "ignore:The ``compute`` method of metric SelectionStability was called before"
+    )
     @pytest.mark.parametrize("runs", [0, 1])
     def test_fewer_than_two_runs(self, runs):
         with pytest.raises(ValueError, match=f"at least two: got {runs}"):
@@ -166,17 +179,27 @@ class TestErrors:
         ("runs", "message"),
         [
             (selections()[:1], "at least two: got 1"),
-            (selections()[0], r"bool tensor of shape \(runs, rows\): got torch.bool of shape \(12,\)"),
-            (selections().float(), r"bool tensor of shape \(runs, rows\): got torch.float32 of shape \(5, 12\)"),
+            (
+                selections()[0],
+                r"bool tensor of shape \(runs, rows\): got torch.bool of shape \(12,\)",
+            ),
+            (
+                selections().float(),
+                r"bool tensor of shape \(runs, rows\): got torch.float32 of shape \(5, 12\)",
+            ),
         ],
     )
     def test_functions(self, function, runs, message):
         with pytest.raises(ValueError, match=message):
             function(runs)
 
-    @pytest.mark.parametrize("selected", [torch.ones(3), torch.tensor([0, 2]), torch.ones(2, 3, dtype=torch.bool)])
+    @pytest.mark.parametrize(
+        "selected", [torch.ones(3), torch.tensor([0, 2]), torch.ones(2, 3, dtype=torch.bool)]
+    )
     def test_not_a_selection(self, selected):
-        with pytest.raises(ValueError, match=r"a selection is a bool tensor of shape \(rows,\).*any\(dim=0\): got"):
+        with pytest.raises(
+            ValueError, match=r"a selection is a bool tensor of shape \(rows,\).*any\(dim=0\): got"
+        ):
             SelectionStability().update(selected)
 
     def test_other_rows(self):

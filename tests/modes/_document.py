@@ -31,7 +31,10 @@ def word(row, column):
 
 
 def page():
-    lines = [f"| | {' | '.join(f'`{row}`' for row in STRATEGIES)} |", f"|{'---|' * (len(STRATEGIES) + 1)}"]
+    lines = [
+        f"| | {' | '.join(f'`{row}`' for row in STRATEGIES)} |",
+        f"|{'---|' * (len(STRATEGIES) + 1)}",
+    ]
     for column in (*HERE, *THERE):
         lines.append(f"| {column} | {' | '.join(word(row, column) for row in STRATEGIES)} |")
     return HEAD + "\n".join(lines) + "\n"

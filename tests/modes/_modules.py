@@ -75,7 +75,11 @@ class Lit(LightningModule):
             model = nn.Sequential(nn.Linear(4, WIDTH), nn.Tanh(), nn.Linear(WIDTH, outputs))
             model.load_state_dict({name[2:]: w for name, w in start.items() if name[0] == root})
             model = model.to(dtype)
-            setattr(self, root, torch.compile(model, backend="aot_eager", fullgraph=True) if compiled else model)
+            setattr(
+                self,
+                root,
+                torch.compile(model, backend="aot_eager", fullgraph=True) if compiled else model,
+            )
         if idle:
             self.idle = nn.Parameter(torch.zeros(3, dtype=dtype))
 
@@ -83,7 +87,11 @@ class Lit(LightningModule):
         return nn.functional.mse_loss(self.a(x), y) + nn.functional.mse_loss(self.b(x), z)
 
     def training_step(self, batch, batch_idx):
-        loss = checkpoint(self.forward, *batch, use_reentrant=False) if self.checkpointed else self(*batch)
+        loss = (
+            checkpoint(self.forward, *batch, use_reentrant=False)
+            if self.checkpointed
+            else self(*batch)
+        )
         return loss * float("inf") if batch_idx in self.infinite else loss
 
     def train_dataloader(self):
@@ -99,7 +107,9 @@ class Lit(LightningModule):
         optimizer = self.mode.optimizer(list(self.parameters()), lr=self.mode.rates[0], **options)
         if self.mode.decay == 1.0:
             return optimizer
-        return [optimizer], [{"scheduler": ExponentialLR(optimizer, self.mode.decay), "interval": "step"}]
+        return [optimizer], [
+            {"scheduler": ExponentialLR(optimizer, self.mode.decay), "interval": "step"}
+        ]
 
 
 class TwoRates(Lit):
@@ -108,7 +118,11 @@ class TwoRates(Lit):
     def configure_optimizers(self):
         parts = [self.a, self.b]
         return self.mode.optimizer(
-            [{"params": list(p.parameters()), "lr": lr} for p, lr in zip(parts, self.mode.rates, strict=True)], lr=1.0
+            [
+                {"params": list(p.parameters()), "lr": lr}
+                for p, lr in zip(parts, self.mode.rates, strict=True)
+            ],
+            lr=1.0,
         )
 
 
@@ -208,14 +222,23 @@ def fit(row, module, *more, monitor=True, ckpt_path=None, **options):
         how, most = module.mode.clip
         quiet |= {"gradient_clip_algorithm": how, "gradient_clip_val": most}
     watch = [SharingMonitor(PAIR)] if monitor else []
-    trainer = Trainer(callbacks=[strategy(row, module.mode.keep_zeros), *watch, *more], **(quiet | options))
+    trainer = Trainer(
+        callbacks=[strategy(row, module.mode.keep_zeros), *watch, *more], **(quiet | options)
+    )
     trainer.fit(module, ckpt_path=ckpt_path)
     return trainer
 
 
 def weights_of(module):
-    state = {name.replace("_orig_mod.", ""): w for name, w in module.state_dict().items() if name != "idle"}
-    return {name: (w.full_tensor() if isinstance(w, DTensor) else w.detach()).cpu() for name, w in state.items()}
+    state = {
+        name.replace("_orig_mod.", ""): w
+        for name, w in module.state_dict().items()
+        if name != "idle"
+    }
+    return {
+        name: (w.full_tensor() if isinstance(w, DTensor) else w.detach()).cpu()
+        for name, w in state.items()
+    }
 
 
 def distance(weights, others):
@@ -242,7 +265,9 @@ def assert_trained(row, module, trainer, tolerance=1e-9, dtype=torch.float64):
     assert away <= tolerance, f"weights are {away:.2g} away from the reference"
     for factor in (0.5, 2.0) if row != HARD else ():
         other, _ = train(factor=factor)
-        assert distance(other, expected) > 3 * tolerance, f"{factor} times the strength would not be noticed"
+        assert distance(other, expected) > 3 * tolerance, (
+            f"{factor} times the strength would not be noticed"
+        )
     exact = tolerance <= 1e-6 and mode.average is None
     if row == HARD:
         assert all(torch.equal(a, b) for a, b in reference.pairs(weights))
@@ -259,11 +284,17 @@ def assert_trained(row, module, trainer, tolerance=1e-9, dtype=torch.float64):
         return
     got = float(logged["sharing/penalty"])
     # Lightning logs in float32.
-    assert math.isclose(got, penalty, rel_tol=max(1e-6, 10 * tolerance)), f"{got} is logged, not {penalty}"
+    assert math.isclose(got, penalty, rel_tol=max(1e-6, 10 * tolerance)), (
+        f"{got} is logged, not {penalty}"
+    )
     if exact and STRATEGIES[row].prox is not None:
         equal = sum(int((a == b).sum()) for a, b in reference.pairs(expected))
         fraction = equal / sum(a.numel() for a, _ in reference.pairs(expected))
-        assert math.isclose(logged["sharing/tied"], fraction, rel_tol=1e-6), "the tied fraction is logged wrongly"
+        assert math.isclose(logged["sharing/tied"], fraction, rel_tol=1e-6), (
+            "the tied fraction is logged wrongly"
+        )
     if mode.average is None:
         own = reference.penalty(row, weights)
-        assert math.isclose(got, own, rel_tol=1e-6), f"{got} is logged, but that of the weights is {own}"
+        assert math.isclose(got, own, rel_tol=1e-6), (
+            f"{got} is logged, but that of the weights is {own}"
+        )

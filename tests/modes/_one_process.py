@@ -24,7 +24,9 @@ SINGLE, BF16, FP16 = 1e-6, 2e-2, 2e-3
 SKIPPED = (0, 3)
 
 
-def run(row, mode=None, tolerance=1e-9, dtype=torch.float64, kind=Lit, trained=None, more=(), **options):
+def run(
+    row, mode=None, tolerance=1e-9, dtype=torch.float64, kind=Lit, trained=None, more=(), **options
+):
     module = kind(mode or Mode(), dtype=dtype, **options.pop("module", {}))
     trainer = fit(row, module, *more, **options)
     assert_trained(row, module, trainer, tolerance, trained or dtype)
@@ -48,12 +50,16 @@ def lbfgs(row):
     if row == HARD:
         run(row, mode)
     else:
-        with pytest.raises(ValueError, match=r"cannot serve LBFGS, whose line search needs the penalty in the loss"):
+        with pytest.raises(
+            ValueError, match=r"cannot serve LBFGS, whose line search needs the penalty in the loss"
+        ):
             run(row, mode)
 
 
 def no_closed_form():
-    return pytest.raises(ValueError, match=r"a\.0\.weight, b\.0\.weight: a l1 penalty .* has no closed-form")
+    return pytest.raises(
+        ValueError, match=r"a\.0\.weight, b\.0\.weight: a l1 penalty .* has no closed-form"
+    )
 
 
 def two_optimizers(row):
@@ -76,7 +82,9 @@ def two_rates(row):
 def flattened(row, kind):
     """Without a GPU Lightning does not get there, so the callback is asked."""
     trainer, callback = SimpleNamespace(strategy=kind.__new__(kind), global_step=0), strategy(row)
-    refused = f"{type(callback).__name__} cannot serve {kind.__name__}, which flattens.*use ModelParallel"
+    refused = (
+        f"{type(callback).__name__} cannot serve {kind.__name__}, which flattens.*use ModelParallel"
+    )
     with pytest.raises(ValueError, match=refused):
         callback.setup(trainer, Lit(), "fit")
 
@@ -93,7 +101,9 @@ def ddp_spawn(row):
 HERE = {
     "fp32": partial(run, tolerance=SINGLE, dtype=torch.float32),
     "bf16 mixed": partial(run, tolerance=BF16, dtype=torch.float32, precision="bf16-mixed"),
-    "bf16 true": partial(run, tolerance=BF16, dtype=torch.float32, trained=torch.bfloat16, precision="bf16-true"),
+    "bf16 true": partial(
+        run, tolerance=BF16, dtype=torch.float32, trained=torch.bfloat16, precision="bf16-true"
+    ),
     "fp16 mixed": partial(fp16, mode=Mode(skipped=SKIPPED)),
     # Not SGD with momentum: torch 2.13 does not initialise the momentum of a fused one whose first step is skipped.
     "fp16 fused": partial(fp16, mode=Mode(ADAMW, (0.05, 0.05), skipped=SKIPPED, fused=True)),

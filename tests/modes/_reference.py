@@ -101,7 +101,10 @@ def value_layer_tie(weights: Weights, origin: Weights) -> Tensor:
 
 def value_oscar(weights: Weights, origin: Weights) -> Tensor:
     """Σ w_k |w|_(k)."""
-    return sum((ramp(w.numel()) * w.abs().flatten().sort(descending=True).values).sum() for w in matrices(weights))
+    return sum(
+        (ramp(w.numel()) * w.abs().flatten().sort(descending=True).values).sum()
+        for w in matrices(weights)
+    )
 
 
 def stacked(a: Tensor, b: Tensor) -> Tensor:
@@ -122,7 +125,9 @@ def shrink_lengths(vectors: Tensor, dim: int, t: float) -> Tensor:
     return torch.where(n > t, vectors * (n - t) / n, 0.0)
 
 
-def prox_of_pairs(shrink: Callable[[Tensor, float], Tensor], weights: Weights, t_a: float, t_b: float) -> None:
+def prox_of_pairs(
+    shrink: Callable[[Tensor, float], Tensor], weights: Weights, t_a: float, t_b: float
+) -> None:
     """argmin ‖A' − A‖²/2t_a + ‖B' − B‖²/2t_b + ‖A' − B'‖: the difference shrinks by t_a + t_b."""
     for a, b in pairs(weights):
         shrunk = shrink(a - b, t_a + t_b)
@@ -138,7 +143,9 @@ def owl(n: Tensor, w: Tensor) -> Tensor:
     blocks: list[list[float]] = []
     for shifted in (n[order] - w).tolist():
         blocks.append([shifted])
-        while len(blocks) > 1 and sum(blocks[-2]) / len(blocks[-2]) < sum(blocks[-1]) / len(blocks[-1]):
+        while len(blocks) > 1 and sum(blocks[-2]) / len(blocks[-2]) < sum(blocks[-1]) / len(
+            blocks[-1]
+        ):
             last = blocks.pop()
             blocks[-1] += last
     pooled = [max(sum(block) / len(block), 0.0) for block in blocks for _ in block]
@@ -149,7 +156,11 @@ def prox_growl(weights: Weights, t_a: float, t_b: float) -> None:
     for name, w in weights.items():
         if w.ndim == 2:
             n = w.norm(dim=0)
-            w.mul_(torch.where(n > 0.0, owl(n, (t_a if name[0] == "a" else t_b) * ramp(len(n))) / n, 0.0))
+            w.mul_(
+                torch.where(
+                    n > 0.0, owl(n, (t_a if name[0] == "a" else t_b) * ramp(len(n))) / n, 0.0
+                )
+            )
 
 
 def prox_oscar(weights: Weights, t_a: float, t_b: float) -> None:
@@ -192,10 +203,14 @@ STRATEGIES = {
     "soft_tie": Strategy(0.4, value_soft_tie),
     "exact_tie": Strategy(0.3, value_exact_tie, partial(prox_of_pairs, soft_threshold)),
     "unit_tie": Strategy(
-        0.4, value_unit_tie, partial(prox_of_pairs, lambda d, t: shrink_lengths(units(d), 1, t).view_as(d))
+        0.4,
+        value_unit_tie,
+        partial(prox_of_pairs, lambda d, t: shrink_lengths(units(d), 1, t).view_as(d)),
     ),
     "layer_tie": Strategy(
-        0.6, value_layer_tie, partial(prox_of_pairs, lambda d, t: shrink_lengths(d.flatten(), 0, t).view_as(d))
+        0.6,
+        value_layer_tie,
+        partial(prox_of_pairs, lambda d, t: shrink_lengths(d.flatten(), 0, t).view_as(d)),
     ),
     "growl": Strategy(0.4, value_growl, prox_growl),
     "oscar": Strategy(0.2, value_oscar, prox_oscar),
@@ -254,21 +269,30 @@ def clip_(gradients: list[Tensor], how: str, most: float) -> None:
             gradient.mul_((most / (total + 1e-6)).clamp_max(1.0))  # torch adds 1e-6, too
 
 
-def train(row: str, mode: Mode = PLAIN, outputs: int = 2, factor: float = 1.0) -> tuple[Weights, float]:
+def train(
+    row: str, mode: Mode = PLAIN, outputs: int = 2, factor: float = 1.0
+) -> tuple[Weights, float]:
     """Train, with ``factor`` times the strength; return the weights, and strength · Ω of the last step's weights."""
     strategy, origin = STRATEGIES[row], start(outputs)
     strength = factor * strategy.strength
     if row == HARD:
-        one = {leaf: ((origin[f"a.{leaf}"] + origin[f"b.{leaf}"]) / 2).requires_grad_() for leaf in LEAVES}
+        one = {
+            leaf: ((origin[f"a.{leaf}"] + origin[f"b.{leaf}"]) / 2).requires_grad_()
+            for leaf in LEAVES
+        }
         weights = {f"{root}.{leaf}": one[leaf] for root in "ab" for leaf in LEAVES}
         groups = [list(one.values())]
     else:
         weights = {name: w.clone().requires_grad_() for name, w in origin.items()}
         groups = [[w for name, w in weights.items() if name[0] == root] for root in "ab"]
-    optimizers = [mode.optimizer(group, lr=lr) for group, lr in zip(groups, mode.rates, strict=False)]
+    optimizers = [
+        mode.optimizer(group, lr=lr) for group, lr in zip(groups, mode.rates, strict=False)
+    ]
     parameters = [w for group in groups for w in group]
     batches = list(zip(*(t.split(SAMPLES) for t in data(outputs)), strict=True))
-    windows = [batches[i : i + mode.accumulate] for i in range(0, len(batches), mode.accumulate)] * mode.epochs
+    windows = [
+        batches[i : i + mode.accumulate] for i in range(0, len(batches), mode.accumulate)
+    ] * mode.epochs
     average = None
     zeros = {name: torch.zeros_like(w, dtype=torch.bool) for name, w in weights.items()}
 
@@ -292,7 +316,9 @@ def train(row: str, mode: Mode = PLAIN, outputs: int = 2, factor: float = 1.0) -
             continue
         backward(window)
         for optimizer in optimizers:
-            optimizer.step(partial(backward, window) if isinstance(optimizer, torch.optim.LBFGS) else None)
+            optimizer.step(
+                partial(backward, window) if isinstance(optimizer, torch.optim.LBFGS) else None
+            )
         with torch.no_grad():
             if strategy.prox is not None and strength > 0.0:
                 for name, w in weights.items():
@@ -303,7 +329,10 @@ def train(row: str, mode: Mode = PLAIN, outputs: int = 2, factor: float = 1.0) -
             if mode.average is not None:
                 now = {name: w.detach().clone() for name, w in weights.items()}
                 average = average or now
-                average = {name: mode.average * average[name] + (1 - mode.average) * w for name, w in now.items()}
+                average = {
+                    name: mode.average * average[name] + (1 - mode.average) * w
+                    for name, w in now.items()
+                }
         for optimizer in optimizers:
             optimizer.param_groups[0]["lr"] *= mode.decay
     weights = {name: w.detach() for name, w in weights.items()}

@@ -20,10 +20,24 @@ from . import _reference as reference
 
 ROWS, COLUMNS = 5, 4
 PENALTIES = {
-    f"{norm} {groups}": partial(Penalty, norm, groups, weights=reference.ramp if norm == "owl" else None)
-    for norm, groups in product(("squared", "l1", "owl"), ("element", "output", "input", "tensor", "spectrum"))
+    f"{norm} {groups}": partial(
+        Penalty, norm, groups, weights=reference.ramp if norm == "owl" else None
+    )
+    for norm, groups in product(
+        ("squared", "l1", "owl"), ("element", "output", "input", "tensor", "spectrum")
+    )
 }
-ALL_CENTERS = ("a zero", "a start", "ab zero", "ab mean", "ab first", "ab start", "abc zero", "abc mean", "abc first")
+ALL_CENTERS = (
+    "a zero",
+    "a start",
+    "ab zero",
+    "ab mean",
+    "ab first",
+    "ab start",
+    "abc zero",
+    "abc mean",
+    "abc first",
+)
 
 
 class Models(nn.Module):
@@ -31,7 +45,11 @@ class Models(nn.Module):
 
     def __init__(self, turned=False):
         super().__init__()
-        shapes = {"a": (ROWS, COLUMNS), "b": (ROWS, COLUMNS), "c": (COLUMNS, ROWS) if turned else (ROWS, COLUMNS)}
+        shapes = {
+            "a": (ROWS, COLUMNS),
+            "b": (ROWS, COLUMNS),
+            "c": (COLUMNS, ROWS) if turned else (ROWS, COLUMNS),
+        }
         # No two norms are equal, as OWL has many gradients there.
         rng = torch.Generator().manual_seed(50)
         for name, shape in shapes.items():
@@ -53,7 +71,13 @@ class Models(nn.Module):
 @contextmanager
 def counted(calls):
     """All collectives that DTensor or the package start."""
-    names = ("all_reduce", "all_gather_into_tensor", "reduce_scatter_tensor", "all_to_all_single", "broadcast")
+    names = (
+        "all_reduce",
+        "all_gather_into_tensor",
+        "reduce_scatter_tensor",
+        "all_to_all_single",
+        "broadcast",
+    )
     functional = distributed._functional_collectives
     with pytest.MonkeyPatch.context() as patch:
         for where, name in [(distributed, "all_reduce"), *((functional, n) for n in names)]:
@@ -91,7 +115,9 @@ def assert_moved_alike(module, other):
         torch.testing.assert_close(
             whole(w.detach()), v.detach(), rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}"
         )
-        torch.testing.assert_close(whole(w.grad), v.grad, rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            whole(w.grad), v.grad, rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 def alike(name, shard, turned=False, cases=("a zero", "ab mean", "abc zero")):
@@ -126,14 +152,20 @@ def along_both(module):
     mesh = init_device_mesh("cpu", (1, 2), mesh_dim_names=("one", "two"))
     for part in module.children():
         for name, parameter in list(part.named_parameters()):
-            setattr(part, name, nn.Parameter(distribute_tensor(parameter.detach(), mesh, [Shard(0), Shard(1)])))
+            setattr(
+                part,
+                name,
+                nn.Parameter(distribute_tensor(parameter.detach(), mesh, [Shard(0), Shard(1)])),
+            )
 
 
 def in_copies(module):
     mesh = init_device_mesh("cpu", (2,))
     for part in module.children():
         for name, parameter in list(part.named_parameters()):
-            setattr(part, name, nn.Parameter(distribute_tensor(parameter.detach(), mesh, [Replicate()])))
+            setattr(
+                part, name, nn.Parameter(distribute_tensor(parameter.detach(), mesh, [Replicate()]))
+            )
 
 
 def one_message(name):
@@ -164,9 +196,13 @@ def after_a_forward_pass(name):
         add_penalty_gradient(module, penalty, ties, 0.5)
     assert all(isinstance(p, DTensor) for p in divided.parameters())
     for name, w in plain.named_parameters():
-        torch.testing.assert_close(divided.get_parameter(name).full_tensor(), w, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(
+            divided.get_parameter(name).full_tensor(), w, rtol=1e-9, atol=1e-9
+        )
         if w.grad is not None:
-            torch.testing.assert_close(divided.get_parameter(name).grad.full_tensor(), w.grad, rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(
+                divided.get_parameter(name).grad.full_tensor(), w.grad, rtol=1e-9, atol=1e-9
+            )
 
 
 def inside_after_a_forward_pass(name):
@@ -181,7 +217,9 @@ def inside_after_a_forward_pass(name):
             module()
         add_penalty_gradient(module.a, penalty, Ties("weight"), 0.5)
     torch.testing.assert_close(divided.a.weight.full_tensor(), plain.a.weight, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(divided.a.weight.grad.full_tensor(), plain.a.weight.grad, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        divided.a.weight.grad.full_tensor(), plain.a.weight.grad, rtol=1e-9, atol=1e-9
+    )
     assert not torch.equal(plain.a.weight, Models().a.weight)
 
 
@@ -207,7 +245,8 @@ def some_are_plain(name):
     module = Models()
     fsdp(module.a)
     with pytest.raises(
-        ValueError, match=r"a\.weight, b\.weight: some of these members are sharded, and others are not"
+        ValueError,
+        match=r"a\.weight, b\.weight: some of these members are sharded, and others are not",
     ):
         add_penalty_gradient(module, PENALTIES[name](center="mean"), module.ties("a", "b"), 0.5)
 
@@ -216,7 +255,9 @@ def other_meshes(name):
     module = Models()
     fsdp(module.a)
     fsdp(module.b, init_device_mesh("cpu", (1, 2), mesh_dim_names=("copies", "shards")))
-    with pytest.raises(ValueError, match=r"a\.weight, b\.weight: these members are sharded over different meshes"):
+    with pytest.raises(
+        ValueError, match=r"a\.weight, b\.weight: these members are sharded over different meshes"
+    ):
         apply_prox(module, PENALTIES[name](center="mean"), module.ties("a", "b"), 0.5)
 
 

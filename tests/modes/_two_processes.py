@@ -47,7 +47,9 @@ def ddp(row, module=None, mode=None, **options):
 
 
 def sharding():
-    return ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False)
+    return ModelParallelStrategy(
+        data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False
+    )
 
 
 def refusal(row, kind, mode):
@@ -55,7 +57,9 @@ def refusal(row, kind, mode):
     if row == HARD and kind is ShardedEach:
         return pytest.raises(TieError, match=r"'a\.0\.weight' is already sharded")
     if row == "trace_norm" and mode.rates[0] != mode.rates[1]:
-        return pytest.raises(ValueError, match=r"a\.0\.weight, b\.0\.weight: a l1 penalty .* has no closed-form")
+        return pytest.raises(
+            ValueError, match=r"a\.0\.weight, b\.0\.weight: a l1 penalty .* has no closed-form"
+        )
     if mode.keep_zeros and row not in (HARD, *KEEPING):
         return pytest.raises(ValueError, match="keep_zeros=True is for")
     return None
@@ -64,15 +68,31 @@ def refusal(row, kind, mode):
 def assert_some_would_come_back(row, mode):
     """Zeros that are kept, or else there is nothing to be tested."""
     if mode.keep_zeros and row in KEEPING:
-        (kept, _), (others, _) = reference.train(row, mode), reference.train(row, replace(mode, keep_zeros=False))
+        (kept, _), (others, _) = (
+            reference.train(row, mode),
+            reference.train(row, replace(mode, keep_zeros=False)),
+        )
         assert distance(kept, others) > 1e-3
 
 
 def fsdp2(
-    row, kind=Sharded, mode=None, monitor=False, sanity=0, tolerance=1e-9, trained=None, precision=None, **module
+    row,
+    kind=Sharded,
+    mode=None,
+    monitor=False,
+    sanity=0,
+    tolerance=1e-9,
+    trained=None,
+    precision=None,
+    **module,
 ):
     module = kind(mode or Mode(), **module)
-    options = {"devices": 2, "strategy": sharding(), "num_sanity_val_steps": sanity, "precision": precision}
+    options = {
+        "devices": 2,
+        "strategy": sharding(),
+        "num_sanity_val_steps": sanity,
+        "precision": precision,
+    }
     train = partial(fit, row, module, monitor=monitor, **options)
     refused = refusal(row, kind, module.mode)
     if refused is not None:
@@ -85,9 +105,16 @@ def fsdp2(
         trainer = train()
     assert_some_would_come_back(row, module.mode)
     # Or else there is nothing to be tested.
-    owned = [p for optimizer in trainer.optimizers for group in optimizer.param_groups for p in group["params"]]
+    owned = [
+        p
+        for optimizer in trainer.optimizers
+        for group in optimizer.param_groups
+        for p in group["params"]
+    ]
     assert all(isinstance(p, DTensor) for p in owned)
-    assert any(p.to_local().numel() == 0 for p in owned) == (module.outputs == 1 and distributed.get_rank() == 1)
+    assert any(p.to_local().numel() == 0 for p in owned) == (
+        module.outputs == 1 and distributed.get_rank() == 1
+    )
     assert_trained(row, module, trainer, tolerance, trained or module.dtype_of_data)
 
 
@@ -124,8 +151,12 @@ THERE = {
     "FSDP2 sanity": partial(fsdp2, kind=ShardedValidated, mode=Mode(epochs=2), sanity=1),
     "FSDP2 accum.": partial(fsdp2, mode=Mode(accumulate=4, epochs=2)),
     "FSDP2 clip norm": partial(fsdp2, mode=Mode(clip=("norm", 0.3))),
-    "FSDP2 fused": partial(fsdp2, mode=Mode(partial(torch.optim.AdamW, weight_decay=0.1), (0.05, 0.05), fused=True)),
-    "FSDP2 two opt.": partial(fsdp2, kind=ShardedTwoOptimizers, mode=Mode(rates=(0.2, 0.1), epochs=3), sanity=1),
+    "FSDP2 fused": partial(
+        fsdp2, mode=Mode(partial(torch.optim.AdamW, weight_decay=0.1), (0.05, 0.05), fused=True)
+    ),
+    "FSDP2 two opt.": partial(
+        fsdp2, kind=ShardedTwoOptimizers, mode=Mode(rates=(0.2, 0.1), epochs=3), sanity=1
+    ),
     "FSDP2 resume": partial(fsdp2_resume, mode=Mode(epochs=2)),
     "FSDP2 zeros": partial(fsdp2, mode=KEEP),
     "FSDP2 zeros res.": partial(fsdp2_resume, mode=KEEP),
@@ -148,7 +179,9 @@ def table():
     """All that is run, by its name."""
     matrix = {f"{column} | {row}": partial(THERE[column], row) for column, row in cells()}
     checks = _sharded_members.cells()
-    return matrix | {f"{what} | {name}": partial(_sharded_members.CHECKS[what][0], name) for what, name in checks}
+    return matrix | {
+        f"{what} | {name}": partial(_sharded_members.CHECKS[what][0], name) for what, name in checks
+    }
 
 
 if __name__ == "__main__":

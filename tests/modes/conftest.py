@@ -31,7 +31,9 @@ def pytest_terminal_summary(terminalreporter):
     rows = [row for row in STRATEGIES if any(row in words for words in cells.values())]
     first, widths = max(map(len, cells)), [max(len(row), len("refused")) for row in rows]
     terminalreporter.section("strategies × modes of training")
-    terminalreporter.line("  ".join(["".ljust(first), *(r.ljust(w) for r, w in zip(rows, widths, strict=True))]))
+    terminalreporter.line(
+        "  ".join(["".ljust(first), *(r.ljust(w) for r, w in zip(rows, widths, strict=True))])
+    )
     for column in [c for c in (*HERE, *THERE) if c in cells]:
         words = (cells[column].get(r, "-").ljust(w) for r, w in zip(rows, widths, strict=True))
         terminalreporter.line("  ".join([column.ljust(first), *words]).rstrip())

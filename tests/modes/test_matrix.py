@@ -25,27 +25,38 @@ def _cell(request, record_property):
     """What the table needs to know."""
     names = request.node.callspec.params if hasattr(request.node, "callspec") else {}
     if "row" in names:
-        record_property("mode", (names["column"], names["row"], word(names["row"], names["column"])))
+        record_property(
+            "mode", (names["column"], names["row"], word(names["row"], names["column"]))
+        )
 
 
 def mark(column):
     return [pytest.mark.multiprocess] if column == "DDP spawn" else []
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # torch, of its own code
+@pytest.mark.filterwarnings(
+    "ignore:.*torch.jit.script_method.*:DeprecationWarning"
+)  # torch, of its own code
 @pytest.mark.parametrize(
     ("column", "row"),
-    [pytest.param(column, row, marks=mark(column)) for column, row in product(_one_process.HERE, STRATEGIES)],
+    [
+        pytest.param(column, row, marks=mark(column))
+        for column, row in product(_one_process.HERE, STRATEGIES)
+    ],
 )
 def test_one_process(column, row, monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # where spawned processes find these modules
+    monkeypatch.syspath_prepend(
+        Path(__file__).parents[2]
+    )  # where spawned processes find these modules
     _one_process.HERE[column](row)
 
 
 @pytest.fixture(scope="session")
 def errors(tmp_path_factory):
     """What failed in two processes."""
-    return errors_of("tests.modes._two_processes", _two_processes.table(), tmp_path_factory.getbasetemp())
+    return errors_of(
+        "tests.modes._two_processes", _two_processes.table(), tmp_path_factory.getbasetemp()
+    )
 
 
 @pytest.mark.multiprocess

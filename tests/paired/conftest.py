@@ -17,7 +17,9 @@ class Lit(LightningModule):
         self.save_hyperparameters()
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.net = nn.Sequential(nn.Linear(4, width), nn.BatchNorm1d(width), nn.Tanh(), nn.Linear(width, 1))
+            self.net = nn.Sequential(
+                nn.Linear(4, width), nn.BatchNorm1d(width), nn.Tanh(), nn.Linear(width, 1)
+            )
         self.mae = MeanAbsoluteError()
         self.val_mae = MeanAbsoluteError()
 
@@ -37,7 +39,9 @@ class Lit(LightningModule):
         inputs, targets = batch
         outputs = self(inputs)
         self.val_mae(outputs, targets)
-        self.log_dict({"val/loss": nn.functional.mse_loss(outputs, targets), "val/mae": self.val_mae})
+        self.log_dict(
+            {"val/loss": nn.functional.mse_loss(outputs, targets), "val/mae": self.val_mae}
+        )
 
     def test_step(self, batch, batch_idx):
         self.log("test/loss", nn.functional.mse_loss(self(batch[0]), batch[1]))
@@ -74,7 +78,12 @@ class Kit:
     def trainer(**options):
         quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
         return Trainer(
-            **{"max_epochs": 2, "accelerator": "cpu", "log_every_n_steps": 1, "enable_model_summary": False}
+            **{
+                "max_epochs": 2,
+                "accelerator": "cpu",
+                "log_every_n_steps": 1,
+                "enable_model_summary": False,
+            }
             | quiet
             | options
         )

@@ -30,7 +30,10 @@ def test_resumed_run_is_bitwise_the_uninterrupted_one(kit, make, data, tmp_path)
     trainer = kit.fit(resumed, *data, max_epochs=4, ckpt_path=tmp_path / "part.ckpt")
     kit.assert_same(resumed.state_dict(), whole.state_dict())
     kit.assert_same(trainer.optimizers[0].state_dict(), expected.optimizers[0].state_dict())
-    states = [[each.scheduler.state_dict() for each in run.lr_scheduler_configs] for run in (trainer, expected)]
+    states = [
+        [each.scheduler.state_dict() for each in run.lr_scheduler_configs]
+        for run in (trainer, expected)
+    ]
     kit.assert_same(*states)
 
 
@@ -48,12 +51,16 @@ def test_exported_child_opens_as_its_class(kit, make, data, tmp_path, from_file)
     kit.assert_same(child.state_dict(), pair.b.state_dict())
     assert child.hparams == pair.b.hparams
     kit.trainer().validate(child, kit.loader(4), verbose=False)
-    kit.trainer().validate(kit.Lit(5), kit.loader(4), ckpt_path=path, verbose=False, weights_only=True)
+    kit.trainer().validate(
+        kit.Lit(5), kit.loader(4), ckpt_path=path, verbose=False, weights_only=True
+    )
 
 
 def test_export_before_training(make, kit, tmp_path):
     make().export_child("a", tmp_path / "a.ckpt")
-    kit.assert_same(kit.Lit.load_from_checkpoint(tmp_path / "a.ckpt").state_dict(), make().a.state_dict())
+    kit.assert_same(
+        kit.Lit.load_from_checkpoint(tmp_path / "a.ckpt").state_dict(), make().a.state_dict()
+    )
 
 
 def test_export_of_what_is_not_there(make, kit, tmp_path):
@@ -143,4 +150,6 @@ def test_modules_built_in_configure_model(kit, data, tmp_path):
         kit.fit(child, data[0][name], data[1][name])
         kit.assert_same(getattr(pair, name).state_dict(), child.state_dict())
     pair.export_child("b", tmp_path / "b.ckpt")
-    kit.assert_same(Late.load_from_checkpoint(tmp_path / "b.ckpt").state_dict(), pair.b.state_dict())
+    kit.assert_same(
+        Late.load_from_checkpoint(tmp_path / "b.ckpt").state_dict(), pair.b.state_dict()
+    )

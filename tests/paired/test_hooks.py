@@ -27,7 +27,9 @@ def recording(kit):
     def record(hook):
         def method(self, *args, **kwargs):
             seen = [value for value in (*args, *kwargs.values()) if not isinstance(value, dict)]
-            optimizers = [type(value).__name__ for value in seen if isinstance(value, torch.optim.Optimizer)]
+            optimizers = [
+                type(value).__name__ for value in seen if isinstance(value, torch.optim.Optimizer)
+            ]
             plain = [value for value in seen if isinstance(value, (int, str, list, torch.Tensor))]
             vars(self).setdefault("calls", []).append((hook, plain, optimizers))
             return getattr(kit.Lit, hook)(self, *args, **kwargs)
@@ -38,7 +40,12 @@ def recording(kit):
 
 
 def test_every_hook_is_delegated_handled_or_refused():
-    public = {hook for hooks in (ModelHooks, DataHooks, CheckpointHooks) for hook in vars(hooks) if hook[0] != "_"}
+    public = {
+        hook
+        for hooks in (ModelHooks, DataHooks, CheckpointHooks)
+        for hook in vars(hooks)
+        if hook[0] != "_"
+    }
     public |= set(STEPS.values()) | {
         *[
             "configure_optimizers",
@@ -147,7 +154,12 @@ def test_children_find_what_they_find_alone(kit, tmp_path):
     class Curious(kit.Lit):
         def on_train_epoch_end(self):
             optimizer = self.optimizers().param_groups[0]["lr"]
-            self.found = optimizer, self.lr_schedulers().get_last_lr(), self.current_epoch, self.global_step
+            self.found = (
+                optimizer,
+                self.lr_schedulers().get_last_lr(),
+                self.current_epoch,
+                self.global_step,
+            )
             self.found += self.trainer.max_epochs, self.device, self.hparams.seed
             self.logger.log_metrics({"direct": 1.0})
 
@@ -199,7 +211,9 @@ def test_own_scheduler_step(kit):
 
 def test_own_clipping(kit):
     class Clipping(kit.Lit):
-        def configure_gradient_clipping(self, optimizer, gradient_clip_val, gradient_clip_algorithm):
+        def configure_gradient_clipping(
+            self, optimizer, gradient_clip_val, gradient_clip_algorithm
+        ):
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
                     parameter.grad.zero_()
@@ -310,7 +324,9 @@ def test_children_with_loaders_of_their_own(kit):
     for name, child in children.items():
         alone = kit.fit(child, None)
         kit.assert_same(getattr(pair, name).state_dict(), child.state_dict())
-        assert torch.equal(trainer.callback_metrics[f"{name}/val/mae"], alone.callback_metrics["val/mae"])
+        assert torch.equal(
+            trainer.callback_metrics[f"{name}/val/mae"], alone.callback_metrics["val/mae"]
+        )
 
 
 @pytest.mark.parametrize(
@@ -320,14 +336,21 @@ def test_children_with_loaders_of_their_own(kit):
         (lambda loader: [loader, loader], "a batch is a list"),
         (lambda loader: {"a": loader}, r"the names are \['a'\]"),
         (lambda loader: {"a": loader, "c": loader}, r"the names are \['a', 'c'\]"),
-        (lambda loader: {"a": loader, "b": CombinedLoader([loader, loader])}, "one of them is a CombinedLoader"),
+        (
+            lambda loader: {"a": loader, "b": CombinedLoader([loader, loader])},
+            "one of them is a CombinedLoader",
+        ),
     ],
 )
 def test_loaders_that_do_not_fit_are_refused(kit, loaders, found):
     pair = Paired(a=kit.Lit(), b=kit.Lit())
-    with pytest.raises(ValueError, match=rf"training_step needs loaders .* {{'a': ..., 'b': ...}}, but {found}"):
+    with pytest.raises(
+        ValueError, match=rf"training_step needs loaders .* {{'a': ..., 'b': ...}}, but {found}"
+    ):
         kit.fit(pair, loaders(kit.loader(1)))
-    with pytest.raises(ValueError, match=rf"validation_step needs loaders .* {{'a': ..., 'b': ...}}, but {found}"):
+    with pytest.raises(
+        ValueError, match=rf"validation_step needs loaders .* {{'a': ..., 'b': ...}}, but {found}"
+    ):
         kit.trainer().validate(pair, loaders(kit.loader(1)), verbose=False)
 
 
@@ -337,7 +360,9 @@ def test_loaders_are_for_the_children_that_have_the_step(kit):
 
     pair = Paired(a=kit.Lit(), b=Untested())
     assert kit.trainer().test(pair, {"a": kit.loader(1)}, verbose=False)
-    with pytest.raises(ValueError, match=r"test_step needs loaders .* {'a': ...}, but the names are \['a', 'b'\]"):
+    with pytest.raises(
+        ValueError, match=r"test_step needs loaders .* {'a': ...}, but the names are \['a', 'b'\]"
+    ):
         kit.trainer().test(pair, {"a": kit.loader(1), "b": kit.loader(1)}, verbose=False)
 
 
@@ -353,7 +378,9 @@ def test_batch_transfer_of_a_child(kit):
     for name, child in children.items():
         alone = kit.fit(child, loaders[name], loaders[name])
         kit.assert_same(getattr(pair, name).state_dict(), child.state_dict())
-        assert torch.equal(trainer.callback_metrics[f"{name}/val/loss"], alone.callback_metrics["val/loss"])
+        assert torch.equal(
+            trainer.callback_metrics[f"{name}/val/loss"], alone.callback_metrics["val/loss"]
+        )
 
 
 # Logging
@@ -367,7 +394,9 @@ class Logging(LightningModule):
         self.layer = torch.nn.Linear(4, 1)
         torch.nn.init.constant_(self.layer.weight, offset)
         torch.nn.init.zeros_(self.layer.bias)
-        self.metrics = MetricCollection({"mae": MeanAbsoluteError(), "mse": MeanSquaredError()}, prefix="m/")
+        self.metrics = MetricCollection(
+            {"mae": MeanAbsoluteError(), "mse": MeanSquaredError()}, prefix="m/"
+        )
         self.late = MeanAbsoluteError()
 
     def training_step(self, batch, batch_idx):
@@ -411,11 +440,17 @@ def test_metrics_are_those_of_solo_runs(kit, tmp_path):
         own = CSVLogger(tmp_path / name)
         alone = kit.fit(child, loaders[name], val_loaders[name], logger=own)
         metrics |= {f"{name}/{key}": value for key, value in alone.callback_metrics.items()}
-        own_rows = {(row["step"], f"{name}/{key}", row[key]) for row in own.experiment.metrics for key in row}
+        own_rows = {
+            (row["step"], f"{name}/{key}", row[key])
+            for row in own.experiment.metrics
+            for key in row
+        }
         rows += [row for row in own_rows if not row[1].endswith(("/step", "/epoch"))]
     kit.assert_same(dict(sorted(trainer.callback_metrics.items())), dict(sorted(metrics.items())))
     together = {(row["step"], key, row[key]) for row in logger.experiment.metrics for key in row}
-    assert {row for row in together if row[1] not in ("step", "epoch") and not row[1].endswith("/epoch")} == set(rows)
+    assert {
+        row for row in together if row[1] not in ("step", "epoch") and not row[1].endswith("/epoch")
+    } == set(rows)
     assert trainer.progress_bar_metrics.keys() >= {"a/loss_step", "b/loss_epoch"}
 
 
@@ -434,7 +469,13 @@ def test_callbacks_monitor_the_prefixed_names(kit, tmp_path):
     stop = EarlyStopping("a/val/mae", patience=0, min_delta=100.0)
     callbacks = [best, stop, LearningRateMonitor()]
     trainer = kit.fit(
-        pair, loaders, loaders, callbacks=callbacks, enable_checkpointing=True, logger=logger, max_epochs=9
+        pair,
+        loaders,
+        loaders,
+        callbacks=callbacks,
+        enable_checkpointing=True,
+        logger=logger,
+        max_epochs=9,
     )
     assert trainer.current_epoch == 2
     assert best.best_model_score == trainer.callback_metrics["b/val/loss"]

@@ -2,7 +2,13 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, OneCycleLR, ReduceLROnPlateau, StepLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    LinearLR,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    StepLR,
+)
 
 from lit_share.paired import Paired
 from lit_share.paired._optimizer import PairedOptimizer
@@ -14,7 +20,9 @@ def parts():
     a, b = torch.nn.Linear(3, 1), torch.nn.Linear(2, 1)
     return {
         "a": torch.optim.Adam(a.parameters(), lr=0.1, weight_decay=0.1),
-        "b": torch.optim.SGD([{"params": [b.weight]}, {"params": [b.bias], "lr": 0.5}], lr=0.2, momentum=0.9),
+        "b": torch.optim.SGD(
+            [{"params": [b.weight]}, {"params": [b.bias], "lr": 0.5}], lr=0.2, momentum=0.9
+        ),
     }
 
 
@@ -56,7 +64,9 @@ def test_step_evaluates_the_closure_once_and_fires_hooks_once(parts):
 
     def after(*_):
         fired.append("post")
-        assert not any(torch.equal(weight, old) for weight, old in zip(weights, before, strict=True))
+        assert not any(
+            torch.equal(weight, old) for weight, old in zip(weights, before, strict=True)
+        )
 
     optimizer.register_step_post_hook(after)
     assert optimizer.step(closure) > 0
@@ -81,13 +91,17 @@ def test_state_round_trip(parts, kit):
     fresh = PairedOptimizer(
         {
             "a": torch.optim.Adam(parameters(parts["a"]), lr=9.0),
-            "b": torch.optim.SGD([{"params": [weight]} for weight in parameters(parts["b"])], lr=9.0),
+            "b": torch.optim.SGD(
+                [{"params": [weight]} for weight in parameters(parts["b"])], lr=9.0
+            ),
         }
     )
     fresh.load_state_dict(state)
     kit.assert_same(fresh.state_dict(), state)
     assert [group["lr"] for group in fresh.param_groups] == [0.1, 0.2, 0.5]
-    with pytest.raises(ValueError, match=r"states of \['a', 'b'\], but the children are \['a', 'c'\]"):
+    with pytest.raises(
+        ValueError, match=r"states of \['a', 'b'\], but the children are \['a', 'c'\]"
+    ):
         PairedOptimizer({"a": parts["a"], "c": parts["b"]}).load_state_dict(state)
 
 
@@ -115,7 +129,10 @@ def sgd(self):
     [
         (lambda self: [sgd(self), sgd(self)], "child 'b' configures 2 optimizers: return one"),
         (lambda self: torch.optim.LBFGS(self.parameters()), "child 'b' uses LBFGS"),
-        (lambda self: self.trainer.lightning_module.a.kept, "'a' and 'b' return one and the same optimizer"),
+        (
+            lambda self: self.trainer.lightning_module.a.kept,
+            "'a' and 'b' return one and the same optimizer",
+        ),
     ],
 )
 def test_optimizers_that_cannot_be_stepped_together(kit, configure, message):
@@ -130,7 +147,10 @@ def test_optimizers_that_cannot_be_stepped_together(kit, configure, message):
 
 
 def plateau(optimizer):
-    return {"scheduler": ReduceLROnPlateau(optimizer, patience=0, threshold=1.0), "monitor": "train/loss_step"}
+    return {
+        "scheduler": ReduceLROnPlateau(optimizer, patience=0, threshold=1.0),
+        "monitor": "train/loss_step",
+    }
 
 
 @pytest.mark.parametrize(
@@ -139,14 +159,26 @@ def plateau(optimizer):
         lambda optimizer: optimizer,
         lambda optimizer: [optimizer],
         lambda optimizer: ([optimizer], [StepLR(optimizer, 1)]),
-        lambda optimizer: ([optimizer], [{"scheduler": StepLR(optimizer, 2), "interval": "step", "frequency": 2}]),
+        lambda optimizer: (
+            [optimizer],
+            [{"scheduler": StepLR(optimizer, 2), "interval": "step", "frequency": 2}],
+        ),
         lambda optimizer: {"optimizer": optimizer, "lr_scheduler": CosineAnnealingLR(optimizer, 3)},
         lambda optimizer: [{"optimizer": optimizer, "lr_scheduler": StepLR(optimizer, 1)}],
-        lambda optimizer: {"optimizer": optimizer, "lr_scheduler": plateau(optimizer) | {"interval": "step"}},
-        lambda optimizer: ([optimizer], [LinearLR(optimizer), {"scheduler": StepLR(optimizer, 1), "name": "own"}]),
         lambda optimizer: {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": OneCycleLR(optimizer, 0.5, total_steps=12), "interval": "step"},
+            "lr_scheduler": plateau(optimizer) | {"interval": "step"},
+        },
+        lambda optimizer: (
+            [optimizer],
+            [LinearLR(optimizer), {"scheduler": StepLR(optimizer, 1), "name": "own"}],
+        ),
+        lambda optimizer: {
+            "optimizer": optimizer,
+            "lr_scheduler": {
+                "scheduler": OneCycleLR(optimizer, 0.5, total_steps=12),
+                "interval": "step",
+            },
         },
     ],
 )
@@ -168,7 +200,10 @@ def test_schedulers_of_all_forms(kit, schedule):
 def test_plateau_without_its_metric_names_the_prefixed_key(kit):
     class Scheduled(kit.Lit):
         def configure_optimizers(self):
-            return {"optimizer": (optimizer := sgd(self)), "lr_scheduler": plateau(optimizer) | {"monitor": "nope"}}
+            return {
+                "optimizer": (optimizer := sgd(self)),
+                "lr_scheduler": plateau(optimizer) | {"monitor": "nope"},
+            }
 
     with pytest.raises(Exception, match="conditioned on metric b/nope which is not available"):
         kit.fit(Paired(a=kit.Lit(), b=Scheduled()), {"a": kit.loader(1), "b": kit.loader(2)})
@@ -217,7 +252,12 @@ def test_gradient_scaler_skips_and_scales_whole_steps(kit, fused):
 def test_checkpoint_state_is_loadable_with_weights_only(kit, tmp_path):
     pair = Paired(a=kit.Lit(), b=kit.Lit(optimizer="sgd"))
     saving = ModelCheckpoint(tmp_path / "checkpoints")
-    kit.fit(pair, {"a": kit.loader(1), "b": kit.loader(2)}, callbacks=[saving], enable_checkpointing=True)
+    kit.fit(
+        pair,
+        {"a": kit.loader(1), "b": kit.loader(2)},
+        callbacks=[saving],
+        enable_checkpointing=True,
+    )
     checkpoint = torch.load(saving.best_model_path, weights_only=True)
     assert checkpoint["optimizer_states"][0].keys() == {"a", "b"}
     assert len(checkpoint["lr_schedulers"]) == 2

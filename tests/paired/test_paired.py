@@ -28,7 +28,9 @@ def same_as_alone(kit, children, loaders, val_loaders, **options):
     for name, child in children.items():
         alone = kit.fit(child, loaders[name], val_loaders[name], **options)
         kit.assert_same(getattr(pair, name).state_dict(), child.state_dict())
-        kit.assert_same(together.optimizers[0].parts[name].state_dict(), alone.optimizers[0].state_dict())
+        kit.assert_same(
+            together.optimizers[0].parts[name].state_dict(), alone.optimizers[0].state_dict()
+        )
         metrics |= prefixed(alone.callback_metrics, name)
     kit.assert_same(dict(sorted(together.callback_metrics.items())), dict(sorted(metrics.items())))
     assert metrics
@@ -140,8 +142,13 @@ def test_penalty_of_strength_zero_changes_nothing_and_a_strong_one_ties(kit):
     ties = Ties("a.net.*.weight", "b.net.*.weight")
     distances = {}
     for strength in (None, 0.0, 30.0):
-        pair = Paired(a=kit.Lit(seed=1, scheduler=None), b=kit.Lit(lr=0.02, optimizer="sgd", scheduler=None, seed=2))
-        penalty = Regularize(Penalty(norm="l1", groups="tensor", center="mean"), ties, strength or 0.0)
+        pair = Paired(
+            a=kit.Lit(seed=1, scheduler=None),
+            b=kit.Lit(lr=0.02, optimizer="sgd", scheduler=None, seed=2),
+        )
+        penalty = Regularize(
+            Penalty(norm="l1", groups="tensor", center="mean"), ties, strength or 0.0
+        )
         kit.fit(pair, loaders, callbacks=[] if strength is None else [penalty])
         distances[strength] = (pair.a.net[0].weight - pair.b.net[0].weight).norm()
     assert distances[None] == distances[0.0] > 0
@@ -204,7 +211,9 @@ def test_parameters_of_a_child_can_be_shared_inside_it(kit):
 def test_one_parameter_in_two_children_is_refused_unless_one_optimizer_leaves_it_out(kit):
     a, b = kit.Lit(), kit.Lit()
     b.net[0].weight = a.net[0].weight
-    with pytest.raises(ValueError, match=r"a\.net\.0\.weight and b\.net\.0\.weight are one parameter"):
+    with pytest.raises(
+        ValueError, match=r"a\.net\.0\.weight and b\.net\.0\.weight are one parameter"
+    ):
         kit.fit(Paired(a=a, b=b), {"a": kit.loader(1), "b": kit.loader(2)})
     b.configure_optimizers = lambda: torch.optim.SGD(b.net[3].parameters(), lr=0.1)
     kit.fit(Paired(a=a, b=b), {"a": kit.loader(1), "b": kit.loader(2)})
@@ -304,8 +313,13 @@ def test_children_start_from_the_first_where_asked(kit):
 def test_children_that_cannot_start_from_the_first(kit):
     other = LightningModule()
     other.layer = nn.Linear(2, 2)
-    with pytest.raises(ValueError, match="same_init=True: nothing in 'b' has the name and shape of something in 'a'"):
+    with pytest.raises(
+        ValueError,
+        match="same_init=True: nothing in 'b' has the name and shape of something in 'a'",
+    ):
         Paired(same_init=True, a=kit.Lit(3, seed=1), b=other)
     other.layer = nn.LazyLinear(2)
-    with pytest.raises(ValueError, match="same_init=True: 'b' has lazy layers, which have no values yet"):
+    with pytest.raises(
+        ValueError, match="same_init=True: 'b' has lazy layers, which have no values yet"
+    ):
         Paired(same_init=True, a=kit.Lit(3, seed=1), b=other)

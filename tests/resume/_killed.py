@@ -58,12 +58,16 @@ def at_number(number, last, before):
 
 def write(number):
     """Half of the bytes are in a file for them."""
-    return patch.object(LocalFileOpener, "write", at_number(number, half_written, LocalFileOpener.write))
+    return patch.object(
+        LocalFileOpener, "write", at_number(number, half_written, LocalFileOpener.write)
+    )
 
 
 def move(number):
     """The bytes are written, and not yet where they belong."""
-    return patch.object(LocalFileOpener, "commit", at_number(number, lambda _: kill(), LocalFileOpener.commit))
+    return patch.object(
+        LocalFileOpener, "commit", at_number(number, lambda _: kill(), LocalFileOpener.commit)
+    )
 
 
 def copy(number):
@@ -85,7 +89,11 @@ NAMES = "group_lasso", "soft_tie, then hard"
 def train(name, kill_at, folder):
     optimizer, callbacks = STRATEGIES[name]
     saving = ModelCheckpoint(folder / "checkpoints", "{epoch}", save_top_k=-1, save_last=True)
-    renamed = patch.object(os, "rename", other_filesystem) if kill_at.startswith("copy") else nullcontext()
+    renamed = (
+        patch.object(os, "rename", other_filesystem)
+        if kill_at.startswith("copy")
+        else nullcontext()
+    )
     with renamed, KILLS[kill_at]:
         fit(Lit(optimizer), *callbacks(), saving, epochs=EPOCHS, plugins=[WholeCheckpoints()])
 

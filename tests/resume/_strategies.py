@@ -32,16 +32,26 @@ STRATEGIES = {
     "soft_tie": strategy(adam, partial(Regularize, SOFT, PAIR, 0.4, STEPS)),
     "exact_tie": strategy(sgd, partial(Regularize, EXACT, PAIR, 0.3, EPOCHS)),
     "unit_tie": strategy(adam, partial(Regularize, UNIT, PAIR, 0.4, STEPS)),
-    "unit_tie, every epoch": strategy(sgd, partial(Regularize, UNIT, PAIR, 0.2, STEPS, every="epoch")),
+    "unit_tie, every epoch": strategy(
+        sgd, partial(Regularize, UNIT, PAIR, 0.2, STEPS, every="epoch")
+    ),
     "growl": strategy(sgd, partial(Regularize, GROWL, MATRICES, 1.5, STEPS, keep_zeros=True)),
-    "group_lasso": strategy(adam, partial(Regularize, LASSO, MATRICES, 1.0, EPOCHS, every="epoch", keep_zeros=True)),
+    "group_lasso": strategy(
+        adam, partial(Regularize, LASSO, MATRICES, 1.0, EPOCHS, every="epoch", keep_zeros=True)
+    ),
     "l2_sp": strategy(sgd, partial(Regularize, START, Ties("*"), 0.6, STEPS)),
     "hard_tie": strategy(adam, partial(Share, PAIR)),
-    "soft_tie, then hard": strategy(sgd, partial(Regularize, SOFT, PAIR, 0.5, STEPS), partial(Share, PAIR, epoch=2)),
+    "soft_tie, then hard": strategy(
+        sgd, partial(Regularize, SOFT, PAIR, 0.5, STEPS), partial(Share, PAIR, epoch=2)
+    ),
     "unit_tie, then hard": strategy(
-        adam, partial(Regularize, UNIT, PAIR, 2.0, EPOCHS), partial(Share, PAIR, where="equal", epoch=2)
+        adam,
+        partial(Regularize, UNIT, PAIR, 2.0, EPOCHS),
+        partial(Share, PAIR, where="equal", epoch=2),
     ),
     "l2_sp, then hard": strategy(
-        sgd, partial(Regularize, START, Ties("*"), 0.3, STEPS), partial(Share, PAIR, init="first", epoch=2)
+        sgd,
+        partial(Regularize, START, Ties("*"), 0.3, STEPS),
+        partial(Share, PAIR, init="first", epoch=2),
     ),
 }

@@ -60,7 +60,11 @@ def assert_nothing_left(made, module, untouched):
         assert not parameter._backward_hooks
         assert not parameter._post_accumulate_grad_hooks
     for part in module.modules():
-        own = {name for name, value in vars(part).items() if callable(value) and name not in ("_apply", "mode")}
+        own = {
+            name
+            for name, value in vars(part).items()
+            if callable(value) and name not in ("_apply", "mode")
+        }
         assert not own, f"{part} has {own}"
 
 

@@ -21,7 +21,10 @@ EPOCHS, BATCHES, SAMPLES = 4, 5, 4
 def dataset(batches=BATCHES):
     """One input, and a target for each of two models."""
     rng = torch.Generator().manual_seed(7)
-    x, y, z = (torch.randn(batches * SAMPLES, width, generator=rng, dtype=torch.float64) for width in (4, 2, 2))
+    x, y, z = (
+        torch.randn(batches * SAMPLES, width, generator=rng, dtype=torch.float64)
+        for width in (4, 2, 2)
+    )
     return TensorDataset(x, torch.tanh(y + x[:, :2]), z - x[:, 2:])
 
 
@@ -99,11 +102,16 @@ class Lit(LightningModule):
     def configure_optimizers(self):
         optimizer = self.optimizer(self)
         each_epoch = {"scheduler": StepLR(optimizer, 1, 0.9), "interval": "epoch"}
-        return [optimizer], [{"scheduler": ExponentialLR(optimizer, 0.98), "interval": "step"}, each_epoch]
+        return [optimizer], [
+            {"scheduler": ExponentialLR(optimizer, 0.98), "interval": "step"},
+            each_epoch,
+        ]
 
     def on_save_checkpoint(self, checkpoint):
         checkpoint["random"] = torch.get_rng_state()
-        checkpoint["gradients"] = {n: p.grad.clone() for n, p in self.named_parameters() if p.grad is not None}
+        checkpoint["gradients"] = {
+            n: p.grad.clone() for n, p in self.named_parameters() if p.grad is not None
+        }
 
     def on_load_checkpoint(self, checkpoint):
         torch.set_rng_state(checkpoint["random"])
@@ -132,7 +140,9 @@ def trainer(*callbacks, epochs=EPOCHS, **options):
         "accelerator": "cpu",
         "devices": 1,
         "logger": False,
-        "enable_checkpointing": any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+        "enable_checkpointing": any(
+            isinstance(callback, ModelCheckpoint) for callback in callbacks
+        ),
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "log_every_n_steps": 1,
@@ -156,7 +166,11 @@ def state_of(made, module):
         "parameters": {name: p.detach() for name, p in module.named_parameters()},
         "optimizers": [optimizer.state_dict() for optimizer in made.optimizers],
         "rates": [config.scheduler.state_dict() for config in made.lr_scheduler_configs],
-        "callbacks": [c.state_dict() for c in made.callbacks if isinstance(c, (Regularize, Share, SharingMonitor))],
+        "callbacks": [
+            c.state_dict()
+            for c in made.callbacks
+            if isinstance(c, (Regularize, Share, SharingMonitor))
+        ],
         "random": torch.get_rng_state(),
         "progress": (made.global_step, made.current_epoch),
     }

@@ -19,7 +19,9 @@ def each_step(folder):
 
 def each_validation(folder):
     """Before the end of the epoch."""
-    return ModelCheckpoint(folder, "{epoch} {step}", monitor="val", save_top_k=-1, save_on_train_epoch_end=False)
+    return ModelCheckpoint(
+        folder, "{epoch} {step}", monitor="val", save_top_k=-1, save_on_train_epoch_end=False
+    )
 
 
 class EachBatch(Callback):
@@ -29,7 +31,9 @@ class EachBatch(Callback):
         self.folder = folder
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        trainer.save_checkpoint(f"{self.folder}/epoch={trainer.current_epoch} batch={batch_idx + 1}.ckpt")
+        trainer.save_checkpoint(
+            f"{self.folder}/epoch={trainer.current_epoch} batch={batch_idx + 1}.ckpt"
+        )
 
 
 @cache
@@ -38,7 +42,10 @@ def uninterrupted(name, base, saver=None, **options):
     optimizer, callbacks = STRATEGIES[name]
     module, logger, folder = Lit(optimizer), Rows(), Path(mkdtemp(dir=base))
     made = fit(module, *callbacks(), *([saver(folder)] if saver else []), logger=logger, **options)
-    files = {tuple(int(part.split("=")[1]) for part in file.stem.split()): file for file in folder.iterdir()}
+    files = {
+        tuple(int(part.split("=")[1]) for part in file.stem.split()): file
+        for file in folder.iterdir()
+    }
     return SimpleNamespace(state=state_of(made, module), rows=logger.rows, files=files)
 
 

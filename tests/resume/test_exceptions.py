@@ -6,9 +6,24 @@ import signal
 
 import pytest
 
-from ._trainers import ROWS, Elsewhere, Hooks, Lit, assert_nothing_left, assert_trained, strategy, trainer
+from ._trainers import (
+    ROWS,
+    Elsewhere,
+    Hooks,
+    Lit,
+    assert_nothing_left,
+    assert_trained,
+    strategy,
+    trainer,
+)
 
-STOPS = ["training_step", "validation_step", "on_before_optimizer_step", "on_train_batch_end", "configure_optimizers"]
+STOPS = [
+    "training_step",
+    "validation_step",
+    "on_before_optimizer_step",
+    "on_train_batch_end",
+    "configure_optimizers",
+]
 
 
 class Stopped(Elsewhere):

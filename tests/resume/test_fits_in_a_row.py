@@ -7,7 +7,17 @@ import torch
 
 from lit_share import Share, Ties
 
-from ._trainers import FORGETFUL, ROWS, Elsewhere, Hooks, Lit, assert_nothing_left, assert_trained, strategy, trainer
+from ._trainers import (
+    FORGETFUL,
+    ROWS,
+    Elsewhere,
+    Hooks,
+    Lit,
+    assert_nothing_left,
+    assert_trained,
+    strategy,
+    trainer,
+)
 
 by_row = pytest.mark.parametrize("row", ROWS)
 

@@ -24,9 +24,15 @@ def killed(tmp_path_factory):
     """Where those that were killed have left their files."""
     base = tmp_path_factory.mktemp("killed")
     paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "TMPDIR": str(base)}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "OMP_NUM_THREADS": "1",
+        "TMPDIR": str(base),
+    }
     command = [sys.executable, "-m", "tests.resume._killed", str(base)]
-    done = subprocess.run(command, cwd=base, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        command, cwd=base, env=environment, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return base
 

@@ -7,7 +7,16 @@ import torch
 from lightning.pytorch.callbacks import Callback, LearningRateFinder
 from lightning.pytorch.tuner import Tuner
 
-from ._trainers import ROWS, Hooks, Lit, Mode, assert_nothing_left, assert_trained, strategy, trainer
+from ._trainers import (
+    ROWS,
+    Hooks,
+    Lit,
+    Mode,
+    assert_nothing_left,
+    assert_trained,
+    strategy,
+    trainer,
+)
 
 by_row = pytest.mark.parametrize("row", ROWS)
 
@@ -47,7 +56,10 @@ class AtEpochs(LearningRateFinder):
 @by_row
 @pytest.mark.parametrize("first", [False, True])
 def test_within_a_fit(row, first):
-    module, callbacks = Lit(Mode(epochs=2)), [strategy(row), AtEpochs(num_training_steps=4, update_attr=False)]
+    module, callbacks = (
+        Lit(Mode(epochs=2)),
+        [strategy(row), AtEpochs(num_training_steps=4, update_attr=False)],
+    )
     made = trainer(*(reversed(callbacks) if first else callbacks), epochs=2)
     made.fit(module)
     assert_trained(row, module, made)

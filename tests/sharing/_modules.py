@@ -19,7 +19,9 @@ def module_of(shapes: Mapping[str, Sequence[int]]) -> nn.Module:
                 owner.add_module(part, nn.Module())
             owner = getattr(owner, part)
         generator = torch.Generator().manual_seed(seed)
-        owner.register_parameter(attribute, nn.Parameter(torch.randn(tuple(shape), generator=generator)))
+        owner.register_parameter(
+            attribute, nn.Parameter(torch.randn(tuple(shape), generator=generator))
+        )
     return root
 
 

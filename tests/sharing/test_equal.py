@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lit_share.functional import Penalty
-from lit_share.sharing import TieError, Ties, add_penalty_gradient, apply_prox, share, sharing_stats, unshare
+from lit_share.sharing import (
+    TieError,
+    Ties,
+    add_penalty_gradient,
+    apply_prox,
+    share,
+    sharing_stats,
+    unshare,
+)
 from lit_share.sharing._loops import penalty_value
 from lit_share.sharing._rebuild import rebuild_shared, shared_places
 
@@ -25,7 +33,9 @@ X = torch.randn(7, 8, generator=torch.Generator().manual_seed(5), dtype=torch.fl
 def net(seed):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 2)).double()
+        return nn.Sequential(
+            nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 2)
+        ).double()
 
 
 def partly_equal(names="ab", units=4):
@@ -79,7 +89,11 @@ def test_what_is_stored(module):
 
 
 def test_the_ties_that_are_shared_are_returned():
-    assert [tie.name for tie in share(partly_equal(), PAIR, where="equal")] == ["0.weight", "2.weight", "2.bias"]
+    assert [tie.name for tie in share(partly_equal(), PAIR, where="equal")] == [
+        "0.weight",
+        "2.weight",
+        "2.bias",
+    ]
     assert share(pair_of(a=net(0), b=net(1)), PAIR, where="equal") == []
 
 
@@ -121,7 +135,10 @@ def test_units_of_a_transposed_member():
     module = module_of({"enc": (6, 8), "dec": (8, 6)})
     with torch.no_grad():
         module.dec[:, 1:] = module.enc.T[:, 1:]
-    for ties, stored in ((Ties("enc", "dec.T"), {"enc": (6, 8), "dec": (1, 8)}), (Ties("enc.T", "dec"), None)):
+    for ties, stored in (
+        (Ties("enc", "dec.T"), {"enc": (6, 8), "dec": (1, 8)}),
+        (Ties("enc.T", "dec"), None),
+    ):
         other = copy.deepcopy(module)
         share(other, ties, where="equal")
         assert torch.equal(other.dec, module.dec)
@@ -167,7 +184,9 @@ def test_single_numbers_and_nothing():
 def test_again_when_more_has_become_equal(module):
     before = named(module)
     share(module, PAIR, where="equal")
-    assert all(named(module)[name] is p for name, p in before.items()), "nothing new, nothing changes"
+    assert all(named(module)[name] is p for name, p in before.items()), (
+        "nothing new, nothing changes"
+    )
     with torch.no_grad():
         module["b"][0]._parameters["weight"][0] = module["a"][0].weight[4]
     expected = module["b"][0].weight.detach().clone()
@@ -189,7 +208,10 @@ def test_unshare(module):
 
 def test_units_shared_with_a_third_are_not_lost(module):
     both = nn.ModuleDict({"pair": module, "c": net(5)})
-    with pytest.raises(TieError, match=r"'pair\.b\.0\.weight' shares units with a parameter that is not in this tie"):
+    with pytest.raises(
+        TieError,
+        match=r"'pair\.b\.0\.weight' shares units with a parameter that is not in this tie",
+    ):
         share(both, Ties("c.*", "pair.b.*"))
 
 
@@ -219,7 +241,9 @@ def test_a_state_with_different_units_is_refused(module):
     state["b.0.weight"][5, 0] += 1.0
     module.load_state_dict(state)
     state["b.0.weight"][0, 0] += 1.0
-    with pytest.raises(TieError, match=r"'b\.0\.weight' and 'a\.0\.weight' are one here, but differ"):
+    with pytest.raises(
+        TieError, match=r"'b\.0\.weight' and 'a\.0\.weight' are one here, but differ"
+    ):
         module.load_state_dict(state)
 
 
@@ -283,7 +307,9 @@ def test_rebuild_refuses_circles():
 def test_rebuild_refuses_units_of_recurrent_layers():
     module = pair_of(a=nn.LSTM(3, 4), b=nn.LSTM(3, 4))
     with pytest.raises(TieError, match="belongs to a LSTM, which needs all of its units"):
-        rebuild_shared(module, [{"names": ["a.weight_ih_l0", "b.weight_ih_l0"], "apart": list(range(16))}])
+        rebuild_shared(
+            module, [{"names": ["a.weight_ih_l0", "b.weight_ih_l0"], "apart": list(range(16))}]
+        )
 
 
 # Penalties go on with what is apart
@@ -297,13 +323,21 @@ def test_gradients_of_penalties(penalty):
     module = partly_equal()
     share(module, PAIR, where="equal")
     ties = PAIR.find(module)
-    start = {m.name: t + 0.1 for tie in ties for m, t in zip(tie.members, tie.tensors(), strict=True)}
+    start = {
+        m.name: t + 0.1 for tie in ties for m, t in zip(tie.members, tie.tensors(), strict=True)
+    }
     value = sum(
-        penalty.value([m.value(lambda p: p) for m in tie.members], [start[m.name] for m in tie.members]) for tie in ties
+        penalty.value(
+            [m.value(lambda p: p) for m in tie.members], [start[m.name] for m in tie.members]
+        )
+        for tie in ties
     )
     if penalty.center == "first":  # held constant: its own gradient is not taken
         value = sum(
-            penalty.value([tie.members[0].value(), *(m.value(lambda p: p) for m in tie.members[1:])]) for tie in ties
+            penalty.value(
+                [tie.members[0].value(), *(m.value(lambda p: p) for m in tie.members[1:])]
+            )
+            for tie in ties
         )
     parameters = list(dict.fromkeys(named(module).values()))
     expected = torch.autograd.grad(0.3 * value, parameters, allow_unused=True)
@@ -325,7 +359,9 @@ def test_proximal_steps_are_those_of_the_members_apart(groups, center):
     for x, y in zip(PAIR.find(apart), PAIR.find(module), strict=True):
         for left, right in zip(x.tensors(), y.tensors(), strict=True):
             torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-12)
-    assert penalty_value(penalty, PAIR.find(apart)) == pytest.approx(penalty_value(penalty, PAIR.find(module)))
+    assert penalty_value(penalty, PAIR.find(apart)) == pytest.approx(
+        penalty_value(penalty, PAIR.find(module))
+    )
 
 
 @pytest.mark.parametrize("ties", [PAIR, Ties("b.0.weight")])

@@ -21,7 +21,9 @@ def chosen() -> dict[str, list[torch.Tensor]]:
     strengths = [NOISE * strength for strength in benchmark.STRENGTHS[2:7]]
     return {
         name: [
-            benchmark.one_standard_error([fit(given, penalty, strength, 500) for strength in strengths]).weight
+            benchmark.one_standard_error(
+                [fit(given, penalty, strength, 500) for strength in strengths]
+            ).weight
             for given in PROBLEMS
         ]
         for name, penalty in benchmark.PENALTIES.items()
@@ -35,7 +37,9 @@ def test_rows_of_near_duplicates(chosen):
 
 def test_error_of_coefficients(chosen):
     errors = {
-        name: mean(error(weight, given.true) for weight, given in zip(weights, PROBLEMS, strict=True))
+        name: mean(
+            error(weight, given.true) for weight, given in zip(weights, PROBLEMS, strict=True)
+        )
         for name, weights in chosen.items()
     }
     assert errors["GrOWL"] <= 0.4 * errors["group lasso"]
@@ -51,7 +55,9 @@ def test_only_near_duplicates_are_made_equal(chosen):
 def test_growl_forgets_where_it_began_and_group_lasso_does_not():
     given, apart = PROBLEMS[0], {}
     for name, penalty in benchmark.PENALTIES.items():
-        random, zero = (fit(given, penalty, 0.08, 500, from_zero=start).weight for start in (False, True))
+        random, zero = (
+            fit(given, penalty, 0.08, 500, from_zero=start).weight for start in (False, True)
+        )
         apart[name] = float((random - zero).norm() / zero.norm())
     assert apart["GrOWL"] < 1e-3
     assert apart["group lasso"] > 0.1

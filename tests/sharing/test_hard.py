@@ -36,7 +36,9 @@ def refused(module, *patterns):
     before = named(module)
     with pytest.raises(TieError) as error:
         share(module, Ties(*patterns))
-    assert all(named(module)[name] is parameter for name, parameter in before.items()), "nothing may be shared"
+    assert all(named(module)[name] is parameter for name, parameter in before.items()), (
+        "nothing may be shared"
+    )
     return str(error.value)
 
 
@@ -64,7 +66,10 @@ def test_mean(pair):
     share(pair, Ties("a.*", "b.*"), init="mean")
     for name, parameter in pair["b"].named_parameters():
         torch.testing.assert_close(
-            parameter.detach(), (before[f"a.{name}"] + before[f"b.{name}"]) / 2, rtol=1e-15, atol=1e-15
+            parameter.detach(),
+            (before[f"a.{name}"] + before[f"b.{name}"]) / 2,
+            rtol=1e-15,
+            atol=1e-15,
         )
 
 
@@ -140,7 +145,12 @@ def test_ties_survive_copies_moves_and_files(pair, tmp_path):
     share(pair, Ties("a.*", "b.*"))
     torch.save(pair, tmp_path / "pair.pt")
     loaded = torch.load(tmp_path / "pair.pt", weights_only=False)
-    for other in (copy.deepcopy(pair), loaded, copy.deepcopy(pair).float(), copy.deepcopy(pair).to(torch.bfloat16)):
+    for other in (
+        copy.deepcopy(pair),
+        loaded,
+        copy.deepcopy(pair).float(),
+        copy.deepcopy(pair).to(torch.bfloat16),
+    ):
         assert other["a"][0].weight is other["b"][0].weight
         assert other["a"][0].weight is not pair["a"][0].weight
 
@@ -219,7 +229,9 @@ def test_places_of_a_shared_submodule():
     assert len(list(module.parameters())) == 2
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # torch, of its own code
+@pytest.mark.filterwarnings(
+    "ignore:.*torch.jit.script_method.*:DeprecationWarning"
+)  # torch, of its own code
 def test_compiled_modules():
     pair = pair_of(a=torch.compile(mlp(0), backend="eager"), b=mlp(1))
     share(pair, Ties("a.*", "b.*"))
@@ -242,27 +254,37 @@ def test_one_member(pair):
 
 
 def test_slices():
-    assert "'w' is not of a LocallyConnected layer but of a Module" in refused(module_of({"w": (3, 2)}), "w[:]")
+    assert "'w' is not of a LocallyConnected layer but of a Module" in refused(
+        module_of({"w": (3, 2)}), "w[:]"
+    )
 
 
 def test_dtype(pair):
     pair["b"][2].half()
     message = refused(pair, "a.*", "b.*")
-    assert "agree in dtype: 'a.2.weight' has torch.float64, 'b.2.weight' has torch.float16" in message
+    assert (
+        "agree in dtype: 'a.2.weight' has torch.float64, 'b.2.weight' has torch.float16" in message
+    )
 
 
 def test_requires_grad(pair):
     pair["b"][2].bias.requires_grad_(False)
-    assert "agree in requires_grad: 'a.2.bias' has True, 'b.2.bias' has False" in refused(pair, "a.*", "b.*")
+    assert "agree in requires_grad: 'a.2.bias' has True, 'b.2.bias' has False" in refused(
+        pair, "a.*", "b.*"
+    )
 
 
 def test_device(pair):
     pair["b"].to("meta")
-    assert "agree in device: 'a.0.weight' has cpu, 'b.0.weight' has meta" in refused(pair, "a.*", "b.*")
+    assert "agree in device: 'a.0.weight' has cpu, 'b.0.weight' has meta" in refused(
+        pair, "a.*", "b.*"
+    )
 
 
 def test_unknown_init(pair):
-    with pytest.raises(ValueError, match=re.escape("unknown init 'last': write one of 'mean', 'first'")):
+    with pytest.raises(
+        ValueError, match=re.escape("unknown init 'last': write one of 'mean', 'first'")
+    ):
         share(pair, Ties("a.*", "b.*"), init="last")
 
 
@@ -346,7 +368,10 @@ def test_a_module_may_be_shared_after_it_was_unshared(pair):
 
 
 def codebooks(*assignments):
-    made = {name: CodebookLinear(torch.tensor(a), 4) for name, a in zip("abc", assignments, strict=False)}
+    made = {
+        name: CodebookLinear(torch.tensor(a), 4)
+        for name, a in zip("abc", assignments, strict=False)
+    }
     return pair_of(**made)
 
 
@@ -355,7 +380,9 @@ def test_codebooks_of_different_clusters(patterns):
     """Row 0 is that of inputs 0 and 2 here, and of 0 and 1 there."""
     module = codebooks([0, 1, 0, -1], [0, 0, 1, -1])
     message = refused(module, *patterns)
-    assert message.startswith("'a.weight' and 'b.weight' are codebooks of different clusters, whose rows do not")
+    assert message.startswith(
+        "'a.weight' and 'b.weight' are codebooks of different clusters, whose rows do not"
+    )
 
 
 def test_codebooks_of_one_more_input():

@@ -36,7 +36,11 @@ def imported(path):
             base = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*base, *([node.module] if node.module else [])])
             # `from lit_share import sharing` names a package too.
-            yield from (f"{module}.{alias.name}" for alias in node.names) if module == "lit_share" else [module]
+            yield from (
+                (f"{module}.{alias.name}" for alias in node.names)
+                if module == "lit_share"
+                else [module]
+            )
 
 
 def imported_packages(path):
@@ -67,8 +71,19 @@ def test_packages_of_one_layer_import_each_other_without_a_circle():
 
 
 def test_functional_imports_tensors_only():
-    roots = {name.split(".")[0] for path in FILES if path.startswith("functional/") for name in imported(path)}
-    assert roots - set(sys.stdlib_module_names) <= {"lit_share", "torch", "scipy", "sklearn", "numpy"}
+    roots = {
+        name.split(".")[0]
+        for path in FILES
+        if path.startswith("functional/")
+        for name in imported(path)
+    }
+    assert roots - set(sys.stdlib_module_names) <= {
+        "lit_share",
+        "torch",
+        "scipy",
+        "sklearn",
+        "numpy",
+    }
 
 
 def test_the_test_sees_imports():
@@ -86,8 +101,12 @@ def test_importing_the_lower_layers_imports_nothing_heavy():
         lit_share.Penalty, lit_share.share, lit_share.Ties, lit_share.sharing_stats
         print(*sys.modules)
     """
-    run = subprocess.run([sys.executable, "-c", dedent(code)], capture_output=True, text=True, check=True)
-    name_alone, lower_layers = ({name.split(".")[0] for name in line.split()} for line in run.stdout.splitlines())
+    run = subprocess.run(
+        [sys.executable, "-c", dedent(code)], capture_output=True, text=True, check=True
+    )
+    name_alone, lower_layers = (
+        {name.split(".")[0] for name in line.split()} for line in run.stdout.splitlines()
+    )
     assert "torch" in lower_layers
     assert lower_layers.isdisjoint(HEAVY | {"plotly"})
     assert "lit_share" in name_alone

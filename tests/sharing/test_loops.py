@@ -11,7 +11,14 @@ from torch import nn
 from torch.distributed.tensor import Shard, distribute_tensor
 
 from lit_share.functional import Penalty, no_groups_held
-from lit_share.sharing import TieError, Ties, add_penalty_gradient, apply_prox, share, starting_values
+from lit_share.sharing import (
+    TieError,
+    Ties,
+    add_penalty_gradient,
+    apply_prox,
+    share,
+    starting_values,
+)
 from lit_share.sharing._loops import zero_again
 
 from ._modules import mlp, module_of, named, pair_of
@@ -52,7 +59,9 @@ FORMULAS = {
     "growl": (
         Penalty("owl", "input", "zero", ramp),
         Ties("*.weight"),
-        lambda m: sum(owl(w.square().sum(dim=0).sqrt(), ramp(w.shape[1])) for w in each(m) if w.ndim == 2),
+        lambda m: sum(
+            owl(w.square().sum(dim=0).sqrt(), ramp(w.shape[1])) for w in each(m) if w.ndim == 2
+        ),
     ),
     "oscar": (
         Penalty("owl", "element", "zero", ramp),
@@ -95,12 +104,16 @@ FORMULAS = {
     "joint_lasso": (
         "joint_lasso",
         Ties("a.*", "b.*", **EXCLUDE_BIAS),
-        lambda m: sum((a.square() + b.square()).sum(dim=0).sqrt().sum() for a, b in pairs(m) if a.ndim == 2),
+        lambda m: sum(
+            (a.square() + b.square()).sum(dim=0).sqrt().sum() for a, b in pairs(m) if a.ndim == 2
+        ),
     ),
     "trace_norm": (
         "trace_norm",
         Ties("a.*", "b.*"),
-        lambda m: sum(torch.linalg.svdvals(torch.stack([a.flatten(), b.flatten()])).sum() for a, b in pairs(m)),
+        lambda m: sum(
+            torch.linalg.svdvals(torch.stack([a.flatten(), b.flatten()])).sum() for a, b in pairs(m)
+        ),
     ),
     "low_rank": (
         Penalty("l1", "spectrum", "zero"),
@@ -159,7 +172,9 @@ def test_gradient_is_made_where_there_is_none(name, pair):
 def test_frozen_members_get_no_gradient(name, pair):
     penalty, ties, formula = FORMULAS[name]
     pair["b"].requires_grad_(False)
-    expected = gradients_of(STRENGTH * formula(pair) + sum(0.0 * p.sum() for p in pair["a"].parameters()), pair)
+    expected = gradients_of(
+        STRENGTH * formula(pair) + sum(0.0 * p.sum() for p in pair["a"].parameters()), pair
+    )
     add_penalty_gradient(pair, penalty, ties, STRENGTH)
     assert all(parameter.grad is None for parameter in pair["b"].parameters())
     for key, parameter in pair["a"].named_parameters():
@@ -205,7 +220,9 @@ def test_start(norm, pair):
         for parameter in pair.parameters():
             parameter.add_(torch.randn_like(parameter))
     moved = [p - origin[name] for name, p in named(pair).items()]
-    formula = sum(0.5 * d.square().sum() if norm == "squared" else d.square().sum().sqrt() for d in moved)
+    formula = sum(
+        0.5 * d.square().sum() if norm == "squared" else d.square().sum().sqrt() for d in moved
+    )
     expected = gradients_of(STRENGTH * formula, pair)
     add_penalty_gradient(pair, Penalty(norm, "tensor", "start"), Ties("*"), STRENGTH, start=start)
     for key, parameter in named(pair).items():
@@ -223,7 +240,9 @@ def test_starting_values_are_copies(pair):
 
 @pytest.mark.parametrize("function", [add_penalty_gradient, apply_prox])
 def test_start_is_asked_for(function, pair):
-    message = "start = lit_share.starting_values(ties.find(module)), and pass start=start in every step"
+    message = (
+        "start = lit_share.starting_values(ties.find(module)), and pass start=start in every step"
+    )
     with pytest.raises(ValueError, match=re.escape(message)):
         function(pair, "l2_sp", Ties("*"), STRENGTH)
 
@@ -268,7 +287,9 @@ def test_a_weight_that_each_model_uses_twice_takes_one_proximal_step():
 def test_sparse_gradients_are_refused_by_name():
     module = nn.ModuleDict({"a": nn.Embedding(5, 2, sparse=True)})
     module["a"](torch.tensor([1, 3])).sum().backward()
-    with pytest.raises(ValueError, match=re.escape("'a.weight' is sparse: make it with sparse=False")):
+    with pytest.raises(
+        ValueError, match=re.escape("'a.weight' is sparse: make it with sparse=False")
+    ):
         add_penalty_gradient(module, Penalty("squared", "element", "zero"), Ties("a.*"), STRENGTH)
 
 
@@ -314,7 +335,9 @@ def test_prox_of_a_pair(groups, keep, frozen, pair):
         pair[name].requires_grad_(False)
     t_a, t_b = (0.0 if name in frozen else step for name in "ab")
     expected = [
-        step_towards_each_other(a.detach(), b.detach(), t_a, t_b, keep(a.detach(), b.detach(), t_a + t_b))
+        step_towards_each_other(
+            a.detach(), b.detach(), t_a, t_b, keep(a.detach(), b.detach(), t_a + t_b)
+        )
         for a, b in pairs(pair)
     ]
     before = {name: p.detach().clone() for name, p in named(pair).items()}
@@ -323,7 +346,9 @@ def test_prox_of_a_pair(groups, keep, frozen, pair):
         torch.testing.assert_close(a.detach(), new_a, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(b.detach(), new_b, rtol=1e-12, atol=1e-12)
     for name in frozen:
-        assert all(torch.equal(p, before[f"{name}.{key}"]) for key, p in pair[name].named_parameters())
+        assert all(
+            torch.equal(p, before[f"{name}.{key}"]) for key, p in pair[name].named_parameters()
+        )
 
 
 def test_prox_makes_members_exactly_equal(pair):
@@ -335,7 +360,10 @@ def test_prox_makes_members_exactly_equal(pair):
 
 
 def test_prox_of_lasso_thresholds(pair):
-    expected = {name: p.detach().sign() * (p.detach().abs() - 0.2).clamp_min(0.0) for name, p in named(pair).items()}
+    expected = {
+        name: p.detach().sign() * (p.detach().abs() - 0.2).clamp_min(0.0)
+        for name, p in named(pair).items()
+    }
     apply_prox(pair, Penalty("l1", "element", "zero"), Ties("*"), 0.2)
     for name, parameter in named(pair).items():
         torch.testing.assert_close(parameter.detach(), expected[name], rtol=1e-14, atol=1e-14)
@@ -402,7 +430,9 @@ def test_parameters_keep_their_identity_and_their_gradient(pair, batch):
     before = named(pair)
     grads = {name: p.grad.clone() for name, p in before.items()}
     apply_prox(pair, Penalty("l1", "element", "mean"), Ties("a.*", "b.*"), 0.1)
-    assert all(named(pair)[name] is p and torch.equal(p.grad, grads[name]) for name, p in before.items())
+    assert all(
+        named(pair)[name] is p and torch.equal(p.grad, grads[name]) for name, p in before.items()
+    )
 
 
 # Both
@@ -419,9 +449,14 @@ def test_ties_found_once_follow_the_module(pair):
 def test_what_does_not_fit_is_refused_by_name(function, pair):
     with pytest.raises(TieError, match=r"'zzz\.\*' matches no parameter"):
         function(pair, Penalty("l1", "element", "mean"), Ties("a.*", "zzz.*"), 0.1)
-    with pytest.raises(ValueError, match=re.escape('a.0.bias, b.0.bias: groups="input" needs tensors of at least 2')):
+    with pytest.raises(
+        ValueError,
+        match=re.escape('a.0.bias, b.0.bias: groups="input" needs tensors of at least 2'),
+    ):
         function(pair, Penalty("l1", "input", "mean"), Ties("a.*", "b.*"), 0.1)
-    with pytest.raises(ValueError, match=re.escape("a.0.weight: center='mean' needs at least 2 members")):
+    with pytest.raises(
+        ValueError, match=re.escape("a.0.weight: center='mean' needs at least 2 members")
+    ):
         function(pair, Penalty("l1", "element", "mean"), Ties("a.*"), 0.1)
 
 
@@ -438,7 +473,9 @@ def test_proximal_gradient_descent_by_hand(pair, batch):
     lr, strength, tied = 0.2, 0.15, Penalty("l1", "tensor", "mean")
     optimizer = torch.optim.SGD(pair.parameters(), lr=lr)
     for _ in range(20):
-        functions = [[w.requires_grad_() for w in weights] for weights in zip(*by_hand, strict=True)]
+        functions = [
+            [w.requires_grad_() for w in weights] for weights in zip(*by_hand, strict=True)
+        ]
         a, b = (torch.tanh(batch @ w.T + c) @ v.T + d for w, c, v, d in functions)
         loss = a.square().mean() + (b - 1.0).square().mean()
         grads = iter(torch.autograd.grad(loss, [w for weights in by_hand for w in weights]))
@@ -485,7 +522,9 @@ def test_a_shared_parameter_moves_as_its_minimiser():
 
 def test_strength_must_be_a_number():
     with pytest.raises(ValueError, match="strength must be a finite number >= 0, got nan"):
-        add_penalty_gradient(nn.Linear(2, 1), Penalty("squared", "element", "zero"), Ties("*"), float("nan"))
+        add_penalty_gradient(
+            nn.Linear(2, 1), Penalty("squared", "element", "zero"), Ties("*"), float("nan")
+        )
 
 
 def test_large_sharded_parameters_are_pulled(mesh):

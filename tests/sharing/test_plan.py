@@ -48,7 +48,9 @@ def test_slices_and_transposed_members():
         (("local[0]", "local[1]", "local[2]", "local[3]"), (3,), 12, 9)
     ]
     plan = Ties("enc", "dec.T").plan(module_of({"enc": (4, 3), "dec": (3, 4)}))
-    assert [(t.members, t.shape, t.parameters, t.saved) for t in plan.ties] == [(("enc", "dec.T"), (4, 3), 24, 12)]
+    assert [(t.members, t.shape, t.parameters, t.saved) for t in plan.ties] == [
+        (("enc", "dec.T"), (4, 3), 24, 12)
+    ]
 
 
 def test_shared_parameters_are_counted_once():
@@ -119,15 +121,31 @@ def wide(seed):
     [
         ({"a": wide(0), "b": wide(1)}, ("a.*", "b.*"), ("0.weight", "2.weight")),
         ({"a": wide(0), "b": wide(1)}, ("a.0.*", "b.0.*"), ("weight",)),
-        ({"a": wide(0), "b": wide(0), "c": wide(1)}, ("a.*", "b.*", "c.*"), ("0.weight", "2.weight")),
+        (
+            {"a": wide(0), "b": wide(0), "c": wide(1)},
+            ("a.*", "b.*", "c.*"),
+            ("0.weight", "2.weight"),
+        ),
         ({"a": wide(0), "b": wide(0)}, ("a.*", "b.*"), ()),
         ({"a": wide(0), "b": wide(1)}, ("*.weight",), ()),
-        ({"a": nn.Linear(30, 30), "b": nn.Linear(30, 30)}, ("a.*", "b.*"), ()),  # inputs and outputs are the data's
+        (
+            {"a": nn.Linear(30, 30), "b": nn.Linear(30, 30)},
+            ("a.*", "b.*"),
+            (),
+        ),  # inputs and outputs are the data's
         ({"a": wide(0), "b": wide(1)}, ("a.0.weight[:]",), ()),
         ({"a": wide(0).to("meta"), "b": wide(1)}, ("a.*", "b.*"), ()),
         ({"a": wide(0).half(), "b": wide(0)}, ("a.*", "b.*"), ()),
-        ({"a": nn.ModuleList([nn.Linear(9, 5), nn.Linear(5, 9)])}, ("a.0.weight", "a.1.weight.T"), ()),
-        ({"a": wide(0), "b": wide(1), "c": nn.LazyLinear(2)}, ("a.*", "b.*"), ("0.weight", "2.weight")),
+        (
+            {"a": nn.ModuleList([nn.Linear(9, 5), nn.Linear(5, 9)])},
+            ("a.0.weight", "a.1.weight.T"),
+            (),
+        ),
+        (
+            {"a": wide(0), "b": wide(1), "c": nn.LazyLinear(2)},
+            ("a.*", "b.*"),
+            ("0.weight", "2.weight"),
+        ),
     ],
 )
 def test_units_that_do_not_correspond(module, patterns, apart):

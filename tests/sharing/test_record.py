@@ -31,7 +31,11 @@ def is_one(module):
 def replace(module, name, value=None):
     owner, _, attribute = name.rpartition(".")
     old = module.get_parameter(name)
-    setattr(module.get_submodule(owner), attribute, nn.Parameter(old.detach().clone() if value is None else value))
+    setattr(
+        module.get_submodule(owner),
+        attribute,
+        nn.Parameter(old.detach().clone() if value is None else value),
+    )
 
 
 def test_equal_values_are_made_one_again(pair):
@@ -41,16 +45,22 @@ def test_equal_values_are_made_one_again(pair):
     assert is_one(pair)
 
 
-@pytest.mark.parametrize("value", [torch.zeros(3, 4, dtype=torch.float64), torch.zeros(3, 4), torch.zeros(2, 2)])
+@pytest.mark.parametrize(
+    "value", [torch.zeros(3, 4, dtype=torch.float64), torch.zeros(3, 4), torch.zeros(2, 2)]
+)
 def test_different_values_are_an_error_that_names_both(pair, value):
     replace(pair, "b.0.weight", value)
-    with pytest.raises(TieError, match=r"'a\.0\.weight' and 'b\.0\.weight' were one, but have different values"):
+    with pytest.raises(
+        TieError, match=r"'a\.0\.weight' and 'b\.0\.weight' were one, but have different values"
+    ):
         verify_shared(pair)
 
 
 def test_a_place_that_is_gone(pair):
     pair["b"][2] = nn.Identity()
-    with pytest.raises(TieError, match=r"'a\.2\.weight' and 'b\.2\.weight' were one, but 'b\.2\.weight' is gone"):
+    with pytest.raises(
+        TieError, match=r"'a\.2\.weight' and 'b\.2\.weight' were one, but 'b\.2\.weight' is gone"
+    ):
         verify_shared(pair)
 
 
@@ -74,7 +84,9 @@ def test_what_was_never_shared_or_no_longer_is(pair):
     verify_shared(pair)
 
 
-@pytest.mark.parametrize("wrapped", [lambda m: m, partial(torch.compile, backend="eager"), nn.DataParallel])
+@pytest.mark.parametrize(
+    "wrapped", [lambda m: m, partial(torch.compile, backend="eager"), nn.DataParallel]
+)
 def test_wrapped_modules(pair, wrapped):
     replace(pair, "b.0.weight")
     verify_shared(wrapped(pair))
@@ -111,7 +123,13 @@ def overwrite(module):
 
 @pytest.mark.parametrize(
     "move",
-    [lambda m: m.to(torch.bfloat16), lambda m: m.to("meta"), overwrite, lambda m: m.share_memory(), lambda m: m.half()],
+    [
+        lambda m: m.to(torch.bfloat16),
+        lambda m: m.to("meta"),
+        overwrite,
+        lambda m: m.share_memory(),
+        lambda m: m.half(),
+    ],
     ids=["bfloat16", "meta", "overwrite", "share_memory", "half"],
 )
 def test_moves(pair, move):
@@ -155,7 +173,10 @@ def buffers(module):
 
 
 def test_buffers_are_kept_apart_by_default_and_the_plan_says_so(normed):
-    assert "each model keeps its own buffers (a.1.running_mean, b.1.running_mean and 5 more)" in str(PAIR.plan(normed))
+    assert (
+        "each model keeps its own buffers (a.1.running_mean, b.1.running_mean and 5 more)"
+        in str(PAIR.plan(normed))
+    )
     share(normed, PAIR)
     assert normed["a"][1].weight is normed["b"][1].weight
     assert len({id(b) for b in buffers(normed).values()}) == 12
@@ -168,20 +189,26 @@ def test_buffers_are_shared_on_request(normed, init):
     names = list(normed.state_dict())
     share(normed, PAIR, init, buffers=True)
     assert len({id(b) for b in buffers(normed).values()}) == 6
-    torch.testing.assert_close(normed["b"][1].running_mean, sum(means) / 2 if init == "mean" else means[0])
+    torch.testing.assert_close(
+        normed["b"][1].running_mean, sum(means) / 2 if init == "mean" else means[0]
+    )
     assert normed["b"][1].num_batches_tracked == 0, "whole numbers are the first's"
     assert list(normed.state_dict()) == names
     assert "buffers" not in str(PAIR.plan(normed))
 
 
-@pytest.mark.parametrize("move", [lambda m: m.double(), copy.deepcopy, lambda m: m.to("meta").to_empty(device="cpu")])
+@pytest.mark.parametrize(
+    "move", [lambda m: m.double(), copy.deepcopy, lambda m: m.to("meta").to_empty(device="cpu")]
+)
 def test_shared_buffers_stay_one(normed, move):
     share(normed, PAIR, buffers=True)
     moved = move(normed)
     for tensor in (*moved.parameters(), *moved.buffers()):
         tensor.detach().fill_(1)  # there may be NaN in memory that was not written to
     assert len({id(b) for b in buffers(moved).values()}) == 6
-    moved.load_state_dict(with_state := normed.state_dict() if move is copy.deepcopy else moved.state_dict())
+    moved.load_state_dict(
+        with_state := normed.state_dict() if move is copy.deepcopy else moved.state_dict()
+    )
     assert len(with_state) == len(buffers(moved)) + 8
     moved["a"](torch.randn(8, 4, dtype=moved["a"][0].weight.dtype))
     assert not torch.equal(moved["a"][1].running_mean, torch.ones_like(moved["a"][1].running_mean))
@@ -220,10 +247,14 @@ def test_unshare_buffers(normed):
 
 
 def test_refused_buffers(normed):
-    with pytest.raises(TieError, match=re.escape("buffers=True, but no buffer fits all patterns of Ties('a.0.*'")):
+    with pytest.raises(
+        TieError, match=re.escape("buffers=True, but no buffer fits all patterns of Ties('a.0.*'")
+    ):
         share(normed, Ties("a.0.*", "b.0.*"), buffers=True)
     normed["b"][1].running_mean = torch.zeros(3, dtype=torch.float64)
-    with pytest.raises(TieError, match=r"must agree in shape, dtype and device: .*b\.1\.running_mean"):
+    with pytest.raises(
+        TieError, match=r"must agree in shape, dtype and device: .*b\.1\.running_mean"
+    ):
         share(normed, PAIR, buffers=True)
     assert normed["a"][0].weight is not normed["b"][0].weight, "nothing may be shared"
 

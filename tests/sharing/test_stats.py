@@ -14,7 +14,14 @@ from lightning.fabric import Fabric
 from safetensors import safe_open
 from torch import nn
 
-from lit_share.sharing import Ties, count_tied, relative_distance, share, sharing_stats, squared_distance
+from lit_share.sharing import (
+    Ties,
+    count_tied,
+    relative_distance,
+    share,
+    sharing_stats,
+    squared_distance,
+)
 from lit_share.sharing._stats import overall_distance
 from lit_share.sharing.compact import load_compact, save_compact
 
@@ -61,7 +68,9 @@ def coarse(module, seed=0, values=3):
     """The module with few different numbers, of which one is zero, so that many positions are equal."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in dict.fromkeys(named(module).values()):
-        parameter.data = torch.randint(0, values, parameter.shape, generator=generator).to(parameter)
+        parameter.data = torch.randint(0, values, parameter.shape, generator=generator).to(
+            parameter
+        )
     return module
 
 
@@ -143,7 +152,9 @@ def large(seed):
         return nn.Sequential(nn.Linear(30, 20), nn.BatchNorm1d(20), nn.Linear(20, 30))
 
 
-@pytest.mark.parametrize("kind", ["apart", "shared", "transposed", "units", "sparse", "equal, not shared"])
+@pytest.mark.parametrize(
+    "kind", ["apart", "shared", "transposed", "units", "sparse", "equal, not shared"]
+)
 def test_bytes_are_those_of_the_compact_file(kind, tmp_path):
     pair = pair_of(a=large(0), b=large(1))
     apart = sharing_stats(pair).bytes
@@ -220,7 +231,9 @@ def test_the_same_ties_twice():
     assert counted(module, ties) == count_by_hand(module, by_hand)
 
 
-@pytest.mark.parametrize("groups", [["ab", "bc"], ["ab", "bc", "ac"], ["ab", "abc"], ["ab", "cd", "abcd"]])
+@pytest.mark.parametrize(
+    "groups", [["ab", "bc"], ["ab", "bc", "ac"], ["ab", "abc"], ["ab", "cd", "abcd"]]
+)
 def test_overlapping_ties(groups):
     """A number that several ties find equal to others is still one number."""
     module = coarse(pair_of(**{root: mlp(0) for root in "abcd"}), values=2)
@@ -261,11 +274,15 @@ def distance_by_hand(ties):
 
 
 @same_in_every_run
-@given(count=st.integers(2, 5), shape=st.lists(st.integers(1, 4), max_size=3), seed=st.integers(0, 99))
+@given(
+    count=st.integers(2, 5), shape=st.lists(st.integers(1, 4), max_size=3), seed=st.integers(0, 99)
+)
 def test_relative_distance(count, shape, seed):
     members = list(np.random.default_rng(seed).normal(size=(count, *shape)))
     expected = distance_by_hand([members])
-    assert relative_distance([torch.from_numpy(np.asarray(w)) for w in members]) == pytest.approx(expected, rel=1e-12)
+    assert relative_distance([torch.from_numpy(np.asarray(w)) for w in members]) == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 @same_in_every_run
@@ -291,7 +308,11 @@ def test_equal_members_are_at_no_distance_however_many(count):
 
 def test_overall_distance_sums_numerators_and_denominators():
     rng = np.random.default_rng(0)
-    ties = [list(rng.normal(size=(2, 3, 4))), list(100.0 * rng.normal(size=(3, 5))), list(rng.normal(size=(2,)))]
+    ties = [
+        list(rng.normal(size=(2, 3, 4))),
+        list(100.0 * rng.normal(size=(3, 5))),
+        list(rng.normal(size=(2,))),
+    ]
     tensors = [[torch.from_numpy(np.asarray(w)) for w in members] for members in ties]
     assert overall_distance(tensors) == pytest.approx(distance_by_hand(ties), rel=1e-12)
 

@@ -18,7 +18,10 @@ from ._modules import mlp, module_of, pair_of
 
 def found(module, *patterns, exclude=()):
     """What is found: the members' names by the tie's name."""
-    return {tie.name: [m.name for m in tie.members] for tie in Ties(*patterns, exclude=exclude).find(module)}
+    return {
+        tie.name: [m.name for m in tie.members]
+        for tie in Ties(*patterns, exclude=exclude).find(module)
+    }
 
 
 def refused(module, *patterns, exclude=()):
@@ -47,8 +50,14 @@ def test_star_stands_for_the_same_text_in_every_pattern():
 
 def test_order_is_that_of_the_parameters_and_members_are_in_the_order_of_the_patterns():
     module = numbers("b.z", "b.y", "a.y", "a.z")
-    assert list(found(module, "a.*", "b.*").items()) == [("y", ["a.y", "b.y"]), ("z", ["a.z", "b.z"])]
-    assert list(found(module, "b.*", "a.*").items()) == [("z", ["b.z", "a.z"]), ("y", ["b.y", "a.y"])]
+    assert list(found(module, "a.*", "b.*").items()) == [
+        ("y", ["a.y", "b.y"]),
+        ("z", ["a.z", "b.z"]),
+    ]
+    assert list(found(module, "b.*", "a.*").items()) == [
+        ("z", ["b.z", "a.z"]),
+        ("y", ["b.y", "a.y"]),
+    ]
 
 
 def test_star_stands_for_any_text_dots_and_nothing_too():
@@ -72,7 +81,9 @@ def test_renames():
 
 def test_layers_of_one_model_are_three_members():
     module = numbers("layers.0.w", "layers.1.w", "layers.2.w", "layers.3.w")
-    assert found(module, "layers.0.*", "layers.1.*", "layers.2.*") == {"w": ["layers.0.w", "layers.1.w", "layers.2.w"]}
+    assert found(module, "layers.0.*", "layers.1.*", "layers.2.*") == {
+        "w": ["layers.0.w", "layers.1.w", "layers.2.w"]
+    }
 
 
 def test_no_star_names_one_parameter_each():
@@ -135,7 +146,9 @@ def test_slices_are_members_of_one_tie():
 
 def test_slices_beside_whole_members():
     module = module_of({"local.w": (2, 3), "conv.w": (3,)})
-    assert found(module, "local.w[:]", "conv.w") == {"local.w": ["local.w[0]", "local.w[1]", "conv.w"]}
+    assert found(module, "local.w[:]", "conv.w") == {
+        "local.w": ["local.w[0]", "local.w[1]", "conv.w"]
+    }
 
 
 def test_slices_of_several_models_are_in_one_tie():
@@ -153,7 +166,10 @@ def test_shared_submodule_is_found_once_by_one_pattern_and_under_each_name():
     net = mlp(0)
     module = pair_of(a=net, b=net, c=mlp(1))
     assert list(found(module, "*.0.weight")) == ["a.0.weight", "c.0.weight"]
-    assert found(module, "b.0.*", "c.0.*") == {"weight": ["b.0.weight", "c.0.weight"], "bias": ["b.0.bias", "c.0.bias"]}
+    assert found(module, "b.0.*", "c.0.*") == {
+        "weight": ["b.0.weight", "c.0.weight"],
+        "bias": ["b.0.bias", "c.0.bias"],
+    }
 
 
 def test_buffers_are_not_parameters():
@@ -163,7 +179,9 @@ def test_buffers_are_not_parameters():
 
 # Wrapped modules
 
-compiles = pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # torch, of its own code
+compiles = pytest.mark.filterwarnings(
+    "ignore:.*torch.jit.script_method.*:DeprecationWarning"
+)  # torch, of its own code
 
 
 def compiled(module):
@@ -225,7 +243,9 @@ def test_no_pattern():
 
 def test_a_text_is_one_pattern_and_a_list_are_several():
     assert repr(Ties(["a.*", "b.*"])) == repr(Ties("a.*", "b.*"))
-    assert repr(Ties("a.*", ["b.*"], exclude="*.bias")) == repr(Ties("a.*", "b.*", exclude=["*.bias"]))
+    assert repr(Ties("a.*", ["b.*"], exclude="*.bias")) == repr(
+        Ties("a.*", "b.*", exclude=["*.bias"])
+    )
 
 
 @pytest.mark.parametrize("pattern", [3, [["a.*"]], {"a.*"}])
@@ -378,7 +398,10 @@ def brute_force(names, patterns, exclude):
     if len({pattern.count("*") for pattern in patterns}) > 1:
         return None
     excluded = [name for name in names if any(readings(pattern, name) for pattern in exclude)]
-    matches = [{name: readings(pattern, name) for name in names if readings(pattern, name)} for pattern in patterns]
+    matches = [
+        {name: readings(pattern, name) for name in names if readings(pattern, name)}
+        for pattern in patterns
+    ]
     if not all(matches):
         return None
     if len(patterns) > 1 and any(len(read) > 1 for match in matches for read in match.values()):
@@ -390,7 +413,10 @@ def brute_force(names, patterns, exclude):
     for stars in dict.fromkeys(stars for match in by_stars for stars in match):
         members = [match.get(stars) for match in by_stars]
         if any(name in excluded for name in members):
-            if any(name is not None and name not in excluded for name in members) and None in members:
+            if (
+                any(name is not None and name not in excluded for name in members)
+                and None in members
+            ):
                 return None  # it lacks more than the excluded counterpart
             continue
         if None in members:

@@ -61,7 +61,9 @@ def reference(shapes, one, patterns, exclude):
         if len(patterns) > 1 and any(len(texts) > 1 for texts in read.values()):
             raise Refused("ambiguous")
         # A single pattern has each name for itself, whatever its stars stand for.
-        matches.append({texts.pop() if len(patterns) > 1 else (name,): name for name, texts in read.items()})
+        matches.append(
+            {texts.pop() if len(patterns) > 1 else (name,): name for name, texts in read.items()}
+        )
     rows = []
     for stars in dict.fromkeys(itertools.chain(*matches)):
         row = [match.get(stars) for match in matches]
@@ -103,7 +105,9 @@ def reference(shapes, one, patterns, exclude):
 def held(module):
     """The shapes by name, in order, and which names hold one parameter."""
     named = dict(module.named_parameters(remove_duplicate=False))
-    return {name: tuple(p.shape) for name, p in named.items()}, {name: id(p) for name, p in named.items()}
+    return {name: tuple(p.shape) for name, p in named.items()}, {
+        name: id(p) for name, p in named.items()
+    }
 
 
 def check(module, patterns, exclude):
@@ -121,14 +125,22 @@ def check(module, patterns, exclude):
         for member, name, tensor in zip(tie.members, names, tie.tensors(), strict=True):
             assert member.parameter is named[member.slot.name]
             whole = named[member.slot.name].detach()
-            own = whole.T if name.endswith(".T") else whole[member.index] if name.endswith("]") else whole
+            own = (
+                whole.T
+                if name.endswith(".T")
+                else whole[member.index]
+                if name.endswith("]")
+                else whole
+            )
             assert torch.equal(tensor, own)
             assert tensor.shape == tie.shape
     return ties
 
 
 part = st.sampled_from(["a", "b", "ab", "aa", "x_y"])
-names = st.lists(st.lists(part, min_size=1, max_size=3).map(".".join), min_size=1, max_size=6, unique=True)
+names = st.lists(
+    st.lists(part, min_size=1, max_size=3).map(".".join), min_size=1, max_size=6, unique=True
+)
 piece = st.sampled_from(["a", "b", "ab", "*", "*", "a*", "*b", "**", "aa", "x_y"])
 suffix = st.sampled_from(["", "", "", ".T", "[:]"])
 body = st.lists(piece, min_size=1, max_size=3).map(".".join)
@@ -165,8 +177,22 @@ def test_any_patterns_on_any_module(names, shapes, patterns, exclude, alike):
 @st.composite
 def related(draw):
     """Models with the same parameters, some missing, renamed, shared or of another shape; and patterns for them."""
-    roots = draw(st.lists(st.sampled_from(["a", "b", "m.n", "mm", "l.0", "l.1"]), min_size=1, max_size=3, unique=True))
-    paths = draw(st.lists(st.lists(part, min_size=1, max_size=2).map(".".join), min_size=1, max_size=4, unique=True))
+    roots = draw(
+        st.lists(
+            st.sampled_from(["a", "b", "m.n", "mm", "l.0", "l.1"]),
+            min_size=1,
+            max_size=3,
+            unique=True,
+        )
+    )
+    paths = draw(
+        st.lists(
+            st.lists(part, min_size=1, max_size=2).map(".".join),
+            min_size=1,
+            max_size=4,
+            unique=True,
+        )
+    )
     paths = [path for path in paths if not any(other.startswith(f"{path}.") for other in paths)]
     kind = draw(st.sampled_from([(2, 3), (2, 2), (2,), (3, 2, 2)]))
     shapes = {f"{root}.{path}": kind for root in roots for path in paths}
@@ -181,7 +207,10 @@ def related(draw):
         setattr(module.get_submodule(owner), attribute, module.get_parameter(one))
     end = draw(st.sampled_from(["", "", "", ".T", "[:]"]))
     star = draw(st.sampled_from(["*", "*", "*", "*a*", "*.*"]))
-    patterns = [f"{root}.{star}{end if i else draw(st.sampled_from(['', end]))}" for i, root in enumerate(roots)]
+    patterns = [
+        f"{root}.{star}{end if i else draw(st.sampled_from(['', end]))}"
+        for i, root in enumerate(roots)
+    ]
     if draw(st.integers(0, 5)) == 0:
         patterns.append(draw(st.sampled_from(patterns)))
     exclude = draw(st.lists(st.sampled_from([*shapes, "*.a", "*b*", "zzz"]), max_size=2))
@@ -194,19 +223,26 @@ def test_models_of_one_kind(drawn):
     module, patterns, exclude = drawn
     ties = check(module, patterns, exclude)
     if ties is not None and len(patterns) > 1 and not any(split(p)[1] for p in patterns):
-        for tie in ties:  # the stars' own promise: put their text into each pattern, and there are the members
+        for tie in (
+            ties
+        ):  # the stars' own promise: put their text into each pattern, and there are the members
             texts = {tuple(readings(p, m.name)) for p, m in zip(patterns, tie.members, strict=True)}
             assert len(texts) == 1
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # torch, of its own code
+@pytest.mark.filterwarnings(
+    "ignore:.*torch.jit.script_method.*:DeprecationWarning"
+)  # torch, of its own code
 @a_few_in_every_run
 @given(related(), st.randoms(use_true_random=False))
 def test_wrappers_are_not_in_names(drawn, chance):
     """The names are those of the unwrapped module, whatever `torch.compile` and checkpointing put into them."""
     module, patterns, exclude = drawn
     try:
-        before = [(tie.name, [m.name for m in tie.members]) for tie in Ties(*patterns, exclude=exclude).find(module)]
+        before = [
+            (tie.name, [m.name for m in tie.members])
+            for tie in Ties(*patterns, exclude=exclude).find(module)
+        ]
     except TieError as error:
         before = str(error)
     for owner in [m for m in module.modules() if m._modules]:
@@ -216,7 +252,10 @@ def test_wrappers_are_not_in_names(drawn, chance):
             owner._modules[name] = _compiled(wrapped) if kind in ("compiled", "both") else wrapped
     module = _compiled(module) if chance.random() < 0.5 else module
     try:
-        after = [(tie.name, [m.name for m in tie.members]) for tie in Ties(*patterns, exclude=exclude).find(module)]
+        after = [
+            (tie.name, [m.name for m in tie.members])
+            for tie in Ties(*patterns, exclude=exclude).find(module)
+        ]
     except TieError as error:
         after = str(error)
     assert after == before
@@ -231,19 +270,28 @@ def _compiled(module):
 def test_sharing_and_back_changes_no_name(drawn):
     module, patterns, exclude = drawn
     ties = Ties(*patterns, exclude=exclude)
-    names, values = list(held(module)[0]), {name: p.clone() for name, p in module.state_dict().items()}
+    names, values = (
+        list(held(module)[0]),
+        {name: p.clone() for name, p in module.state_dict().items()},
+    )
     try:
         found = [(tie.name, [m.name for m in tie.members]) for tie in ties.find(module)]
         share(module, ties)
     except TieError:
         # nothing has happened
         assert list(module.state_dict()) == names
-        assert all(torch.equal(tensor, values[name]) for name, tensor in module.state_dict().items())
+        assert all(
+            torch.equal(tensor, values[name]) for name, tensor in module.state_dict().items()
+        )
         return
     assert list(module.state_dict()) == names
     shared = [(tie.name, [m.name for m in tie.members]) for tie in ties.find(module)]
     assert [name for name, _ in shared] == [name for name, _ in found] or len(shared) < len(found)
-    assert all(torch.equal(tie.tensors()[0], tensor) for tie in ties.find(module) for tensor in tie.tensors())
+    assert all(
+        torch.equal(tie.tensors()[0], tensor)
+        for tie in ties.find(module)
+        for tensor in tie.tensors()
+    )
     at_one = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     unshare(module)
     assert list(module.state_dict()) == list(held(module)[0]) == names
@@ -251,9 +299,23 @@ def test_sharing_and_back_changes_no_name(drawn):
     assert len({*held(module)[1].values()}) == len(names)
 
 
-odd = st.text(st.characters(exclude_characters=".*", exclude_categories=["Cs"]), min_size=1, max_size=8)
+odd = st.text(
+    st.characters(exclude_characters=".*", exclude_categories=["Cs"]), min_size=1, max_size=8
+)
 markup = st.sampled_from(
-    ["[bold]", "[/bold]", "[/]", "[link=x]y", "\x1b[31m", "a\nb", "\\[", ":smile:", "é", "\u202e", "漢"]
+    [
+        "[bold]",
+        "[/bold]",
+        "[/]",
+        "[link=x]y",
+        "\x1b[31m",
+        "a\nb",
+        "\\[",
+        ":smile:",
+        "é",
+        "\u202e",
+        "漢",
+    ]
 )
 
 
@@ -265,7 +327,9 @@ def test_any_name_is_found_and_printed(names, tied):
     pair = nn.Module()
     for root in "pq":
         pair.add_module(root, module_of(dict.fromkeys(names, (2,))))
-    ties = Ties("p.*", "q.*", exclude=["nobody[bold]x"]) if tied else Ties("*", exclude=["nobody[/]x"])
+    ties = (
+        Ties("p.*", "q.*", exclude=["nobody[bold]x"]) if tied else Ties("*", exclude=["nobody[/]x"])
+    )
     plan = ties.plan(pair)
     assert len(plan.ties) == (1 if tied else 2) * len(names)
     console = Console(file=io.StringIO(), width=400, force_terminal=False, emoji=True)

@@ -34,7 +34,9 @@ class Autoencoder(nn.Module):
         super().__init__()
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.enc, self.dec = (nn.Linear(*size, dtype=torch.float64) for size in ((6, 4), (4, 6)))
+            self.enc, self.dec = (
+                nn.Linear(*size, dtype=torch.float64) for size in ((6, 4), (4, 6))
+            )
 
     def forward(self, x):
         return self.dec(torch.tanh(self.enc(x)))
@@ -79,7 +81,9 @@ def test_one_parameter_is_stored(module):
 def test_what_the_module_says_of_itself_is_unchanged(module):
     apart = Autoencoder()
     assert list(module.state_dict()) == list(apart.state_dict())
-    assert {k: v.shape for k, v in module.state_dict().items()} == {k: v.shape for k, v in apart.state_dict().items()}
+    assert {k: v.shape for k, v in module.state_dict().items()} == {
+        k: v.shape for k, v in apart.state_dict().items()
+    }
     assert repr(module) == repr(apart)
     assert isinstance(module.dec, nn.Linear)
 
@@ -154,7 +158,9 @@ def test_missing_and_misshapen_entries(module):
     with pytest.raises(RuntimeError, match=r'Missing key.*"dec\.weight"'):
         module.load_state_dict({k: v for k, v in state.items() if k != "dec.weight"})
     module.load_state_dict({k: v for k, v in state.items() if k != "dec.weight"}, strict=False)
-    with pytest.raises(RuntimeError, match=r"size mismatch for weight: \(2, 4\) in the state dict, \(6, 4\) here"):
+    with pytest.raises(
+        RuntimeError, match=r"size mismatch for weight: \(2, 4\) in the state dict, \(6, 4\) here"
+    ):
         module.dec.load_state_dict({"weight": torch.zeros(2, 4), "bias": torch.zeros(6)})
 
 
@@ -187,7 +193,12 @@ def test_sharing_again_changes_nothing(module):
 def test_more_places_follow():
     """The transpose is shared with a third place, and stored once for all."""
     module = nn.ModuleDict(
-        {"enc": nn.Linear(6, 4), "dec": nn.Linear(4, 6), "more": nn.Linear(4, 6), "z": nn.Linear(6, 4)}
+        {
+            "enc": nn.Linear(6, 4),
+            "dec": nn.Linear(4, 6),
+            "more": nn.Linear(4, 6),
+            "z": nn.Linear(6, 4),
+        }
     )
     share(module, TIES)
     share(module, Ties("dec.weight", "more.weight"), init="first")
@@ -209,7 +220,8 @@ def test_a_matrix_cannot_be_its_own_transpose():
 def test_recurrent_layers_are_refused():
     module = nn.ModuleDict({"a": nn.LSTM(3, 12), "b": nn.Linear(48, 3)})
     with pytest.raises(
-        TieError, match=r"'a\.weight_ih_l0\.T' belongs to a LSTM, which cannot use a transposed parameter"
+        TieError,
+        match=r"'a\.weight_ih_l0\.T' belongs to a LSTM, which cannot use a transposed parameter",
     ):
         share(module, Ties("b.weight", "a.weight_ih_l0.T"))
 
@@ -256,7 +268,9 @@ def test_tied_activations_stay_correct_in_training(module):
         (module(X) - X).square().mean().backward()
         ours.step()
         theirs.zero_grad()
-        (F.linear(torch.tanh(F.linear(X, weight, biases[0])), weight.T, biases[1]) - X).square().mean().backward()
+        (
+            F.linear(torch.tanh(F.linear(X, weight, biases[0])), weight.T, biases[1]) - X
+        ).square().mean().backward()
         theirs.step()
     torch.testing.assert_close(module.enc.weight, weight, rtol=1e-10, atol=1e-10)
 
@@ -267,7 +281,10 @@ def test_tied_activations_stay_correct_in_training(module):
 def test_what_is_put_into_the_place_is_used_and_noticed(module):
     module.dec.weight = nn.Parameter(torch.zeros(6, 4, dtype=torch.float64))
     assert not module.dec.weight.any()
-    with pytest.raises(TieError, match=r"'dec\.weight' was made of 'enc\.weight', and one of them has been replaced"):
+    with pytest.raises(
+        TieError,
+        match=r"'dec\.weight' was made of 'enc\.weight', and one of them has been replaced",
+    ):
         verify_shared(module)
 
 
@@ -301,7 +318,9 @@ def test_registries_of_subclasses():
 def test_parametrizations_on_top_are_not_lost(module):
     nn.utils.parametrize.register_parametrization(module.dec, "bias", nn.Identity())
     assert is_one(module)
-    with pytest.raises(TieError, match=r"a ParametrizedLinear was parametrized or sharded after 'weight' of it"):
+    with pytest.raises(
+        TieError, match=r"a ParametrizedLinear was parametrized or sharded after 'weight' of it"
+    ):
         unshare(module)
     assert nn.utils.parametrize.is_parametrized(module.dec)
 
@@ -315,7 +334,9 @@ def test_lazy_modules_have_no_shape_yet():
     share(module, Ties("a.*", "b.*"))
 
 
-@pytest.mark.parametrize("call", [lambda m: share(m, "a.*"), lambda m: unshare(m, "a.*"), lambda m: share(TIES, m)])
+@pytest.mark.parametrize(
+    "call", [lambda m: share(m, "a.*"), lambda m: unshare(m, "a.*"), lambda m: share(TIES, m)]
+)
 def test_arguments_of_other_types(module, call):
     with pytest.raises((TypeError, TieError), match=r"ties must be a lit_share\.Ties"):
         call(module)
@@ -326,11 +347,15 @@ def test_penalties_see_the_transpose(module, center):
     """A tie of both places: the penalty of the equal members, whose gradients meet in one parameter."""
     penalty = Penalty("squared", "element", center)
     add_penalty_gradient(module, penalty, TIES, 0.5)
-    expected = 2 * 0.5 * module.enc.weight if center == "zero" else torch.zeros(4, 6, dtype=torch.float64)
+    expected = (
+        2 * 0.5 * module.enc.weight if center == "zero" else torch.zeros(4, 6, dtype=torch.float64)
+    )
     torch.testing.assert_close(module.enc.weight.grad, expected.detach())
     before = module.enc.weight.detach().clone()
     apply_prox(module, penalty, TIES, 0.5)
-    torch.testing.assert_close(module.enc.weight.detach(), before / 2 if center == "zero" else before)
+    torch.testing.assert_close(
+        module.enc.weight.detach(), before / 2 if center == "zero" else before
+    )
 
 
 def test_one_pattern_finds_it_once(module):

@@ -16,9 +16,15 @@ def pair():
 
 
 def test_groups(pair):
-    groups = [{"params": pair["a"].parameters(), "lr": 0.1}, {"params": pair["b"].parameters(), "weight_decay": 0.5}]
+    groups = [
+        {"params": pair["a"].parameters(), "lr": 0.1},
+        {"params": pair["b"].parameters(), "weight_decay": 0.5},
+    ]
     unique = unique_parameters(groups)
-    assert [[p.shape for p in group["params"]] for group in unique] == [[(3, 4), (3,), (2, 3), (2,)], [(2, 3), (2,)]]
+    assert [[p.shape for p in group["params"]] for group in unique] == [
+        [(3, 4), (3,), (2, 3), (2,)],
+        [(2, 3), (2,)],
+    ]
     assert [group.get("lr") for group in unique] == [0.1, None]
     torch.optim.Adam(unique).step()
 
@@ -26,7 +32,9 @@ def test_groups(pair):
 def test_parameters_and_names(pair):
     parameters = [*pair["a"].parameters(), *pair["b"].parameters()]
     assert len(parameters) == 8
-    assert all(x is y for x, y in zip(unique_parameters(parameters), pair.parameters(), strict=True))
+    assert all(
+        x is y for x, y in zip(unique_parameters(parameters), pair.parameters(), strict=True)
+    )
     names = [name for name, _ in unique_parameters(pair.named_parameters(remove_duplicate=False))]
     assert names == [name for name, _ in pair.named_parameters()]
 

@@ -17,7 +17,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from lit_share import Share, Ties, share
 
 SAMPLES, STEPS, LR, MOMENTUM = 8, 3, 0.25, 0.5
-WIDTH, APART = 12, (3, 10)  # the units of the hidden layer, and those that two models do not have in common
+WIDTH, APART = (
+    12,
+    (3, 10),
+)  # the units of the hidden layer, and those that two models do not have in common
 
 
 def numbers(seed, *shape):
@@ -26,7 +29,11 @@ def numbers(seed, *shape):
 
 
 def data():
-    return numbers(0, SAMPLES, 4).double(), numbers(1, SAMPLES, 2).double(), numbers(2, SAMPLES, 2).double()
+    return (
+        numbers(0, SAMPLES, 4).double(),
+        numbers(1, SAMPLES, 2).double(),
+        numbers(2, SAMPLES, 2).double(),
+    )
 
 
 def loader(batch_size=SAMPLES):
@@ -116,7 +123,9 @@ def reference_of_equal(dtype):
 
     start = [*mlp(1).parameters(), mlp(2)[0].weight[units], mlp(2)[0].bias[units]]
     (w, b, v, c, own_w, own_b), value = trained(start, loss, dtype)
-    return dict(zip(NAMES_OF_TWO, [w, b, v, c, second(w, own_w), second(b, own_b), v, c], strict=True)), value
+    return dict(
+        zip(NAMES_OF_TWO, [w, b, v, c, second(w, own_w), second(b, own_b), v, c], strict=True)
+    ), value
 
 
 def reference_of_autoencoder(dtype):
@@ -128,7 +137,9 @@ def reference_of_autoencoder(dtype):
     return dict(zip(NAMES_OF_AUTOENCODER, [w, b, w.T, c], strict=True)), value
 
 
-NAMES_OF_TWO = [f"{root}.{layer}.{leaf}" for root in "ab" for layer in (0, 2) for leaf in ("weight", "bias")]
+NAMES_OF_TWO = [
+    f"{root}.{layer}.{leaf}" for root in "ab" for layer in (0, 2) for leaf in ("weight", "bias")
+]
 NAMES_OF_AUTOENCODER = ["enc.weight", "enc.bias", "dec.weight", "dec.bias"]
 
 
@@ -203,7 +214,9 @@ class Lit(LightningModule):
         meta: Whether the parts have no values yet.
     """
 
-    def __init__(self, case, compiled=False, checkpointed=False, idle=False, scrambled=False, meta=False):
+    def __init__(
+        self, case, compiled=False, checkpointed=False, idle=False, scrambled=False, meta=False
+    ):
         super().__init__()
         self.case, self.compiled, self.checkpointed = case, compiled, checkpointed
         self.scrambled, self.meta = scrambled, meta
@@ -217,7 +230,13 @@ class Lit(LightningModule):
                     for parameter in part.parameters():
                         nn.init.normal_(parameter)
                 part = part.to("meta") if self.meta else part
-                setattr(self, name, torch.compile(part, backend="aot_eager", fullgraph=True) if self.compiled else part)
+                setattr(
+                    self,
+                    name,
+                    torch.compile(part, backend="aot_eager", fullgraph=True)
+                    if self.compiled
+                    else part,
+                )
 
     def forward(self, x, y, z):
         loss = CASES[self.case].loss
@@ -280,7 +299,11 @@ class ShardedInConfigureModel(Sharded, InConfigureModel):
 
 
 PLACES = {"__init__": InInit, "setup": InSetup, "configure_model": InConfigureModel}
-SHARDED = {"__init__": ShardedInInit, "setup": ShardedInSetup, "configure_model": ShardedInConfigureModel}
+SHARDED = {
+    "__init__": ShardedInInit,
+    "setup": ShardedInSetup,
+    "configure_model": ShardedInConfigureModel,
+}
 
 
 # What must hold
@@ -320,7 +343,10 @@ def assert_one(module):
         assert place(module, first) is place(module, second), f"{first!r} and {second!r} are two"
     if module.case == TRANSPOSED:
         assert torch.equal(value(module, "enc.weight"), value(module, "dec.weight").T)
-        local = [w.to_local() if isinstance(w, DTensor) else w for w in (place(module, n) for n in case.names[::2])]
+        local = [
+            w.to_local() if isinstance(w, DTensor) else w
+            for w in (place(module, n) for n in case.names[::2])
+        ]
         assert local[0].data_ptr() == local[1].data_ptr(), "the transposed weight is a copy"
     if module.case == EQUAL_UNITS:
         common = [unit for unit in range(WIDTH) if unit not in APART]
@@ -353,15 +379,23 @@ def assert_trained(module, dtype=torch.float64, tolerance=1e-10):
     """All weights are those of the reference."""
     case = CASES[module.case]
     expected, _ = case.reference(dtype)
-    start = {f"{root}.{name}": p for root, part in case.parts().items() for name, p in part.named_parameters()}
+    start = {
+        f"{root}.{name}": p
+        for root, part in case.parts().items()
+        for name, p in part.named_parameters()
+    }
     assert_one(module)
     assert_names(module)
     state = {plain(name): whole(tensor) for name, tensor in module.state_dict().items()}
     for name in case.names:
         for got in (value(module, name), state[name]):
             assert got.dtype == dtype
-            torch.testing.assert_close({name: got}, {name: expected[name]}, rtol=tolerance, atol=tolerance)
-        assert (expected[name] - start[name].to(dtype)).abs().max() > max(0.1, 5 * tolerance), f"{name} hardly moves"
+            torch.testing.assert_close(
+                {name: got}, {name: expected[name]}, rtol=tolerance, atol=tolerance
+            )
+        assert (expected[name] - start[name].to(dtype)).abs().max() > max(0.1, 5 * tolerance), (
+            f"{name} hardly moves"
+        )
 
 
 def trainer(*callbacks, epochs=STEPS, **options):

@@ -16,7 +16,17 @@ from torch.distributed.fsdp import fully_shard
 from lit_share import TieError, Ties, share
 
 from .._two_processes import run_here
-from ._modules import CASES, EQUAL_UNITS, PLACES, SAMPLES, SHARDED, assert_trained, data, fit, sharing
+from ._modules import (
+    CASES,
+    EQUAL_UNITS,
+    PLACES,
+    SAMPLES,
+    SHARDED,
+    assert_trained,
+    data,
+    fit,
+    sharing,
+)
 
 HALF_BATCH = SAMPLES // 2
 
@@ -29,9 +39,13 @@ def ddp(case, place, checkpointed=False, idle=False, **options):
 
 def fit_sharded(module, save_distributed_checkpoint=False, **options):
     strategy = ModelParallelStrategy(
-        data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=save_distributed_checkpoint
+        data_parallel_size=2,
+        tensor_parallel_size=1,
+        save_distributed_checkpoint=save_distributed_checkpoint,
     )
-    return fit(module, sharing(module.case), batch_size=HALF_BATCH, devices=2, strategy=strategy, **options)
+    return fit(
+        module, sharing(module.case), batch_size=HALF_BATCH, devices=2, strategy=strategy, **options
+    )
 
 
 def fsdp2(case, place):
@@ -115,14 +129,21 @@ REFUSALS = {
     "sharded": tie_after_sharding,
     "sharded, after a forward pass": partial(tie_after_sharding, forward=True),
     "inside a sharded module": partial(tie_after_sharding, inside=True),
-    "inside a sharded module, after a forward pass": partial(tie_after_sharding, forward=True, inside=True),
+    "inside a sharded module, after a forward pass": partial(
+        tie_after_sharding, forward=True, inside=True
+    ),
 }
 
 
 def table():
     """All that is run, by its name."""
-    what = {f"{column} | {case} | {place}": partial(CELLS[column], case, place) for column, case, place in cells()}
-    return what | {f"{what} | {case}": partial(REFUSALS[what], case) for what, case in product(REFUSALS, CASES)}
+    what = {
+        f"{column} | {case} | {place}": partial(CELLS[column], case, place)
+        for column, case, place in cells()
+    }
+    return what | {
+        f"{what} | {case}": partial(REFUSALS[what], case) for what, case in product(REFUSALS, CASES)
+    }
 
 
 if __name__ == "__main__":

@@ -35,7 +35,9 @@ def pytest_terminal_summary(terminalreporter):
     terminalreporter.section("hard sharing survives")
     for line in range(2):
         terminalreporter.line(
-            "  ".join(["".ljust(first), *(h[line].ljust(w) for h, w in zip(heads, widths, strict=True))])
+            "  ".join(
+                ["".ljust(first), *(h[line].ljust(w) for h, w in zip(heads, widths, strict=True))]
+            )
         )
     for row, words in sorted(cells.items(), key=lambda item: ROWS.index(item[0])):
         listed = (words.get(c, "-").ljust(w) for c, w in zip(columns, widths, strict=True))

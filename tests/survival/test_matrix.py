@@ -50,7 +50,9 @@ def resume(kind, case):
 def validate(kind, case):
     fit(kind(case), sharing(case)).save_checkpoint("last.ckpt")
     module = kind(case, scrambled=True)
-    (metrics,) = trainer(sharing(case), Watch()).validate(module, loader(), ckpt_path="last.ckpt", verbose=False)
+    (metrics,) = trainer(sharing(case), Watch()).validate(
+        module, loader(), ckpt_path="last.ckpt", verbose=False
+    )
     assert_trained(module)
     _, expected = CASES[case].reference(torch.float64)
     assert metrics["loss"] == pytest.approx(expected, rel=1e-6)  # Lightning logs in float32
@@ -113,9 +115,13 @@ def _cell(request, record_property):
         record_property("cell", (f"{case}, {names['place']}", column, word))
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # torch, of its own code
+@pytest.mark.filterwarnings(
+    "ignore:.*torch.jit.script_method.*:DeprecationWarning"
+)  # torch, of its own code
 # torch, of transposed parameters while it compiles; it hides this where warnings are not errors.
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf Tensor:UserWarning")
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor that is not a leaf Tensor:UserWarning"
+)
 @pytest.mark.parametrize(("column", "case", "place"), list(product(HERE, CASES, PLACES)))
 def test_one_process(column, case, place):
     HERE[column](PLACES[place], case)
@@ -127,7 +133,9 @@ def test_one_process(column, case, place):
 @pytest.fixture(scope="session")
 def errors(tmp_path_factory):
     """What failed in two processes."""
-    return errors_of("tests.survival._two_processes", _two_processes.table(), tmp_path_factory.getbasetemp())
+    return errors_of(
+        "tests.survival._two_processes", _two_processes.table(), tmp_path_factory.getbasetemp()
+    )
 
 
 @pytest.mark.multiprocess

@@ -102,7 +102,9 @@ def _check_node(node: Any, path: str, partial: bool, paths: Collection[str]) -> 
         yield f"{_join(path, misspelt[0])}: did you mean '_target_'?"
     for key, value in values.items():
         if isinstance(value, DictConfig | ListConfig) and not OmegaConf.is_interpolation(node, key):
-            yield from _check_node(value, _join(path, key), partial or values.get("_recursive_") is False, paths)
+            yield from _check_node(
+                value, _join(path, key), partial or values.get("_recursive_") is False, paths
+            )
 
 
 def _check_call(values: dict[Any, Any], path: str, partial: bool) -> Iterator[str]:
@@ -122,15 +124,21 @@ def _check_call(values: dict[Any, Any], path: str, partial: bool) -> Iterator[st
     except ValueError:  # some builtins do not tell their signature
         return
     named = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    filled = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][: len(args)]
+    filled = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][
+        : len(args)
+    ]
     rest = [p for p in parameters if p.kind is p.VAR_POSITIONAL]
     if len(args) > len(filled) and not rest:
         yield f"{_join(path, '_args_')}: {name} takes at most {len(filled)} positional arguments, got {len(args)}"
     for i, (arg, parameter) in enumerate(zip(args, chain(filled, cycle(rest)), strict=False)):
-        yield from _check_type(arg, _hint(target, parameter), f"{_join(path, '_args_')}[{i}]", parameter.default)
+        yield from _check_type(
+            arg, _hint(target, parameter), f"{_join(path, '_args_')}[{i}]", parameter.default
+        )
     for key, value in values.items():
         if key in named:
-            yield from _check_type(value, _hint(target, named[key]), _join(path, key), named[key].default)
+            yield from _check_type(
+                value, _hint(target, named[key]), _join(path, key), named[key].default
+            )
         elif key not in HYDRA_KEYS and not any(p.kind is p.VAR_KEYWORD for p in parameters):
             options = HYDRA_KEYS if str(key).startswith("_") else named
             yield f"{_join(path, key)}: {name} has no such keyword{suggest(key, options)}"
@@ -143,7 +151,12 @@ def _check_call(values: dict[Any, Any], path: str, partial: bool) -> Iterator[st
 def _check_type(value: Any, hint: Any, path: str, default: Any = UNREADABLE) -> Iterator[str]:
     """Yield a problem if a plain value is not what the annotation of its parameter says."""
     plain = _plain(value)
-    if plain is UNREADABLE or _holds_target(plain) or (plain is None and default is None) or _fits(value, plain, hint):
+    if (
+        plain is UNREADABLE
+        or _holds_target(plain)
+        or (plain is None and default is None)
+        or _fits(value, plain, hint)
+    ):
         return
     nearest = get_close_matches(str(plain), map(str, _literals(hint)), n=1)
     suggestion = f": did you mean {nearest[0]!r}?" if nearest else ""
@@ -158,7 +171,9 @@ def _fits(value: Any, plain: Any, hint: Any) -> bool:
             warnings.simplefilter("ignore")
             # A list of them, because pydantic takes no settings for a bare dataclass.
             hints: Any = GenericAlias(list, (hint,))
-            adapter: TypeAdapter[Any] = TypeAdapter(hints, config=ConfigDict(arbitrary_types_allowed=True))
+            adapter: TypeAdapter[Any] = TypeAdapter(
+                hints, config=ConfigDict(arbitrary_types_allowed=True)
+            )
         with suppress(ValidationError):
             # Strict JSON tells "3" from 3, and still takes a list for a tuple and a string for a path.
             adapter.validate_json(json.dumps([plain], default=str), strict=True)
@@ -178,7 +193,9 @@ def _hint(target: Callable, parameter: inspect.Parameter) -> Any:
     annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
     try:
         # One by one: `get_type_hints(function)` fails for all if one name is imported for type checkers only.
-        return typing.get_type_hints(SimpleNamespace(__annotations__={"": annotation}), scope, include_extras=True)[""]
+        return typing.get_type_hints(
+            SimpleNamespace(__annotations__={"": annotation}), scope, include_extras=True
+        )[""]
     except Exception:  # somebody else's annotation can be anything
         return Any
 
@@ -191,7 +208,9 @@ def _locate(name: str) -> Callable:
     except ModuleNotFoundError as error:
         if error.name != path:
             raise
-        raise ImportError(f"no module {path!r}{suggest(path, [m.name for m in pkgutil.iter_modules()])}") from None
+        raise ImportError(
+            f"no module {path!r}{suggest(path, [m.name for m in pkgutil.iter_modules()])}"
+        ) from None
     for part in parts:
         parent, path = path, f"{path}.{part}"
         if hasattr(found, part):
@@ -199,11 +218,16 @@ def _locate(name: str) -> Callable:
         elif hasattr(found, "__path__") and find_spec(path):
             found = import_module(path)
         else:
-            names = {*dir(found), *(module.name for module in pkgutil.iter_modules(getattr(found, "__path__", ())))}
+            names = {
+                *dir(found),
+                *(module.name for module in pkgutil.iter_modules(getattr(found, "__path__", ()))),
+            }
             public = {name for name in names if part.startswith("_") or not name.startswith("_")}
             raise ImportError(f"{parent} has no {part!r}{suggest(part, public)}")
     if not callable(found):
-        raise ImportError(f"it is neither a class nor a function, but of type {type(found).__name__}")
+        raise ImportError(
+            f"it is neither a class nor a function, but of type {type(found).__name__}"
+        )
     return found  # type: ignore[no-any-return]
 
 

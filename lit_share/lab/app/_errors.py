@@ -11,7 +11,17 @@ from contextlib import contextmanager
 from hydra.errors import CompactHydraException, InstantiationException
 
 # Where an exception passes through nothing else, it is about what these were given.
-_KNOWN = {"__main__", "__mp_main__", "lit_share", "hydra", "omegaconf", "lightning", "torch", "contextlib", "functools"}
+_KNOWN = {
+    "__main__",
+    "__mp_main__",
+    "lit_share",
+    "hydra",
+    "omegaconf",
+    "lightning",
+    "torch",
+    "contextlib",
+    "functools",
+}
 
 
 class Told(CompactHydraException):
@@ -33,7 +43,11 @@ def told_in_a_line() -> Iterator[None]:
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1" or not _is_for_users(_unwrapped(error)):
             raise
-        key = re.search(r"\nfull_key: (.+)", str(error)) if isinstance(error, InstantiationException) else None
+        key = (
+            re.search(r"\nfull_key: (.+)", str(error))
+            if isinstance(error, InstantiationException)
+            else None
+        )
         raise Told(f"{key[1]}: {_unwrapped(error)}" if key else str(error)) from error
 
 
@@ -49,7 +63,12 @@ def _unwrapped(error: BaseException) -> BaseException:
 
 def _is_for_users(error: BaseException) -> bool:
     # By its name, as Lightning is not imported only to know its exceptions.
-    is_said = isinstance(error, ValueError | ImportError) or type(error).__name__ == "MisconfigurationException"
-    frames = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    is_said = (
+        isinstance(error, ValueError | ImportError)
+        or type(error).__name__ == "MisconfigurationException"
+    )
+    frames = [
+        str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)
+    ]
     packages = [name.partition(".")[0] for name in frames]
     return is_said and {*packages} <= _KNOWN and packages[-1] in ("lit_share", "lightning")

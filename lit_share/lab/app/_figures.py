@@ -25,17 +25,27 @@ _LOCAL = (LocallyConnected1d, LocallyConnected2d)
 
 def weights_to_draw(loggers: Iterable[Logger], ties: Iterable[Tie]) -> dict[str, Tensor]:
     """Copies of the first members, by their names, where `log_clusters` will draw them."""
-    return {tie.members[0].name: _copied(tie.tensors()[0]) for tie in ties} if _wandb_of(loggers) else {}
+    return (
+        {tie.members[0].name: _copied(tie.tensors()[0]) for tie in ties}
+        if _wandb_of(loggers)
+        else {}
+    )
 
 
 def log_clusters(
-    loggers: Iterable[Logger], module: nn.Module, before: Mapping[str, Tensor], report: RowReport, step: int
+    loggers: Iterable[Logger],
+    module: nn.Module,
+    before: Mapping[str, Tensor],
+    report: RowReport,
+    step: int,
 ) -> None:
     """Log to W&B how alike the rows of codebook layers are, and were before, in the order of their clusters.
 
     Layers in which rows were dropped, but none became one, are left out.
     """
-    clustered = {rows.name for rows in report if rows.replaced and 0 < rows.clusters < rows.rows - rows.zero}
+    clustered = {
+        rows.name for rows in report if rows.replaced and 0 < rows.clusters < rows.rows - rows.zero
+    }
     layers = {_weight_of(name): layer for name, layer in codebook_layers(module)}
     for name in [name for name in before if name in clustered][:_MOST_LAYERS]:
         after, labels = _copied(dense_weight(layers[name])), layers[name].assignment.tolist()
@@ -49,7 +59,9 @@ def filters_to_draw(loggers: Iterable[Logger], module: nn.Module) -> dict[str, T
     return {name: _copied(layer.weight) for name, layer in layers.items()}
 
 
-def log_positions(loggers: Iterable[Logger], module: nn.Module, start: Mapping[str, Tensor], step: int) -> None:
+def log_positions(
+    loggers: Iterable[Logger], module: nn.Module, start: Mapping[str, Tensor], step: int
+) -> None:
     """Log to W&B the largest filter of each locally connected layer at all its positions, before and after training.
 
     Layers that were shared meanwhile are left out: they have one filter.
@@ -60,16 +72,25 @@ def log_positions(loggers: Iterable[Logger], module: nn.Module, start: Mapping[s
             continue
         sizes = end.flatten(3).norm(dim=-1).sum(dim=0)
         output, input_ = divmod(int(sizes.argmax()), sizes.shape[1])
-        flat = [1] * (2 - len(layer.output_size))  # of one dimension: a row of positions, and filters of one row
+        flat = [1] * (
+            2 - len(layer.output_size)
+        )  # of one dimension: a row of positions, and filters of one row
         shape = (*flat, *layer.output_size, *flat, *layer.kernel_size)
-        panels = {when: w[:, output, input_].reshape(shape) for when, w in (("start", start[name]), ("end", end))}
+        panels = {
+            when: w[:, output, input_].reshape(shape)
+            for when, w in (("start", start[name]), ("end", end))
+        }
         figure = position_filters(panels, f"{name}, output {output}, input {input_}")
         _log(loggers, f"positions/{name}", figure, step)
 
 
 def _locally_connected(module: nn.Module) -> dict[str, LocallyConnected1d | LocallyConnected2d]:
     """The locally connected layers that are drawn, by the names of their weights: those that are not in shards."""
-    layers = [(name, layer) for name, layer in unwrapped(module).named_modules() if isinstance(layer, _LOCAL)]
+    layers = [
+        (name, layer)
+        for name, layer in unwrapped(module).named_modules()
+        if isinstance(layer, _LOCAL)
+    ]
     drawn = {
         _weight_of(name): layer
         for name, layer in layers

@@ -31,7 +31,9 @@ class ObjectiveIsKnown(Callback):
             return
         # Metrics as they were logged: `trainer.callback_metrics` is empty here, if there are several loaders.
         known = dict.fromkeys(metric.meta.name for metric in trainer._results.values())
-        name = self.objective.partition("/dataloader_idx_")[0]  # what Lightning adds to names, and its "_epoch"
+        name = self.objective.partition("/dataloader_idx_")[
+            0
+        ]  # what Lightning adds to names, and its "_epoch"
         if known and not {self.objective, name, name.removesuffix("_epoch")} & known.keys():
             raise ValueError(unknown_objective(self.objective, known))
 
@@ -55,7 +57,9 @@ def model_of(objective: str, model: LightningModule) -> tuple[LightningModule, s
     return model, "test_step"
 
 
-def missing_test_metric(objective: str, test: Collection[str], model: LightningModule) -> str | None:
+def missing_test_metric(
+    objective: str, test: Collection[str], model: LightningModule
+) -> str | None:
     """The message that names what is to be logged in tests, by which runs are compared; `None` if it was."""
     metric = default_metric(objective)
     if metric in test:

@@ -34,7 +34,9 @@ def refuse_copies_of_a_sweep(trainer: Trainer) -> None:
     Raises:
         ConfigError: If the trainer starts copies of this command, in a multirun.
     """
-    if sweep_name() is not None and isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
+    if sweep_name() is not None and isinstance(
+        trainer.strategy.launcher, _SubprocessScriptLauncher
+    ):
         raise ConfigError(
             f"trainer: {type(trainer.strategy).__name__} with {trainer.num_devices} devices starts processes that would"
             " run the whole multirun again: write trainer.strategy=ddp_spawn, or trainer.devices=1"

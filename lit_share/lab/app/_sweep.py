@@ -131,7 +131,9 @@ def group_of(directory: Path) -> str:
         >>> group_of(Path("/data/multirun/2025-03-01/12-30-00"))
         '2025-03-01-12-30-00'
     """
-    return "-".join(part for part in directory.absolute().parts[-2:] if part != directory.absolute().anchor)
+    return "-".join(
+        part for part in directory.absolute().parts[-2:] if part != directory.absolute().anchor
+    )
 
 
 class CellFailed(Exception):  # noqa: N818 - it is what happened to a cell
@@ -211,7 +213,10 @@ class Progress:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._stop.set()
         self._thread.join()
@@ -247,4 +252,10 @@ def _identity(cell: Collection[str]) -> Cell:
 
 def _duration(seconds: float) -> str:
     minutes = seconds / 60
-    return f"{seconds:.0f} s" if minutes < 1 else f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+    return (
+        f"{seconds:.0f} s"
+        if minutes < 1
+        else f"{minutes:.0f} min"
+        if minutes < 90
+        else f"{minutes / 60:.1f} h"
+    )

@@ -50,11 +50,16 @@ def callbacks_of(config: DictConfig, folder: str = "") -> list[Callback]:
     return callbacks
 
 
-def trainer_of(config: DictConfig, callbacks: list[Callback], loggers: list[Logger], **options: Any) -> Trainer:
+def trainer_of(
+    config: DictConfig, callbacks: list[Callback], loggers: list[Logger], **options: Any
+) -> Trainer:
     """A new trainer, with options in place of the config's."""
     if "enable_progress_bar" not in config.trainer:
         # Lightning would add a progress bar of its own where none is wanted.
-        options = {"enable_progress_bar": any(isinstance(c, ProgressBar) for c in callbacks), **options}
+        options = {
+            "enable_progress_bar": any(isinstance(c, ProgressBar) for c in callbacks),
+            **options,
+        }
     if config.trainer.get("strategy") == "ddp_spawn":
         options = {"strategy": Spawned(), **options}
     make: Any = _make(config.trainer, _partial_=True, **options)

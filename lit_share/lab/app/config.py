@@ -93,7 +93,9 @@ def prepare(config: DictConfig) -> DictConfig:
     """
     ties: Any = OmegaConf.to_container(config).get("ties")  # type: ignore[union-attr]
     if isinstance(ties, dict) and ties.get("patterns") is None:
-        raise ConfigError("ties.patterns: name what is tied, whatever the strategy: ties.patterns=[a.net.*,b.net.*]")
+        raise ConfigError(
+            "ties.patterns: name what is tied, whatever the strategy: ties.patterns=[a.net.*,b.net.*]"
+        )
     values = [entry.name for entry in fields(TrainSchema) if entry.name not in GROUPS]
     check_config(config, GROUPS, values)
     prepared = OmegaConf.create(OmegaConf.to_container(config, resolve=True, enum_to_str=True))
@@ -102,14 +104,18 @@ def prepare(config: DictConfig) -> DictConfig:
         prepared[group] = {name: node for name, node in prepared[group].items() if node is not None}
         for name, node in prepared[group].items():
             if not isinstance(node, DictConfig):
-                raise ConfigError(f"{group}.{name}: expected a mapping with a _target_, got {node!r}")
+                raise ConfigError(
+                    f"{group}.{name}: expected a mapping with a _target_, got {node!r}"
+                )
     for regularizer in prepared.regularizer.values():
         if "strength" in regularizer and prepared.strength is not None:
             regularizer.strength = prepared.strength
     _check_mode(prepared.objective, prepared.mode)
     _check_tuned(prepared.tune, config)
     if not 0.0 < prepared.retrain.similarity <= 1.0:
-        raise ConfigError(f"retrain.similarity={prepared.retrain.similarity}: write a number in (0, 1]")
+        raise ConfigError(
+            f"retrain.similarity={prepared.retrain.similarity}: write a number in (0, 1]"
+        )
     if prepared.retrain.lr is not None and not 0.0 < prepared.retrain.lr < math.inf:
         raise ConfigError(f"retrain.lr={prepared.retrain.lr}: write a positive number")
     for key, value, least in (
@@ -125,20 +131,27 @@ def prepare(config: DictConfig) -> DictConfig:
             wandb.job_type = wandb.get("job_type") or strategy(prepared)
             wandb.group = wandb.get("group") or sweep_name()
             chosen = {group: choice(group) for group in ("data", "model", "ties", "experiment")}
-            wandb.tags = [*(wandb.get("tags") or ()), *(f"{g}={name}" for g, name in chosen.items() if name)]
+            wandb.tags = [
+                *(wandb.get("tags") or ()),
+                *(f"{g}={name}" for g, name in chosen.items() if name),
+            ]
     return prepared
 
 
 def _check_mode(objective: str, mode: str) -> None:
     small = {"loss", "error", "mse", "mae", "rmse", "nll", "perplexity"}
     if mode == "max" and not small.isdisjoint(re.split(r"[^a-z]+", objective.lower())):
-        raise ConfigError(f"objective={objective} mode=max would choose the worst checkpoint: write mode=min")
+        raise ConfigError(
+            f"objective={objective} mode=max would choose the worst checkpoint: write mode=min"
+        )
 
 
 def _check_tuned(keys: Collection[str], config: DictConfig) -> None:
     if not keys:
         return
-    from lit_share.lab.report._settings import not_to_be_tuned  # not for every run: it takes half a second
+    from lit_share.lab.report._settings import (
+        not_to_be_tuned,
+    )  # not for every run: it takes half a second
 
     known = paths_of(config)
     for key in keys:
@@ -160,7 +173,9 @@ def check_folders(config: DictConfig) -> None:
         folder = Path(node.dirpath).absolute()
         there = next(path for path in (folder, *folder.parents) if path.exists())
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-            raise ConfigError(f"callbacks.{name}.dirpath={node.dirpath}: {there} is not a folder that one can write to")
+            raise ConfigError(
+                f"callbacks.{name}.dirpath={node.dirpath}: {there} is not a folder that one can write to"
+            )
 
 
 def identity(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
@@ -214,8 +229,12 @@ def refuse_another_experiment(config: DictConfig) -> None:
         if key in before and before[key] != config[key]
     ]
     if changed:
-        listed = "\n  ".join(f"{key}: {before[key]} in {left}, but {config[key]} now" for key in changed)
-        raise ConfigError(f"ckpt_path goes on with another experiment; repeat its overrides:\n  {listed}")
+        listed = "\n  ".join(
+            f"{key}: {before[key]} in {left}, but {config[key]} now" for key in changed
+        )
+        raise ConfigError(
+            f"ckpt_path goes on with another experiment; repeat its overrides:\n  {listed}"
+        )
 
 
 def sweep_name() -> str | None:

@@ -22,9 +22,14 @@ from lit_share.sharing.codebook._replaceable import reason_to_stay
 def wants_retraining(job: Job, config: DictConfig) -> bool:
     """Whether there is a second phase: by default after a penalty that makes weights of single models zero."""
     when = config.retrain.when
-    if any(isinstance(regularizer, Share) for regularizer in job.regularizers.values()) and when == "auto":
+    if (
+        any(isinstance(regularizer, Share) for regularizer in job.regularizers.values())
+        and when == "auto"
+    ):
         return False  # shared layers keep their rows
-    return when == "always" or (when == "auto" and any(_makes_zeros(r) for r in job.regularizers.values()))
+    return when == "always" or (
+        when == "auto" and any(_makes_zeros(r) for r in job.regularizers.values())
+    )
 
 
 def check_retraining(job: Job, config: DictConfig) -> None:
@@ -39,7 +44,9 @@ def check_retraining(job: Job, config: DictConfig) -> None:
         lr = config.retrain.lr
         for child in _children(job.model) if lr is not None else ():
             if not hasattr(child, "lr"):
-                raise ValueError(f"retrain.lr={lr} has no effect: {type(child).__name__} has no attribute lr")
+                raise ValueError(
+                    f"retrain.lr={lr} has no effect: {type(child).__name__} has no attribute lr"
+                )
 
 
 def retrain(job: Job, config: DictConfig) -> tuple[Job, list[dict[str, Any]]]:
@@ -60,7 +67,9 @@ def retrain(job: Job, config: DictConfig) -> tuple[Job, list[dict[str, Any]]]:
         for child in _children(job.model):
             child.lr = config.retrain.lr
     # What watches ties would find members of different shapes.
-    callbacks = [c for c in callbacks_of(config, folder="retrained") if not isinstance(c, SharingMonitor)]
+    callbacks = [
+        c for c in callbacks_of(config, folder="retrained") if not isinstance(c, SharingMonitor)
+    ]
     epochs = {} if config.retrain.max_epochs is None else {"max_epochs": config.retrain.max_epochs}
     trainer = trainer_of(config, callbacks, job.trainer.loggers, **epochs)
     trainer.fit(job.model, datamodule=job.data)
@@ -78,7 +87,11 @@ def _makes_zeros(regularizer: object) -> bool:
 
 def _row_weights(model: LightningModule) -> Ties:
     """The weights that have rows: those of linear layers and convolutions that are not shared."""
-    others = [s.name for s in slots(model) if s.attribute == "weight" and reason_to_stay(model, s.owner) is not None]
+    others = [
+        s.name
+        for s in slots(model)
+        if s.attribute == "weight" and reason_to_stay(model, s.owner) is not None
+    ]
     return Ties("*.weight", exclude=others)
 
 

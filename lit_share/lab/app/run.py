@@ -142,7 +142,9 @@ def _ready(config: DictConfig, output_dir: Path) -> DictConfig:
         if "wandb" in prepared.logger:
             go_on_in_wandb(prepared.logger.wandb, output_dir)
     if prepared.strength is not None and strength(prepared) is None:
-        log.warning("strength=%s has no effect: %s has no strength", prepared.strength, strategy(prepared))
+        log.warning(
+            "strength=%s has no effect: %s has no strength", prepared.strength, strategy(prepared)
+        )
     return prepared
 
 
@@ -182,7 +184,9 @@ def _check_ties(job: Job, config: DictConfig, overrides: Sequence[str]) -> None:
     except TieError as error:
         if any(override.lstrip("+").startswith("ties.") for override in overrides):
             raise
-        chosen = " ".join(f"{group}={name}" for group in ("ties", "experiment") if (name := choice(group)))
+        chosen = " ".join(
+            f"{group}={name}" for group in ("ties", "experiment") if (name := choice(group))
+        )
         raise TieError(
             f"{error}\nThese are the patterns of {chosen}: write your own with ties.patterns=[...]"
         ) from None
@@ -193,7 +197,11 @@ def _print_plan(job: Job, config: DictConfig) -> None:
 
     The cells of a sweep have few plans: each is printed once in a process.
     """
-    plans = {n: r.ties.plan(job.model) for n, r in job.regularizers.items() if isinstance(r, (Regularize, Share))}
+    plans = {
+        n: r.ties.plan(job.model)
+        for n, r in job.regularizers.items()
+        if isinstance(r, (Regularize, Share))
+    }
     if config.ckpt_path is not None:  # whose values come later
         plans = {name: replace(plan, apart=()) for name, plan in plans.items()}
     log_plans(job.trainer.loggers, plans)
@@ -255,7 +263,9 @@ def _train(job: Job, config: DictConfig) -> dict[str, Any]:
             if regularizer.state_key in checkpoint["callbacks"]:
                 regularizer.load_state_dict(checkpoint["callbacks"][regularizer.state_key])
         for monitor in monitors[:1]:
-            distances = distances or checkpoint["callbacks"].get(monitor.state_key, {}).get("history", {})
+            distances = distances or checkpoint["callbacks"].get(monitor.state_key, {}).get(
+                "history", {}
+            )
     return {
         "validation": _merged(validation),
         "test": _merged(test),
@@ -283,13 +293,21 @@ def _merged(metrics_of_loaders: Sequence[Mapping[str, float]]) -> dict[str, floa
 def _parameter_counts(job: Job) -> dict[str, int]:
     stats = count_numbers(job.model)
     trainable = sum(p.numel() for p in job.model.parameters() if p.requires_grad)
-    return {"parameters/total": stats.total, "parameters/unique": stats.unique, "parameters/trainable": trainable}
+    return {
+        "parameters/total": stats.total,
+        "parameters/unique": stats.unique,
+        "parameters/trainable": trainable,
+    }
 
 
 def _sharing(job: Job, step: int, epoch: int) -> dict[str, float | None]:
     """What sharing did to the tested model, which was saved after so many steps and epochs."""
     ties = _ties_of_several(job)
-    penalties = [r.value(job.model, step, epoch) for r in job.regularizers.values() if isinstance(r, Regularize)]
+    penalties = [
+        r.value(job.model, step, epoch)
+        for r in job.regularizers.values()
+        if isinstance(r, Regularize)
+    ]
     return {
         "penalty": sum(penalties),
         "distance": overall_distance([tie.tensors() for tie in ties]) if ties else None,
@@ -299,7 +317,9 @@ def _sharing(job: Job, step: int, epoch: int) -> dict[str, float | None]:
 
 def _tied(job: Job) -> dict[str, float]:
     """The fraction of positions in which all members of a tie are exactly equal, by the tie's name."""
-    return {tie.name: count_tied(tie.tensors()) / max(tie.numel, 1) for tie in _ties_of_several(job)}
+    return {
+        tie.name: count_tied(tie.tensors()) / max(tie.numel, 1) for tie in _ties_of_several(job)
+    }
 
 
 def _ties_of_several(job: Job) -> list[Tie]:
@@ -317,7 +337,12 @@ def _training_bytes(job: Job) -> int | None:
         return None
     parameters = set(job.model.parameters())
     gradients = [p for p in parameters if p.requires_grad]
-    slots = [value for optimizer in optimizers for state in optimizer.state.values() for value in state.values()]
+    slots = [
+        value
+        for optimizer in optimizers
+        for state in optimizer.state.values()
+        for value in state.values()
+    ]
     tensors = {id(slot): slot for slot in slots if isinstance(slot, torch.Tensor)}.values()
     return sum(t.numel() * t.element_size() for t in (*parameters, *gradients, *tensors))
 
@@ -337,7 +362,11 @@ def _write(result: dict[str, Any], output_dir: Path) -> None:
 
 
 def _table(result: dict[str, Any]) -> Table:
-    table = Table(title=Text(f"{visible(result['strategy'])}, seed {result['seed']}"), box=SIMPLE, show_header=False)
+    table = Table(
+        title=Text(f"{visible(result['strategy'])}, seed {result['seed']}"),
+        box=SIMPLE,
+        show_header=False,
+    )
     table.add_column(overflow="fold")
     table.add_column(justify="right", overflow="fold")
     for name, value in result["test"].items():

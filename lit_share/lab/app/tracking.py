@@ -34,7 +34,10 @@ def begin_wandb(loggers: Iterable[Logger]) -> None:
             _ = logger.experiment
         except wandb.errors.CommError as error:
             reason = str(error).splitlines()[0]
-            log.warning("W&B cannot be reached (%s): this run is logged offline, and `wandb sync` uploads it", reason)
+            log.warning(
+                "W&B cannot be reached (%s): this run is logged offline, and `wandb sync` uploads it",
+                reason,
+            )
             wandb.teardown()  # which knows its mode from its first start
             os.environ["WANDB_MODE"] = "offline"  # until `wandb_finished`
             _ = logger.experiment
@@ -63,7 +66,14 @@ def log_plans(loggers: Iterable[Logger], plans: Mapping[str, Plan]) -> None:
     """Log to W&B which ties each regularizer has, as a table."""
     columns = ["regularizer", "tie", "members", "shape", "parameters", "saved if shared"]
     rows = [
-        [name, tie.name, shortened(tie.members, " = "), "×".join(map(str, tie.shape)), tie.parameters, tie.saved]
+        [
+            name,
+            tie.name,
+            shortened(tie.members, " = "),
+            "×".join(map(str, tie.shape)),
+            tie.parameters,
+            tie.saved,
+        ]
         for name, plan in plans.items()
         for tie in plan.ties
     ]
@@ -76,7 +86,9 @@ def log_result(loggers: Iterable[Logger], numbers: Mapping[str, float]) -> None:
     """Log to W&B what came out in the end, as a table."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            logger.log_table("result", ["metric", "value"], [[name, value] for name, value in numbers.items()])
+            logger.log_table(
+                "result", ["metric", "value"], [[name, value] for name, value in numbers.items()]
+            )
 
 
 def is_first_rank() -> bool:

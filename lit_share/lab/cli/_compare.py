@@ -25,10 +25,19 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         ),
         formatter_class=Help,
     )
-    parser.add_argument("directories", nargs="+", metavar="DIR", help="where to look for result.json, recursively")
-    parser.add_argument("--metric", metavar="M", help="test metric (default: the objective, with test in place of val)")
     parser.add_argument(
-        "--baseline", metavar="B", default="none", help="strategy to compare the others with (default: none)"
+        "directories", nargs="+", metavar="DIR", help="where to look for result.json, recursively"
+    )
+    parser.add_argument(
+        "--metric",
+        metavar="M",
+        help="test metric (default: the objective, with test in place of val)",
+    )
+    parser.add_argument(
+        "--baseline",
+        metavar="B",
+        default="none",
+        help="strategy to compare the others with (default: none)",
     )
     parser.add_argument(
         "--tune",
@@ -45,7 +54,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="where to write (default: DIR, and nothing for several, --metric, --baseline or --tune)",
     )
     parser.add_argument("--svg", metavar="FILE", help="write a picture of the table, too")
-    parser.add_argument("--json", action="store_true", help="print results.json in place of the table")
+    parser.add_argument(
+        "--json", action="store_true", help="print results.json in place of the table"
+    )
     parser.set_defaults(run=_run)
 
 
@@ -56,7 +67,12 @@ def _run(options: argparse.Namespace) -> None:
     if options.out is not None and Path(options.out).exists() and not Path(options.out).is_dir():
         raise ValueError(f"{options.out!r} is not a directory: give another --out")
     comparison = print_comparison(
-        options.directories, options.metric, options.baseline, options.svg, options.json, options.tune
+        options.directories,
+        options.metric,
+        options.baseline,
+        options.svg,
+        options.json,
+        options.tune,
     )
     files = [] if out is None else write_report(comparison, out)
     if options.json:

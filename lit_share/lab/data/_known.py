@@ -39,7 +39,9 @@ def known(table: Mapping[str, T], **argument: str) -> T:
     return table[name]
 
 
-def check_sizes(sizes: Mapping[str, int], batch_size: int, seed: int, dataset: str, source: Source) -> None:
+def check_sizes(
+    sizes: Mapping[str, int], batch_size: int, seed: int, dataset: str, source: Source
+) -> None:
     """Check how many examples a user asks for.
 
     Args:

@@ -59,14 +59,25 @@ class ManyDomains(ManyViews):
     ) -> None:
         source = known_images(dataset)
         if not members:
-            raise ValueError('members is empty: write one at least, as in {"a": {"domain": "same", "n": 100}}')
+            raise ValueError(
+                'members is empty: write one at least, as in {"a": {"domain": "same", "n": 100}}'
+            )
         views = {}
         for i, (name, member) in enumerate(members.items()):
             if {"domain", "n"} - {*member} or {*member} - {"domain", "n", "amount"}:
-                raise ValueError(f"members.{name} has the keys {', '.join(member)}: write domain, n and maybe amount")
+                raise ValueError(
+                    f"members.{name} has the keys {', '.join(member)}: write domain, n and maybe amount"
+                )
             see = seen_in(member["domain"], member.get("amount"), seed=len(members) * seed + i)
             views[name] = View(see, source.num_classes, member["n"], f"members.{name}.n")
-        super().__init__(dataset=dataset, views=views, n_val=n_val, n_test=n_test, batch_size=batch_size, seed=seed)
+        super().__init__(
+            dataset=dataset,
+            views=views,
+            n_val=n_val,
+            n_test=n_test,
+            batch_size=batch_size,
+            seed=seed,
+        )
 
 
 def known_images(dataset: str) -> Source:
@@ -88,7 +99,9 @@ def known_images(dataset: str) -> Source:
     source = known(SOURCES, dataset=dataset)
     if source.is_table:
         images = ", ".join(f'"{name}"' for name, other in SOURCES.items() if not other.is_table)
-        raise ValueError(f'domains are ways to see images, and dataset="{dataset}" has none: write one of {images}')
+        raise ValueError(
+            f'domains are ways to see images, and dataset="{dataset}" has none: write one of {images}'
+        )
     return source
 
 

@@ -50,7 +50,9 @@ class PairData(ManyViews):
         names: Sequence[str],
     ) -> None:
         if len(names) != 2 or names[0] == names[1]:
-            raise ValueError(f'names={tuple(names)} must be two different ones, as in names=("a", "b")')
+            raise ValueError(
+                f'names={tuple(names)} must be two different ones, as in names=("a", "b")'
+            )
         both = map(View, views, num_classes, (n_a, n_b), ("n_a", "n_b"))
         super().__init__(
             dataset=dataset,

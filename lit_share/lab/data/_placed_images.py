@@ -36,7 +36,9 @@ def placed(images: Floats, canvas: int, place: Place, seed: int) -> Floats:
     *leading, height, width = images.shape
     room = np.array([canvas - height, canvas - width])
     if room.min() < 0:
-        raise ValueError(f"canvas={canvas} is smaller than images of {height} × {width}: make it larger")
+        raise ValueError(
+            f"canvas={canvas} is smaller than images of {height} × {width}: make it larger"
+        )
     flat = images.reshape(len(images), -1, height, width)
     offsets = np.broadcast_to(room // 2, (len(flat), 2))
     if place == "random":
@@ -97,8 +99,16 @@ class PlacedImages(LightningDataModule):
             known(dict.fromkeys(("random", "centre")), **{name: value})
         channels, height, width = source.input_shape
         if canvas < max(height, width):
-            raise ValueError(f"canvas={canvas} is smaller than images of {height} × {width}: make it larger")
-        check_sizes({"n_train": n_train, "n_val": n_val, "n_test": n_test}, batch_size, seed, dataset, source)
+            raise ValueError(
+                f"canvas={canvas} is smaller than images of {height} × {width}: make it larger"
+            )
+        check_sizes(
+            {"n_train": n_train, "n_val": n_val, "n_test": n_test},
+            batch_size,
+            seed,
+            dataset,
+            source,
+        )
         self.num_classes = source.num_classes
         self.input_shape = (channels, canvas, canvas)
         self.batch_size = batch_size
@@ -125,7 +135,9 @@ class PlacedImages(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """A loader of the training images, in a new order each pass."""
         self.setup()
-        return batches(self._parts["train"], self.batch_size, Shuffle(self._sizes["train"], (self._seed,)))
+        return batches(
+            self._parts["train"], self.batch_size, Shuffle(self._sizes["train"], (self._seed,))
+        )
 
     def val_dataloader(self) -> DataLoader:
         """A loader of the validation images."""

@@ -67,7 +67,9 @@ class RelatedOutputs(PairData):
         tasks = (known(TASKS, task_a=task_a), known(TASKS, task_b=task_b))
         for argument, name, task in zip(("task_a", "task_b"), (task_a, task_b), tasks, strict=True):
             if task.about_digits and not source.shows_digits:
-                others = ", ".join(f'"{name}"' for name, other in TASKS.items() if not other.about_digits)
+                others = ", ".join(
+                    f'"{name}"' for name, other in TASKS.items() if not other.about_digits
+                )
                 raise ValueError(
                     f'{argument}="{name}" asks about digits, and dataset="{dataset}" shows none: write one of {others}'
                 )

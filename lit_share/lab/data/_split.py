@@ -33,7 +33,9 @@ def split(labels: Ints, sizes: Mapping[str, int], seed: int) -> dict[str, NDArra
     """
     total = sum(sizes.values())
     if total > len(labels):
-        raise ValueError(f"the parts {dict(sizes)} need {total} examples, but there are {len(labels)}")
+        raise ValueError(
+            f"the parts {dict(sizes)} need {total} examples, but there are {len(labels)}"
+        )
     rng = np.random.default_rng(seed)
     position = np.empty(len(labels))
     for label in np.unique(labels):
@@ -43,4 +45,6 @@ def split(labels: Ints, sizes: Mapping[str, int], seed: int) -> dict[str, NDArra
         position[members] = (np.arange(len(members)) + rng.random()) / len(members)
     order = np.argsort(position)
     cuts = np.cumsum([0, *sizes.values()])
-    return {name: order[start:stop] for name, start, stop in zip(sizes, cuts, cuts[1:], strict=False)}
+    return {
+        name: order[start:stop] for name, start, stop in zip(sizes, cuts, cuts[1:], strict=False)
+    }

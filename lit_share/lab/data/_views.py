@@ -59,11 +59,22 @@ class ManyViews(LightningDataModule):
     """
 
     def __init__(
-        self, *, dataset: str, views: Mapping[str, View], n_val: int, n_test: int, batch_size: int, seed: int
+        self,
+        *,
+        dataset: str,
+        views: Mapping[str, View],
+        n_val: int,
+        n_test: int,
+        batch_size: int,
+        seed: int,
     ) -> None:
         super().__init__()
         source = known(SOURCES, dataset=dataset)
-        sizes = {**{view.argument: view.n_train for view in views.values()}, "n_val": n_val, "n_test": n_test}
+        sizes = {
+            **{view.argument: view.n_train for view in views.values()},
+            "n_val": n_val,
+            "n_test": n_test,
+        }
         check_sizes(sizes, batch_size, seed, dataset, source)
         self.batch_size = batch_size
         self.num_classes = {name: view.num_classes for name, view in views.items()}
@@ -72,7 +83,11 @@ class ManyViews(LightningDataModule):
         self._views = dict(views)
         # Training examples are cut last, in the views' order: a curve over the size of the last one changes nothing
         # else.
-        self._sizes = {"test": n_test, "val": n_val, **{_train(name): view.n_train for name, view in views.items()}}
+        self._sizes = {
+            "test": n_test,
+            "val": n_val,
+            **{_train(name): view.n_train for name, view in views.items()},
+        }
         self._seed = seed
         self._parts: dict[str, dict[str, MemoryDataset]] = {}
 
@@ -93,7 +108,9 @@ class ManyViews(LightningDataModule):
             parts = {"train": places[_train(name)], "val": places["val"], "test": places["test"]}
             lengths = [len(part) for part in parts.values()]
             # Seen all at once: separate calls would put the noise of the training images on the test images.
-            inputs, labels = map(torch.from_numpy, view.see(arrays.rows(np.concatenate(list(parts.values())))))
+            inputs, labels = map(
+                torch.from_numpy, view.see(arrays.rows(np.concatenate(list(parts.values()))))
+            )
             cut = zip(parts, inputs.split(lengths), labels.split(lengths), strict=True)
             self._parts[name] = {part: MemoryDataset(x, y) for part, x, y in cut}
 
@@ -105,7 +122,9 @@ class ManyViews(LightningDataModule):
         """
         self.setup()
         return {
-            name: batches(parts["train"], self.batch_size, Shuffle(len(parts["train"]), (self._seed, member)))
+            name: batches(
+                parts["train"], self.batch_size, Shuffle(len(parts["train"]), (self._seed, member))
+            )
             for member, (name, parts) in enumerate(self._parts.items())
         }
 
@@ -125,7 +144,9 @@ class ManyViews(LightningDataModule):
             A loader of `(inputs, labels)` batches for each name, with the same examples in the same order.
         """
         self.setup()
-        return {name: batches(parts["test"], self.batch_size) for name, parts in self._parts.items()}
+        return {
+            name: batches(parts["test"], self.batch_size) for name, parts in self._parts.items()
+        }
 
 
 def _train(name: str) -> str:

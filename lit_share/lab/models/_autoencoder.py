@@ -54,10 +54,14 @@ class Autoencoder(LightningModule):
         decoder.linear0.weight (64, 32)
     """
 
-    def __init__(self, input_shape: Sequence[int], widths: Sequence[int] = (32, 16), lr: float = 1e-3) -> None:
+    def __init__(
+        self, input_shape: Sequence[int], widths: Sequence[int] = (32, 16), lr: float = 1e-3
+    ) -> None:
         super().__init__()
         if not widths:
-            raise ValueError("widths is empty: name the outputs of at least one layer, as in widths=(16,)")
+            raise ValueError(
+                "widths is empty: name the outputs of at least one layer, as in widths=(16,)"
+            )
         self.save_hyperparameters()
         self.lr = lr
         sizes = [prod(input_shape), *widths]
@@ -103,7 +107,9 @@ class Autoencoder(LightningModule):
     def _measure(self, stage: str, batch: Batch) -> Tensor:
         x, _ = batch
         loss = F.mse_loss(self(x), x)
-        self.log(f"{stage}/mse", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(x))
+        self.log(
+            f"{stage}/mse", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(x)
+        )
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -111,7 +117,9 @@ class Autoencoder(LightningModule):
         return torch.optim.Adam(self.parameters(), self.lr)
 
 
-def autoencoder(data: PlacedImages, widths: Sequence[int] = (32, 16), lr: float = 1e-3) -> Autoencoder:
+def autoencoder(
+    data: PlacedImages, widths: Sequence[int] = (32, 16), lr: float = 1e-3
+) -> Autoencoder:
     """An autoencoder, made to fit the data.
 
     Args:

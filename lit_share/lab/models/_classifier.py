@@ -53,7 +53,9 @@ class Classifier(LightningModule):
     ) -> None:
         super().__init__()
         if optimizer not in ("adam", "adamw", "sgd"):
-            raise ValueError(f'optimizer={optimizer!r} is not known: write "adam", "adamw" or "sgd"')
+            raise ValueError(
+                f'optimizer={optimizer!r} is not known: write "adam", "adamw" or "sgd"'
+            )
         if not (math.isfinite(lr) and lr >= 0.0):
             raise ValueError(f"lr={lr} must be a finite number of at least 0")
         self.save_hyperparameters(ignore=["net"])
@@ -82,7 +84,9 @@ class Classifier(LightningModule):
         """Compute the loss of one training batch."""
         x, y = batch
         loss = F.cross_entropy(self(x), y, label_smoothing=self.label_smoothing)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(x))
+        self.log(
+            "train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(x)
+        )
         return loss
 
     def validation_step(self, batch: Batch) -> None:
@@ -103,6 +107,8 @@ class Classifier(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Build the optimizer that was asked for."""
         if self.optimizer == "sgd":
-            return torch.optim.SGD(self.parameters(), self.lr, self.momentum, weight_decay=self.weight_decay)
+            return torch.optim.SGD(
+                self.parameters(), self.lr, self.momentum, weight_decay=self.weight_decay
+            )
         algorithm = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
         return algorithm(self.parameters(), self.lr, weight_decay=self.weight_decay)

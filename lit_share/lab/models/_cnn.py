@@ -48,7 +48,9 @@ class CNN(TrunkHead):
         local: bool = False,
     ) -> None:
         if not channels:
-            raise ValueError("channels is empty: name the filters of at least one convolution, as in channels=(16,)")
+            raise ValueError(
+                "channels is empty: name the filters of at least one convolution, as in channels=(16,)"
+            )
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         maps, *size = input_shape
         for i, filters in enumerate(channels):

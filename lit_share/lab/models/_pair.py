@@ -66,7 +66,9 @@ def paired_classifiers(
     return Paired(same_init=same_init, **members)
 
 
-def _train_alone(member: LightningModule, training: DataLoader, validation: DataLoader, epochs: int) -> None:
+def _train_alone(
+    member: LightningModule, training: DataLoader, validation: DataLoader, epochs: int
+) -> None:
     trainer = Trainer(
         max_epochs=epochs,
         devices=1,

@@ -115,16 +115,27 @@ class TransformerClassifier(TrunkHead):
         same_init: bool = False,
     ) -> None:
         if width % heads:
-            raise ValueError(f"width={width} is not a multiple of heads={heads}: every head needs an equal share")
+            raise ValueError(
+                f"width={width} is not a multiple of heads={heads}: every head needs an equal share"
+            )
 
         def layer() -> nn.TransformerEncoderLayer:
             return nn.TransformerEncoderLayer(
-                width, heads, dim_feedforward=4 * width, dropout=dropout, batch_first=True, norm_first=True
+                width,
+                heads,
+                dim_feedforward=4 * width,
+                dropout=dropout,
+                batch_first=True,
+                norm_first=True,
             )
 
-        num_tokens, token_features = RowTokens()(torch.empty(1, *input_shape, device="meta")).shape[1:]
+        num_tokens, token_features = RowTokens()(torch.empty(1, *input_shape, device="meta")).shape[
+            1:
+        ]
         # Nested tensors only pay off for padded sequences, and pre-norm layers warn about them.
-        encoder = nn.TransformerEncoder(layer(), depth, norm=nn.LayerNorm(width), enable_nested_tensor=False)
+        encoder = nn.TransformerEncoder(
+            layer(), depth, norm=nn.LayerNorm(width), enable_nested_tensor=False
+        )
         if not same_init:
             # PyTorch copies one layer `depth` times, initial values and all. Layers that begin equal would make
             # any measure of sharing between layers look good before training.

@@ -17,7 +17,11 @@ from lit_share.lab.plots._palette import BLUE_TO_ORANGE
 
 
 def cluster_map(
-    before: npt.ArrayLike, after: npt.ArrayLike, labels: Sequence[int], title: str = "", most: int = 200
+    before: npt.ArrayLike,
+    after: npt.ArrayLike,
+    labels: Sequence[int],
+    title: str = "",
+    most: int = 200,
 ) -> go.Figure:
     r"""Draw how alike rows are, before and after clustering, in the order of their clusters.
 
@@ -45,12 +49,21 @@ def cluster_map(
         [[1.0, 0.5, 0.0], [0.5, 1.0, 0.0], [0.0, 0.0, 1.0]]
     """
     sizes = Counter(label for label in labels if label >= 0)
-    order = sorted((i for i, label in enumerate(labels) if label >= 0), key=lambda i: (-sizes[labels[i]], labels[i], i))
+    order = sorted(
+        (i for i, label in enumerate(labels) if label >= 0),
+        key=lambda i: (-sizes[labels[i]], labels[i], i),
+    )
     shown = [order[i * len(order) // most] for i in range(most)] if len(order) > most else order
     outlines = list(_outlines([labels[i] for i in shown]))
-    of = f"{len(shown)} of {len(order):,} rows" if len(shown) < len(order) else f"{len(order):,} rows"
+    of = (
+        f"{len(shown)} of {len(order):,} rows"
+        if len(shown) < len(order)
+        else f"{len(order):,} rows"
+    )
     figure = make_subplots(
-        cols=2, horizontal_spacing=0.04, subplot_titles=[f"before: {of}", f"after: {len(sizes):,} clusters"]
+        cols=2,
+        horizontal_spacing=0.04,
+        subplot_titles=[f"before: {of}", f"after: {len(sizes):,} clusters"],
     )
     for column, rows in enumerate((before, after), start=1):
         similarity = _similarity(np.asarray(rows, dtype=float)[shown])

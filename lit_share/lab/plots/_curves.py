@@ -28,7 +28,12 @@ class Curve(NamedTuple):
 
 
 def curves(
-    lines: Mapping[str, Curve], styles: Mapping[str, Style], x: str, y: str, title: str = "", markers: bool = True
+    lines: Mapping[str, Curve],
+    styles: Mapping[str, Style],
+    x: str,
+    y: str,
+    title: str = "",
+    markers: bool = True,
 ) -> go.Figure:
     """Draw a quantity over another one, such as the score over the number of examples.
 
@@ -59,7 +64,9 @@ def curves(
     figure.update_layout(height=420 if markers else 260, hovermode="x unified", showlegend=True)
     ticks = sorted({at for line in lines.values() for at in line.x})
     if markers and len(ticks) <= 10:
-        figure.update_xaxes(tickmode="array", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
+        figure.update_xaxes(
+            tickmode="array", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks]
+        )
     if markers and spans_decades(ticks):
         figure.update_xaxes(type="log")
     return figure
@@ -90,7 +97,12 @@ def add_band(figure: go.Figure, strategy: str, line: Curve, style: Style, **plac
 
 
 def add_line(
-    figure: go.Figure, strategy: str, line: Curve, style: Style, marker: Mapping[str, object], **options: Any
+    figure: go.Figure,
+    strategy: str,
+    line: Curve,
+    style: Style,
+    marker: Mapping[str, object],
+    **options: Any,
 ) -> None:
     """Draw a line, with markers in its strategy's style as far as nothing else is said of them."""
     figure.add_scatter(

@@ -28,7 +28,9 @@ class Point(NamedTuple):
     text: str = ""
 
 
-def pareto_front(points: Sequence[tuple[float, float]], mode: Literal["min", "max"] = "max") -> list[int]:
+def pareto_front(
+    points: Sequence[tuple[float, float]], mode: Literal["min", "max"] = "max"
+) -> list[int]:
     """Find the points that no other one betters: none is at most as large and at least as good, and not the same.
 
     Args:
@@ -46,7 +48,8 @@ def pareto_front(points: Sequence[tuple[float, float]], mode: Literal["min", "ma
     front = []
     for i, (size, score) in enumerate(points):
         bettered = any(
-            s <= size and sign * other >= sign * score and (s, other) != (size, score) for s, other in points
+            s <= size and sign * other >= sign * score and (s, other) != (size, score)
+            for s, other in points
         )
         if not bettered and score == score:
             front.append(i)
@@ -85,14 +88,22 @@ def score_against_size(
     """
     figure = go.Figure()
     if mode is not None:
-        front = [points[i] for i in pareto_front([(point.size, point.score.mean) for point in points], mode)]
+        front = [
+            points[i]
+            for i in pareto_front([(point.size, point.score.mean) for point in points], mode)
+        ]
         figure.add_scatter(
             x=[point.size for point in front],
             y=[point.score.mean for point in front],
             mode="lines+markers",
             name="Pareto front",
             line={"color": "#666666", "width": 1.5, "dash": "dot"},
-            marker={"color": "#666666", "symbol": "circle-open", "size": 22, "line": {"width": 1.5}},
+            marker={
+                "color": "#666666",
+                "symbol": "circle-open",
+                "size": 22,
+                "line": {"width": 1.5},
+            },
             hoverinfo="skip",
         )
     for point in others:
@@ -100,7 +111,12 @@ def score_against_size(
         figure.add_scatter(
             **_place(point),
             showlegend=False,
-            marker={"color": style.color, "symbol": f"{style.symbol}-open", "size": 7, "opacity": 0.7},
+            marker={
+                "color": style.color,
+                "symbol": f"{style.symbol}-open",
+                "size": 7,
+                "opacity": 0.7,
+            },
         )
     for point in points:
         style = styles[point.strategy]
@@ -109,10 +125,14 @@ def score_against_size(
             marker={"color": style.color, "symbol": style.symbol, "size": 12},
             error_y=error_bar(point.score, style),
         )
-    finish(figure, "unique parameters", literal(metric), **({"title": literal(title)} if title else {}))
+    finish(
+        figure, "unique parameters", literal(metric), **({"title": literal(title)} if title else {})
+    )
     log = spans_decades([point.size for point in (*points, *others)])
     figure.update_layout(height=420, showlegend=True)
-    figure.update_xaxes(type="log" if log else "linear", rangemode="normal" if log else "tozero", nticks=6)
+    figure.update_xaxes(
+        type="log" if log else "linear", rangemode="normal" if log else "tozero", nticks=6
+    )
     return figure
 
 

@@ -33,7 +33,11 @@ class Interval(NamedTuple):
 
 
 def intervals(
-    points: Mapping[str, Interval], styles: Mapping[str, Style], quantity: str, title: str = "", from_zero: bool = False
+    points: Mapping[str, Interval],
+    styles: Mapping[str, Style],
+    quantity: str,
+    title: str = "",
+    from_zero: bool = False,
 ) -> go.Figure:
     """Draw a dot and an interval for each strategy, and the seeds behind them.
 
@@ -56,8 +60,13 @@ def intervals(
     """
     figure = go.Figure()
     if from_zero:
-        points = {name: point._replace(low=point.low and max(point.low, 0.0)) for name, point in points.items()}
-    drawn = [x for p in points.values() for x in (p.mean, p.low, p.high, *p.values) if x is not None]
+        points = {
+            name: point._replace(low=point.low and max(point.low, 0.0))
+            for name, point in points.items()
+        }
+    drawn = [
+        x for p in points.values() for x in (p.mean, p.low, p.high, *p.values) if x is not None
+    ]
     left, right = (min([0.0, *drawn] if from_zero else drawn), max(drawn)) if drawn else (0.0, 0.0)
     for row, (strategy, point) in enumerate(points.items()):
         name, style = literal(strategy), styles[strategy]
@@ -66,7 +75,12 @@ def intervals(
                 x=list(point.values),
                 y=[row + _BELOW] * len(point.values),
                 mode="markers",
-                marker={"color": style.color, "symbol": f"{style.symbol}-open", "size": 6, "opacity": 0.7},
+                marker={
+                    "color": style.color,
+                    "symbol": f"{style.symbol}-open",
+                    "size": 6,
+                    "opacity": 0.7,
+                },
                 hovertemplate="one seed: %{x}<extra></extra>",
             )
         figure.add_scatter(
@@ -82,11 +96,19 @@ def intervals(
             error_x=error_bar(point, style),
             hovertemplate="%{text}",
         )
-    finish(figure, literal(quantity), **({"title": literal(title)} if title else {}), showlegend=False)
+    finish(
+        figure, literal(quantity), **({"title": literal(title)} if title else {}), showlegend=False
+    )
     figure.update_layout(height=(120 if title else 90) + 46 * len(points))
     rows = list(range(len(points)))
     names = [literal(strategy) for strategy in points]
-    figure.update_yaxes(tickmode="array", tickvals=rows, ticktext=names, range=[len(rows) - 0.5, -0.7], zeroline=False)
+    figure.update_yaxes(
+        tickmode="array",
+        tickvals=rows,
+        ticktext=names,
+        range=[len(rows) - 0.5, -0.7],
+        zeroline=False,
+    )
     figure.update_xaxes(rangemode="tozero" if from_zero else "normal", nticks=6)
     return figure
 
@@ -102,4 +124,11 @@ def error_bar(point: Interval, style: Style) -> dict[str, object] | None:
     if point.low is None or point.high is None:
         return None
     ends = {"array": [point.high - point.mean], "arrayminus": [point.mean - point.low]}
-    return {"type": "data", "symmetric": False, **ends, "color": style.color, "thickness": 2, "width": 6}
+    return {
+        "type": "data",
+        "symmetric": False,
+        **ends,
+        "color": style.color,
+        "thickness": 2,
+        "width": 6,
+    }

@@ -9,7 +9,13 @@ from typing import NamedTuple
 # it is pale on white.
 OKABE_ITO = ("#000000", "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#F0E442")
 # From −1 to 1, as blue and orange are told apart by all; what is near 0 is the colour of paper.
-BLUE_TO_ORANGE = [[0.0, "#004a77"], [0.25, "#5b9fcb"], [0.5, "#f7f7f7"], [0.75, "#eda36a"], [1.0, "#a63f00"]]
+BLUE_TO_ORANGE = [
+    [0.0, "#004a77"],
+    [0.25, "#5b9fcb"],
+    [0.5, "#f7f7f7"],
+    [0.75, "#eda36a"],
+    [1.0, "#a63f00"],
+]
 # Never colour alone: Plotly's name of each marker, and the character that looks like it. Their number has no divisor in
 # common with that of the seven colours, so that 63 strategies differ in one or the other.
 _MARKERS = {
@@ -63,5 +69,9 @@ def styles(names: Iterable[str], baseline: str = "none") -> dict[str, Style]:
     if baseline in names:
         found[baseline] = Style(black, *symbols[0], _DASHES[0])
     for i, name in enumerate(sorted(names - {baseline})):
-        found[name] = Style(colors[i % len(colors)], *symbols[(i + 1) % len(symbols)], _DASHES[(i + 1) % len(_DASHES)])
+        found[name] = Style(
+            colors[i % len(colors)],
+            *symbols[(i + 1) % len(symbols)],
+            _DASHES[(i + 1) % len(_DASHES)],
+        )
     return found

@@ -41,7 +41,9 @@ def position_filters(filters: Mapping[str, npt.ArrayLike], title: str = "") -> g
     panels = {name: np.asarray(array, dtype=float) for name, array in filters.items()}
     for name, panel in panels.items():
         if panel.ndim != 4:
-            raise ValueError(f"{name!r} must have shape (rows, columns, height, width), got {panel.shape}")
+            raise ValueError(
+                f"{name!r} must have shape (rows, columns, height, width), got {panel.shape}"
+            )
     columns = max(min(_COLUMNS, len(panels)), 1)
     rows = max(-(-len(panels) // columns), 1)
     figure = make_subplots(
@@ -51,7 +53,9 @@ def position_filters(filters: Mapping[str, npt.ArrayLike], title: str = "") -> g
         vertical_spacing=0.12 / rows,
         subplot_titles=[literal(name) for name in panels],
     )
-    largest = max((float(np.abs(panel).max()) for panel in panels.values() if panel.size), default=0.0)
+    largest = max(
+        (float(np.abs(panel).max()) for panel in panels.values() if panel.size), default=0.0
+    )
     for i, panel in enumerate(panels.values()):
         figure.add_heatmap(
             z=_mosaic(panel),

@@ -62,10 +62,14 @@ def strength_path(
         [([0.1, 1.0], [0.8, 0.9]), ([0.1, 1.0], [0.5, 0.0])]
     """
     scores = {strategy: path.score for strategy, path in paths.items()}
-    distances = {strategy: path.distance for strategy, path in paths.items() if path.distance is not None}
+    distances = {
+        strategy: path.distance for strategy, path in paths.items() if path.distance is not None
+    }
     quantities = {metric: scores, "relative distance": distances} if distances else {metric: scores}
     figure = make_subplots(rows=len(quantities), shared_xaxes=True, vertical_spacing=0.06)
-    strengths = sorted({at for lines in quantities.values() for line in lines.values() for at in line.x})
+    strengths = sorted(
+        {at for lines in quantities.values() for line in lines.values() for at in line.x}
+    )
     places = _places(strengths)
     for row, lines in enumerate(quantities.values(), start=1):
         place = {"row": row, "col": 1}
@@ -75,7 +79,10 @@ def strength_path(
                 line = Curve([places[strengths[0]], places[strengths[-1]]], [level, level])
                 add_line(figure, strategy, line, styles[strategy], {}, showlegend=row == 1, **place)
                 figure.data[-1].update(mode="lines", line_width=1.2)
-        moved = {strategy: line._replace(x=[places[at] for at in line.x]) for strategy, line in lines.items()}
+        moved = {
+            strategy: line._replace(x=[places[at] for at in line.x])
+            for strategy, line in lines.items()
+        }
         for strategy, line in moved.items():
             add_band(figure, strategy, line, styles[strategy], **place)
         for strategy, line in moved.items():
@@ -87,7 +94,9 @@ def strength_path(
                 cliponaxis=False,  # a distance of 0 is on the axis
             )
     finish(figure, **({"title": literal(title)} if title else {}))
-    figure.update_layout(height=420 if len(quantities) == 1 else 560, hovermode="x unified", showlegend=True)
+    figure.update_layout(
+        height=420 if len(quantities) == 1 else 560, hovermode="x unified", showlegend=True
+    )
     for row, name in enumerate(quantities, start=1):
         figure.update_yaxes(title={"text": literal(name), "standoff": 8}, row=row, col=1)
     if distances:
@@ -97,7 +106,9 @@ def strength_path(
     figure.update_xaxes(title={"text": "strength", "standoff": 8}, row=len(quantities), col=1)
     figure.update_xaxes(type="log")
     ticks = _ticks(places)
-    figure.update_xaxes(tickvals=[places[at] for at in ticks], ticktext=[f"{at:.3g}" for at in ticks])
+    figure.update_xaxes(
+        tickvals=[places[at] for at in ticks], ticktext=[f"{at:.3g}" for at in ticks]
+    )
     return figure
 
 
@@ -114,7 +125,10 @@ def _marks(style: Style, chosen: Sequence[float], strengths: Sequence[float]) ->
 def _choices(chosen: Sequence[float], strengths: Sequence[float]) -> list[str]:
     """What is said of strengths that were chosen."""
     counts = Counter(chosen)
-    return [f", chosen for {counts[at]} of {len(chosen)} seeds" if at in counts else "" for at in strengths]
+    return [
+        f", chosen for {counts[at]} of {len(chosen)} seeds" if at in counts else ""
+        for at in strengths
+    ]
 
 
 def _places(strengths: Iterable[float]) -> dict[float, float]:

@@ -47,7 +47,9 @@ def tied_heatmap(tied: Mapping[str, Mapping[str, float]], title: str = "") -> go
         )
     )
     finish(figure, **({"title": literal(title)} if title else {}), height=110 + 34 * len(ties))
-    figure.update_yaxes(autorange="reversed", type="category", showgrid=False, tickfont={"size": 12})
+    figure.update_yaxes(
+        autorange="reversed", type="category", showgrid=False, tickfont={"size": 12}
+    )
     figure.update_xaxes(type="category", showgrid=False, side="bottom")
     return figure
 

@@ -111,7 +111,8 @@ def _scores(comparison: Comparison, rows: Mapping[str, list[Row]], styles: Style
     groups = []
     for title, members in rows.items():
         points = {
-            row.strategy: _interval(row.score, [run.test[comparison.metric] for run in row.runs]) for row in members
+            row.strategy: _interval(row.score, [run.test[comparison.metric] for run in row.runs])
+            for row in members
         }
         figure = intervals({k: v for k, v in points.items() if v}, styles, comparison.metric, title)
         groups.append(Group(title, [Panel(figure, f"{comparison.metric} of {', '.join(points)}")]))
@@ -130,21 +131,29 @@ def _strengths(comparison: Comparison, rows: Mapping[str, list[Row]], styles: St
         }
         if paths:
             figure = strength_path(paths, styles, comparison.metric, others, title)
-            words = f"{comparison.metric} and relative distance over the strength of {', '.join(paths)}"
+            words = (
+                f"{comparison.metric} and relative distance over the strength of {', '.join(paths)}"
+            )
             groups.append(Group(title, [Panel(figure, words)]))
     lead = (
         f"Mean {comparison.metric} on test data and its 95 % interval over the strengths tried; below it the distance "
         "between tied parameters, of which 0 is equal. Filled markers are strengths that validation data chose, "
         "larger ones for more seeds; level lines are strategies without a strength."
     )
-    missing = "" if groups else "No strategy was tried with several strengths; strength=0.01,0.1,1 for instance does."
+    missing = (
+        ""
+        if groups
+        else "No strategy was tried with several strengths; strength=0.01,0.1,1 for instance does."
+    )
     return Section("strengths", "Strength", lead, groups, missing)
 
 
 def _sizes(comparison: Comparison, rows: Mapping[str, list[Row]], styles: Styles) -> Section:
     groups = []
     for title, members in rows.items():
-        points = [point for row in members if (point := _point(row.strategy, row.runs, comparison.metric))]
+        points = [
+            point for row in members if (point := _point(row.strategy, row.runs, comparison.metric))
+        ]
         others = [
             point
             for row in members
@@ -152,8 +161,15 @@ def _sizes(comparison: Comparison, rows: Mapping[str, list[Row]], styles: Styles
             if (point := _point(row.strategy, runs, comparison.metric))
         ]
         if points:
-            figure = score_against_size(points, styles, comparison.metric, comparison.better, others, title)
-            groups.append(Group(title, [Panel(figure, f"{comparison.metric} over the number of unique parameters")]))
+            figure = score_against_size(
+                points, styles, comparison.metric, comparison.better, others, title
+            )
+            groups.append(
+                Group(
+                    title,
+                    [Panel(figure, f"{comparison.metric} over the number of unique parameters")],
+                )
+            )
     lead = (
         "Unique parameters are the numbers that have to be stored: not zero, and equal ones once. "
         "Filled markers are the runs chosen on validation data, small open ones the means of all strengths tried."
@@ -163,7 +179,11 @@ def _sizes(comparison: Comparison, rows: Mapping[str, list[Row]], styles: Styles
     else:
         lead += f" No front is marked: it is not known whether {comparison.metric} is to be large or small."
     return Section(
-        "sizes", "Score and size", lead, groups, "" if groups else "No finished run has counted its parameters."
+        "sizes",
+        "Score and size",
+        lead,
+        groups,
+        "" if groups else "No finished run has counted its parameters.",
     )
 
 
@@ -186,8 +206,14 @@ def _over_numbers(comparison: Comparison, styles: Styles) -> Section:
             panels.append(Panel(figure, f"{comparison.metric} over {key}, one line per strategy"))
         if panels:
             groups.append(Group(f"over {key}", panels))
-    missing = "" if groups else "No numeric override has several values; data.n_b=20,50,150 for instance gives a curve."
-    lead = f"Mean {comparison.metric} and its 95 % interval over what was varied on the command line."
+    missing = (
+        ""
+        if groups
+        else "No numeric override has several values; data.n_b=20,50,150 for instance gives a curve."
+    )
+    lead = (
+        f"Mean {comparison.metric} and its 95 % interval over what was varied on the command line."
+    )
     return Section("curves", "Curves", lead, groups, missing)
 
 
@@ -210,29 +236,43 @@ def _distances(rows: Mapping[str, list[Row]], styles: Styles) -> Section:
         left_out = max(left_out, len(by_tie) - MOST_TIES)
         if panels:
             groups.append(Group(title, panels))
-    missing = "" if groups else "No run has a history of distances: the SharingMonitor callback keeps one."
+    missing = (
+        ""
+        if groups
+        else "No run has a history of distances: the SharingMonitor callback keeps one."
+    )
     if left_out:
         missing = f"{left_out} more ties are not drawn; result.json of each run has them all."
     lead = (
         "How far the members of each tie are apart, relative to their size: 0 is equal, about 1 unrelated. "
         "Mean over the seeds of the chosen runs; epoch 0 is the start."
     )
-    return Section("distances", "Distances during training", lead, groups, missing, folded=True, legend=True)
+    return Section(
+        "distances", "Distances during training", lead, groups, missing, folded=True, legend=True
+    )
 
 
 def _tied(rows: Mapping[str, list[Row]]) -> Section:
     groups = []
     for title, members in rows.items():
-        tied = {row.strategy: _mean_by_name(run.tied for run in row.runs if run.tied) for row in members}
+        tied = {
+            row.strategy: _mean_by_name(run.tied for run in row.runs if run.tied) for row in members
+        }
         tied = {strategy: fractions for strategy, fractions in tied.items() if fractions}
         if tied:
-            groups.append(Group(title, [Panel(tied_heatmap(tied, title), "fraction of each tie that is equal")]))
+            groups.append(
+                Group(
+                    title, [Panel(tied_heatmap(tied, title), "fraction of each tie that is equal")]
+                )
+            )
     lead = (
         "The fraction of each tie's positions in which all members are exactly equal in the tested model, mean over "
         "seeds. Weights that no gradient has reached since a common start are equal under every strategy."
     )
     missing = (
-        "" if groups else "No run has counted equal positions: results of older versions, and single models, have none."
+        ""
+        if groups
+        else "No run has counted equal positions: results of older versions, and single models, have none."
     )
     return Section("tied", "What became equal", lead, groups, missing)
 
@@ -271,7 +311,9 @@ def _costs(rows: Mapping[str, list[Row]], styles: Styles) -> Section:
     return Section("costs", "Memory, bytes and time", lead, groups, missing, folded=True)
 
 
-def _interval(found: Estimate | None, values: Sequence[float], text: str | None = None) -> Interval | None:
+def _interval(
+    found: Estimate | None, values: Sequence[float], text: str | None = None
+) -> Interval | None:
     if found is None:
         return None
     return Interval(found.mean, found.low, found.high, str(found) if text is None else text, values)
@@ -284,7 +326,9 @@ def _point(strategy: str, runs: Sequence[Result], metric: str) -> Point | None:
     if not sizes or score is None:
         return None
     strengths = sorted({run.strength for run in runs if run.strength is not None})
-    text = f"{strategy}, strength {', '.join(f'{s:g}' for s in strengths)}" if strengths else strategy
+    text = (
+        f"{strategy}, strength {', '.join(f'{s:g}' for s in strengths)}" if strengths else strategy
+    )
     return Point(strategy, fmean(sizes), score, text)
 
 
@@ -294,8 +338,14 @@ def _path(row: Row, metric: str) -> StrengthPath | None:
     runs_of = {strength: runs for strength, runs in tried.items() if strength is not None}
     if len(runs_of) < 2:
         return None
-    scores = {at: found for at, runs in runs_of.items() if (found := estimate([run.test[metric] for run in runs]))}
-    distances = {at: found for at, runs in runs_of.items() if (found := estimate(_known_distances(runs)))}
+    scores = {
+        at: found
+        for at, runs in runs_of.items()
+        if (found := estimate([run.test[metric] for run in runs]))
+    }
+    distances = {
+        at: found for at, runs in runs_of.items() if (found := estimate(_known_distances(runs)))
+    }
     chosen = [run.strength for run in row.runs if run.strength is not None]
     return StrengthPath(_curve(scores), _curve(distances) if distances else None, chosen)
 
@@ -311,7 +361,11 @@ def _not_chosen(row: Row) -> list[list[Result]]:
         if run.failure is None:
             by_strength[run.strength].append(run)
     strengths = sorted(by_strength, key=lambda strength: strength or 0.0)
-    return [[*best_of_each_seed(by_strength[at]).values()] for at in strengths] if len(strengths) > 1 else []
+    return (
+        [[*best_of_each_seed(by_strength[at]).values()] for at in strengths]
+        if len(strengths) > 1
+        else []
+    )
 
 
 def _curve(scores: Mapping[float, Estimate]) -> Curve:

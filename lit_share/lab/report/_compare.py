@@ -21,7 +21,10 @@ Setting: TypeAlias = tuple[str | None, str | None, str | None, str, str]
 
 
 def compare(
-    results: Iterable[Result], metric: str | None = None, baseline: str = "none", tune: Collection[str] = ()
+    results: Iterable[Result],
+    metric: str | None = None,
+    baseline: str = "none",
+    tune: Collection[str] = (),
 ) -> Comparison:
     """Compare strategies by a test metric, with strengths chosen on validation data.
 
@@ -68,7 +71,9 @@ def compare(
         _check_tuned(key, results)
     strategies = {result.strategy for result in results}
     if baseline not in {*strategies, "none"}:
-        raise ValueError(f"no run of the baseline {baseline!r}: there are {', '.join(sorted(strategies))}")
+        raise ValueError(
+            f"no run of the baseline {baseline!r}: there are {', '.join(sorted(strategies))}"
+        )
     finished = [result for result in results if result.failure is None]
     objective, mode = _objective(finished or results)
     metric = metric or default_metric(objective)
@@ -81,7 +86,9 @@ def compare(
         groups[data, model, ties, " ".join(other_overrides(result)), result.strategy].append(result)
     chosen = {setting: best_of_each_seed(runs) for setting, runs in groups.items()}
     rows = [
-        _row(setting, chosen[setting], _baseline(setting, chosen, baseline), groups[setting], metric)
+        _row(
+            setting, chosen[setting], _baseline(setting, chosen, baseline), groups[setting], metric
+        )
         for setting in sorted(groups, key=lambda s: (*map(_natural, s[:4]), s[4] != baseline, s[4]))
     ]
     return Comparison(tuple(rows), metric, objective, mode, tuple(failures), baseline)
@@ -90,7 +97,9 @@ def compare(
 def _natural(name: str | None) -> list[tuple[str, float]]:
     """A key that sorts numbers in names as numbers: 20 comes before 150."""
     parts = re.split(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", name or "")
-    return [(text, float(number)) for text, number in zip(parts[::2], [*parts[1::2], "0"], strict=True)]
+    return [
+        (text, float(number)) for text, number in zip(parts[::2], [*parts[1::2], "0"], strict=True)
+    ]
 
 
 def best_of_each_seed(runs: Iterable[Result]) -> dict[int, Result]:
@@ -107,7 +116,9 @@ def best_of_each_seed(runs: Iterable[Result]) -> dict[int, Result]:
     return {seed: max(seeds[seed], key=rank) for seed in sorted(seeds)}
 
 
-def _baseline(setting: Setting, chosen: dict[Setting, dict[int, Result]], baseline: str) -> dict[int, Result]:
+def _baseline(
+    setting: Setting, chosen: dict[Setting, dict[int, Result]], baseline: str
+) -> dict[int, Result]:
     """The baseline's runs with the same data and model, and the same ties if there are any such."""
     data, model, ties, others, strategy = setting
     if strategy == baseline:
@@ -118,9 +129,17 @@ def _baseline(setting: Setting, chosen: dict[Setting, dict[int, Result]], baseli
 
 
 def _row(
-    setting: Setting, chosen: dict[int, Result], baseline: dict[int, Result], runs: list[Result], metric: str
+    setting: Setting,
+    chosen: dict[int, Result],
+    baseline: dict[int, Result],
+    runs: list[Result],
+    metric: str,
 ) -> Row:
-    pairs = [(run.test[metric], baseline[seed].test[metric]) for seed, run in chosen.items() if seed in baseline]
+    pairs = [
+        (run.test[metric], baseline[seed].test[metric])
+        for seed, run in chosen.items()
+        if seed in baseline
+    ]
     strengths = [run.strength for run in chosen.values() if run.strength is not None]
     return Row(
         *setting,
@@ -158,7 +177,11 @@ def _objective(results: list[Result]) -> tuple[str, Literal["min", "max"]]:
 def _check_tuned(key: str, results: Iterable[Result]) -> None:
     if problem := not_to_be_tuned(key):
         raise ValueError(problem)
-    known = {override.lstrip("+").partition("=")[0] for result in results for override in result.overrides}
+    known = {
+        override.lstrip("+").partition("=")[0]
+        for result in results
+        for override in result.overrides
+    }
     if key not in known:
         raise ValueError(f"tune={key}: no run was started with {key}=...{suggest(key, known)}")
 
@@ -166,5 +189,9 @@ def _check_tuned(key: str, results: Iterable[Result]) -> None:
 def _check_metric(result: Result, metric: str) -> None:
     if metric not in result.test:
         nearest = get_close_matches(metric, result.test, n=1)
-        names = f"did you mean {nearest[0]!r}?" if nearest else f"it has {', '.join(result.test) or 'none'}"
+        names = (
+            f"did you mean {nearest[0]!r}?"
+            if nearest
+            else f"it has {', '.join(result.test) or 'none'}"
+        )
         raise ValueError(f"no test metric {metric!r} in {result.path}: {names}")

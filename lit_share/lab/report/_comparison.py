@@ -153,13 +153,28 @@ class Comparison:
         )
         settings = [setting_of(row.tried[0]) for row in self.rows]
         differing = varying(settings)
-        groups, others = [key for key in differing if key in COLUMNS], [key for key in differing if key not in COLUMNS]
+        groups, others = (
+            [key for key in differing if key in COLUMNS],
+            [key for key in differing if key not in COLUMNS],
+        )
         for name in [*groups, *(["overrides"] if others else []), "strategy"]:
             table.add_column(name, overflow="fold", no_wrap=True)
-        for name in ["n", "failed", self.metric, f"− {self.baseline}", "strength", "distance", "unique", "seconds"]:
+        for name in [
+            "n",
+            "failed",
+            self.metric,
+            f"− {self.baseline}",
+            "strength",
+            "distance",
+            "unique",
+            "seconds",
+        ]:
             # In a narrow terminal other columns give way first.
             table.add_column(
-                _literal(name), justify="right", overflow="fold", no_wrap=name not in ("strength", "distance")
+                _literal(name),
+                justify="right",
+                overflow="fold",
+                no_wrap=name not in ("strength", "distance"),
             )
         if self.is_tuned:
             table.add_column("tuned", overflow="fold")
@@ -167,16 +182,26 @@ class Comparison:
             names = [setting.get(name, UNDEFINED) for name in groups]
             own = [label(setting, others) or UNDEFINED] if others else []
             last = [row.tuned or UNDEFINED] if self.is_tuned else []
-            table.add_row(*(_literal(cell) for cell in [*names, *own, row.strategy, *cells(row), *last]))
-        common = label(settings[0], [key for key in settings[0] if key not in differing]) if settings else ""
-        return Group(*self._failure_lines(), *([_literal(f"all with {common}")] if common else []), table)
+            table.add_row(
+                *(_literal(cell) for cell in [*names, *own, row.strategy, *cells(row), *last])
+            )
+        common = (
+            label(settings[0], [key for key in settings[0] if key not in differing])
+            if settings
+            else ""
+        )
+        return Group(
+            *self._failure_lines(), *([_literal(f"all with {common}")] if common else []), table
+        )
 
     def _failure_lines(self) -> list[Text]:
         """One line for each different reason."""
         paths = defaultdict(list)
         for result in self.failures:
             paths[(result.failure or "").partition("\n")[0]].append(str(result.path.parent))
-        return [_literal(f"{len(paths[why])} failed: {why} ({', '.join(paths[why])})") for why in paths]
+        return [
+            _literal(f"{len(paths[why])} failed: {why} ({', '.join(paths[why])})") for why in paths
+        ]
 
 
 def _literal(text: str) -> Text:

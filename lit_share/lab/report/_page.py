@@ -38,7 +38,9 @@ class _TableRow:
     config: str | None
 
 
-def page(comparison: Comparison, directory: str | Path = ".", title: str = "Comparison of strategies") -> str:
+def page(
+    comparison: Comparison, directory: str | Path = ".", title: str = "Comparison of strategies"
+) -> str:
     """Make the page of a comparison.
 
     Everything that users name (strategies, overrides, errors, paths) is escaped, and besides, the page allows no script
@@ -77,7 +79,10 @@ def page(comparison: Comparison, directory: str | Path = ".", title: str = "Comp
     return environment.get_template("page.html").render(
         title=title,
         comparison=comparison,
-        rows=[_table_row(row, setting, keys, look) for row, setting in zip(comparison.rows, settings, strict=True)],
+        rows=[
+            _table_row(row, setting, keys, look)
+            for row, setting in zip(comparison.rows, settings, strict=True)
+        ],
         keys=keys,
         common=label(common, common),
         facts=_facts(comparison),
@@ -101,7 +106,9 @@ def embedded(json: str) -> Markup:
     return Markup(json.translate(escapes))
 
 
-def _table_row(row: Row, setting: dict[str, str], keys: Sequence[str], look: dict[str, Style]) -> _TableRow:
+def _table_row(
+    row: Row, setting: dict[str, str], keys: Sequence[str], look: dict[str, Style]
+) -> _TableRow:
     names = ("n", "failed", "score", "difference", "strength", "distance", "unique", "seconds")
     difference = row.difference
     direction = ""
@@ -128,7 +135,10 @@ def _facts(comparison: Comparison) -> list[tuple[int, str]]:
         (len(runs), "run"),
         (len({row.strategy for row in comparison.rows}), "strategy"),
         (len({run.seed for run in runs}), "seed"),
-        (len({(row.data, row.model, row.ties, row.overrides) for row in comparison.rows}), "setting"),
+        (
+            len({(row.data, row.model, row.ties, row.overrides) for row in comparison.rows}),
+            "setting",
+        ),
     ]
     plural = {"strategy": "strategies"}
     facts = [(n, word if n == 1 else plural.get(word, f"{word}s")) for n, word in counts]

@@ -43,7 +43,9 @@ def print_comparison(
     """
     directories = list(directories)
     results = read_results(directories)
-    empty = [str(directory) for directory in directories if not any(Path(directory).rglob("result.json"))]
+    empty = [
+        str(directory) for directory in directories if not any(Path(directory).rglob("result.json"))
+    ]
     if empty:
         raise FileNotFoundError(f"no result.json below {', '.join(empty)}")
     comparison = compare(results, metric, baseline, tune)
@@ -51,10 +53,20 @@ def print_comparison(
     if not console.is_terminal:
         console.width = 160  # in a log file, instead of 80
     if unfinished := unfinished_runs(directories):
-        console.print(Text(visible(f"{len(unfinished)} without a result.json: {', '.join(map(str, unfinished))}")))
-    if earlier := [str(result.path.parent) for result in results if result.earlier and result.failure is None]:
+        console.print(
+            Text(
+                visible(
+                    f"{len(unfinished)} without a result.json: {', '.join(map(str, unfinished))}"
+                )
+            )
+        )
+    if earlier := [
+        str(result.path.parent) for result in results if result.earlier and result.failure is None
+    ]:
         shown = ", ".join(earlier[:3]) + (", …" if earlier[3:] else "")
-        console.print(Text(visible(f"{len(earlier)} in the table are of an earlier command: {shown}")))
+        console.print(
+            Text(visible(f"{len(earlier)} in the table are of an earlier command: {shown}"))
+        )
     console.print(comparison)
     if svg is not None:
         picture = Console(record=True, width=100, file=StringIO())

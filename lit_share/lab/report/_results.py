@@ -150,4 +150,6 @@ def _read(path: Path, earlier: bool) -> Result:
         reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     except ValueError as error:
         reason = str(error)
-    raise ValueError(f"{path} is not the result of a run ({reason}): remove it, or name directories without it")
+    raise ValueError(
+        f"{path} is not the result of a run ({reason}): remove it, or name directories without it"
+    )

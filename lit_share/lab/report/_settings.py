@@ -10,7 +10,18 @@ from lit_share.lab.report._results import Result
 
 # Overrides of these keys make no other experiment: they have columns of their own, are what is compared or what a
 # strategy is tuned by, or change no numbers.
-_NO_SETTING = ("data", "model", "ties", "regularizer", "strength", "seed", "logger", "callbacks", "ckpt_path", "hydra")
+_NO_SETTING = (
+    "data",
+    "model",
+    "ties",
+    "regularizer",
+    "strength",
+    "seed",
+    "logger",
+    "callbacks",
+    "ckpt_path",
+    "hydra",
+)
 COLUMNS = ("data", "model", "ties")
 
 
@@ -62,7 +73,9 @@ def tuned(results: Iterable[Result]) -> str:
                 chosen.setdefault(key, Counter())[value] += 1
     written = []
     for key, counts in chosen.items():
-        times = [f"{value} ({n})" if len(counts) > 1 else value for value, n in counts.most_common()]
+        times = [
+            f"{value} ({n})" if len(counts) > 1 else value for value, n in counts.most_common()
+        ]
         written.append(f"{key}={', '.join(times)}")
     return "; ".join(written)
 
@@ -97,7 +110,9 @@ def varying(settings: Iterable[dict[str, str]]) -> list[str]:
 
 def label(setting: dict[str, str], keys: Iterable[str]) -> str:
     """A setting in words: what it has of some keys."""
-    return ", ".join(f"{key}={setting[key]}" if setting[key] else key for key in keys if key in setting)
+    return ", ".join(
+        f"{key}={setting[key]}" if setting[key] else key for key in keys if key in setting
+    )
 
 
 def number(value: str) -> float | None:

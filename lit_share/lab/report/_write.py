@@ -32,7 +32,11 @@ def write_report(comparison: Comparison, directory: str | Path) -> list[Path]:
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     name = directory.resolve().name
-    html = page(comparison, directory, f"Comparison of strategies: {name}" if name else "Comparison of strategies")
+    html = page(
+        comparison,
+        directory,
+        f"Comparison of strategies: {name}" if name else "Comparison of strategies",
+    )
     content = as_json(comparison, directory)
     (directory / PAGE).write_text(html, encoding="utf-8")
     comparison.to_csv(directory / CSV)
@@ -42,7 +46,9 @@ def write_report(comparison: Comparison, directory: str | Path) -> list[Path]:
 
 def as_json(comparison: Comparison, directory: Path) -> str:
     """The rows and the chosen runs, with paths from a directory; it can be printed, whatever names are in it."""
-    text = json.dumps(_finite(_content(comparison, directory)), indent=2, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(
+        _finite(_content(comparison, directory)), indent=2, allow_nan=False, ensure_ascii=False
+    )
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 

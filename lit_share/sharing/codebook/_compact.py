@@ -48,7 +48,9 @@ def compact(module: nn.Module) -> nn.Module:
     graphs = trace(whole)
     read_elsewhere = layers_read_elsewhere(whole, graphs)
     for names in chains(whole, graphs):
-        producer, *norms, consumer = (whole.get_submodule(n) for n in (names[0], *names[1], names[2]))
+        producer, *norms, consumer = (
+            whole.get_submodule(n) for n in (names[0], *names[1], names[2])
+        )
         stay = [reason_to_stay(inner, layer) for layer in (producer, consumer)]
         if not any(stay) and not any(shared_with(inner, norm) for norm in norms):
             remove_unread(producer, norms, consumer)
@@ -76,7 +78,9 @@ def _equal_rows(rows: Tensor) -> Tensor:
     labels = torch.full((len(rows),), -1, device=rows.device)
     nonzero = rows.any(dim=1)
     _, inverse = torch.unique(rows[nonzero], dim=0, return_inverse=True)
-    first = torch.full((int(inverse.max()) + 1 if len(inverse) else 0,), len(inverse), device=rows.device)
+    first = torch.full(
+        (int(inverse.max()) + 1 if len(inverse) else 0,), len(inverse), device=rows.device
+    )
     first.scatter_reduce_(0, inverse, torch.arange(len(inverse), device=rows.device), "amin")
     labels[nonzero] = first.argsort().argsort()[inverse]
     return labels

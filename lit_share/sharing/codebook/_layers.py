@@ -28,7 +28,9 @@ class _Codebook(nn.Module):
 
     @override
     def forward(self, input: Tensor) -> Tensor:
-        return super().forward(sum_clusters(input, self.assignment, self.weight.shape[1], self._dim))  # type: ignore[no-any-return]
+        return super().forward(
+            sum_clusters(input, self.assignment, self.weight.shape[1], self._dim)
+        )  # type: ignore[no-any-return]
 
     @override
     def extra_repr(self) -> str:
@@ -44,7 +46,9 @@ class _Codebook(nn.Module):
             and not -1 <= int(assignment.min()) <= int(assignment.max()) < rows
         ):
             errors = rest[-1]
-            errors.append(f"{prefix}assignment assigns inputs to rows that a codebook of {rows} does not have")
+            errors.append(
+                f"{prefix}assignment assigns inputs to rows that a codebook of {rows} does not have"
+            )
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
@@ -77,7 +81,12 @@ class CodebookLinear(_Codebook, nn.Linear):
     _dim = -1
 
     def __init__(
-        self, assignment: Tensor, out_features: int, bias: bool = True, device: Any = None, dtype: Any = None
+        self,
+        assignment: Tensor,
+        out_features: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
     ) -> None:
         super().__init__(number_of_clusters(assignment), out_features, bias, device, dtype)
         self.register_buffer("assignment", assignment.to(self.weight.device, copy=True))
@@ -107,7 +116,9 @@ class CodebookConv2d(_Codebook, nn.Conv2d):
 
     _dim = -3
 
-    def __init__(self, assignment: Tensor, out_channels: int, kernel_size: Any, **options: Any) -> None:
+    def __init__(
+        self, assignment: Tensor, out_channels: int, kernel_size: Any, **options: Any
+    ) -> None:
         super().__init__(number_of_clusters(assignment), out_channels, kernel_size, **options)
         self.register_buffer("assignment", assignment.to(self.weight.device, copy=True))
 
@@ -136,7 +147,9 @@ def sum_clusters(x: Tensor, assignment: Tensor, clusters: int, dim: int) -> Tens
         tensor([[4., 2.]])
     """
     if x.ndim < -dim or x.shape[dim] != len(assignment):
-        raise ValueError(f"a codebook of {len(assignment)} inputs needs as many along dim {dim}, got {tuple(x.shape)}")
+        raise ValueError(
+            f"a codebook of {len(assignment)} inputs needs as many along dim {dim}, got {tuple(x.shape)}"
+        )
     shape = list(x.shape)
     shape[dim] = clusters + 1
     # What belongs to no cluster is summed in one more, and left out.
@@ -152,7 +165,9 @@ def number_of_clusters(assignment: Tensor) -> int:
         or (assignment < -1).any()
         or not (assignment >= 0).any()
     ):
-        raise ValueError(f"an assignment must be int64 of one dimension, from -1 on and not all -1, got {assignment}")
+        raise ValueError(
+            f"an assignment must be int64 of one dimension, from -1 on and not all -1, got {assignment}"
+        )
     return int(assignment.max()) + 1
 
 
@@ -161,7 +176,9 @@ def with_codebook(layer: nn.Linear | nn.Conv2d, assignment: Tensor) -> CodebookL
     """The layer with one row for each cluster: the mean of its inputs' rows."""
     nothing = bool((assignment < 0).all())
     if nothing:
-        assignment = torch.zeros_like(assignment)  # torch's layers have one input at least: here one row of zeros
+        assignment = torch.zeros_like(
+            assignment
+        )  # torch's layers have one input at least: here one row of zeros
     rows, clusters = layer.weight.transpose(0, 1), number_of_clusters(assignment)
     kept = assignment >= 0
     own, labels = rows[kept], assignment[kept]
@@ -170,9 +187,16 @@ def with_codebook(layer: nn.Linear | nn.Conv2d, assignment: Tensor) -> CodebookL
     first.scatter_reduce_(0, labels, torch.arange(len(own), device=rows.device), "amin")
     leaders = own[first]
     deviations = rows.new_zeros(leaders.shape).index_add(0, labels, own - leaders[labels])
-    sizes = torch.bincount(labels, minlength=clusters).to(rows.dtype).view(-1, *[1] * (rows.ndim - 1))
+    sizes = (
+        torch.bincount(labels, minlength=clusters).to(rows.dtype).view(-1, *[1] * (rows.ndim - 1))
+    )
     codebook = (leaders + deviations / sizes).transpose(0, 1)
-    made = _like(layer, CodebookConv2d if isinstance(layer, nn.Conv2d) else CodebookLinear, assignment, codebook)
+    made = _like(
+        layer,
+        CodebookConv2d if isinstance(layer, nn.Conv2d) else CodebookLinear,
+        assignment,
+        codebook,
+    )
     made.assignment = assignment
     made.weight.requires_grad_(made.weight.requires_grad and not nothing)  # which stays zero
     return made  # type: ignore[no-any-return]
@@ -194,8 +218,12 @@ def dense_weight(layer: CodebookLayer) -> Tensor:
 def _like(layer: nn.Linear | nn.Conv2d, kind: Any, inputs: Any, weight: Tensor) -> Any:
     """A layer with the options of another one, for these inputs and with this weight."""
     if isinstance(layer, nn.Conv2d):
-        options = {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "padding_mode")}
-        made = kind(inputs, layer.out_channels, layer.kernel_size, bias=False, device="meta", **options)
+        options = {
+            name: getattr(layer, name) for name in ("stride", "padding", "dilation", "padding_mode")
+        }
+        made = kind(
+            inputs, layer.out_channels, layer.kernel_size, bias=False, device="meta", **options
+        )
     else:
         made = kind(inputs, layer.out_features, bias=False, device="meta")
     made.weight = nn.Parameter(weight.contiguous(), layer.weight.requires_grad)

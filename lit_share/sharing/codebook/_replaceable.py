@@ -22,7 +22,9 @@ def reason_to_stay(module: nn.Module, layer: nn.Module) -> str | None:
         return "belongs to a layer with hooks, such as those of torch.nn.utils.prune"
     for parent in module.modules():
         for kind, children in _READS_PAST.items():
-            if isinstance(parent, kind) and any(parent._modules.get(name) is layer for name in children):
+            if isinstance(parent, kind) and any(
+                parent._modules.get(name) is layer for name in children
+            ):
                 return f"is read by {type(parent).__name__} itself"
     others = shared_with(module, layer)
     return f"is shared with {others}" if others else None

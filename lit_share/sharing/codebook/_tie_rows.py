@@ -17,7 +17,12 @@ from lit_share.sharing._error import TieError
 from lit_share.sharing._modules import replace_module, shared_with
 from lit_share.sharing._tie import Slot, unwrapped
 from lit_share.sharing._ties import Ties
-from lit_share.sharing.codebook._layers import CODEBOOKS, CodebookLayer, with_codebook, without_codebook
+from lit_share.sharing.codebook._layers import (
+    CODEBOOKS,
+    CodebookLayer,
+    with_codebook,
+    without_codebook,
+)
 from lit_share.sharing.codebook._replaceable import reason_to_stay
 
 Method = Literal["auto", "affinity_propagation", "linkage"]
@@ -76,7 +81,9 @@ class RowReport:
             table.add_column(name, justify="right")
         for layer in self.layers:
             counts = (f"{n:,}" for n in (layer.rows, layer.zero, layer.clusters))
-            table.add_row(layer.name, *counts, f"{layer.sharing:.2f}" if layer.replaced else "left alone")
+            table.add_row(
+                layer.name, *counts, f"{layer.sharing:.2f}" if layer.replaced else "left alone"
+            )
         return table
 
 
@@ -176,7 +183,9 @@ def _weights(module: nn.Module, ties: Ties) -> list[Slot]:
     for tie in found:
         if len(tie.members) > 1:
             names = ", ".join(repr(member.name) for member in tie.members)
-            raise TieError(f"rows are tied within each weight: write one pattern, not one for each of {names}")
+            raise TieError(
+                f"rows are tied within each weight: write one pattern, not one for each of {names}"
+            )
     return [tie.members[0].slot for tie in found]
 
 
@@ -184,7 +193,9 @@ def _layer(module: nn.Module, slot: Slot) -> tuple[str, nn.Linear | nn.Conv2d]:
     layer = slot.owner
     reason = reason_to_stay(unwrapped(module), layer)
     if isinstance(layer, CODEBOOKS):
-        raise TieError(f"{slot.name!r} is a codebook already: call lit_share.densify first, or exclude it")
+        raise TieError(
+            f"{slot.name!r} is a codebook already: call lit_share.densify first, or exclude it"
+        )
     if slot.attribute != "weight":
         reason = f"is not the weight of a Linear or Conv2d but the {slot.attribute} of a {type(layer).__name__}"
     if reason is not None:

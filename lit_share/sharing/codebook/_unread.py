@@ -36,16 +36,24 @@ def chains(module: nn.Module, graphs: Sequence[fx.Graph]) -> list[Chain]:
     found: list[list[Chain]] = []
     for graph in graphs:
         calls = [modules[node.target] for node in graph.nodes if node.op == "call_module"]
-        once = {id(m) for m in calls if sum(m is other for other in calls) == 1 and m not in elsewhere}
-        candidates = [_chain(node, modules, once) for node in graph.nodes if node.op == "call_module"]
+        once = {
+            id(m) for m in calls if sum(m is other for other in calls) == 1 and m not in elsewhere
+        }
+        candidates = [
+            _chain(node, modules, once) for node in graph.nodes if node.op == "call_module"
+        ]
         found.append([chain for chain in reversed(candidates) if chain is not None])
     # A module may do something else in training than in evaluation.
-    return [chain for chain in found[0] if all(chain in others for others in found)] if found else []
+    return (
+        [chain for chain in found[0] if all(chain in others for others in found)] if found else []
+    )
 
 
 def layers_read_elsewhere(module: nn.Module, graphs: Sequence[fx.Graph]) -> set[nn.Module]:
     """The modules of which a parameter is also read by others, past their own ``forward``."""
-    targets = {str(node.target) for graph in graphs for node in graph.nodes if node.op == "get_attr"}
+    targets = {
+        str(node.target) for graph in graphs for node in graph.nodes if node.op == "get_attr"
+    }
     return {module.get_submodule(target.rpartition(".")[0]) for target in targets}
 
 
@@ -76,8 +84,13 @@ def _chain(start: fx.Node, modules: dict[str, nn.Module], once: set[int]) -> Cha
         what: Any = node.target if step is None else type(step)
         if type(step) in LAYERS:
             fits = isinstance(step, nn.Conv2d) == (of_images and not is_flat)
-            return (str(start.target), norms, str(node.target)) if fits and id(step) in once else None
-        if type(step) is (nn.BatchNorm2d if of_images and not is_flat else nn.BatchNorm1d) and id(step) in once:
+            return (
+                (str(start.target), norms, str(node.target)) if fits and id(step) in once else None
+            )
+        if (
+            type(step) is (nn.BatchNorm2d if of_images and not is_flat else nn.BatchNorm1d)
+            and id(step) in once
+        ):
             norms.append(str(node.target))
         elif of_images and not is_flat and _flattens_channels(node, step, what):
             is_flat = True
@@ -120,8 +133,15 @@ def remove_unread(producer: Any, norms: list[Any], consumer: Any) -> None:
             for name, tensor in held.items():
                 if tensor is not None and tensor.ndim and name != "assignment":
                     kept = tensor.detach()[keep]
-                    held[name] = nn.Parameter(kept, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else kept
-    for part, names in ((producer, ("out_features", "out_channels")), *((norm, ("num_features",)) for norm in norms)):
+                    held[name] = (
+                        nn.Parameter(kept, tensor.requires_grad)
+                        if isinstance(tensor, nn.Parameter)
+                        else kept
+                    )
+    for part, names in (
+        (producer, ("out_features", "out_channels")),
+        *((norm, ("num_features",)) for norm in norms),
+    ):
         for name in names:
             if hasattr(part, name):
                 setattr(part, name, int(keep.sum()))
@@ -129,8 +149,14 @@ def remove_unread(producer: Any, norms: list[Any], consumer: Any) -> None:
     if isinstance(consumer, CODEBOOKS):
         consumer.assignment = consumer.assignment[kept_inputs]
     else:
-        consumer.weight = nn.Parameter(consumer.weight.detach()[:, kept_inputs], consumer.weight.requires_grad)
-        setattr(consumer, "in_channels" if isinstance(consumer, nn.Conv2d) else "in_features", int(kept_inputs.sum()))
+        consumer.weight = nn.Parameter(
+            consumer.weight.detach()[:, kept_inputs], consumer.weight.requires_grad
+        )
+        setattr(
+            consumer,
+            "in_channels" if isinstance(consumer, nn.Conv2d) else "in_features",
+            int(kept_inputs.sum()),
+        )
 
 
 def unread_inputs(layer: Any) -> Tensor:
@@ -138,4 +164,6 @@ def unread_inputs(layer: Any) -> Tensor:
     zero: Tensor = ~layer.weight.detach().transpose(0, 1).flatten(1).any(dim=1)
     if not isinstance(layer, CODEBOOKS):
         return zero
-    return torch.cat([zero, zero.new_ones(1)])[layer.assignment]  # the last one for those that have no row
+    return torch.cat([zero, zero.new_ones(1)])[
+        layer.assignment
+    ]  # the last one for those that have no row

@@ -37,7 +37,9 @@ _DTYPES = {
     "F8_E8M0": "float8_e8m0fnu",
 }
 # By the names that safetensors gives them; torch 2.6 lacks the last one.
-DTYPES: dict[str, torch.dtype] = {c: getattr(torch, name) for c, name in _DTYPES.items() if hasattr(torch, name)}
+DTYPES: dict[str, torch.dtype] = {
+    c: getattr(torch, name) for c, name in _DTYPES.items() if hasattr(torch, name)
+}
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 

@@ -30,7 +30,9 @@ def put_codebooks(module: nn.Module, manifest: Manifest) -> None:
     """Put codebook layers, still without values, where the file has them and the module has ordinary layers."""
     for name in manifest.codebooks:
         layer = _layer(module, name)
-        inputs, clusters = (manifest.tensors[name_of_part(name, part)].shape for part in ("assignment", "weight"))
+        inputs, clusters = (
+            manifest.tensors[name_of_part(name, part)].shape for part in ("assignment", "weight")
+        )
         if isinstance(layer, CODEBOOKS):
             continue
         reason = reason_to_stay(module, layer)
@@ -42,16 +44,25 @@ def put_codebooks(module: nn.Module, manifest: Manifest) -> None:
                 f"has a codebook of {inputs[0]} inputs for {name!r}, which is a {layer} in the module"
             )
         if not 0 < clusters[1] <= inputs[0]:
-            raise CompactFileError(f"is damaged: {name!r} has {clusters[1]} rows for {inputs[0]} inputs")
-        replace_module(module, layer, with_codebook(layer, torch.arange(inputs[0]).clamp_max(clusters[1] - 1)))
+            raise CompactFileError(
+                f"is damaged: {name!r} has {clusters[1]} rows for {inputs[0]} inputs"
+            )
+        replace_module(
+            module, layer, with_codebook(layer, torch.arange(inputs[0]).clamp_max(clusters[1] - 1))
+        )
 
 
 def check_assignments(values: Mapping[str, Tensor], manifest: Manifest) -> None:
     """Raise if an input is assigned to a row that there is not."""
     for name in manifest.codebooks:
-        assignment, rows = values[name_of_part(name, "assignment")], values[name_of_part(name, "weight")].shape[1]
+        assignment, rows = (
+            values[name_of_part(name, "assignment")],
+            values[name_of_part(name, "weight")].shape[1],
+        )
         if not -1 <= int(assignment.min()) <= int(assignment.max()) < rows:
-            raise CompactFileError(f"is damaged: {name!r} assigns inputs to rows that it does not have")
+            raise CompactFileError(
+                f"is damaged: {name!r} assigns inputs to rows that it does not have"
+            )
 
 
 def _layer(module: nn.Module, name: str) -> nn.Module:

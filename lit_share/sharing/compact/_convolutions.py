@@ -19,5 +19,7 @@ def put_convolutions(module: nn.Module, manifest: Manifest) -> None:
         assert isinstance(layer, LOCAL_LAYERS)
         if stored.shape == tuple(layer.weight.shape[1:]):
             if has_hooks(layer):
-                raise CompactFileError(f"has one filter for all positions of {name!r}, which has hooks in the module")
+                raise CompactFileError(
+                    f"has one filter for all positions of {name!r}, which has hooks in the module"
+                )
             replace_module(module, layer, layer.convolution_of(lambda _, p: p[0].clone()))

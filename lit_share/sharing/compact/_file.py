@@ -43,7 +43,9 @@ def write(packed: Packed, path: PathLike) -> None:
     entries, memory = dict(packed.entries), set()
     for name, entry in entries.items():
         if entry.data_ptr() in memory:
-            entries[name] = entry.clone()  # safetensors refuses tensors that share memory, as views of one buffer do
+            entries[name] = (
+                entry.clone()
+            )  # safetensors refuses tensors that share memory, as views of one buffer do
         memory.add(entry.data_ptr())
     try:
         temporary.touch()
@@ -52,7 +54,9 @@ def write(packed: Packed, path: PathLike) -> None:
         temporary.chmod(mode)  # safetensors makes files that nobody else can read
         temporary.replace(target)
     except (OSError, SafetensorError) as error:
-        raise OSError(f"cannot write {str(path)!r}: {getattr(error, 'strerror', None) or error}") from None
+        raise OSError(
+            f"cannot write {str(path)!r}: {getattr(error, 'strerror', None) or error}"
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -80,21 +84,36 @@ def read(path: PathLike) -> Packed:
                 manifest = _manifest(file.metadata() or {})
                 needed = {entry.name: entry.spec for entry in layout(manifest.tensors)}
                 found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-                kinds = {name: (entry.get_dtype(), tuple(entry.get_shape())) for name, entry in found.items()}
+                kinds = {
+                    name: (entry.get_dtype(), tuple(entry.get_shape()))
+                    for name, entry in found.items()
+                }
                 if wrong := sorted(
-                    name for name in needed.keys() | kinds.keys() if needed.get(name) != kinds.get(name)
+                    name
+                    for name in needed.keys() | kinds.keys()
+                    if needed.get(name) != kinds.get(name)
                 ):
-                    raise CompactFileError(f"is damaged: its entry {wrong[0]!r} is not what its manifest says")
+                    raise CompactFileError(
+                        f"is damaged: its entry {wrong[0]!r} is not what its manifest says"
+                    )
                 if manifest.checksums.keys() != needed.keys():
-                    raise CompactFileError("is damaged: its manifest has not one checksum for each entry")
+                    raise CompactFileError(
+                        "is damaged: its manifest has not one checksum for each entry"
+                    )
                 entries = {name: file.get_tensor(name) for name in needed}
         except SafetensorError as error:
             if zipfile.is_zipfile(path):
-                raise CompactFileError("is not a compact file but a checkpoint: write lit-share compact") from None
-            raise CompactFileError(f"is not a safetensors file, or is damaged or cut off: {error}") from None
+                raise CompactFileError(
+                    "is not a compact file but a checkpoint: write lit-share compact"
+                ) from None
+            raise CompactFileError(
+                f"is not a safetensors file, or is damaged or cut off: {error}"
+            ) from None
         for name, entry in entries.items():
             if checksum(entry) != manifest.checksums[name]:
-                raise CompactFileError(f"is damaged: its entry {name!r} has another checksum than when it was written")
+                raise CompactFileError(
+                    f"is damaged: its entry {name!r} has another checksum than when it was written"
+                )
         return Packed(entries, manifest)
 
 
@@ -126,5 +145,7 @@ def _manifest(metadata: dict[str, str]) -> Manifest:
             "has no manifest, so it was not written by save_compact: read it with safetensors.torch.load_file"
         )
     if metadata.get(_CHECKSUM) != str(zlib.crc32(text.encode())):
-        raise CompactFileError("is damaged: its manifest has another checksum than when it was written")
+        raise CompactFileError(
+            "is damaged: its manifest has another checksum than when it was written"
+        )
     return Manifest.parse(text)

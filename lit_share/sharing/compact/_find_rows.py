@@ -38,7 +38,9 @@ class _Known:
         self.names.append(name)
         self.arrays.append(array)
 
-    def find(self, hashes: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def find(
+        self, hashes: npt.NDArray[np.uint64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """The tensor that has a row with this hash (−1 where none has), and which row it is."""
         if not len(self.hashes):
             return np.full(len(hashes), -1), np.zeros(len(hashes), np.int64)
@@ -77,7 +79,9 @@ class RowFinder:
             # Different rows may have one hash.
             if np.array_equal(pool[index[inverse]], array):
                 names = tuple(known.names[base] for base in bases)
-                stored = Rows(dtype=dtype, shape=array.shape, nonzero=nonzero, bases=names, own=len(own_rows))
+                stored = Rows(
+                    dtype=dtype, shape=array.shape, nonzero=nonzero, bases=names, own=len(own_rows)
+                )
                 yield from _ways(stored, index[inverse], pool[start:], len(pool))
         known.add(name, array, hashes)
 
@@ -105,4 +109,9 @@ def hash_rows(array: Bits) -> npt.NDArray[np.uint64]:
         rows = rows.view(np.uint32)  # else two signs that differ would cancel, as 2⁶³ + 2⁶³ = 0
     factors = np.random.default_rng(0).integers(0, 2**64, rows.shape[1], np.uint64) | np.uint64(1)
     at_a_time = max(1, _BLOCK // rows.shape[1])
-    return np.concatenate([rows[i : i + at_a_time].astype(np.uint64) @ factors for i in range(0, len(rows), at_a_time)])
+    return np.concatenate(
+        [
+            rows[i : i + at_a_time].astype(np.uint64) @ factors
+            for i in range(0, len(rows), at_a_time)
+        ]
+    )

@@ -36,4 +36,6 @@ def in_order(tensors: Mapping[str, Stored]) -> Iterator[tuple[str, Stored, Mappi
 
 def _mark(names: Iterable[str]) -> str:
     """What sets a suffix off: more #s than any name has in a row, so that no other name is equal."""
-    return "#" * (1 + max((len(run) for name in names for run in re.findall("#+", name)), default=0))
+    return "#" * (
+        1 + max((len(run) for name in names for run in re.findall("#+", name)), default=0)
+    )

@@ -82,7 +82,9 @@ class Manifest(Strict):
                 raise CompactFileError(
                     f"has something unknown in its manifest ({first_problem(error)}): {_NEWER}"
                 ) from None
-            raise CompactFileError(f"is damaged: its manifest is wrong: {first_problem(error)}") from None
+            raise CompactFileError(
+                f"is damaged: its manifest is wrong: {first_problem(error)}"
+            ) from None
 
 
 _NEWER = "it was written by a newer lit_share, so update this one"
@@ -107,7 +109,9 @@ def _check_tie(tie: RecordedTie, tensors: Mapping[str, Stored]) -> None:
         raise ValueError(f"a tie names {tie.names[0]!r} or another of its places twice")
     apart = tie.apart or ()
     if any(row >= following for row, following in pairwise(apart)):
-        raise ValueError(f"a tie of {tie.names[0]!r} has the rows that it keeps apart in a wrong order")
+        raise ValueError(
+            f"a tie of {tie.names[0]!r} has the rows that it keeps apart in a wrong order"
+        )
     for place in tie.names:
         stored = tensors.get(place) or tensors.get(place.removesuffix(".T"))
         if stored is None:
@@ -125,8 +129,15 @@ def name_of_part(name: str, part: str) -> str:
 
 
 def _check_codebook(name: str, tensors: Mapping[str, Stored]) -> None:
-    assignment, weight = (tensors.get(name_of_part(name, part)) for part in ("assignment", "weight"))
+    assignment, weight = (
+        tensors.get(name_of_part(name, part)) for part in ("assignment", "weight")
+    )
     if assignment is None or weight is None:
         raise ValueError(f"a codebook {name!r} is not in the file")
-    if assignment.dtype != "I64" or len(assignment.shape) != 1 or not assignment.numel or len(weight.shape) < 2:
+    if (
+        assignment.dtype != "I64"
+        or len(assignment.shape) != 1
+        or not assignment.numel
+        or len(weight.shape) < 2
+    ):
         raise ValueError(f"{name!r} is not of the shape of a codebook")

@@ -125,14 +125,20 @@ def load_compact(path: PathLike, module: nn.Module) -> nn.Module:
 
 def _packed(module: nn.Module) -> Packed:
     tensors = _tensors(module)
-    return pack(tensors, saved_ties(shared_places(module), tensors), [name for name, _ in codebook_layers(module)])
+    return pack(
+        tensors,
+        saved_ties(shared_places(module), tensors),
+        [name for name, _ in codebook_layers(module)],
+    )
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
     """The state dict, by the names that the unwrapped module gives."""
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be a torch.nn.Module, got a {type(module).__name__}")
-    tensors = {unwrapped_name(key): tensor for key, tensor in unwrapped(module).state_dict().items()}
+    tensors = {
+        unwrapped_name(key): tensor for key, tensor in unwrapped(module).state_dict().items()
+    }
     for name, tensor in tensors.items():
         check_tensor(name, tensor)
     return tensors
@@ -149,7 +155,9 @@ def _check_fits(manifest: Manifest, tensors: Mapping[str, Tensor]) -> None:
     for name, stored in manifest.tensors.items():
         shape, dtype = tuple(tensors[name].shape), tensors[name].dtype
         if stored.shape != shape:
-            raise CompactFileError(f"has {name!r} of shape {stored.shape}, but in the module it is {shape}")
+            raise CompactFileError(
+                f"has {name!r} of shape {stored.shape}, but in the module it is {shape}"
+            )
         if stored.dtype != CODES[dtype]:
             raise CompactFileError(
                 f"has {name!r} in {DTYPES[stored.dtype]}, but in the module it is in {dtype}, and values are not "
@@ -171,23 +179,32 @@ def _check_loaded(values: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) ->
     for name, value in values.items():
         if not np.array_equal(bits(loaded[name]), bits(value)):
             pointer = loaded[name].untyped_storage().data_ptr()
-            others = [o for o in loaded if o != name and loaded[o].untyped_storage().data_ptr() == pointer]
+            others = [
+                o for o in loaded if o != name and loaded[o].untyped_storage().data_ptr() == pointer
+            ]
             if others:
                 raise CompactFileError(
                     f"has different values for {name!r} and {others[0]!r}, which are one tensor in the module: load it "
                     "into one where they are not tied (unshare(module))"
                 )
-            raise CompactFileError(f"has a value for {name!r} that the module's own load_state_dict changes")
+            raise CompactFileError(
+                f"has a value for {name!r} that the module's own load_state_dict changes"
+            )
 
 
 @contextmanager
 def _unchanged_on_error(module: nn.Module) -> Iterator[None]:
     places: list[dict[str, Any]] = [
-        held for part in module.modules() for held in (part._parameters, part._buffers, part._modules)
+        held
+        for part in module.modules()
+        for held in (part._parameters, part._buffers, part._modules)
     ]
     held_before = [dict(place) for place in places]
     values = [
-        (t, t.detach().to("cpu", copy=True)) for held in held_before for t in held.values() if isinstance(t, Tensor)
+        (t, t.detach().to("cpu", copy=True))
+        for held in held_before
+        for t in held.values()
+        if isinstance(t, Tensor)
     ]
     try:
         yield

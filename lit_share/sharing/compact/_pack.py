@@ -46,7 +46,9 @@ class Packed:
 
 
 def pack(
-    tensors: Mapping[str, Tensor], ties: Iterable[Mapping[str, Any]] = (), codebooks: Iterable[str] = ()
+    tensors: Mapping[str, Tensor],
+    ties: Iterable[Mapping[str, Any]] = (),
+    codebooks: Iterable[str] = (),
 ) -> Packed:
     """Store each tensor in the way that takes the fewest bytes.
 
@@ -76,13 +78,18 @@ def pack(
         check_tensor(name, tensor)
     arrays = {name: bits(tensor) for name, tensor in tensors.items()}
     same, rows = SameFinder(), RowFinder()
-    ways = {name: _best_way(name, CODES[tensors[name].dtype], array, same, rows) for name, array in arrays.items()}
+    ways = {
+        name: _best_way(name, CODES[tensors[name].dtype], array, same, rows)
+        for name, array in arrays.items()
+    }
     stored = {name: way for name, (way, _) in ways.items()}
     entries = {e.name: tensor_of(ways[e.tensor][1][e.suffix], e.spec[0]) for e in layout(stored)}
     checksums = {name: checksum(entry) for name, entry in entries.items()}
     try:
         recorded = tuple(RecordedTie.model_validate(tie, strict=False) for tie in ties)
-        manifest = Manifest(tensors=stored, ties=recorded, codebooks=tuple(codebooks), checksums=checksums)
+        manifest = Manifest(
+            tensors=stored, ties=recorded, codebooks=tuple(codebooks), checksums=checksums
+        )
         check_ties(recorded, arrays)
     except ValueError as error:
         raise CompactFileError(f"the ties do not fit the tensors: {first_problem(error)}") from None
@@ -115,7 +122,9 @@ def unpack(packed: Packed) -> dict[str, Tensor]:
         except ValueError as error:
             raise CompactFileError(f"has a broken {name!r}: {error}") from None
         if np.count_nonzero(arrays[name]) != stored.nonzero:
-            raise CompactFileError(f"has a broken {name!r}: not {stored.nonzero} elements are other than zero")
+            raise CompactFileError(
+                f"has a broken {name!r}: not {stored.nonzero} elements are other than zero"
+            )
     try:
         check_ties(manifest.ties, arrays)
     except ValueError as error:

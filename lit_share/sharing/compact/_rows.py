@@ -37,9 +37,10 @@ class Rows(Stored):
         for base in self.bases:
             if base not in earlier:
                 raise ValueError(f"has rows of {base!r}, which is not before it")
-            if (earlier[base].dtype, earlier[base].shape[1:]) != (self.dtype, self.shape[1:]) or not earlier[
-                base
-            ].shape:
+            if (earlier[base].dtype, earlier[base].shape[1:]) != (
+                self.dtype,
+                self.shape[1:],
+            ) or not earlier[base].shape:
                 raise ValueError(f"has rows of {base!r}, whose rows are of another shape or dtype")
         if self.own > self.shape[0]:
             raise ValueError("has more rows of its own than rows")
@@ -74,7 +75,11 @@ class Rows(Stored):
 
     def __str__(self) -> str:
         shared = f"{self.shape[0] - self.own} of {self.shape[0]} rows"
-        return f"{shared} of {', '.join(self.bases)}" if self.bases else f"{self.own} of {self.shape[0]} rows"
+        return (
+            f"{shared} of {', '.join(self.bases)}"
+            if self.bases
+            else f"{self.own} of {self.shape[0]} rows"
+        )
 
     def _total(self, earlier: Mapping[str, Stored]) -> int:
         return sum(earlier[base].shape[0] for base in self.bases) + self.own

@@ -29,7 +29,9 @@ class Same(Stored):
             raise ValueError("is transposed, but not a matrix")
         shape = self.shape[::-1] if self.transposed else self.shape
         if (other.dtype, other.shape, other.nonzero) != (self.dtype, shape, self.nonzero):
-            raise ValueError(f"is the same as {self.of!r}, but of another shape, dtype or number of non-zero elements")
+            raise ValueError(
+                f"is the same as {self.of!r}, but of another shape, dtype or number of non-zero elements"
+            )
 
     @override
     def entries(self, earlier: Mapping[str, Stored]) -> dict[str, Spec]:
@@ -57,6 +59,12 @@ class SameFinder:
             turned = array.T if transposed else array
             for other_name, other in alike:
                 if other.shape == turned.shape and np.array_equal(other, turned):
-                    return Same(dtype=dtype, shape=array.shape, nonzero=nonzero, of=other_name, transposed=transposed)
+                    return Same(
+                        dtype=dtype,
+                        shape=array.shape,
+                        nonzero=nonzero,
+                        of=other_name,
+                        transposed=transposed,
+                    )
         alike.append((name, array))
         return None

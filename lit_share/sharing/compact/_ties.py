@@ -15,7 +15,9 @@ def saved_ties(ties: Iterable[Mapping[str, Any]], names: Container[str]) -> list
     """The ties without places that are not saved, as buffers that are not persistent, and each once."""
     saved: list[Mapping[str, Any]] = []
     for tie in (tie for tie in ties if "names" in tie):  # shared positions are told by shapes
-        places = [place for place in tie["names"] if place in names or place.removesuffix(".T") in names]
+        places = [
+            place for place in tie["names"] if place in names or place.removesuffix(".T") in names
+        ]
         kept = {**tie, "names": places}
         if len(places) > 1 and kept not in saved:
             saved.append(kept)
@@ -24,14 +26,20 @@ def saved_ties(ties: Iterable[Mapping[str, Any]], names: Container[str]) -> list
 
 def check_ties(ties: Iterable[RecordedTie], arrays: Mapping[str, Bits]) -> None:
     """Raise `ValueError` if places of a tie differ in rows that they share."""
-    equal: set[tuple[Hashable, Hashable, tuple[int, ...]]] = set()  # that a file repeats a tie must not take time
+    equal: set[tuple[Hashable, Hashable, tuple[int, ...]]] = (
+        set()
+    )  # that a file repeats a tie must not take time
     for tie in ties:
         first, *others = (_place(place, arrays) for place in tie.names)
         for place, other in zip(tie.names[1:], others, strict=True):
             compared = (_region(first), _region(other), tie.apart or ())
             if compared in equal:
                 continue
-            if first.shape != other.shape or first.dtype != other.dtype or not _equal(first, other, tie.apart or ()):
+            if (
+                first.shape != other.shape
+                or first.dtype != other.dtype
+                or not _equal(first, other, tie.apart or ())
+            ):
                 raise ValueError(f"{tie.names[0]!r} and {place!r} are tied, but not equal")
             equal.add(compared)
 

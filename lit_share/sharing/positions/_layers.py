@@ -60,20 +60,30 @@ class _LocallyConnected(nn.Module):
         self.kernel_size, self.stride, self.dilation = conv.kernel_size, conv.stride, conv.dilation
         self.padding, self.padding_mode = conv.padding, padding_mode
         self._margins: list[int] = list(conv._reversed_padding_repeated_twice)
-        self.input_size = (input_size,) * self._ndim if isinstance(input_size, int) else tuple(input_size)
+        self.input_size = (
+            (input_size,) * self._ndim if isinstance(input_size, int) else tuple(input_size)
+        )
         if len(self.input_size) != self._ndim:
-            raise ValueError(f"input_size={input_size} must have {self._ndim} numbers, as {type(self).__name__} needs")
+            raise ValueError(
+                f"input_size={input_size} must have {self._ndim} numbers, as {type(self).__name__} needs"
+            )
         padded = [n + sum(self._margins[-2 * i - 2 :][:2]) for i, n in enumerate(self.input_size)]
-        size = output_size(_two(padded), _two(self.kernel_size), _two(self.stride), _two(self.dilation))
+        size = output_size(
+            _two(padded), _two(self.kernel_size), _two(self.stride), _two(self.dilation)
+        )
         self.output_size = size[-self._ndim :]
         if not math.prod(size):
             raise ValueError(
                 f"input_size={input_size} is too small for kernel_size={kernel_size}: padded it is {tuple(padded)}"
             )
         positions = math.prod(size)
-        self.weight = nn.Parameter(torch.empty(positions, *conv.weight.shape, device=device, dtype=dtype))
+        self.weight = nn.Parameter(
+            torch.empty(positions, *conv.weight.shape, device=device, dtype=dtype)
+        )
         if bias:
-            self.bias = nn.Parameter(torch.empty(positions, out_channels, device=device, dtype=dtype))
+            self.bias = nn.Parameter(
+                torch.empty(positions, out_channels, device=device, dtype=dtype)
+            )
         else:
             self.register_parameter("bias", None)
         self.reset_parameters()
@@ -100,11 +110,15 @@ class _LocallyConnected(nn.Module):
                 f"(batch, {', '.join(map(str, (self.in_channels, *self.input_size)))}), got {tuple(x.shape)}"
             )
         if any(self._margins):
-            x = F.pad(x, self._margins, "constant" if self.padding_mode == "zeros" else self.padding_mode)
+            x = F.pad(
+                x, self._margins, "constant" if self.padding_mode == "zeros" else self.padding_mode
+            )
         stride, dilation = _two(self.stride), _two(self.dilation)
         if self._ndim == 2:
             return locally_connected(x, self.weight, self.bias, stride, dilation, self.groups)
-        rows = locally_connected(x.unsqueeze(2), self.weight.unsqueeze(3), self.bias, stride, dilation, self.groups)
+        rows = locally_connected(
+            x.unsqueeze(2), self.weight.unsqueeze(3), self.bias, stride, dilation, self.groups
+        )
         return rows.squeeze(2)
 
     @classmethod
@@ -124,7 +138,9 @@ class _LocallyConnected(nn.Module):
             ValueError: If the input is too small for it.
         """
         if type(convolution) is not cls._convolution:
-            raise TypeError(f"{cls.__name__}.from_conv needs a {cls._convolution.__name__}, got {convolution!r}")
+            raise TypeError(
+                f"{cls.__name__}.from_conv needs a {cls._convolution.__name__}, got {convolution!r}"
+            )
         options: dict[str, Any] = {name: getattr(convolution, name) for name in _OPTIONS}
         bias = convolution.bias is not None
         # Whoever has set a seed goes on with the numbers that it gives: none is drawn here.
@@ -153,11 +169,15 @@ class _LocallyConnected(nn.Module):
         Raises:
             TieError: If the filters or biases of positions differ, with the largest difference.
         """
-        return self.convolution_of(lambda name, p: mean(p.unbind()) if average else _of_all_positions(name, p))
+        return self.convolution_of(
+            lambda name, p: mean(p.unbind()) if average else _of_all_positions(name, p)
+        )
 
     def convolution_of(self, choose: Callable[[str, Tensor], Tensor]) -> nn.Conv1d | nn.Conv2d:
         """The convolution with what is chosen of the positions of each parameter, which is called with its name."""
-        values = {name: choose(name, parameter.detach()) for name, parameter in self.named_parameters()}
+        values = {
+            name: choose(name, parameter.detach()) for name, parameter in self.named_parameters()
+        }
         options: dict[str, Any] = {name: getattr(self, name) for name in _OPTIONS}
         conv = self._convolution(bias=self.bias is not None, device="meta", **options)
         for name, value in values.items():
@@ -168,7 +188,16 @@ class _LocallyConnected(nn.Module):
 
     @override
     def extra_repr(self) -> str:
-        names = ["in_channels", "out_channels", "kernel_size", "input_size", "stride", "padding", "dilation", "groups"]
+        names = [
+            "in_channels",
+            "out_channels",
+            "kernel_size",
+            "input_size",
+            "stride",
+            "padding",
+            "dilation",
+            "groups",
+        ]
         shown = ", ".join(f"{name}={getattr(self, name)}" for name in names)
         return f"{shown}, bias={self.bias is not None}, padding_mode={self.padding_mode!r}"
 
@@ -265,7 +294,9 @@ def _of_all_positions(name: str, parameter: Tensor) -> Tensor:
     return first.clone()
 
 
-def _load_positions_as_one(convolution: nn.Module, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+def _load_positions_as_one(
+    convolution: nn.Module, state_dict: dict[str, Any], prefix: str, *rest: Any
+) -> None:
     """Take what a locally connected layer saved, if its positions are equal."""
     errors, apart = rest[-1], False
     for name, parameter in convolution.named_parameters(recurse=False):
@@ -277,4 +308,6 @@ def _load_positions_as_one(convolution: nn.Module, state_dict: dict[str, Any], p
                 errors.append(f"{prefix}{name} is one for all positions here, but {error}")
                 apart = True
     if apart:  # nothing is loaded
-        state_dict.update({prefix + name: p for name, p in convolution.named_parameters(recurse=False)})
+        state_dict.update(
+            {prefix + name: p for name, p in convolution.named_parameters(recurse=False)}
+        )

@@ -34,7 +34,9 @@ def check_positions(module: nn.Module, ties: Sequence[Tie]) -> dict[LocalLayer, 
         places_of(module, layer)
         name = own[0].members[0].slot.name.rpartition(".")[0]
         if has_hooks(layer):
-            raise TieError(f"the positions of {name!r} cannot be one, as the layer has hooks: remove them first")
+            raise TieError(
+                f"the positions of {name!r} cannot be one, as the layer has hooks: remove them first"
+            )
         others = shared_with(module, layer)
         if others:
             raise TieError(
@@ -46,7 +48,11 @@ def check_positions(module: nn.Module, ties: Sequence[Tie]) -> dict[LocalLayer, 
                 "something else than a convolution"
             )
         tied = {tie.members[0].slot.attribute for tie in own}
-        apart = [attribute for attribute, _ in layer.named_parameters(recurse=False) if attribute not in tied]
+        apart = [
+            attribute
+            for attribute, _ in layer.named_parameters(recurse=False)
+            if attribute not in tied
+        ]
         if apart:
             raise TieError(
                 f"{name!r} has a {apart[0]} for each position, too: tie it as well, with the pattern '{name}.*[:]'"
@@ -54,7 +60,9 @@ def check_positions(module: nn.Module, ties: Sequence[Tie]) -> dict[LocalLayer, 
     return layers
 
 
-def share_positions(module: nn.Module, layers: dict[LocalLayer, list[Tie]], averaged: bool, only_equal: bool) -> None:
+def share_positions(
+    module: nn.Module, layers: dict[LocalLayer, list[Tie]], averaged: bool, only_equal: bool
+) -> None:
     """Put convolutions in the places of layers, with the filters of the first position, or of the mean of all.
 
     Args:
@@ -67,5 +75,9 @@ def share_positions(module: nn.Module, layers: dict[LocalLayer, list[Tie]], aver
         parameters = list(layer.parameters(recurse=False))
         if only_equal and not all(torch.equal(p, p[:1].expand_as(p)) for p in parameters):
             continue
-        one = layer.to_conv(average=True) if averaged else layer.convolution_of(lambda _, p: p[0].clone())
+        one = (
+            layer.to_conv(average=True)
+            if averaged
+            else layer.convolution_of(lambda _, p: p[0].clone())
+        )
         replace_module(module, layer, one)

@@ -24,7 +24,11 @@ def compose_config(tmp_path: Path) -> Iterator[Compose]:
     def compose_(*overrides: str, output_dir: Path = tmp_path) -> DictConfig:
         output_dir.mkdir(exist_ok=True)
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            config = compose("train", [*overrides, f"hydra.runtime.output_dir={output_dir}"], return_hydra_config=True)
+            config = compose(
+                "train",
+                [*overrides, f"hydra.runtime.output_dir={output_dir}"],
+                return_hydra_config=True,
+            )
         HydraConfig.instance().set_config(config)
         OmegaConf.set_readonly(config.hydra, None)
         with open_dict(config):

@@ -76,7 +76,9 @@ def _targets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, HERE, sys.modules[__name__])
 
 
-def problems(config: dict, groups: Iterable[str] | None = None, values: Iterable[str] = ()) -> list[str]:
+def problems(
+    config: dict, groups: Iterable[str] | None = None, values: Iterable[str] = ()
+) -> list[str]:
     """The lines of the error, less its head; targets may be named without their module."""
     groups = [*config] if groups is None else [*groups]
     try:
@@ -93,14 +95,23 @@ def node(target: str, /, **keywords: Any) -> dict:
 
 
 def test_a_good_config_passes():
-    assert problems({"seed": 1, "model": node("Layer", width=3), "logger": None}, ["model", "logger"], ["seed"]) == []
+    assert (
+        problems(
+            {"seed": 1, "model": node("Layer", width=3), "logger": None},
+            ["model", "logger"],
+            ["seed"],
+        )
+        == []
+    )
 
 
 def test_unknown_top_level_key():
     assert problems({"regulariser": "x"}, ["regularizer", "model"]) == [
         "regulariser: unknown key: did you mean 'regularizer'?"
     ]
-    assert problems({"qqq": 1}, ["model"], ["seed"]) == ["qqq: unknown key: choose from model, seed"]
+    assert problems({"qqq": 1}, ["model"], ["seed"]) == [
+        "qqq: unknown key: choose from model, seed"
+    ]
 
 
 @pytest.mark.parametrize("value", ["soft_tie", ["soft_tie", "l2"], 3, True])
@@ -129,24 +140,33 @@ def test_keyword_arguments_accept_anything():
 
 
 def test_missing_keyword():
-    assert problems({"model": node("Layer")}) == ["model.width: Layer requires it: add it to the config"]
+    assert problems({"model": node("Layer")}) == [
+        "model.width: Layer requires it: add it to the config"
+    ]
     assert problems({"model": node("Layer", _partial_=True)}) == []
 
 
 def test_the_parent_of_unrecursive_nodes_may_add_keywords():
-    assert problems({"model": node("anything", width=1, _recursive_=False, child=[node("Layer")])}) == []
-    assert problems({"model": node("anything", width=1, _recursive_=False, child=[node("Layer", wdth=1)])}) == [
-        "model.child[0].wdth: Layer has no such keyword: did you mean 'width'?"
-    ]
+    assert (
+        problems({"model": node("anything", width=1, _recursive_=False, child=[node("Layer")])})
+        == []
+    )
+    assert problems(
+        {"model": node("anything", width=1, _recursive_=False, child=[node("Layer", wdth=1)])}
+    ) == ["model.child[0].wdth: Layer has no such keyword: did you mean 'width'?"]
 
 
 @pytest.mark.parametrize("target", ["Layer", "Narrow", "Layer.make", "wrapped", "anything"])
 def test_signatures_are_found(target):
-    assert problems({"model": node(f"{HERE}.{target}", width="x")}) == ["model.width: expected int, got 'x'"]
+    assert problems({"model": node(f"{HERE}.{target}", width="x")}) == [
+        "model.width: expected int, got 'x'"
+    ]
 
 
 def test_a_string_annotation_of_a_wrapped_function():
-    assert problems({"model": node("wrapped", width=1, depth="x")}) == ["model.depth: expected int | None, got 'x'"]
+    assert problems({"model": node("wrapped", width=1, depth="x")}) == [
+        "model.depth: expected int | None, got 'x'"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +182,10 @@ def test_a_string_annotation_of_a_wrapped_function():
         ("path", "a/b"),
         ("function", None),
         ("name", None),  # the default is None, whatever the annotation says
-        ("name", "${colour}"),  # of a structured config: becomes a string when the config is made plain
+        (
+            "name",
+            "${colour}",
+        ),  # of a structured config: becomes a string when the config is made plain
         ("colour", "${colour}"),
         ("untyped", "x"),
         ("unknown", "x"),  # cannot be resolved at run time
@@ -174,7 +197,12 @@ def test_a_string_annotation_of_a_wrapped_function():
     ],
 )
 def test_values_that_fit(key, value):
-    config = {"model": node("Layer", width=1, **{key: value}), "number": 2, "numbers": [1], "colour": Color.red}
+    config = {
+        "model": node("Layer", width=1, **{key: value}),
+        "number": 2,
+        "numbers": [1],
+        "colour": Color.red,
+    }
     assert problems(config, ["model"], ["number", "numbers", "colour"]) == []
 
 
@@ -195,7 +223,11 @@ def test_values_that_fit(key, value):
         ("path", 3, "expected str | pathlib.Path, got 3"),
         ("function", "relu", "expected collections.abc.Callable | None, got 'relu'"),
         ("name", 3, "expected str, got 3"),
-        ("nested", {"a": 1}, "expected collections.abc.Mapping[str, list[int]] | None, got {'a': 1}"),
+        (
+            "nested",
+            {"a": 1},
+            "expected collections.abc.Mapping[str, list[int]] | None, got {'a': 1}",
+        ),
     ],
 )
 def test_values_that_do_not_fit(key, value, message):
@@ -214,12 +246,19 @@ def test_positional_arguments():
     assert problems({"ties": node("patterns", _args_=["a", 3], exclude=["c"])}) == [
         "ties._args_[1]: expected str, got 3"
     ]
-    assert problems({"f": node("positional", _args_=[1, "x"])}) == ["f._args_[1]: expected float, got 'x'"]
-    assert problems({"f": node("positional", _args_=[1])}) == ["f.b: positional requires it: add it to the config"]
+    assert problems({"f": node("positional", _args_=[1, "x"])}) == [
+        "f._args_[1]: expected float, got 'x'"
+    ]
+    assert problems({"f": node("positional", _args_=[1])}) == [
+        "f.b: positional requires it: add it to the config"
+    ]
     assert problems({"f": node("positional", _args_=[1, 2, "c", 4])}) == [
         "f._args_: positional takes at most 3 positional arguments, got 4"
     ]
-    assert problems({"ties": node("patterns", _args_="${words}"), "words": ["a"]}, ["ties"], ["words"]) == []
+    assert (
+        problems({"ties": node("patterns", _args_="${words}"), "words": ["a"]}, ["ties"], ["words"])
+        == []
+    )
 
 
 def test_hydras_own_keys():
@@ -227,7 +266,9 @@ def test_hydras_own_keys():
         "f._partial_: expected bool, got 'yes'",
         "f._convert_: expected Literal['none', 'partial', 'object', 'all'], got 'al': did you mean 'all'?",
     ]
-    assert problems({"f": {"_traget_": "x", "target": "y"}}) == ["f._traget_: did you mean '_target_'?"]
+    assert problems({"f": {"_traget_": "x", "target": "y"}}) == [
+        "f._traget_: did you mean '_target_'?"
+    ]
     assert problems({"f": node("Layer", _partail_=True, width=1)}) == [
         "f._partail_: Layer has no such keyword: did you mean '_partial_'?"
     ]
@@ -268,29 +309,45 @@ def test_a_submodule_is_imported(tmp_path, monkeypatch):
 
 
 def test_builtins_without_a_signature_are_left_alone():
-    assert problems({"f": {"_target_": "builtins.dict", "a": 1}, "g": {"_target_": "datetime.timedelta", "q": 1}}) == []
+    assert (
+        problems(
+            {
+                "f": {"_target_": "builtins.dict", "a": 1},
+                "g": {"_target_": "datetime.timedelta", "q": 1},
+            }
+        )
+        == []
+    )
 
 
 def test_mandatory_values():
     assert problems(
-        {"model": node("Layer", width="???"), "seed": "???", "data": "???"}, ["model", "data"], ["seed"]
+        {"model": node("Layer", width="???"), "seed": "???", "data": "???"},
+        ["model", "data"],
+        ["seed"],
     ) == [
         "seed: mandatory, but still '???': write seed=<value>",
         "data: mandatory, but still '???': write data=<value>",
         "model.width: mandatory, but still '???': write model.width=<value>",
     ]
-    assert problems({"a": {"b": [1, {"c": "???"}]}}) == ["a.b[1].c: mandatory, but still '???': write a.b[1].c=<value>"]
+    assert problems({"a": {"b": [1, {"c": "???"}]}}) == [
+        "a.b[1].c: mandatory, but still '???': write a.b[1].c=<value>"
+    ]
 
 
 def test_interpolations_that_fail():
     (line,) = problems({"model": node("Layer", width="${modle.rate}", rate=1.0)})
-    assert line.startswith("model.width: cannot resolve '${modle.rate}': Interpolation key 'modle.rate' not found")
+    assert line.startswith(
+        "model.width: cannot resolve '${modle.rate}': Interpolation key 'modle.rate' not found"
+    )
     assert line.endswith(": did you mean 'model.rate'?")
     assert problems({"a": {"b": "${nothing:3}"}}) == [
         "a.b: cannot resolve '${nothing:3}': Unsupported interpolation type nothing"
     ]
     assert problems({"model": "${nope.x}"})[0].startswith("model: cannot resolve '${nope.x}'")
-    assert problems({"model": node("patterns", _args_=["${nope}"]), "x": {}})[0].startswith("model._args_[0]: cannot")
+    assert problems({"model": node("patterns", _args_=["${nope}"]), "x": {}})[0].startswith(
+        "model._args_[0]: cannot"
+    )
 
 
 def test_a_node_that_is_pointed_to_is_reported_once():
@@ -345,17 +402,27 @@ def test_real_targets_that_are_right():
             deterministic="warn",
             logger=False,
             callbacks=[
-                node(f"{PL}.callbacks.ModelCheckpoint", monitor="a", save_last="link", save_top_k=2),
+                node(
+                    f"{PL}.callbacks.ModelCheckpoint", monitor="a", save_last="link", save_top_k=2
+                ),
                 node(f"{PL}.callbacks.EarlyStopping", monitor="a", min_delta=0, mode="max"),
-                node(f"{PL}.callbacks.RichProgressBar", leave=True, console_kwargs={"stderr": True}),
+                node(
+                    f"{PL}.callbacks.RichProgressBar", leave=True, console_kwargs={"stderr": True}
+                ),
             ],
         ),
-        wandb=node(f"{PL}.loggers.WandbLogger", offline=True, log_model="all", tags=["x"], experiment=None),
+        wandb=node(
+            f"{PL}.loggers.WandbLogger", offline=True, log_model="all", tags=["x"], experiment=None
+        ),
         csv=node(f"{PL}.loggers.CSVLogger", save_dir=".", version=3),
         adam=node("torch.optim.Adam", _partial_=True, lr=1, betas=[0.9, 0.999]),
         sgd=node("torch.optim.SGD", _partial_=True, lr=1e-3, momentum=0.9, nesterov=True),
-        schedule=node("torch.optim.lr_scheduler.OneCycleLR", _partial_=True, max_lr=0.1, anneal_strategy="cos"),
-        net=node("torch.nn.Sequential", _args_=[node("torch.nn.Linear", _args_=[1, 2], bias=False)]),
+        schedule=node(
+            "torch.optim.lr_scheduler.OneCycleLR", _partial_=True, max_lr=0.1, anneal_strategy="cos"
+        ),
+        net=node(
+            "torch.nn.Sequential", _args_=[node("torch.nn.Linear", _args_=[1, 2], bias=False)]
+        ),
         conv=node("torch.nn.Conv2d", _args_=[1, 2, 3], padding="same"),
     )
 
@@ -363,7 +430,11 @@ def test_real_targets_that_are_right():
 @pytest.mark.parametrize(
     ("target", "keywords", "message"),
     [
-        (f"{PL}.Trainer", {"max_epoch": 3}, "max_epoch: {} has no such keyword: did you mean 'max_epochs'?"),
+        (
+            f"{PL}.Trainer",
+            {"max_epoch": 3},
+            "max_epoch: {} has no such keyword: did you mean 'max_epochs'?",
+        ),
         (f"{PL}.Trainer", {"max_epochs": "3"}, "max_epochs: expected Optional[int], got '3'"),
         (f"{PL}.Trainer", {"precision": "16-mixd"}, "got '16-mixd': did you mean '16-mixed'?"),
         (f"{PL}.Trainer", {"limit_val_batches": "half"}, "NoneType], got 'half'"),
@@ -374,10 +445,22 @@ def test_real_targets_that_are_right():
         ),
         (f"{PL}.loggers.WandbLogger", {"offline": "yes"}, "offline: expected bool, got 'yes'"),
         (f"{PL}.loggers.CSVLogger", {}, "save_dir: {} requires it: add it to the config"),
-        (f"{PL}.callbacks.ModelCheckpoint", {"save_top_k": 1.5}, "save_top_k: expected int, got 1.5"),
-        (f"{PL}.callbacks.EarlyStopping", {"patience": 3}, "monitor: {} requires it: add it to the config"),
+        (
+            f"{PL}.callbacks.ModelCheckpoint",
+            {"save_top_k": 1.5},
+            "save_top_k: expected int, got 1.5",
+        ),
+        (
+            f"{PL}.callbacks.EarlyStopping",
+            {"patience": 3},
+            "monitor: {} requires it: add it to the config",
+        ),
         (f"{PL}.callbacks.RichProgressBar", {"theme": "red"}, "RichProgressBarTheme, got 'red'"),
-        ("torch.optim.Adam", {"lr": "fast", "_partial_": True}, "lr: expected float | torch.Tensor, got 'fast'"),
+        (
+            "torch.optim.Adam",
+            {"lr": "fast", "_partial_": True},
+            "lr: expected float | torch.Tensor, got 'fast'",
+        ),
         ("torch.optim.Adam", {"lr": 0.1}, "params: {} requires it: add it to the config"),
         ("torch.optim.SGD", {"betas": [1, 2], "_partial_": True}, "betas: {} has no such keyword"),
     ],

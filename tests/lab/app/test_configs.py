@@ -15,7 +15,9 @@ from .conftest import ROOT, Compose
 
 CONFS = (ROOT / "conf", Path(lit_share.conf.__file__).parent)
 # Those of the application, and those that any Hydra application gets.
-FILES = {path.relative_to(conf).with_suffix(""): path for conf in CONFS for path in conf.glob("*/*.yaml")}
+FILES = {
+    path.relative_to(conf).with_suffix(""): path for conf in CONFS for path in conf.glob("*/*.yaml")
+}
 OPTIONS = sorted(FILES)
 # Parts of other options.
 PARTS = {Path("model/classifier"), Path("trainer/default")}
@@ -30,20 +32,30 @@ NEEDS = {
 # What only makes sense with others.
 POSITIONS = ("data=placed", "model=local", "ties=positions", "objective=val/acc")
 LAYERS = ("data=placed", "model=layers", "ties=layers", "objective=val/acc")
-TRANSPOSED = ("data=placed", "model=autoencoder", "ties=transposed", "objective=val/mse", "mode=min")
+TRANSPOSED = (
+    "data=placed",
+    "model=autoencoder",
+    "ties=transposed",
+    "objective=val/mse",
+    "mode=min",
+)
 TOGETHER = {
     Path("data/related"): ("ties=trunk",),
     Path("ties/sites"): ("data=sites",),
     **dict.fromkeys(map(Path, ("model/layers", "ties/layers")), LAYERS),
     **dict.fromkeys(map(Path, ("model/autoencoder", "ties/transposed")), TRANSPOSED),
-    **dict.fromkeys(map(Path, ("data/placed", "model/local", "ties/positions", "callbacks/shift")), POSITIONS),
+    **dict.fromkeys(
+        map(Path, ("data/placed", "model/local", "ties/positions", "callbacks/shift")), POSITIONS
+    ),
 }
 FAST = ("debug=fast", "logger=none", "callbacks=quiet")
 
 
 def override(option: Path) -> str:
     group, name = option.parts
-    return f"+{group}={name}" if group not in (*GROUPS, "experiment", "debug") else f"{group}={name}"
+    return (
+        f"+{group}={name}" if group not in (*GROUPS, "experiment", "debug") else f"{group}={name}"
+    )
 
 
 @pytest.mark.parametrize("option", [o for o in OPTIONS if o not in PARTS], ids=str)
@@ -51,9 +63,13 @@ def test_composes_and_passes_the_checks(option: Path, compose_config: Compose) -
     prepare(compose_config(override(option)))
 
 
-@pytest.mark.parametrize("option", [o for o in OPTIONS if o not in PARTS and o not in NEEDS], ids=str)
+@pytest.mark.parametrize(
+    "option", [o for o in OPTIONS if o not in PARTS and o not in NEEDS], ids=str
+)
 def test_runs(option: Path, compose_config: Compose, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard", reason="the extra [tensorboard]") if "tensorboard" in option.parts else None
+    pytest.importorskip(
+        "tensorboard", reason="the extra [tensorboard]"
+    ) if "tensorboard" in option.parts else None
     others = [o for o in (*FAST, *TOGETHER.get(option, ())) if o.split("=")[0] != option.parts[0]]
     config = compose_config(*others, override(option))
     if option.parts[0] == "logger" and config.logger.get("wandb"):
@@ -81,6 +97,10 @@ def test_recipes_combine(compose_config: Compose, tmp_path: Path) -> None:
 def test_recipes_with_zeros_can_keep_them_and_wait_for_the_epoch(
     name: str, compose_config: Compose, tmp_path: Path
 ) -> None:
-    options = (f"regularizer.{name}.every=epoch", f"regularizer.{name}.keep_zeros=true", "strength=100.0")
+    options = (
+        f"regularizer.{name}.every=epoch",
+        f"regularizer.{name}.keep_zeros=true",
+        "strength=100.0",
+    )
     run(compose_config(*FAST, f"regularizer={name}", *options), tmp_path, [])
     assert json.loads((tmp_path / "result.json").read_text())["sharing"]["sparsity"] > 0.3

@@ -30,11 +30,15 @@ def bad_ties() -> Any:
 def bad_config() -> Any:
     penalty = {"_target_": "lit_share.Penalty", "norm": "l1", "groups": "element", "center": "mean"}
     ties = {"_target_": "lit_share.Ties", "_args_": ["a.*", "b.*.*"]}
-    instantiate({"soft_tie": {"_target_": TARGET, "penalty": penalty, "ties": ties, "strength": 1.0}})
+    instantiate(
+        {"soft_tie": {"_target_": TARGET, "penalty": penalty, "ties": ties, "strength": 1.0}}
+    )
 
 
 def bad_trainer() -> Any:
-    Trainer(accelerator="cpu", max_epochs=1, fast_dev_run=-1, logger=False, enable_checkpointing=False)
+    Trainer(
+        accelerator="cpu", max_epochs=1, fast_dev_run=-1, logger=False, enable_checkpointing=False
+    )
 
 
 def own_error() -> Any:
@@ -53,7 +57,9 @@ def bug() -> Any:
         (bad_trainer, "fast_dev_run"),
     ],
 )
-def test_what_is_to_be_changed_is_told_alone(task: Any, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_to_be_changed_is_told_alone(
+    task: Any, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(Told, match=told), told_in_a_line():
         task()
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
@@ -68,7 +74,9 @@ def test_other_errors_keep_their_traceback(task: Any) -> None:
         task()
 
 
-def test_errors_that_pass_through_the_users_own_code_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_that_pass_through_the_users_own_code_keep_their_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(globals(), "__name__", "my_models")
     with pytest.raises(ValueError, match="at least one pattern"), told_in_a_line():
         bad_ties()
@@ -77,5 +85,7 @@ def test_errors_that_pass_through_the_users_own_code_keep_their_traceback(monkey
 def test_what_hydra_wraps_is_unwrapped() -> None:
     with pytest.raises(Exception, match="same number of stars") as caught:
         bad_config()
-    assert one_line(caught.value).startswith("lit_share.sharing._error.TieError: the patterns of one Ties")
+    assert one_line(caught.value).startswith(
+        "lit_share.sharing._error.TieError: the patterns of one Ties"
+    )
     assert one_line(MisconfigurationException("no")).endswith("MisconfigurationException: no")

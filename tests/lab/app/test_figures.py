@@ -74,12 +74,16 @@ def test_a_layer_alone(logger: Recorded) -> None:
     assert figure.layout.title.text == "weight, output 1, input 0"
     assert [[*row] for row in figure.data[0].z] == [
         [pytest.approx(x, rel=1e-3) if i % 4 < 3 else None for i, x in enumerate(flat)]
-        for flat in [torch.cat([start["weight"][:, 1, 0], torch.zeros(4, 1)], dim=1).flatten().tolist()[:-1]]
+        for flat in [
+            torch.cat([start["weight"][:, 1, 0], torch.zeros(4, 1)], dim=1).flatten().tolist()[:-1]
+        ]
     ]
 
 
 def test_positions(logger: Recorded) -> None:
-    net = nn.Sequential(LocallyConnected2d(2, 3, 3, input_size=(5, 6)), nn.ReLU(), LocallyConnected2d(3, 1, 2, 3))
+    net = nn.Sequential(
+        LocallyConnected2d(2, 3, 3, input_size=(5, 6)), nn.ReLU(), LocallyConnected2d(3, 1, 2, 3)
+    )
     start = filters_to_draw([logger], net)
     with torch.no_grad():
         net[0].weight[:, 1, 1] += 10.0
@@ -124,7 +128,13 @@ def drawn(folder: Path, name: str) -> list[dict]:
 
 @pytest.mark.slow
 def test_a_run_with_codebooks(compose_config: Compose, tmp_path: Path) -> None:
-    options = ("debug=fast", "callbacks=quiet", "logger=wandb", "regularizer=growl", "retrain.similarity=0.2")
+    options = (
+        "debug=fast",
+        "callbacks=quiet",
+        "logger=wandb",
+        "regularizer=growl",
+        "retrain.similarity=0.2",
+    )
     run(compose_config(*options, output_dir=tmp_path), tmp_path, [])
     figures = drawn(tmp_path, "clusters")
     assert figures
@@ -133,7 +143,13 @@ def test_a_run_with_codebooks(compose_config: Compose, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_with_positions(compose_config: Compose, tmp_path: Path) -> None:
-    options = ("debug=fast", "callbacks=quiet", "logger=wandb", "experiment=position_sharing", "logger=wandb")
+    options = (
+        "debug=fast",
+        "callbacks=quiet",
+        "logger=wandb",
+        "experiment=position_sharing",
+        "logger=wandb",
+    )
     fast = ("regularizer=soft_tie", "trainer.max_steps=2", "data.n_train=50", "data.canvas=12")
     run(compose_config(*options, *fast, output_dir=tmp_path), tmp_path, [])
     assert len(drawn(tmp_path, "positions")) == 2

@@ -22,8 +22,14 @@ def result_of(folder: Path) -> dict:
 
 
 @pytest.mark.parametrize("regularizer", ["growl", "group_lasso", "lasso", "oscar", "[growl,l2]"])
-def test_rows_are_tied_and_trained_again(compose_config: Compose, tmp_path: Path, regularizer: str) -> None:
-    run(compose_config(*FAST, f"regularizer={regularizer}", "strength=20", "model.net.hidden=[8]"), tmp_path, [])
+def test_rows_are_tied_and_trained_again(
+    compose_config: Compose, tmp_path: Path, regularizer: str
+) -> None:
+    run(
+        compose_config(*FAST, f"regularizer={regularizer}", "strength=20", "model.net.hidden=[8]"),
+        tmp_path,
+        [],
+    )
     result = result_of(tmp_path)
     assert [row["name"] for row in result["rows"]] == [
         f"{name}.net.{layer}.weight" for name in "ab" for layer in ("trunk.linear0", "head")
@@ -35,8 +41,12 @@ def test_rows_are_tied_and_trained_again(compose_config: Compose, tmp_path: Path
     assert not any("Regularize" in key for key in saved["callbacks"])
 
 
-@pytest.mark.parametrize("regularizer", ["none", "l2", "soft_tie", "joint_lasso", "hard_tie", "[hard_tie,growl]"])
-def test_other_strategies_have_one_phase(compose_config: Compose, tmp_path: Path, regularizer: str) -> None:
+@pytest.mark.parametrize(
+    "regularizer", ["none", "l2", "soft_tie", "joint_lasso", "hard_tie", "[hard_tie,growl]"]
+)
+def test_other_strategies_have_one_phase(
+    compose_config: Compose, tmp_path: Path, regularizer: str
+) -> None:
     run(compose_config(*FAST, f"regularizer={regularizer}"), tmp_path, [])
     assert result_of(tmp_path)["rows"] is None
 
@@ -44,7 +54,13 @@ def test_other_strategies_have_one_phase(compose_config: Compose, tmp_path: Path
 def test_never_and_always(compose_config: Compose, tmp_path: Path) -> None:
     for regularizer, when in (("growl", "never"), ("none", "always")):
         folder = tmp_path / when
-        run(compose_config(*FAST, f"regularizer={regularizer}", f"retrain.when={when}", output_dir=folder), folder, [])
+        run(
+            compose_config(
+                *FAST, f"regularizer={regularizer}", f"retrain.when={when}", output_dir=folder
+            ),
+            folder,
+            [],
+        )
         assert (result_of(folder)["rows"] is None) == (when == "never")
 
 
@@ -60,7 +76,11 @@ def test_epochs_and_learning_rate_of_its_own(
         fits.append((self.current_epoch, {group["lr"] for group in optimizer.param_groups}))
 
     monkeypatch.setattr(Trainer, "fit", recorded)
-    run(compose_config(*FAST, "regularizer=growl", "retrain.max_epochs=2", "retrain.lr=0.0005"), tmp_path, [])
+    run(
+        compose_config(*FAST, "regularizer=growl", "retrain.max_epochs=2", "retrain.lr=0.0005"),
+        tmp_path,
+        [],
+    )
     assert fits == [(1, {0.002}), (2, {0.0005})]
 
 
@@ -86,7 +106,10 @@ def test_wrong_values(compose_config: Compose, override: str, message: str) -> N
 def test_a_checkpoint_of_another_second_phase(compose_config: Compose, tmp_path: Path) -> None:
     run(compose_config(*FAST, "regularizer=growl"), tmp_path, [])
     changed = compose_config(
-        *FAST, "regularizer=growl", "retrain.similarity=0.9", f"ckpt_path={tmp_path}/checkpoints/last.ckpt"
+        *FAST,
+        "regularizer=growl",
+        "retrain.similarity=0.9",
+        f"ckpt_path={tmp_path}/checkpoints/last.ckpt",
     )
     with pytest.raises(ConfigError, match="retrain"):
         run(changed, tmp_path, [])

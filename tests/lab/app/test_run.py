@@ -45,7 +45,9 @@ def test_tested_model_is_the_best_checkpoint(compose_config: Compose, tmp_path: 
     between = sum(float((a - b).square().sum()) for a, b in pairs)
     size = sum(float(a.square().sum() + b.square().sum()) for a, b in pairs)
     assert result["sharing"]["distance"] == pytest.approx((between / size) ** 0.5, rel=1e-6)
-    assert result["sharing"]["penalty"] == pytest.approx(result["strength"] * 0.5 * between, rel=1e-4)
+    assert result["sharing"]["penalty"] == pytest.approx(
+        result["strength"] * 0.5 * between, rel=1e-4
+    )
 
 
 def test_hard_sharing_stores_one_copy(compose_config: Compose, tmp_path: Path) -> None:
@@ -88,7 +90,9 @@ def test_strength_without_a_regularizer_that_has_one_is_said(
 
 
 def test_failed_run_says_so(compose_config: Compose, tmp_path: Path) -> None:
-    config = compose_config("debug=fast", "callbacks=quiet", "ties.patterns=[a.nothing.*,b.net.*]", "logger=wandb")
+    config = compose_config(
+        "debug=fast", "callbacks=quiet", "ties.patterns=[a.nothing.*,b.net.*]", "logger=wandb"
+    )
     with pytest.raises(ValueError, match=r"a\.nothing"):
         run(config, tmp_path, [])
     result = json.loads((tmp_path / "result.json").read_text())
@@ -100,7 +104,9 @@ def test_failed_run_says_so(compose_config: Compose, tmp_path: Path) -> None:
 def test_result_is_there_though_nobody_reads_the_table(
     compose_config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lit_share.lab.app.run._table", lambda _: sys.exit(1))  # as Rich does for `train.py | head`
+    monkeypatch.setattr(
+        "lit_share.lab.app.run._table", lambda _: sys.exit(1)
+    )  # as Rich does for `train.py | head`
     with pytest.raises(SystemExit):
         run(compose_config(*FAST), tmp_path, [])
     assert json.loads((tmp_path / "result.json").read_text())["status"] == "finished"
@@ -109,13 +115,17 @@ def test_result_is_there_though_nobody_reads_the_table(
 def test_every_run_is_a_wandb_run_of_its_own(compose_config: Compose, tmp_path: Path) -> None:
     before = os.environ.get("WANDB_MODE")
     for name in ("first", "second"):
-        config = compose_config("debug=fast", "callbacks=quiet", "logger=wandb", output_dir=tmp_path / name)
+        config = compose_config(
+            "debug=fast", "callbacks=quiet", "logger=wandb", output_dir=tmp_path / name
+        )
         run(config, tmp_path / name, [])
         assert wandb.run is None
     assert len(list(tmp_path.glob("*/wandb/offline-run-*"))) == 2
     assert os.environ.get("WANDB_MODE") == before
     for table in ("ties", "result"):
-        assert len(list(tmp_path.glob(f"*/wandb/offline-run-*/files/media/table/{table}_*.json"))) == 2
+        assert (
+            len(list(tmp_path.glob(f"*/wandb/offline-run-*/files/media/table/{table}_*.json"))) == 2
+        )
     heatmaps = list(tmp_path.glob("*/wandb/offline-run-*/files/media/plotly/sharing/*.json"))
     assert len(heatmaps) == 2
 
@@ -123,15 +133,26 @@ def test_every_run_is_a_wandb_run_of_its_own(compose_config: Compose, tmp_path: 
 def test_csv_has_the_documented_names(compose_config: Compose, tmp_path: Path) -> None:
     run(compose_config("debug=fast", "callbacks=quiet", "logger=csv"), tmp_path, [])
     header = (tmp_path / "csv" / "version_0" / "metrics.csv").read_text().splitlines()[0].split(",")
-    expected = {"a/val/acc", "b/test/acc", "sharing/penalty", "sharing/distance", "sharing/tied", "sharing/unique"}
+    expected = {
+        "a/val/acc",
+        "b/test/acc",
+        "sharing/penalty",
+        "sharing/distance",
+        "sharing/tied",
+        "sharing/unique",
+    }
     assert expected <= set(header)
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists")
-def test_a_checkpoint_of_another_experiment_is_refused(compose_config: Compose, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_experiment_is_refused(
+    compose_config: Compose, tmp_path: Path
+) -> None:
     run(compose_config(*FAST, "regularizer=layer_tie"), tmp_path, [])
     go_on = f"ckpt_path={tmp_path}/checkpoints/last.ckpt"
-    with pytest.raises(ValueError, match="another experiment; repeat its overrides:\n  regularizer: "):
+    with pytest.raises(
+        ValueError, match="another experiment; repeat its overrides:\n  regularizer: "
+    ):
         run(compose_config(*FAST, go_on), tmp_path, [])
     assert json.loads((tmp_path / "result.json").read_text())["strategy"] == "layer_tie"
 
@@ -143,8 +164,14 @@ def test_misspelt_objective_is_named(compose_config: Compose, tmp_path: Path) ->
     assert json.loads((tmp_path / "result.json").read_text())["status"] == "failed"
 
 
-def test_shared_parameters_are_counted_once_in_the_hyperparameters(compose_config: Compose, tmp_path: Path) -> None:
-    run(compose_config("debug=fast", "callbacks=quiet", "logger=csv", "regularizer=hard_tie"), tmp_path, [])
+def test_shared_parameters_are_counted_once_in_the_hyperparameters(
+    compose_config: Compose, tmp_path: Path
+) -> None:
+    run(
+        compose_config("debug=fast", "callbacks=quiet", "logger=csv", "regularizer=hard_tie"),
+        tmp_path,
+        [],
+    )
     hparams = (tmp_path / "csv" / "version_0" / "hparams.yaml").read_text()
     assert "parameters/unique: 8970\n" in hparams
     assert "parameters/total: 17940\n" in hparams
@@ -167,18 +194,32 @@ def test_a_strength_in_place_of_a_recipe_is_named(compose_config: Compose) -> No
 def test_what_goes_on_has_one_wandb_run(
     compose_config: Compose, tmp_path: Path, offline: str, left: list[str], goes_on_in: str | None
 ) -> None:
-    options = prepare(compose_config("logger=wandb", f"logger.wandb.offline={offline}")).logger.wandb
+    options = prepare(
+        compose_config("logger=wandb", f"logger.wandb.offline={offline}")
+    ).logger.wandb
     for name in left:
         (tmp_path / "wandb" / name).mkdir(parents=True)
     go_on_in_wandb(options, tmp_path)
     assert options.get("id") == goes_on_in
-    assert WandbLogger(**{key: value for key, value in options.items() if key != "_target_"})._id == goes_on_in
+    assert (
+        WandbLogger(**{key: value for key, value in options.items() if key != "_target_"})._id
+        == goes_on_in
+    )
 
 
-def test_ties_of_another_model_are_named_whatever_the_strategy(compose_config: Compose, tmp_path: Path) -> None:
+def test_ties_of_another_model_are_named_whatever_the_strategy(
+    compose_config: Compose, tmp_path: Path
+) -> None:
     another = ("model=local", "data=placed", "objective=val/acc")
-    with pytest.raises(TieError, match=r"(?s)'a.net.\*' matches no .* of ties=all: write your own with ties.patterns"):
+    with pytest.raises(
+        TieError,
+        match=r"(?s)'a.net.\*' matches no .* of ties=all: write your own with ties.patterns",
+    ):
         run(compose_config(*FAST, *another, "regularizer=none"), tmp_path, [])
     with pytest.raises(TieError) as caught:
-        run(compose_config(*FAST, *another, "ties.patterns=[x.*]"), tmp_path, ["ties.patterns=[x.*]"])
+        run(
+            compose_config(*FAST, *another, "ties.patterns=[x.*]"),
+            tmp_path,
+            ["ties.patterns=[x.*]"],
+        )
     assert "ties=all" not in str(caught.value)

@@ -47,7 +47,9 @@ def leave(folder: Path, how: str | None = None) -> None:
 def test_cells_keep_their_folders_in_any_order(tmp_path: Path) -> None:
     first = settle(tmp_path, {("seed=0", "strength=1"): "x", ("seed=1",): "y"})
     assert list(first.values()) == ["0", "1"]
-    again = settle(tmp_path, {("seed=2",): "z", ("strength=1", "logger=csv", "seed=0"): "x", ("seed=1",): "y"})
+    again = settle(
+        tmp_path, {("seed=2",): "z", ("strength=1", "logger=csv", "seed=0"): "x", ("seed=1",): "y"}
+    )
     assert list(again.values()) == ["2", "0", "1"]
 
 
@@ -55,10 +57,18 @@ def test_cells_that_are_not_asked_for_any_more_are_marked(tmp_path: Path) -> Non
     settle(tmp_path, {("seed=0",): "x", ("seed=1",): "y"})
     settle(tmp_path, {("seed=1",): "y", ("seed=2",): "z"})
     cells = json.loads((tmp_path / "cells.json").read_text())
-    assert {folder: cell["earlier"] for folder, cell in cells.items()} == {"0": True, "1": False, "2": False}
+    assert {folder: cell["earlier"] for folder, cell in cells.items()} == {
+        "0": True,
+        "1": False,
+        "2": False,
+    }
     settle(tmp_path, {("seed=0",): "x"})
     cells = json.loads((tmp_path / "cells.json").read_text())
-    assert {folder: cell["earlier"] for folder, cell in cells.items()} == {"0": False, "1": True, "2": True}
+    assert {folder: cell["earlier"] for folder, cell in cells.items()} == {
+        "0": False,
+        "1": True,
+        "2": True,
+    }
 
 
 def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:
@@ -69,9 +79,17 @@ def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("how", "config", "stays"),
-    [("finished", "x", True), (None, "x", True), ("failed", "x", False), ("finished", "y", False), (None, "y", False)],
+    [
+        ("finished", "x", True),
+        (None, "x", True),
+        ("failed", "x", False),
+        ("finished", "y", False),
+        (None, "y", False),
+    ],
 )
-def test_what_a_cell_left_stays_where_it_is_of_use(tmp_path: Path, how: str | None, config: str, stays: bool) -> None:
+def test_what_a_cell_left_stays_where_it_is_of_use(
+    tmp_path: Path, how: str | None, config: str, stays: bool
+) -> None:
     settle(tmp_path, {("seed=0",): "x"})
     leave(tmp_path / "0", how)
     settle(tmp_path, {("seed=0",): config})
@@ -90,7 +108,9 @@ def test_only_what_was_cut_off_goes_on(tmp_path: Path) -> None:
 
 def test_fingerprints_tell_configs_apart() -> None:
     assert fingerprint(OmegaConf.create({"seed": 0})) != fingerprint(OmegaConf.create({"seed": 1}))
-    assert fingerprint(OmegaConf.create({"seed": "${x}"})) == fingerprint(OmegaConf.create({"seed": "${x}"}))
+    assert fingerprint(OmegaConf.create({"seed": "${x}"})) == fingerprint(
+        OmegaConf.create({"seed": "${x}"})
+    )
 
 
 def test_a_file_is_written_as_a_whole(tmp_path: Path) -> None:
@@ -136,7 +156,9 @@ def test_what_stops_a_sweep_is_not_contained(stop: type[BaseException]) -> None:
         Contained(task)(OmegaConf.create())
 
 
-def test_progress_counts_all_and_estimates_from_the_new(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_counts_all_and_estimates_from_the_new(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     leave(tmp_path / "0", "finished")
     with Progress(tmp_path, ["0", "1", "2", "3"], seconds=0.01) as progress:
         assert str(progress) == "1/4 cells done"
@@ -164,12 +186,16 @@ def multirun(compose_config: Compose, tmp_path: Path) -> Compose:
 
     def compose_(*overrides: str, output_dir: Path | None = None) -> Any:
         options = {} if output_dir is None else {"output_dir": output_dir}
-        return compose_config(*overrides, "hydra.mode=MULTIRUN", f"hydra.sweep.dir={tmp_path}", **options)
+        return compose_config(
+            *overrides, "hydra.mode=MULTIRUN", f"hydra.sweep.dir={tmp_path}", **options
+        )
 
     return compose_
 
 
-def test_a_cell_that_was_cut_off_goes_on(multirun: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cell_that_was_cut_off_goes_on(
+    multirun: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     run(multirun(*FAST, "trainer.max_epochs=3", output_dir=whole), whole, [])
 
@@ -178,7 +204,9 @@ def test_a_cell_that_was_cut_off_goes_on(multirun: Compose, tmp_path: Path, monk
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("lit_share.callbacks.SharingMonitor.on_train_epoch_start", stop, raising=False)
+        patch.setattr(
+            "lit_share.callbacks.SharingMonitor.on_train_epoch_start", stop, raising=False
+        )
         with pytest.raises(SystemExit):
             run(multirun(*FAST, "trainer.max_epochs=3", output_dir=cut), cut, [])
     assert not (cut / "result.json").exists()
@@ -191,17 +219,28 @@ def test_a_cell_that_was_cut_off_goes_on(multirun: Compose, tmp_path: Path, monk
 
 
 def test_a_plan_is_printed_once_in_a_sweep(
-    multirun: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    multirun: Compose,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("lit_share.lab.app.run._printed", set())
     for seed in (0, 1):
-        run(multirun(*FAST, f"seed={seed}", output_dir=tmp_path / str(seed)), tmp_path / str(seed), [])
+        run(
+            multirun(*FAST, f"seed={seed}", output_dir=tmp_path / str(seed)),
+            tmp_path / str(seed),
+            [],
+        )
     assert capsys.readouterr().out.count("Tie plan") == 1
 
 
 def test_a_cell_with_a_wrong_config_is_marked(multirun: Compose, tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
-        run(multirun(*FAST, "retrain.similarity=2", "regularizer=[growl,l2]"), tmp_path, ["retrain.similarity=2"])
+        run(
+            multirun(*FAST, "retrain.similarity=2", "regularizer=[growl,l2]"),
+            tmp_path,
+            ["retrain.similarity=2"],
+        )
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["status"] == "failed"
     assert result["strategy"] == "growl+l2"
@@ -218,7 +257,9 @@ def test_a_cell_with_a_wrong_config_is_marked(multirun: Compose, tmp_path: Path)
         ({"strategy": "auto", "devices": 1}, False),
     ],
 )
-def test_copies_of_a_sweep_are_refused(multirun: Compose, options: dict[str, Any], refused: bool) -> None:
+def test_copies_of_a_sweep_are_refused(
+    multirun: Compose, options: dict[str, Any], refused: bool
+) -> None:
     multirun()
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, **options)
     if refused:
@@ -228,7 +269,9 @@ def test_copies_of_a_sweep_are_refused(multirun: Compose, options: dict[str, Any
         refuse_copies_of_a_sweep(trainer)
 
 
-def test_a_misspelt_objective_is_named_before_training(compose_config: Compose, tmp_path: Path) -> None:
+def test_a_misspelt_objective_is_named_before_training(
+    compose_config: Compose, tmp_path: Path
+) -> None:
     config = compose_config(*FAST, "objective=b/val/accuracy", "callbacks.sharing=null")
     with pytest.raises(ValueError, match=r"objective=b/val/accuracy is not among.*b/val/acc"):
         run(config, tmp_path, [])
@@ -236,14 +279,18 @@ def test_a_misspelt_objective_is_named_before_training(compose_config: Compose, 
 
 
 def test_wandb_gets_the_group_and_tags(multirun: Compose, tmp_path: Path) -> None:
-    options = prepare(multirun("logger=wandb", "logger.wandb.tags=[mine]", "regularizer=[growl,l2]")).logger.wandb
+    options = prepare(
+        multirun("logger=wandb", "logger.wandb.tags=[mine]", "regularizer=[growl,l2]")
+    ).logger.wandb
     assert options.tags == ["mine", "data=digits", "model=mlp", "ties=all"]
     assert options.job_type == "growl+l2"
     assert options.group == group_of(tmp_path)
 
 
 @pytest.mark.parametrize("domain", ["inverted", "noisy", "rotated", "same"])
-def test_every_domain_has_an_amount_of_its_own(compose_config: Compose, tmp_path: Path, domain: str) -> None:
+def test_every_domain_has_an_amount_of_its_own(
+    compose_config: Compose, tmp_path: Path, domain: str
+) -> None:
     run(compose_config(*FAST, f"data.domain={domain}"), tmp_path, [])
 
 
@@ -262,7 +309,9 @@ def test_the_comparison_is_a_wandb_run_of_the_group(tmp_path: Path, own_folder: 
 
 
 def test_misspelt_keys_to_tune(compose_config: Compose) -> None:
-    with pytest.raises(ConfigError, match=r"tune: there is no key 'model.classifer.lr' .* 'model.classifier.lr'"):
+    with pytest.raises(
+        ConfigError, match=r"tune: there is no key 'model.classifer.lr' .* 'model.classifier.lr'"
+    ):
         prepare(compose_config("tune=[model.classifer.lr]"))
     for key in ("model.classifier.lr", "retrain.lr"):  # the second one is null
         assert prepare(compose_config(f"tune=[{key}]")).tune == [key]
@@ -276,7 +325,8 @@ def test_what_is_compared_is_not_tuned(compose_config: Compose, key: str) -> Non
 
 def test_the_worst_is_not_chosen(compose_config: Compose) -> None:
     with pytest.raises(
-        ConfigError, match="objective=b/val/loss mode=max would choose the worst checkpoint: write mode=min"
+        ConfigError,
+        match="objective=b/val/loss mode=max would choose the worst checkpoint: write mode=min",
     ):
         prepare(compose_config("objective=b/val/loss"))
     assert prepare(compose_config("objective=b/val/loss", "mode=min")).mode == "min"

@@ -25,8 +25,19 @@ IMPOSSIBLE = "data.n_a=40,100000"  # of 1,797 images
 
 
 def command(directory: Path, *overrides: str) -> list[str]:
-    fast = [option for option in FAST if option.partition("=")[0] not in {o.partition("=")[0] for o in overrides}]
-    return [sys.executable, str(ROOT / "train.py"), "-m", f"hydra.sweep.dir={directory}", *overrides, *fast]
+    fast = [
+        option
+        for option in FAST
+        if option.partition("=")[0] not in {o.partition("=")[0] for o in overrides}
+    ]
+    return [
+        sys.executable,
+        str(ROOT / "train.py"),
+        "-m",
+        f"hydra.sweep.dir={directory}",
+        *overrides,
+        *fast,
+    ]
 
 
 def sweep(directory: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
@@ -45,12 +56,16 @@ def sweep(directory: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def sweep_until(there: Callable[[], bool], how: signal.Signals, directory: Path, *overrides: str) -> int:
+def sweep_until(
+    there: Callable[[], bool], how: signal.Signals, directory: Path, *overrides: str
+) -> int:
     """Start a sweep, and send it a signal as soon as something is there."""
     signal.signal(
         signal.SIGINT, signal.default_int_handler
     )  # what a shell has ignored in the background stays so below
-    with subprocess.Popen(command(directory, *overrides), cwd=directory.parent, stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        command(directory, *overrides), cwd=directory.parent, stdout=subprocess.DEVNULL
+    ) as process:
         deadline = time.monotonic() + 120
         while not there() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.005)
@@ -65,22 +80,34 @@ def results(directory: Path) -> dict[tuple[str, ...], dict[str, Any]]:
 
 def table(directory: Path) -> list[dict[str, str]]:
     with (directory / "results.csv").open(newline="") as file:
-        return [{name: cell for name, cell in row.items() if name != "seconds"} for row in csv.DictReader(file)]
+        return [
+            {name: cell for name, cell in row.items() if name != "seconds"}
+            for row in csv.DictReader(file)
+        ]
 
 
 def cut_off(directory: Path) -> list[Path]:
     """Folders of cells that have a checkpoint, but no result."""
     checkpoints = directory.glob("*/checkpoints/last.ckpt")
-    return [path.parents[1] for path in checkpoints if not (path.parents[1] / "result.json").exists()]
+    return [
+        path.parents[1] for path in checkpoints if not (path.parents[1] / "result.json").exists()
+    ]
 
 
 def test_a_killed_sweep_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    grid = ("regularizer=none,soft_tie,hard_tie", "strength=0.01,0.1", "seed=0,1,2", "trainer.max_epochs=8")
+    grid = (
+        "regularizer=none,soft_tie,hard_tie",
+        "strength=0.01,0.1",
+        "seed=0,1,2",
+        "trainer.max_epochs=8",
+    )
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert sweep(whole, *grid).returncode == 0
     assert len(results(whole)) == 12
 
-    sweep_until(lambda: len(results(killed)) > 3 and bool(cut_off(killed)), signal.SIGKILL, killed, *grid)
+    sweep_until(
+        lambda: len(results(killed)) > 3 and bool(cut_off(killed)), signal.SIGKILL, killed, *grid
+    )
     (middle,) = cut_off(killed)
     before = {path: path.stat().st_mtime_ns for path in killed.glob("*/result.json")}
     assert 3 < len(before) < 12
@@ -111,7 +138,9 @@ def check_failures(directory: Path, done: subprocess.CompletedProcess[str]) -> N
     assert "4/4 cells done, 2 failed" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     assert "2 failed: ValueError: n_a + n_b + n_val + n_test = 100000" in done.stdout
-    assert "2 of 4 cells have not finished. To run only these again, repeat the command" in done.stderr
+    assert (
+        "2 of 4 cells have not finished. To run only these again, repeat the command" in done.stderr
+    )
     assert sorted(row["failed"] for row in table(directory)) == ["0", "0", "1", "1"]
 
 
@@ -123,7 +152,10 @@ def test_failed_cells_stop_no_others_and_run_again(tmp_path: Path) -> None:
     check_failures(tmp_path / "s", again)
     corrected = sweep(tmp_path / "s", "regularizer=none,soft_tie", "data.n_a=40,50")
     assert corrected.returncode == 0, corrected.stderr
-    assert "2 failed: in an earlier command: ValueError: n_a + n_b + n_val + n_test = 100000" in corrected.stdout
+    assert (
+        "2 failed: in an earlier command: ValueError: n_a + n_b + n_val + n_test = 100000"
+        in corrected.stdout
+    )
     assert [row["failed"] for row in table(tmp_path / "s")] == ["0"] * 4
 
 
@@ -137,18 +169,30 @@ def test_a_signal_stops_the_sweep(tmp_path: Path, how: signal.Signals) -> None:
 
 
 def test_several_processes_in_the_cells_of_a_sweep(tmp_path: Path) -> None:
-    done = sweep(tmp_path / "s", "regularizer=none,l2_sp", "trainer=ddp_cpu", "data.n_a=40", "data.batch_size=10")
+    done = sweep(
+        tmp_path / "s",
+        "regularizer=none,l2_sp",
+        "trainer=ddp_cpu",
+        "data.n_a=40",
+        "data.batch_size=10",
+    )
     assert done.returncode == 0, done.stderr
     assert {result["status"] for result in results(tmp_path / "s").values()} == {"finished"}
     refused = sweep(tmp_path / "t", "seed=0,1", "trainer.devices=2")
     assert refused.returncode == 1
-    assert all("would run the whole multirun again" in result["error"] for result in results(tmp_path / "t").values())
+    assert all(
+        "would run the whole multirun again" in result["error"]
+        for result in results(tmp_path / "t").values()
+    )
     assert not list(tmp_path.glob("t/*/checkpoints"))
 
 
 @pytest.mark.parametrize(
     ("variable", "override", "message"),
-    [("1", "seed=0,1", "torchrun would start"), ("", "hydra.sweep.subdir=x", "numbers the folders of cells itself")],
+    [
+        ("1", "seed=0,1", "torchrun would start"),
+        ("", "hydra.sweep.subdir=x", "numbers the folders of cells itself"),
+    ],
 )
 def test_what_a_sweep_cannot_be_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, override: str, message: str
@@ -188,7 +232,9 @@ def test_joblibs_workers_end_with_a_killed_sweep(tmp_path: Path) -> None:
 
 def test_submitit(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
-    done = sweep(tmp_path / "s", "regularizer=none,soft_tie", IMPOSSIBLE, "hydra/launcher=submitit_local")
+    done = sweep(
+        tmp_path / "s", "regularizer=none,soft_tie", IMPOSSIBLE, "hydra/launcher=submitit_local"
+    )
     check_failures(tmp_path / "s", done)
 
 
@@ -217,7 +263,9 @@ def test_ray_gives_every_cell_a_process_and_a_gpu(tmp_path: Path) -> None:
     (tmp_path / "where.py").write_text(textwrap.dedent(WHERE))
     where = "+callbacks.where={_target_:where.Where,folder:'${hydra:runtime.output_dir}'}"
     pretended = ("hydra/launcher=gpus", "+hydra.launcher.ray.init.num_gpus=2")
-    done = sweep(tmp_path / "s", "regularizer=none,soft_tie", "data.n_a=40,50,100000", where, *pretended)
+    done = sweep(
+        tmp_path / "s", "regularizer=none,soft_tie", "data.n_a=40,50,100000", where, *pretended
+    )
     assert done.returncode == 1, done.stderr
     assert "6/6 cells done, 2 failed" in done.stdout
     seen = [json.loads(path.read_text()) for path in tmp_path.glob("s/*/where.json")]
@@ -227,5 +275,7 @@ def test_ray_gives_every_cell_a_process_and_a_gpu(tmp_path: Path) -> None:
     together = [sum(a["begin"] < b["end"] and b["begin"] < a["end"] for b in seen) for a in seen]
     assert max(together) == 2
     for slot in "01":
-        one, two = sorted((cell for cell in seen if cell["slot"] == slot), key=lambda cell: cell["begin"])[:2]
+        one, two = sorted(
+            (cell for cell in seen if cell["slot"] == slot), key=lambda cell: cell["begin"]
+        )[:2]
         assert one["end"] <= two["begin"]

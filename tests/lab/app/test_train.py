@@ -17,14 +17,18 @@ FAST = ("debug=fast", "logger=none", "callbacks=quiet")
 
 def train(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "train.py"), *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 def test_help_imports_nothing_heavy() -> None:
     code = "import sys, runpy; sys.argv = ['train.py', '--help']\n"
     code += f"try: runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')\nexcept SystemExit: pass\n"
     code += "print('HEAVY', sorted({'torch', 'lightning', 'wandb', 'scipy', 'sklearn'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+    )
     assert "soft_tie" in done.stdout
     assert "HEAVY []" in done.stdout
 
@@ -32,7 +36,10 @@ def test_help_imports_nothing_heavy() -> None:
 def test_misspelt_group_is_an_error_before_anything_is_built(tmp_path: Path) -> None:
     done = train(*FAST, "+regulariser=x", cwd=tmp_path)
     assert done.returncode != 0
-    assert "'regulariser'" in done.stderr or "regulariser: unknown key: did you mean 'regularizer'?" in done.stderr
+    assert (
+        "'regulariser'" in done.stderr
+        or "regulariser: unknown key: did you mean 'regularizer'?" in done.stderr
+    )
     assert "Tie plan" not in done.stdout
 
 
@@ -40,7 +47,9 @@ def test_errors_of_users_end_with_one_line(tmp_path: Path) -> None:
     done = train(*FAST, "strength=-1", cwd=tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert "\nregularizer.soft_tie: strength must be a finite number >= 0, got -1.0\n" in done.stderr
+    assert (
+        "\nregularizer.soft_tie: strength must be a finite number >= 0, got -1.0\n" in done.stderr
+    )
 
 
 OWN = """
@@ -75,12 +84,21 @@ def test_own_model_and_data(tmp_path: Path) -> None:
     }.items():
         (tmp_path / "conf" / group).mkdir(parents=True)
         (tmp_path / "conf" / group / "mine.yaml").write_text(text)
-    own = ("--config-dir", "conf", "model=mine", "data=mine", "objective=south/val/loss", "mode=min")
+    own = (
+        "--config-dir",
+        "conf",
+        "model=mine",
+        "data=mine",
+        "objective=south/val/loss",
+        "mode=min",
+    )
     quiet = ("logger=none", "callbacks=quiet", "trainer.max_epochs=1", "hydra.run.dir=out")
 
     done = train(*own, *quiet, cwd=tmp_path)
     assert "pattern 'a.net.*' matches no parameter" in done.stderr
-    assert "These are the patterns of ties=all: write your own with ties.patterns=[...]" in done.stderr
+    assert (
+        "These are the patterns of ties=all: write your own with ties.patterns=[...]" in done.stderr
+    )
 
     done = train(*own, *quiet, "ties.patterns=[north.*,south.*]", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -89,18 +107,30 @@ def test_own_model_and_data(tmp_path: Path) -> None:
     assert "logging interval" not in done.stdout + done.stderr
     assert json.loads((tmp_path / "out" / "result.json").read_text())["test"] == {}
 
-    go_on = ("ties.patterns=[north.*,south.*]", "trainer.max_epochs=2", "ckpt_path=out/checkpoints/last.ckpt")
+    go_on = (
+        "ties.patterns=[north.*,south.*]",
+        "trainer.max_epochs=2",
+        "ckpt_path=out/checkpoints/last.ckpt",
+    )
     done = train(*own, *quiet, *go_on, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "unrelated" not in done.stdout
-    done = train(*own, *quiet, "+model.same_init=true", "ties.patterns=[north.*,south.*]", cwd=tmp_path)
+    done = train(
+        *own, *quiet, "+model.same_init=true", "ties.patterns=[north.*,south.*]", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert "unrelated" not in done.stdout
 
 
 @pytest.mark.slow
 def test_multirun_ends_with_the_comparison(tmp_path: Path) -> None:
-    sweep = ("-m", "regularizer=none,soft_tie,hard_tie", "strength=0.01,0.1", "seed=0", f"hydra.sweep.dir={tmp_path}/s")
+    sweep = (
+        "-m",
+        "regularizer=none,soft_tie,hard_tie",
+        "strength=0.01,0.1",
+        "seed=0",
+        f"hydra.sweep.dir={tmp_path}/s",
+    )
     done = train(*sweep, *FAST, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     results = [json.loads(path.read_text()) for path in tmp_path.glob("s/*/result.json")]
@@ -116,7 +146,10 @@ def test_multirun_ends_with_the_comparison(tmp_path: Path) -> None:
 def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     """Two processes share a batch of the same size, so only the order of additions differs."""
     tests = {}
-    for name, trainer in (("one", ("trainer=cpu",)), ("two", ("trainer=ddp_cpu", "data.batch_size=10"))):
+    for name, trainer in (
+        ("one", ("trainer=cpu",)),
+        ("two", ("trainer=ddp_cpu", "data.batch_size=10")),
+    ):
         data = ("data.n_a=40", "data.n_b=20") + (("data.batch_size=20",) if name == "one" else ())
         fast = ("debug=fast", "logger=csv", "callbacks=quiet", "regularizer=l2_sp")
         done = train(*fast, *trainer, *data, f"hydra.run.dir={tmp_path / name}", cwd=tmp_path)
@@ -125,5 +158,10 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     assert tests["two"]["status"] == "finished"
     assert tests["two"]["sharing"]["total"] == tests["one"]["sharing"]["total"]
     assert tests["two"]["sharing"]["penalty"] > 0.0
-    assert "b/test/acc" in (tmp_path / "two" / "csv" / "version_0" / "metrics.csv").read_text().splitlines()[0]
-    assert tests["two"]["test"]["b/test/acc"] == pytest.approx(tests["one"]["test"]["b/test/acc"], abs=0.3)
+    assert (
+        "b/test/acc"
+        in (tmp_path / "two" / "csv" / "version_0" / "metrics.csv").read_text().splitlines()[0]
+    )
+    assert tests["two"]["test"]["b/test/acc"] == pytest.approx(
+        tests["one"]["test"]["b/test/acc"], abs=0.3
+    )

@@ -66,7 +66,10 @@ def fashion_folder(tmp_path):
     rng = np.random.default_rng(0)
     for part, count in {"train": 3, "t10k": 2}.items():
         write_idx(tmp_path / f"{part}-images-idx3-ubyte.gz", rng.integers(0, 256, (count, 28, 28)))
-        write_idx(tmp_path / f"{part}-labels-idx1-ubyte.gz", np.arange(count) + (0 if part == "train" else 7))
+        write_idx(
+            tmp_path / f"{part}-labels-idx1-ubyte.gz",
+            np.arange(count) + (0 if part == "train" else 7),
+        )
     return tmp_path
 
 
@@ -79,7 +82,9 @@ def test_fashion_mnist_reads_any_folder(fashion_folder):
 
 def test_fashion_mnist_names_what_is_missing(fashion_folder):
     (fashion_folder / "t10k-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(FileNotFoundError, match=r"t10k-labels-idx1-ubyte\.gz is missing.*dataset-fashion-mnist"):
+    with pytest.raises(
+        FileNotFoundError, match=r"t10k-labels-idx1-ubyte\.gz is missing.*dataset-fashion-mnist"
+    ):
         fashion_mnist(fashion_folder)
 
 

@@ -33,9 +33,13 @@ def test_shuffled_batches_hold_every_example_once_with_its_label(tensors):
     x, y = tensors
     loader = batches(MemoryDataset(*tensors), batch_size=5, shuffle=Shuffle(23, seed=(0,)))
     seen = {
-        tuple(image.flatten().tolist()): label.item() for xs, ys in loader for image, label in zip(xs, ys, strict=True)
+        tuple(image.flatten().tolist()): label.item()
+        for xs, ys in loader
+        for image, label in zip(xs, ys, strict=True)
     }
-    assert seen == {tuple(image.flatten().tolist()): label.item() for image, label in zip(x, y, strict=True)}
+    assert seen == {
+        tuple(image.flatten().tolist()): label.item() for image, label in zip(x, y, strict=True)
+    }
 
 
 def test_every_pass_and_epoch_has_an_order_of_its_own():
@@ -64,7 +68,8 @@ def test_seeds_differ():
 def test_processes_share_a_pass_without_overlap():
     """What Lightning makes of the sampler in each process of a distributed run."""
     ranks = [
-        DistributedSamplerWrapper(Shuffle(24, seed=(0,)), num_replicas=2, rank=rank, shuffle=False) for rank in (0, 1)
+        DistributedSamplerWrapper(Shuffle(24, seed=(0,)), num_replicas=2, rank=rank, shuffle=False)
+        for rank in (0, 1)
     ]
     for _ in range(2):
         first, second = map(list, ranks)
@@ -123,7 +128,9 @@ def test_resumed_run_equals_the_unbroken_one(tensors, tmp_path):
 @LEAF_SPEC
 def test_lightning_does_not_ask_for_workers(tensors, monkeypatch):
     # As on a machine with cores to spare: with few of them Lightning never asks.
-    monkeypatch.setattr("lightning.pytorch.trainer.connectors.data_connector.suggested_max_num_workers", lambda _: 8)
+    monkeypatch.setattr(
+        "lightning.pytorch.trainer.connectors.data_connector.suggested_max_num_workers", lambda _: 8
+    )
     ordinary = DataLoader(TensorDataset(*tensors), batch_size=5)
     with pytest.warns(UserWarning, match="does not have many workers"):
         fit({"large": ordinary, "small": ordinary}, ordinary, epochs=1)

@@ -6,9 +6,9 @@ from hypothesis.extra.numpy import arrays
 
 from lit_share.lab.data import DOMAINS
 
-images = st.tuples(st.integers(1, 3), st.integers(1, 2), st.integers(2, 6), st.integers(2, 6)).flatmap(
-    lambda shape: arrays(np.float32, shape, elements=st.floats(0, 1, width=32))
-)
+images = st.tuples(
+    st.integers(1, 3), st.integers(1, 2), st.integers(2, 6), st.integers(2, 6)
+).flatmap(lambda shape: arrays(np.float32, shape, elements=st.floats(0, 1, width=32)))
 seeds = st.integers(0, 1000)
 every_domain = pytest.mark.parametrize("domain", DOMAINS.values(), ids=DOMAINS)
 
@@ -82,7 +82,8 @@ def test_mirrored_swaps_left_and_right(stroke):
 def test_permuted_keeps_every_histogram(images, seed):
     permuted = DOMAINS["permuted"](images, seed=seed)
     np.testing.assert_array_equal(
-        np.sort(permuted.reshape(*images.shape[:2], -1)), np.sort(images.reshape(*images.shape[:2], -1))
+        np.sort(permuted.reshape(*images.shape[:2], -1)),
+        np.sort(images.reshape(*images.shape[:2], -1)),
     )
 
 
@@ -125,5 +126,7 @@ def test_negative_noise_is_refused(stroke):
 @pytest.mark.parametrize("quarters", [1, 2, 3, 4])
 def test_rotated_by_quarters_is_exact_and_counter_clockwise(stroke, quarters):
     np.testing.assert_allclose(
-        DOMAINS["rotated"](stroke, 90.0 * quarters), np.rot90(stroke, quarters, axes=(-2, -1)), atol=1e-6
+        DOMAINS["rotated"](stroke, 90.0 * quarters),
+        np.rot90(stroke, quarters, axes=(-2, -1)),
+        atol=1e-6,
     )

@@ -61,13 +61,17 @@ def test_two_noisy_members_have_noise_of_their_own():
 
 
 def test_noise_follows_the_seed():
-    one, again, other = (ManyDomains({"a": {"domain": "noisy", "n": 20}}, seed=seed) for seed in (1, 1, 2))
+    one, again, other = (
+        ManyDomains({"a": {"domain": "noisy", "n": 20}}, seed=seed) for seed in (1, 1, 2)
+    )
     assert torch.equal(part(one, "train", "a")[0], part(again, "train", "a")[0])
     assert not torch.equal(part(one, "train", "a")[0], part(other, "train", "a")[0])
 
 
 def test_two_members_are_a_pair():
-    many = ManyDomains({"a": {"domain": "same", "n": 60}, "b": {"domain": "inverted", "n": 20}}, seed=3)
+    many = ManyDomains(
+        {"a": {"domain": "same", "n": 60}, "b": {"domain": "inverted", "n": 20}}, seed=3
+    )
     pair = PairedDomains("digits", "inverted", n_a=60, n_b=20, seed=3)
     for stage in ("train", "val", "test"):
         for name in ("a", "b"):
@@ -88,7 +92,9 @@ def test_the_last_members_size_changes_nothing_else():
     ids=["no n", "no domain", "typo"],
 )
 def test_members_with_other_keys_are_refused(member):
-    with pytest.raises(ValueError, match=r"members\.a has the keys .*: write domain, n and maybe amount"):
+    with pytest.raises(
+        ValueError, match=r"members\.a has the keys .*: write domain, n and maybe amount"
+    ):
         ManyDomains({"a": member})
 
 
@@ -104,7 +110,8 @@ def test_a_member_without_images_is_named():
 
 def test_more_images_than_there_are_is_refused():
     with pytest.raises(
-        ValueError, match=r"members\.a\.n \+ members\.b\.n \+ n_val \+ n_test = 900 \+ 50 \+ 300 \+ 600 = 1850"
+        ValueError,
+        match=r"members\.a\.n \+ members\.b\.n \+ n_val \+ n_test = 900 \+ 50 \+ 300 \+ 600 = 1850",
     ):
         ManyDomains({"a": {"domain": "same", "n": 900}, "b": {"domain": "same", "n": 50}})
 
@@ -115,5 +122,7 @@ def test_amount_that_a_domain_does_not_take_is_refused():
 
 
 def test_table_is_refused():
-    with pytest.raises(ValueError, match='dataset="wine" has none: write one of "digits", "mnist", "fashion_mnist"'):
+    with pytest.raises(
+        ValueError, match='dataset="wine" has none: write one of "digits", "mnist", "fashion_mnist"'
+    ):
         ManyDomains(MEMBERS, dataset="wine")

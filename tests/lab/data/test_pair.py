@@ -90,7 +90,9 @@ def test_seed_decides(make):
 def test_order_of_training_follows_the_seed_and_differs_between_the_two(make):
     sizes = SIZES | {"n_a": 40, "n_b": 40}
     orders = [
-        tuple(loader.sampler) for seed in (0, 1) for loader in make(**sizes, seed=seed).train_dataloader().values()
+        tuple(loader.sampler)
+        for seed in (0, 1)
+        for loader in make(**sizes, seed=seed).train_dataloader().values()
     ]
     assert len(set(orders)) == 4
 
@@ -161,17 +163,23 @@ def test_negative_seed_is_refused(make):
 
 def test_more_examples_than_there_are_is_refused(make):
     with pytest.raises(
-        ValueError, match=r'n_a \+ n_b \+ n_val \+ n_test = 900 \+ 50 \+ 300 \+ 600 = 1850, but "digits" has 1797'
+        ValueError,
+        match=r'n_a \+ n_b \+ n_val \+ n_test = 900 \+ 50 \+ 300 \+ 600 = 1850, but "digits" has 1797',
     ):
         make(n_a=900)
 
 
 def test_every_example_can_be_used(make):
     data = make(n_a=800, n_b=97, n_val=300, n_test=600)
-    assert sum(len(examples(loaders(data)[key])) for key in ("train a", "train b", "val a", "test a")) == 1797
+    assert (
+        sum(len(examples(loaders(data)[key])) for key in ("train a", "train b", "val a", "test a"))
+        == 1797
+    )
 
 
 def test_unknown_data_set_is_refused():
     for module in (PairedDomains, RelatedOutputs):
-        with pytest.raises(ValueError, match='dataset="cifar" is not known: write one of "digits", "mnist"'):
+        with pytest.raises(
+            ValueError, match='dataset="cifar" is not known: write one of "digits", "mnist"'
+        ):
             module("cifar")

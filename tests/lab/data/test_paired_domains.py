@@ -25,10 +25,17 @@ def test_b_sees_in_its_domain_what_a_sees(domain, stage):
 
 def test_noise_of_training_and_test_images_differs():
     sizes = {"n_a": 10, "n_b": 600, "n_val": 10, "n_test": 600}
-    noisy, clean = PairedDomains("digits", "noisy", amount=0.1, **sizes), PairedDomains("digits", "same", **sizes)
+    noisy, clean = (
+        PairedDomains("digits", "noisy", amount=0.1, **sizes),
+        PairedDomains("digits", "same", **sizes),
+    )
     train, test = (part(clean, stage, "b")[0] for stage in ("train", "test"))
-    grey = ((train - 0.5).abs() < 0.2) & ((test - 0.5).abs() < 0.2)  # where hardly any noise is clipped
-    noise = torch.stack([(part(noisy, s, "b")[0] - x)[grey] for s, x in (("train", train), ("test", test))])
+    grey = ((train - 0.5).abs() < 0.2) & (
+        (test - 0.5).abs() < 0.2
+    )  # where hardly any noise is clipped
+    noise = torch.stack(
+        [(part(noisy, s, "b")[0] - x)[grey] for s, x in (("train", train), ("test", test))]
+    )
     assert noise.shape[1] > 1000
     assert torch.corrcoef(noise)[0, 1].abs() < 0.1
 
@@ -53,17 +60,23 @@ def test_amount_reaches_the_domain(domain):
 
 @pytest.mark.parametrize("domain", ["same", "inverted", "mirrored", "permuted"])
 def test_amount_that_a_domain_does_not_take_is_refused(domain):
-    with pytest.raises(ValueError, match=f'domain="{domain}" takes no amount: leave amount=0.3 out'):
+    with pytest.raises(
+        ValueError, match=f'domain="{domain}" takes no amount: leave amount=0.3 out'
+    ):
         PairedDomains(domain=domain, amount=0.3)
 
 
 def test_unknown_domain_is_refused():
-    with pytest.raises(ValueError, match='domain="upside_down" is not known: write one of "same", "rotated"'):
+    with pytest.raises(
+        ValueError, match='domain="upside_down" is not known: write one of "same", "rotated"'
+    ):
         PairedDomains(domain="upside_down")
 
 
 def test_table_is_refused():
-    with pytest.raises(ValueError, match='dataset="wine" has none: write one of "digits", "mnist", "fashion_mnist"'):
+    with pytest.raises(
+        ValueError, match='dataset="wine" has none: write one of "digits", "mnist", "fashion_mnist"'
+    ):
         PairedDomains("wine")
 
 

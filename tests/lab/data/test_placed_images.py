@@ -32,10 +32,16 @@ def test_images_are_whole_at_their_places():
     canvases = placed(images, canvas=5, place="random", seed=1)
     assert canvases.shape == (400, 5, 5)
     assert canvases.dtype == images.dtype
-    places = [place for canvas, image in zip(canvases, images, strict=True) for place in found_at(canvas, image)]
+    places = [
+        place
+        for canvas, image in zip(canvases, images, strict=True)
+        for place in found_at(canvas, image)
+    ]
     assert len(places) == 400
     counts = {place: places.count(place) for place in set(places)}
-    assert counts.keys() == {(row, column) for row in range(4) for column in range(3)}, "every place occurs"
+    assert counts.keys() == {(row, column) for row in range(4) for column in range(3)}, (
+        "every place occurs"
+    )
     assert min(counts.values()) > 400 / 12 / 2, "about equally often"
 
 
@@ -44,7 +50,9 @@ def test_the_centre(canvas, place):
     images = np.random.default_rng(0).random((2, 1, 2, 3))
     canvases = placed(images, canvas, "centre", seed=0)
     assert canvases.shape == (2, 1, canvas, canvas)
-    assert [found_at(c, i) for c, i in zip(canvases[:, 0], images[:, 0], strict=True)] == [[place]] * 2
+    assert [found_at(c, i) for c, i in zip(canvases[:, 0], images[:, 0], strict=True)] == [
+        [place]
+    ] * 2
 
 
 def test_images_are_left_alone_and_the_seed_decides():
@@ -58,7 +66,9 @@ def test_images_are_left_alone_and_the_seed_decides():
 
 @pytest.mark.parametrize("shape", [(4, 2), (2, 4)])
 def test_small_canvases_are_refused(shape):
-    with pytest.raises(ValueError, match=rf"canvas=3 is smaller than images of {shape[0]} × {shape[1]}"):
+    with pytest.raises(
+        ValueError, match=rf"canvas=3 is smaller than images of {shape[0]} × {shape[1]}"
+    ):
         placed(np.zeros((1, *shape)), 3, "random", 0)
 
 
@@ -67,8 +77,14 @@ def test_small_canvases_are_refused(shape):
     [
         ({"place": "random"}, {"train": "random", "val": "random", "test": "random"}),
         ({"place": "centre"}, {"train": "centre", "val": "centre", "test": "centre"}),
-        ({"place": "centre", "test_place": "random"}, {"train": "centre", "val": "centre", "test": "random"}),
-        ({"place": "random", "test_place": "centre"}, {"train": "random", "val": "random", "test": "centre"}),
+        (
+            {"place": "centre", "test_place": "random"},
+            {"train": "centre", "val": "centre", "test": "random"},
+        ),
+        (
+            {"place": "random", "test_place": "centre"},
+            {"train": "random", "val": "random", "test": "centre"},
+        ),
     ],
 )
 def test_where_the_images_of_each_part_are(options, places):
@@ -84,7 +100,11 @@ def test_each_image_is_of_the_data_set_with_its_label_and_in_one_part():
     data = PlacedImages(canvas=8, **SIZES, seed=3)
     known = {image.tobytes(): int(label) for image, label in zip(*digits(), strict=True)}
     shown = {stage: part(data, stage) for stage in ("train", "val", "test")}
-    assert {stage: len(y) for stage, (_, y) in shown.items()} == {"train": 60, "val": 40, "test": 50}
+    assert {stage: len(y) for stage, (_, y) in shown.items()} == {
+        "train": 60,
+        "val": 40,
+        "test": 50,
+    }
     keys = [image.numpy().tobytes() for x, _ in shown.values() for image in x]
     labels = [int(label) for _, y in shown.values() for label in y]
     assert [known[key] for key in keys] == labels
@@ -94,7 +114,10 @@ def test_each_image_is_of_the_data_set_with_its_label_and_in_one_part():
 def test_parts_are_placed_differently():
     """Otherwise the n-th image of each part would be at the same place."""
     data = PlacedImages(canvas=20, n_train=50, n_val=50, n_test=50)
-    columns = [(part(data, stage)[0].amax(dim=(1, 2)) > 0).float().argmax(dim=1) for stage in ("train", "val", "test")]
+    columns = [
+        (part(data, stage)[0].amax(dim=(1, 2)) > 0).float().argmax(dim=1)
+        for stage in ("train", "val", "test")
+    ]
     for one, two in ((0, 1), (0, 2), (1, 2)):
         assert (columns[one] == columns[two]).float().mean() < 0.4
 
@@ -143,7 +166,10 @@ def test_only_training_images_come_in_a_new_order():
         ({"n_test": -1}, "n_test=-1 must be at least 1"),
         ({"batch_size": 0}, "batch_size=0 must be at least 1"),
         ({"seed": -1}, "seed=-1 must be at least 0"),
-        ({"n_train": 1000, "n_test": 600}, r"= 1000 \+ 300 \+ 600 = 1900, but \"digits\" has 1797 examples"),
+        (
+            {"n_train": 1000, "n_test": 600},
+            r"= 1000 \+ 300 \+ 600 = 1900, but \"digits\" has 1797 examples",
+        ),
     ],
 )
 def test_wrong_arguments(options, message):

@@ -36,8 +36,12 @@ def test_training_rows_are_standardised_together(dataset):
     data = RelatedOutputs(dataset, "class", "direction", **CONTROLS[dataset])
     seen = torch.cat([part(data, "train", name)[0] for name in ("a", "b")])
     torch.testing.assert_close(seen.mean(0), torch.zeros(seen.shape[1]), atol=1e-5, rtol=0)
-    torch.testing.assert_close(seen.std(0, unbiased=False), torch.ones(seen.shape[1]), atol=1e-4, rtol=0)
-    assert not torch.allclose(part(data, "test", "a")[0].mean(0), torch.zeros(seen.shape[1]), atol=1e-3)
+    torch.testing.assert_close(
+        seen.std(0, unbiased=False), torch.ones(seen.shape[1]), atol=1e-4, rtol=0
+    )
+    assert not torch.allclose(
+        part(data, "test", "a")[0].mean(0), torch.zeros(seen.shape[1]), atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("dataset", CONTROLS)
@@ -45,7 +49,8 @@ def test_control_asks_about_one_direction_in_every_part(dataset):
     data = RelatedOutputs(dataset, "class", "direction", **CONTROLS[dataset], seed=2)
     assert data.num_classes["b"] == 2
     inputs, answers = (
-        torch.cat(tensors) for tensors in zip(*(part(data, s, "b") for s in ("train", "val", "test")), strict=True)
+        torch.cat(tensors)
+        for tensors in zip(*(part(data, s, "b") for s in ("train", "val", "test")), strict=True)
     )
     expected = direction(Arrays(inputs.numpy(), answers.numpy()), seed=2)
     assert torch.equal(answers, torch.from_numpy(expected))
@@ -54,12 +59,17 @@ def test_control_asks_about_one_direction_in_every_part(dataset):
 @pytest.mark.parametrize("argument", ["task_a", "task_b"])
 def test_question_about_digits_needs_digits(argument):
     with pytest.raises(
-        ValueError, match=f'{argument}="parity" asks about digits.*"breast_cancer" shows none: .*"class", "direction"'
+        ValueError,
+        match=f'{argument}="parity" asks about digits.*"breast_cancer" shows none: .*"class", "direction"',
     ):
-        RelatedOutputs("breast_cancer", **{"task_a": "class", "task_b": "class", argument: "parity"})
+        RelatedOutputs(
+            "breast_cancer", **{"task_a": "class", "task_b": "class", argument: "parity"}
+        )
 
 
 @pytest.mark.parametrize("argument", ["task_a", "task_b"])
 def test_unknown_question_is_refused(argument):
-    with pytest.raises(ValueError, match=f'{argument}="prime" is not known: write one of "class", "at_least_five"'):
+    with pytest.raises(
+        ValueError, match=f'{argument}="prime" is not known: write one of "class", "at_least_five"'
+    ):
         RelatedOutputs("digits", **{argument: "prime"})

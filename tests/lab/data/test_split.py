@@ -12,7 +12,9 @@ seeds = st.integers(0, 10_000)
 def cuts(draw):
     """Labels with a mixture of classes, and sizes of parts that fit."""
     counts = draw(st.lists(st.integers(1, 60), min_size=1, max_size=6))
-    labels = np.random.default_rng(draw(seeds)).permutation(np.repeat(np.arange(len(counts)), counts))
+    labels = np.random.default_rng(draw(seeds)).permutation(
+        np.repeat(np.arange(len(counts)), counts)
+    )
     left, sizes = len(labels), {}
     for name in ("test", "val", "a", "b"):
         sizes[name] = draw(st.integers(0, left))
@@ -39,7 +41,9 @@ def test_every_part_has_the_mixture_of_classes(cut, seed):
         # stretches are given in examples, their length is off by up to one example for each class.
         expected = len(places) * counts / len(labels)
         slack = 1 + len(counts) * counts / len(labels)
-        assert (np.abs(np.bincount(labels[places], minlength=len(counts)) - expected) <= slack).all()
+        assert (
+            np.abs(np.bincount(labels[places], minlength=len(counts)) - expected) <= slack
+        ).all()
 
 
 @given(seed=seeds, size=st.integers(1, 10), classes=st.integers(2, 6))
@@ -73,5 +77,7 @@ def test_smaller_last_part_is_a_piece_of_the_larger_and_the_others_stay(cut, see
 
 
 def test_too_many_are_refused():
-    with pytest.raises(ValueError, match=r"the parts \{'a': 3, 'b': 2\} need 5 examples, but there are 4"):
+    with pytest.raises(
+        ValueError, match=r"the parts \{'a': 3, 'b': 2\} need 5 examples, but there are 4"
+    ):
         split(np.zeros(4, np.int64), {"a": 3, "b": 2}, seed=0)

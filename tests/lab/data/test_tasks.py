@@ -28,7 +28,11 @@ def test_seed_decides_where_there_is_chance(task, one_of_each_digit):
 
 @pytest.mark.parametrize(
     ("name", "yes"),
-    [("at_least_five", [5, 6, 7, 8, 9]), ("parity", [1, 3, 5, 7, 9]), ("closed_loop", [0, 6, 8, 9])],
+    [
+        ("at_least_five", [5, 6, 7, 8, 9]),
+        ("parity", [1, 3, 5, 7, 9]),
+        ("closed_loop", [0, 6, 8, 9]),
+    ],
 )
 def test_digits_that_say_yes(name, yes, one_of_each_digit):
     assert np.flatnonzero(TASKS[name](one_of_each_digit)).tolist() == yes

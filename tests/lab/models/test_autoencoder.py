@@ -69,7 +69,9 @@ def test_hard_ties_make_the_decoder_the_transposed_encoder(data):
     model = autoencoder(data, widths=(20, 10))
     trainer(max_epochs=2, callbacks=[ls.Share(TIES)]).fit(model, datamodule=data)
     for i in range(2):
-        encoder, decoder = (getattr(part, f"linear{i}").weight for part in (model.encoder, model.decoder))
+        encoder, decoder = (
+            getattr(part, f"linear{i}").weight for part in (model.encoder, model.decoder)
+        )
         assert torch.equal(encoder, decoder.T)
     assert ls.sharing_stats(model).unique == 64 * 20 + 20 * 10 + 20 + 10 + 20 + 64
 
@@ -84,6 +86,8 @@ def test_comes_back_from_a_checkpoint(data, tmp_path):
     run = trainer(max_epochs=1)
     run.fit(model, datamodule=data)
     run.save_checkpoint(tmp_path / "run.ckpt")
-    loaded = Autoencoder.load_from_checkpoint(tmp_path / "run.ckpt", map_location="cpu", weights_only=True)
+    loaded = Autoencoder.load_from_checkpoint(
+        tmp_path / "run.ckpt", map_location="cpu", weights_only=True
+    )
     x = torch.rand(5, 1, 8, 8)
     assert torch.equal(loaded(x), model(x))

@@ -54,37 +54,51 @@ def test_measures_every_example_alike(classifier, uneven, stage):
     with torch.no_grad():
         scores = classifier.eval()(x)
     assert results[f"{stage}/loss"] == pytest.approx(F.cross_entropy(scores, y).item(), rel=1e-5)
-    assert results[f"{stage}/acc"] == pytest.approx((scores.argmax(1) == y).float().mean().item(), rel=1e-5)
+    assert results[f"{stage}/acc"] == pytest.approx(
+        (scores.argmax(1) == y).float().mean().item(), rel=1e-5
+    )
 
 
 def test_training_loss_is_the_smoothed_one_and_the_others_are_not(uneven):
     torch.manual_seed(0)
-    classifier = Classifier(nn.Linear(4, 3), num_classes=3, lr=0.0, optimizer="sgd", label_smoothing=0.3)
+    classifier = Classifier(
+        nn.Linear(4, 3), num_classes=3, lr=0.0, optimizer="sgd", label_smoothing=0.3
+    )
     run = trainer(max_epochs=1)
     run.fit(classifier, uneven, uneven)
     x, y = uneven.dataset.tensors
     scores = classifier(x)
-    smoothed, plain = F.cross_entropy(scores, y, label_smoothing=0.3).item(), F.cross_entropy(scores, y).item()
+    smoothed, plain = (
+        F.cross_entropy(scores, y, label_smoothing=0.3).item(),
+        F.cross_entropy(scores, y).item(),
+    )
     assert smoothed != pytest.approx(plain, rel=1e-3)
     assert run.callback_metrics["train/loss"].item() == pytest.approx(smoothed, rel=1e-5)
     assert run.callback_metrics["val/loss"].item() == pytest.approx(plain, rel=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)]
+    ("name", "kind"),
+    [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)],
 )
 def test_optimizer_is_the_one_asked_for(name, kind):
-    classifier = Classifier(nn.Linear(4, 3), 3, lr=0.25, optimizer=name, momentum=0.5, weight_decay=0.125)
+    classifier = Classifier(
+        nn.Linear(4, 3), 3, lr=0.25, optimizer=name, momentum=0.5, weight_decay=0.125
+    )
     optimizer = classifier.configure_optimizers()
     assert type(optimizer) is kind
     assert optimizer.defaults["lr"] == 0.25
     assert optimizer.defaults["weight_decay"] == 0.125
     assert optimizer.defaults.get("momentum", 0.5) == 0.5
-    assert {id(p) for p in optimizer.param_groups[0]["params"]} == {id(p) for p in classifier.net.parameters()}
+    assert {id(p) for p in optimizer.param_groups[0]["params"]} == {
+        id(p) for p in classifier.net.parameters()
+    }
 
 
 def test_unknown_optimizer_is_refused():
-    with pytest.raises(ValueError, match='optimizer=\'lbfgs\' is not known: write "adam", "adamw" or "sgd"'):
+    with pytest.raises(
+        ValueError, match='optimizer=\'lbfgs\' is not known: write "adam", "adamw" or "sgd"'
+    ):
         Classifier(nn.Linear(4, 3), 3, optimizer="lbfgs")
 
 

@@ -11,14 +11,18 @@ POSITIONS = Ties("trunk.conv*[:]")
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (7, 7), (8, 8), (28, 20)])
 def test_takes_images_of_any_size(height, width):
-    assert CNN((2, height, width), 5, channels=(3, 4, 5))(torch.rand(2, 2, height, width)).shape == (2, 5)
+    assert CNN((2, height, width), 5, channels=(3, 4, 5))(
+        torch.rand(2, 2, height, width)
+    ).shape == (2, 5)
 
 
 def test_computes_what_its_layers_say():
     torch.manual_seed(0)
     net = CNN((1, 32, 32), 3, channels=(4,), grid=1)
     x = torch.rand(5, 1, 8, 8)
-    maps = nn.functional.conv2d(x, net.trunk.conv0.weight, net.trunk.conv0.bias, padding=1).clamp(min=0)
+    maps = nn.functional.conv2d(x, net.trunk.conv0.weight, net.trunk.conv0.bias, padding=1).clamp(
+        min=0
+    )
     features = maps.unfold(2, 2, 2).unfold(3, 2, 2).amax((-1, -2)).mean((-1, -2))
     torch.testing.assert_close(net(x), features @ net.head.weight.T + net.head.bias)
 
@@ -53,7 +57,9 @@ def test_positions_with_filters_of_their_own(height, width, batch_norm):
     sizes = [(height, width)]
     for _ in range(2):
         sizes.append(tuple((n + 1) // 2 for n in sizes[-1]))
-    assert [layer.input_size for layer in layers] == [layer.output_size for layer in layers] == sizes
+    assert (
+        [layer.input_size for layer in layers] == [layer.output_size for layer in layers] == sizes
+    )
     x = torch.rand(2, 2, height, width)
     before = net(x)
     assert before.shape == (2, 5)

@@ -42,7 +42,9 @@ def test_layers_begin_as_pytorch_s_own(net):
     torch.manual_seed(0)
     own = torch.nn.TransformerEncoderLayer(8, 2, 32, dropout=0.0, batch_first=True, norm_first=True)
     for layer in net.trunk.encoder.layers:
-        assert {n: p.shape for n, p in layer.named_parameters()} == {n: p.shape for n, p in own.named_parameters()}
+        assert {n: p.shape for n, p in layer.named_parameters()} == {
+            n: p.shape for n, p in own.named_parameters()
+        }
 
 
 @pytest.mark.parametrize("depth", [1, 3])
@@ -57,7 +59,9 @@ def test_width_that_heads_do_not_divide_is_refused():
 
 
 def test_layers_can_begin_equal():
-    first, *others = TransformerClassifier((2, 4, 3), 3, width=8, heads=2, depth=3, same_init=True).trunk.encoder.layers
+    first, *others = TransformerClassifier(
+        (2, 4, 3), 3, width=8, heads=2, depth=3, same_init=True
+    ).trunk.encoder.layers
     assert len(others) == 2
     for other in others:
         for one, same in zip(first.parameters(), other.parameters(), strict=True):

@@ -15,7 +15,9 @@ NETS = {
     "cnn": lambda: CNN((3, 4, 4), 5, channels=(4, 6)),
     "cnn with norm": lambda: CNN((3, 4, 4), 5, channels=(4, 6), batch_norm=True, dropout=0.1),
     "transformer": lambda: TransformerClassifier((3, 4, 4), 5, width=8, heads=2),
-    "transformer with dropout": lambda: TransformerClassifier((3, 4, 4), 5, width=8, heads=2, dropout=0.1),
+    "transformer with dropout": lambda: TransformerClassifier(
+        (3, 4, 4), 5, width=8, heads=2, dropout=0.1
+    ),
 }
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)
 

@@ -10,7 +10,9 @@ from lit_share.sharing.codebook import densify, tie_rows
 RNG = np.random.default_rng(0)
 EXEMPLARS = RNG.standard_normal((3, 8))
 LABELS = [0, 1, -1, 1, 2, 1, 0]
-ROWS = np.array([np.zeros(8) if k < 0 else EXEMPLARS[k] + 0.01 * RNG.standard_normal(8) for k in LABELS])
+ROWS = np.array(
+    [np.zeros(8) if k < 0 else EXEMPLARS[k] + 0.01 * RNG.standard_normal(8) for k in LABELS]
+)
 TIED = np.array([np.zeros(8) if k < 0 else EXEMPLARS[k] for k in LABELS])
 ORDER = [1, 3, 5, 0, 6, 4]  # of the clusters of three, two and one
 

@@ -39,7 +39,9 @@ def test_the_axis_is_logarithmic_where_numbers_span_a_decade(last, type_):
 
 
 def test_without_markers_only_the_end_has_one():
-    (line,) = curves({"none": Curve([0, 1, 2], [1, 2, 3])}, LOOK, "epoch", "distance", markers=False).data
+    (line,) = curves(
+        {"none": Curve([0, 1, 2], [1, 2, 3])}, LOOK, "epoch", "distance", markers=False
+    ).data
     assert list(line.marker.size) == [0, 0, 9]
 
 

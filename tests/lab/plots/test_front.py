@@ -18,7 +18,9 @@ def bettered(point, other, mode):
 
 @given(points, st.sampled_from(["min", "max"]))
 def test_the_front_is_what_nothing_betters(points, mode):
-    expected = {i for i, p in enumerate(points) if not any(bettered(p, other, mode) for other in points)}
+    expected = {
+        i for i, p in enumerate(points) if not any(bettered(p, other, mode) for other in points)
+    }
     front = pareto_front(points, mode)
     assert set(front) == expected
     assert [points[i][0] for i in front] == sorted(points[i][0] for i in front)
@@ -49,7 +51,11 @@ def test_small_scores_can_be_good():
 
 
 def test_no_front_where_it_is_not_known_what_is_good():
-    assert [trace.name for trace in score_against_size(POINTS, LOOK, "x", None).data] == ["none", "hard_tie", "l2"]
+    assert [trace.name for trace in score_against_size(POINTS, LOOK, "x", None).data] == [
+        "none",
+        "hard_tie",
+        "l2",
+    ]
 
 
 def test_what_was_not_chosen_is_not_on_the_front():

@@ -38,7 +38,10 @@ def test_sizes_begin_at_zero():
 
 def test_colours_are_those_given():
     look = styles(POINTS)
-    assert {trace.marker.color for trace in drawn().data} == {look["none"].color, look["soft_tie"].color}
+    assert {trace.marker.color for trace in drawn().data} == {
+        look["none"].color,
+        look["soft_tie"].color,
+    }
 
 
 def test_names_are_not_read_as_tags():
@@ -52,7 +55,11 @@ def test_names_are_not_read_as_tags():
 
 def test_texts_at_the_edges_turn_inwards():
     points = {"a": Interval(0.0), "b": Interval(0.5), "c": Interval(1.0)}
-    assert [trace.textposition for trace in drawn(points).data] == ["top right", "top center", "top left"]
+    assert [trace.textposition for trace in drawn(points).data] == [
+        "top right",
+        "top center",
+        "top left",
+    ]
 
 
 def test_nothing_to_draw():

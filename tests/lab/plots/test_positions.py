@@ -33,17 +33,23 @@ def test_panels_have_the_same_colours():
 
 
 def test_names_are_not_read_as_tags():
-    assert position_filters({"<i>": np.ones((1, 1, 1, 1))}).layout.annotations[0].text == "&lt;i&gt;"
+    assert (
+        position_filters({"<i>": np.ones((1, 1, 1, 1))}).layout.annotations[0].text == "&lt;i&gt;"
+    )
 
 
 def test_the_filters_of_a_layer():
     layer = LocallyConnected2d.from_conv(torch.nn.Conv2d(1, 2, 3), input_size=6)
-    (drawn,) = position_filters({"start": layer.weight.detach()[:, 0, 0].reshape(*layer.output_size, 3, 3)}).data
+    (drawn,) = position_filters(
+        {"start": layer.weight.detach()[:, 0, 0].reshape(*layer.output_size, 3, 3)}
+    ).data
     assert list(drawn.z[0][:3]) == list(drawn.z[4][4:7])  # all the same
 
 
 def test_shapes_are_checked():
-    with pytest.raises(ValueError, match=r"'start' must have shape .rows, columns, height, width., got \(3, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"'start' must have shape .rows, columns, height, width., got \(3, 3\)"
+    ):
         position_filters({"start": np.ones((3, 3))})
 
 

@@ -66,10 +66,14 @@ def test_without_distances_there_is_one_panel():
 
 
 def test_zero_stands_at_the_left():
-    (line,) = strength_path({"soft_tie": StrengthPath(Curve([0.0, 0.5], [1, 2]), chosen=[0.0])}, LOOK, "acc").data
+    (line,) = strength_path(
+        {"soft_tie": StrengthPath(Curve([0.0, 0.5], [1, 2]), chosen=[0.0])}, LOOK, "acc"
+    ).data
     assert list(line.x) == [pytest.approx(0.05), 0.5]
     assert line.marker.symbol[0] == LOOK["soft_tie"].symbol
-    axis = strength_path({"soft_tie": StrengthPath(Curve([0.0, 0.5], [1, 2]))}, LOOK, "acc").layout.xaxis
+    axis = strength_path(
+        {"soft_tie": StrengthPath(Curve([0.0, 0.5], [1, 2]))}, LOOK, "acc"
+    ).layout.xaxis
     assert list(axis.ticktext) == ["0", "0.5"]
     (line,) = strength_path({"soft_tie": StrengthPath(Curve([0.0], [1]))}, LOOK, "acc").data
     assert list(line.x) == [pytest.approx(0.1)]
@@ -90,7 +94,9 @@ def test_numbers_at_the_axis_have_room():
 
 def test_names_are_not_read_as_tags():
     name = "<b>x</b>"
-    figure = strength_path({name: StrengthPath(SCORE)}, styles([name]), "<i>m</i>", title="<u>t</u>")
+    figure = strength_path(
+        {name: StrengthPath(SCORE)}, styles([name]), "<i>m</i>", title="<u>t</u>"
+    )
     assert lines(figure)[0].name == "&lt;b&gt;x&lt;/b&gt;"
     assert figure.layout.yaxis.title.text == "&lt;i&gt;m&lt;/i&gt;"
     assert figure.layout.title.text == "&lt;u&gt;t&lt;/u&gt;"

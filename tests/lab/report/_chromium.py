@@ -10,7 +10,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PROGRAM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 
 
 class Chromium:
@@ -76,14 +78,24 @@ class Chromium:
     def open(self, path: Path, width: int = 1280, height: int = 900) -> None:
         """Open a file in a window of some size, and wait until it is drawn."""
         phone = width < 600
-        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone)
+        self.send(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=phone,
+        )
         self.send("Page.navigate", url=path.resolve().as_uri())
-        self.ask("new Promise(done => document.readyState === 'complete' ? done() : addEventListener('load', done))")
+        self.ask(
+            "new Promise(done => document.readyState === 'complete' ? done() : addEventListener('load', done))"
+        )
         self.ask("new Promise(done => setTimeout(done, 300))")
 
     def ask(self, expression: str) -> Any:
         """The value of a JavaScript expression in the page."""
-        answer = self.send("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        answer = self.send(
+            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
+        )
         if "exceptionDetails" in answer:
             raise RuntimeError(f"{expression}: {answer['exceptionDetails']}")
         return answer["result"].get("value")
@@ -94,7 +106,9 @@ class Chromium:
         if height is not None:
             width = self.ask("innerWidth")
             options["clip"] = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
-        path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot", format="png", **options)["data"]))
+        path.write_bytes(
+            base64.b64decode(self.send("Page.captureScreenshot", format="png", **options)["data"])
+        )
 
     def print(self) -> bytes:
         """The page as a PDF."""

@@ -23,7 +23,13 @@ def write():
             "mode": "max",
             "validation": {"a/val/acc": 0.9, "b/val/acc": val},
             "test": {"a/test/acc": 0.9, "b/test/acc": test},
-            "sharing": {"penalty": 0.1, "distance": 2.0, "total": 100, "unique": 100, "compression": 1.0},
+            "sharing": {
+                "penalty": 0.1,
+                "distance": 2.0,
+                "total": 100,
+                "unique": 100,
+                "compression": 1.0,
+            },
             "seconds": 10.0,
             "overrides": [f"seed={seed}"],
         }

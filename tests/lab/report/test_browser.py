@@ -11,7 +11,9 @@ from lit_share.lab.report import compare, read_results, write_report
 from ._chromium import PROGRAM, Chromium
 
 pytestmark = [
-    pytest.mark.skipif(PROGRAM is None, reason="Chromium is not installed: apt-get install chromium"),
+    pytest.mark.skipif(
+        PROGRAM is None, reason="Chromium is not installed: apt-get install chromium"
+    ),
     pytest.mark.slow,
     pytest.mark.multiprocess,
 ]
@@ -34,7 +36,9 @@ def opened(chromium, directory, change=lambda content: content, **size):
 def assert_at_peace(chromium, path):
     """No complaint, and nothing loaded but the page and what is inside it."""
     assert chromium.complaints == []
-    assert {url for url in chromium.loaded if not url.startswith(("data:", "blob:"))} == {path.as_uri()}
+    assert {url for url in chromium.loaded if not url.startswith(("data:", "blob:"))} == {
+        path.as_uri()
+    }
 
 
 def count(chromium, selector):
@@ -57,7 +61,12 @@ def test_every_chart_is_drawn(chromium, sweep):
 def test_it_is_as_wide_as_the_window(chromium, sweep, width):
     path = opened(chromium, sweep, width=width)
     assert chromium.ask("document.documentElement.scrollWidth") <= width
-    assert chromium.ask("Math.max(...[...document.querySelectorAll('.main-svg')].map(svg => svg.clientWidth))") <= width
+    assert (
+        chromium.ask(
+            "Math.max(...[...document.querySelectorAll('.main-svg')].map(svg => svg.clientWidth))"
+        )
+        <= width
+    )
     assert_at_peace(chromium, path)
 
 
@@ -66,16 +75,22 @@ def test_names_are_shown_letter_by_letter(chromium, sweep):
 
     def change(content):
         content["strategy"] = content["strategy"].replace("soft_tie", nasty)
-        content["overrides"] = [override.replace("data.n_b", f"data.{nasty}") for override in content["overrides"]]
+        content["overrides"] = [
+            override.replace("data.n_b", f"data.{nasty}") for override in content["overrides"]
+        ]
         content["distances"] = {nasty: [1.0, 0.5]}
         return content
 
     path = opened(chromium, sweep, change)
     assert chromium.ask("document.title").startswith("Comparison")
     assert nasty in chromium.ask("document.querySelector('tbody').textContent")
-    ticks = chromium.ask("[...document.querySelectorAll('#scores .ytick text')].map(tick => tick.textContent)")
+    ticks = chromium.ask(
+        "[...document.querySelectorAll('#scores .ytick text')].map(tick => tick.textContent)"
+    )
     assert nasty in ticks
-    titles = chromium.ask("[...document.querySelectorAll('#distances .gtitle')].map(title => title.textContent)")
+    titles = chromium.ask(
+        "[...document.querySelectorAll('#distances .gtitle')].map(title => title.textContent)"
+    )
     assert nasty in titles
     assert_at_peace(chromium, path)
 

@@ -51,9 +51,16 @@ def test_the_same_strategy_has_the_same_colour_everywhere(results):
 
 def test_scores_are_those_of_the_table(results):
     comparison = compare(results)
-    dots = [trace for figure in figures(sections(results)["scores"]) for trace in figure.data if trace.name]
+    dots = [
+        trace
+        for figure in figures(sections(results)["scores"])
+        for trace in figure.data
+        if trace.name
+    ]
     assert [dot.x[0] for dot in dots] == [row.score.mean for row in comparison.rows]
-    assert [dot.error_x.array[0] for dot in dots] == pytest.approx([row.score.margin for row in comparison.rows])
+    assert [dot.error_x.array[0] for dot in dots] == pytest.approx(
+        [row.score.margin for row in comparison.rows]
+    )
 
 
 def test_the_curve_is_over_the_number_that_varies(results):
@@ -68,13 +75,17 @@ def test_the_curve_is_over_the_number_that_varies(results):
 def test_other_settings_have_panels_of_their_own(results):
     results += [replace(result, data="mnist") for result in results]
     (group,) = sections(results)["curves"].groups
-    assert [panel.figure.layout.title.text for panel in group.panels] == ["data=digits", "data=mnist"]
+    assert [panel.figure.layout.title.text for panel in group.panels] == [
+        "data=digits",
+        "data=mnist",
+    ]
 
 
 @pytest.mark.parametrize("value", ["relu", "20"])
 def test_no_curve_over_words_or_one_number(results, value):
     results = [
-        replace(r, overrides=[o.replace("data.n_b=50", f"data.n_b={value}") for o in r.overrides]) for r in results
+        replace(r, overrides=[o.replace("data.n_b=50", f"data.n_b={value}") for o in r.overrides])
+        for r in results
     ]
     curves = sections(results)["curves"]
     assert not curves.groups
@@ -84,7 +95,10 @@ def test_no_curve_over_words_or_one_number(results, value):
 def test_sizes_show_all_strengths_and_mark_the_chosen(results):
     front, *points = figures(sections(results)["sizes"])[0].data
     open_ = [trace for trace in points if trace.marker.symbol.endswith("-open")]
-    assert [trace.text[0] for trace in open_] == ["soft_tie, strength 0.01", "soft_tie, strength 0.1"]
+    assert [trace.text[0] for trace in open_] == [
+        "soft_tie, strength 0.01",
+        "soft_tie, strength 0.1",
+    ]
     assert front.name == "Pareto front"
 
 
@@ -97,7 +111,10 @@ def test_the_strength_path(results):
     # Validation chose the larger one for all seeds.
     assert list(score.marker.symbol) == ["square-open", "square"]
     # `none` has no strength, and is a level line.
-    assert [list(trace.y) for trace in traces if trace.name == "none"] == [pytest.approx([0.53, 0.53]), [0.5, 0.5]]
+    assert [list(trace.y) for trace in traces if trace.name == "none"] == [
+        pytest.approx([0.53, 0.53]),
+        [0.5, 0.5],
+    ]
 
 
 def test_no_strength_path_of_one_strength(results):
@@ -121,7 +138,9 @@ def test_of_what_else_is_tuned_a_strength_has_the_best_run_of_each_seed(results)
 
 def test_distances_are_means_over_seeds_as_far_as_all_were_trained(results):
     histories = {0: [1.0, 0.5, 0.25], 1: [0.0, 0.5], 2: [2.0, 0.5, 0.5]}
-    results = [replace(r, distances={"w": histories[r.seed]}) for r in results if r.strategy == "none"]
+    results = [
+        replace(r, distances={"w": histories[r.seed]}) for r in results if r.strategy == "none"
+    ]
     (line,) = figures(sections(results)["distances"])[0].data
     assert (list(line.x), list(line.y)) == ([0, 1], [fmean([1.0, 0.0, 2.0]), 0.5])
 
@@ -140,7 +159,10 @@ def test_of_many_ties_the_first_are_drawn(results):
 
 
 def test_results_of_older_versions(results):
-    old = [replace(r, distances={}, tied={}, training_bytes=None, sharing={}, seconds=None) for r in results]
+    old = [
+        replace(r, distances={}, tied={}, training_bytes=None, sharing={}, seconds=None)
+        for r in results
+    ]
     found = sections(old)
     for key in ("sizes", "distances", "tied", "costs"):
         assert not found[key].groups
@@ -150,7 +172,10 @@ def test_results_of_older_versions(results):
 
 
 def test_what_some_runs_lack(results):
-    some = [replace(r, distances={}, tied={}, training_bytes=None) if r.strategy == "none" else r for r in results]
+    some = [
+        replace(r, distances={}, tied={}, training_bytes=None) if r.strategy == "none" else r
+        for r in results
+    ]
     found = sections(some)
     assert [trace.name for trace in figures(found["distances"])[0].data] == ["soft_tie"]
     assert list(figures(found["tied"])[0].data[0].x) == ["soft_tie"]
@@ -158,7 +183,9 @@ def test_what_some_runs_lack(results):
 
 
 def test_one_seed_and_one_strategy(results):
-    (one,) = [r for r in results if (r.strategy, r.seed) == ("none", 0) and "data.n_b=20" in r.overrides]
+    (one,) = [
+        r for r in results if (r.strategy, r.seed) == ("none", 0) and "data.n_b=20" in r.overrides
+    ]
     found = sections([one])
     assert [group.title for group in found["scores"].groups] == [""]
     (dot,) = figures(found["scores"])[0].data

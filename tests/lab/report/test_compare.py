@@ -28,7 +28,17 @@ def run(strategy="none", seed=0, val=0.5, test=0.5, strength=None, **keywords):
         "seconds": 10.0,
     }
     path = Path("runs", f"{strategy}-{seed}-{strength}", "result.json")
-    return Result(path, 1, "finished", strategy, seed, "b/val/acc", "max", strength=strength, **{**facts, **keywords})
+    return Result(
+        path,
+        1,
+        "finished",
+        strategy,
+        seed,
+        "b/val/acc",
+        "max",
+        strength=strength,
+        **{**facts, **keywords},
+    )
 
 
 def rows(results, **keywords):
@@ -43,7 +53,9 @@ def printed(comparison, width=160):
 
 def test_by_hand():
     none = [run("none", seed, test=test) for seed, test in enumerate([0.5, 0.6, 0.7])]
-    soft = [run("soft_tie", seed, test=test, strength=0.1) for seed, test in enumerate([0.6, 0.8, 1.0])]
+    soft = [
+        run("soft_tie", seed, test=test, strength=0.1) for seed, test in enumerate([0.6, 0.8, 1.0])
+    ]
     row = rows(none + soft)["soft_tie"]
     assert (row.score.n, row.failed, row.strength) == (3, 0, 0.1)
     assert row.score.mean == pytest.approx(0.8)
@@ -83,12 +95,16 @@ def test_strengths_are_chosen_per_seed_on_validation_never_on_test():
 
 @same_in_every_run
 @given(
-    st.lists(st.tuples(st.integers(0, 3), st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=12),
+    st.lists(
+        st.tuples(st.integers(0, 3), st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=12
+    ),
     st.lists(st.floats(0, 1), min_size=12, max_size=12),
 )
 def test_test_metrics_choose_nothing(cells, others):
     results = [run("l2", seed, val=val, strength=strength) for seed, val, strength in cells]
-    changed = [replace(r, test={"b/test/acc": test}) for r, test in zip(results, others, strict=False)]
+    changed = [
+        replace(r, test={"b/test/acc": test}) for r, test in zip(results, others, strict=False)
+    ]
     assert rows(results)["l2"].strength == rows(changed)["l2"].strength
 
 
@@ -148,7 +164,13 @@ def test_failed_runs_are_counted_and_shown():
         run("l2", strength=0.1, val=0.4),
         run("l2", strength=1.0, val=math.nan),
         replace(run("l2", 1), status="failed", error="MemoryError: [too] large\nand more"),
-        replace(run("growl", 0), status="failed", error="MemoryError: [too] large", validation={}, test={}),
+        replace(
+            run("growl", 0),
+            status="failed",
+            error="MemoryError: [too] large",
+            validation={},
+            test={},
+        ),
     ]
     comparison = compare(results)
     table = {row.strategy: row for row in comparison.rows}
@@ -174,7 +196,13 @@ def test_a_test_metric_that_is_not_finite_is_shown():
 
 def test_means_and_medians():
     results = [
-        run("l2", seed, strength=strength, seconds=seconds, sharing={"distance": distance, "unique": unique})
+        run(
+            "l2",
+            seed,
+            strength=strength,
+            seconds=seconds,
+            sharing={"distance": distance, "unique": unique},
+        )
         for seed, (strength, seconds, distance, unique) in enumerate(
             [(0.1, 1.0, 2.0, 10), (1.0, 2.0, None, 20), (0.2, 6.0, 4.0, 30)]
         )
@@ -209,11 +237,19 @@ def test_data_models_and_ties_are_compared_apart():
 
 
 def test_none_stands_for_all_ties():
-    results = [run("none", ties="all", test=0.1), run("l2", ties="head", test=0.4), run("l2", ties="all", test=0.2)]
-    differences = {row.ties: row.difference.mean for row in compare(results).rows if row.strategy == "l2"}
+    results = [
+        run("none", ties="all", test=0.1),
+        run("l2", ties="head", test=0.4),
+        run("l2", ties="all", test=0.2),
+    ]
+    differences = {
+        row.ties: row.difference.mean for row in compare(results).rows if row.strategy == "l2"
+    }
     assert differences == {"head": pytest.approx(0.3), "all": pytest.approx(0.1)}
     results.append(run("none", ties="head", test=0.2))
-    differences = {row.ties: row.difference.mean for row in compare(results).rows if row.strategy == "l2"}
+    differences = {
+        row.ties: row.difference.mean for row in compare(results).rows if row.strategy == "l2"
+    }
     assert differences == {"head": pytest.approx(0.2), "all": pytest.approx(0.1)}
 
 
@@ -223,7 +259,12 @@ def test_none_of_other_data_is_no_baseline():
 
 @pytest.mark.parametrize(
     ("objective", "metric"),
-    [("b/val/acc", "b/test/acc"), ("val_loss", "test_loss"), ("val/interval", "test/interval"), ("eval", "eval")],
+    [
+        ("b/val/acc", "b/test/acc"),
+        ("val_loss", "test_loss"),
+        ("val/interval", "test/interval"),
+        ("eval", "eval"),
+    ],
 )
 def test_the_default_metric(objective, metric):
     result = replace(run(), objective=objective, validation={objective: 1.0}, test={metric: 0.25})
@@ -236,7 +277,10 @@ def test_another_metric():
 
 
 def test_an_unknown_metric():
-    with pytest.raises(ValueError, match=r"no test metric 'b/test/ac' in runs.none-0-None.result.json: did you mean"):
+    with pytest.raises(
+        ValueError,
+        match=r"no test metric 'b/test/ac' in runs.none-0-None.result.json: did you mean",
+    ):
         compare([run()], metric="b/test/ac")
     with pytest.raises(ValueError, match="it has none"):
         compare([run(test=0.5, seconds=1.0), replace(run(seed=1), test={})])
@@ -244,7 +288,10 @@ def test_an_unknown_metric():
 
 def test_different_objectives():
     other = replace(run(seed=1), objective="a/val/acc", validation={"a/val/acc": 1.0})
-    with pytest.raises(ValueError, match=r"b/val/acc \(max\) in runs.none-0.*, but a/val/acc \(max\) in runs.none-1"):
+    with pytest.raises(
+        ValueError,
+        match=r"b/val/acc \(max\) in runs.none-0.*, but a/val/acc \(max\) in runs.none-1",
+    ):
         compare([run(), other])
     with pytest.raises(ValueError, match="different objectives"):
         compare([run(), replace(run(seed=1), mode="min")])
@@ -261,7 +308,12 @@ def test_csv(tmp_path):
     compare(results).to_csv(tmp_path / "results.csv")
     with (tmp_path / "results.csv").open(newline="") as file:
         none, growl, x = csv.DictReader(file)
-    assert (none["data"], none["model"], none["ties"], none["metric"]) == ("digits", "mlp", "all", "b/test/acc")
+    assert (none["data"], none["model"], none["ties"], none["metric"]) == (
+        "digits",
+        "mlp",
+        "all",
+        "b/test/acc",
+    )
     assert float(none["mean"]) == pytest.approx(0.6)
     low, high = stats.t.interval(0.95, 1, 0.6, stats.sem([0.5, 0.7]))
     assert (float(none["low"]), float(none["high"])) == (pytest.approx(low), pytest.approx(high))
@@ -293,14 +345,21 @@ def test_other_overrides_are_other_experiments():
         for seed in (0, 1)
     ]
     found = {(row.overrides, row.strategy): row for row in compare(results).rows}
-    assert set(found) == {(f"data.n_b={n}", strategy) for n in (20, 100) for strategy in ("none", "l2")}
+    assert set(found) == {
+        (f"data.n_b={n}", strategy) for n in (20, 100) for strategy in ("none", "l2")
+    }
     assert all(row.score.n == 2 for row in found.values())
     assert found["data.n_b=20", "l2"].difference.mean == pytest.approx(0.05)
 
 
 def test_tuning_a_strategy_is_not_another_experiment():
     results = [
-        run("l2", val=val, test=val, overrides=["regularizer=l2", f"regularizer.l2.strength={val}", "hydra.run.dir=x"])
+        run(
+            "l2",
+            val=val,
+            test=val,
+            overrides=["regularizer=l2", f"regularizer.l2.strength={val}", "hydra.run.dir=x"],
+        )
         for val in (0.1, 0.9)
     ]
     (row,) = compare(results).rows
@@ -311,14 +370,25 @@ def patterns(tune=()):
     """Seed 0 takes the head, seeds 1 and 2 take everything, by validation; tests say the contrary."""
     vals = {"all": (0.1, 0.9, 0.9), "head": (0.9, 0.1, 0.1)}
     return [
-        run("hard_tie", seed, val=val, test=1.0 - val, ties=ties, overrides=[f"ties={ties}"], tune=list(tune))
+        run(
+            "hard_tie",
+            seed,
+            val=val,
+            test=1.0 - val,
+            ties=ties,
+            overrides=[f"ties={ties}"],
+            tune=list(tune),
+        )
         for ties, of_seeds in vals.items()
         for seed, val in enumerate(of_seeds)
     ]
 
 
 def test_ties_are_compared_unless_they_are_tuned():
-    assert [(row.ties, row.tuned) for row in compare(patterns()).rows] == [("all", ""), ("head", "")]
+    assert [(row.ties, row.tuned) for row in compare(patterns()).rows] == [
+        ("all", ""),
+        ("head", ""),
+    ]
     for comparison in (compare(patterns(tune=["ties"])), compare(patterns(), tune=["ties"])):
         (row,) = comparison.rows
         assert (row.ties, row.tuned) == (None, "ties=all (2), head (1)")
@@ -349,11 +419,17 @@ def test_what_cannot_be_tuned(key, message):
 
 def test_numbers_in_overrides_are_sorted_as_numbers():
     results = [run("none", overrides=[f"data.n_b={n}"]) for n in ("150", "20", "1e3", "0.5")]
-    assert [row.overrides for row in compare(results).rows] == [f"data.n_b={n}" for n in ("0.5", "20", "150", "1e3")]
+    assert [row.overrides for row in compare(results).rows] == [
+        f"data.n_b={n}" for n in ("0.5", "20", "150", "1e3")
+    ]
 
 
 def test_rows_know_their_runs():
-    results = [run("l2", seed, val=strength, strength=strength) for seed in (1, 0) for strength in (0.1, 0.9)]
+    results = [
+        run("l2", seed, val=strength, strength=strength)
+        for seed in (1, 0)
+        for strength in (0.1, 0.9)
+    ]
     failed = replace(run("l2", 2), status="failed")
     (row,) = compare([*results, failed]).rows
     assert [(r.seed, r.strength) for r in row.runs] == [(0, 0.9), (1, 0.9)]
@@ -370,7 +446,8 @@ def test_sizes():
 
 
 @pytest.mark.parametrize(
-    ("metric", "better"), [(None, "max"), ("a/test/acc", "max"), ("b/test/loss", None), ("a/test/acc_top5", None)]
+    ("metric", "better"),
+    [(None, "max"), ("a/test/acc", "max"), ("b/test/loss", None), ("a/test/acc_top5", None)],
 )
 def test_what_is_good_is_known_of_the_objective_only(metric, better):
     test = dict.fromkeys(("b/test/acc", "a/test/acc", "b/test/loss", "a/test/acc_top5"), 0.5)
@@ -379,14 +456,21 @@ def test_what_is_good_is_known_of_the_objective_only(metric, better):
 
 def test_what_failed_in_an_earlier_command_is_listed_but_no_row():
     wrong = ["data.n_b=100000"]
-    misspelt = {"status": "failed", "error": "no", "objective": "b/val/accuracy", "overrides": wrong}
+    misspelt = {
+        "status": "failed",
+        "error": "no",
+        "objective": "b/val/accuracy",
+        "overrides": wrong,
+    }
     failed = replace(run(earlier=True), **misspelt)
     comparison = compare([failed, run(overrides=["data.n_b=20"])])
     assert [row.overrides for row in comparison.rows] == ["data.n_b=20"]
     assert comparison.failures == (failed,)
     assert "1 failed: in an earlier command: no (runs/none-0-None)" in printed(comparison)
     assert [row.failed for row in compare([failed]).rows] == [1]  # rather than no table at all
-    finished = compare([run(earlier=True, overrides=["data.n_b=50"]), run(overrides=["data.n_b=20"])])
+    finished = compare(
+        [run(earlier=True, overrides=["data.n_b=50"]), run(overrides=["data.n_b=20"])]
+    )
     assert len(finished.rows) == 2
 
 
@@ -395,7 +479,10 @@ def test_what_is_common_to_all_rows_is_said_once():
     results = [run(overrides=[*common, f"data.n_b={n}", f"data.noise={n}"]) for n in (20, 50)]
     text = printed(compare(results))
     assert text.count("data.n_a=500") == text.count("max_epochs") == text.count("ties=all") == 1
-    assert "all with data=digits, model=mlp, ties=all, trainer.max_epochs=3, data.n_a=500, ~model.dropout" in text
+    assert (
+        "all with data=digits, model=mlp, ties=all, trainer.max_epochs=3, data.n_a=500, ~model.dropout"
+        in text
+    )
     assert "data.n_b=20, data.noise=20" in text
     text = printed(compare([run(data="digits"), run(data="mnist")]))
     assert "all with model=mlp, ties=all\n" in text

@@ -52,7 +52,9 @@ def hostile(sweep):
             file.with_name("config.yaml").write_text(f"name: {attack}\n")
         failed = sweep / "failed" / "result.json"
         failed.parent.mkdir()
-        failed.write_text(json.dumps(content | {"status": "failed", "error": f"{attack}\nand {attack}"}))
+        failed.write_text(
+            json.dumps(content | {"status": "failed", "error": f"{attack}\nand {attack}"})
+        )
         return sweep
 
     return hostile
@@ -64,11 +66,17 @@ def test_the_page_has_no_more_elements_than_without_attacks(hostile, sweep):
     for attack in (ALL, ATTACKS["template"], ATTACKS["terminal"]):
         for file in [*sweep.rglob("result.json"), *sweep.rglob("config.yaml")]:
             text = file.read_text()
-            file.write_text(text.replace(json.dumps(before)[1:-1], json.dumps(attack)[1:-1]).replace(before, attack))
+            file.write_text(
+                text.replace(json.dumps(before)[1:-1], json.dumps(attack)[1:-1]).replace(
+                    before, attack
+                )
+            )
         before = attack
         html = _page_of(sweep)
         assert _tags(html) == tags
-        figures = re.findall(r'<script type="application/json">(.*?)</script>', html, flags=re.DOTALL)
+        figures = re.findall(
+            r'<script type="application/json">(.*?)</script>', html, flags=re.DOTALL
+        )
         assert len(figures) > 5
         for figure in figures:
             assert set(re.findall("<[^>]*>", json.dumps(json.loads(figure)))) <= OURS
@@ -101,13 +109,16 @@ def test_nothing_is_executed_in_a_browser(hostile, tmp_path):
     path, *_ = write_report(compare(read_results([directory])), directory)
     with Chromium(tmp_path / "profile") as chromium:
         chromium.send(
-            "Page.addScriptToEvaluateOnNewDocument", source="window.did = []; window.pwned = x => did.push(x)"
+            "Page.addScriptToEvaluateOnNewDocument",
+            source="window.did = []; window.pwned = x => did.push(x)",
         )
         chromium.open(path)
         chromium.ask("document.querySelectorAll('details').forEach(details => details.open = true)")
         chromium.ask("new Promise(done => setTimeout(done, 800))")
         charts = chromium.ask("document.querySelectorAll('.chart').length")
-        assert charts == chromium.ask("document.querySelectorAll('.chart:has(.main-svg)').length") > 5
+        assert (
+            charts == chromium.ask("document.querySelectorAll('.chart:has(.main-svg)').length") > 5
+        )
         hovered = chromium.ask(
             """
             (async () => {
@@ -131,12 +142,21 @@ def test_nothing_is_executed_in_a_browser(hostile, tmp_path):
                 .map(a => a.getAttribute('href') ?? a.getAttribute('xlink:href'))
         """
         assert {
-            link for link in chromium.ask(links) if link is not None and not link.startswith(("#", "data:image/png;"))
+            link
+            for link in chromium.ask(links)
+            if link is not None and not link.startswith(("#", "data:image/png;"))
         } == set()
         shown = "document.querySelectorAll('main img, main b, main svg a, .chart [onload]')"
         assert chromium.ask(f"[...{shown}].map(element => element.outerHTML)") == []
-        for selector in ("#scores .ytick text", "#distances .gtitle", "#tied .ytick text", "#sizes .legendtext"):
-            texts = chromium.ask(f"[...document.querySelectorAll('{selector}')].map(e => e.textContent)")
+        for selector in (
+            "#scores .ytick text",
+            "#distances .gtitle",
+            "#tied .ytick text",
+            "#sizes .legendtext",
+        ):
+            texts = chromium.ask(
+                f"[...document.querySelectorAll('{selector}')].map(e => e.textContent)"
+            )
             assert any(ALL in text for text in texts), selector
         for link in range(chromium.ask("document.querySelectorAll('nav a').length")):
             chromium.ask(f"document.querySelectorAll('nav a')[{link}].click()")
@@ -198,7 +218,8 @@ def test_a_table_on_a_terminal_with_colours(hostile):
 
 
 @pytest.mark.parametrize(
-    "cell", ["=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\t=1", '"a",b\r\nc', "=HYPERLINK(1)"]
+    "cell",
+    ["=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\t=1", '"a",b\r\nc', "=HYPERLINK(1)"],
 )
 def test_cells_of_the_csv_are_what_was_named(hostile, cell):
     """Programs read it: a name that a spreadsheet takes for a formula is written as it is, which `to_csv` says."""

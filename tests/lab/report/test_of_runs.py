@@ -20,7 +20,13 @@ NUMBERS = 17_940  # of a pair of networks
 def sweep(tmp_path_factory):
     """Three runs of two epochs, by strategy, and the directory of their sweep."""
     directory = tmp_path_factory.mktemp("sweep")
-    options = ["debug=fast", "trainer.max_epochs=2", "callbacks=quiet", "logger=none", f"hydra.sweep.dir={directory}"]
+    options = [
+        "debug=fast",
+        "trainer.max_epochs=2",
+        "callbacks=quiet",
+        "logger=none",
+        f"hydra.sweep.dir={directory}",
+    ]
     strategies = "regularizer=none,hard_tie,soft_tie"
     command = [sys.executable, str(ROOT / "train.py"), "-m", strategies, *options]
     subprocess.run(command, cwd=directory, capture_output=True, text=True, check=True)

@@ -44,7 +44,11 @@ class Parsed(HTMLParser):
 
     @property
     def figures(self):
-        return [json.loads(s) for s, a in zip(self.scripts, self.all("script"), strict=True) if "type" in a]
+        return [
+            json.loads(s)
+            for s, a in zip(self.scripts, self.all("script"), strict=True)
+            if "type" in a
+        ]
 
 
 @pytest.fixture
@@ -59,11 +63,25 @@ def parsed(results, **keywords):
 def test_it_has_all_parts(results):
     found = parsed(results)
     ids = [attributes["id"] for attributes in found.all("section")]
-    assert ids == ["table", "scores", "strengths", "sizes", "curves", "distances", "tied", "costs", "runs"]
+    assert ids == [
+        "table",
+        "scores",
+        "strengths",
+        "sizes",
+        "curves",
+        "distances",
+        "tied",
+        "costs",
+        "runs",
+    ]
     for link in found.all("a"):
         assert link["href"].removeprefix("#") in ids
     # two settings of scores, strengths, sizes, tied; one curve; two ties and three costs of each setting
-    assert len(found.figures) == len([a for a in found.all("div") if a.get("class") == "chart"]) == 2 * 4 + 1 + 4 + 6
+    assert (
+        len(found.figures)
+        == len([a for a in found.all("div") if a.get("class") == "chart"])
+        == 2 * 4 + 1 + 4 + 6
+    )
 
 
 def test_the_table_has_the_numbers(results):
@@ -77,7 +95,10 @@ def test_the_table_has_the_numbers(results):
 
 
 def test_a_difference_whose_interval_holds_zero_is_not_marked(results):
-    results = [replace(r, test={"b/test/acc": 0.5 + 0.1 * r.seed * (r.strategy == "none")}) for r in results]
+    results = [
+        replace(r, test={"b/test/acc": 0.5 + 0.1 * r.seed * (r.strategy == "none")})
+        for r in results
+    ]
     assert not {"↑", "↓"} & set(parsed(results).text["table"])
 
 
@@ -87,7 +108,9 @@ def test_it_asks_nobody(results):
     for tag, attributes in found.tags:
         assert tag not in {"link", "img", "iframe", "object", "embed", "base"}
         assert "src" not in attributes
-    (policy,) = [a["content"] for a in found.all("meta") if a.get("http-equiv") == "Content-Security-Policy"]
+    (policy,) = [
+        a["content"] for a in found.all("meta") if a.get("http-equiv") == "Content-Security-Policy"
+    ]
     assert "default-src 'none'" in policy
     assert "http" not in policy
     assert "url(" not in found.text["style"]
@@ -96,9 +119,15 @@ def test_it_asks_nobody(results):
 
 def test_only_its_own_scripts_run(results):
     found = parsed(results)
-    programs = [s for s, a in zip(found.scripts, found.all("script"), strict=True) if "type" not in a]
-    hashes = {base64.b64encode(hashlib.sha256(program.encode()).digest()).decode() for program in programs}
-    (policy,) = [a["content"] for a in found.all("meta") if a.get("http-equiv") == "Content-Security-Policy"]
+    programs = [
+        s for s, a in zip(found.scripts, found.all("script"), strict=True) if "type" not in a
+    ]
+    hashes = {
+        base64.b64encode(hashlib.sha256(program.encode()).digest()).decode() for program in programs
+    }
+    (policy,) = [
+        a["content"] for a in found.all("meta") if a.get("http-equiv") == "Content-Security-Policy"
+    ]
     assert set(re.findall("'sha256-(.*?)'", policy)) == hashes
     assert len(hashes) == 2
     assert "script-src 'unsafe" not in policy
@@ -106,7 +135,9 @@ def test_only_its_own_scripts_run(results):
 
 def test_for_phones_and_paper(results):
     found = parsed(results)
-    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in found.all("meta")
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in found.all(
+        "meta"
+    )
     assert "@media print" in found.text["style"]
     assert "@media (max-width" in found.text["style"]
 
@@ -134,7 +165,10 @@ def nasty(results):
         )
         for r in results
     ]
-    return [*changed, replace(changed[0], status="failed", error=f"Error: {NASTY}\nand \u2028 more")]
+    return [
+        *changed,
+        replace(changed[0], status="failed", error=f"Error: {NASTY}\nand \u2028 more"),
+    ]
 
 
 def test_what_users_name_is_escaped(nasty, sweep):
@@ -146,7 +180,10 @@ def test_what_users_name_is_escaped(nasty, sweep):
     assert not any(name.startswith("on") for _, attributes in found.tags for name in attributes)
     for tag in ("th", "code", "pre", "summary", "p"):
         assert NASTY in found.text[tag]
-    assert all("alert" not in json.dumps(a) or set(a) == {"aria-label"} or "aria-label" in a for _, a in found.tags)
+    assert all(
+        "alert" not in json.dumps(a) or set(a) == {"aria-label"} or "aria-label" in a
+        for _, a in found.tags
+    )
 
 
 def test_what_users_name_is_no_tag_in_figures_either(nasty):
@@ -183,7 +220,11 @@ def test_paths_are_relative_to_the_page(results, sweep):
 
 
 def test_failures(results):
-    failed = [replace(r, status="failed", error=f"OSError: {r.seed}\nmore") for r in results if r.seed == 2]
+    failed = [
+        replace(r, status="failed", error=f"OSError: {r.seed}\nmore")
+        for r in results
+        if r.seed == 2
+    ]
     found = parsed([r for r in results if r.seed < 2] + failed)
     assert found.all("section")[-1]["id"] == "failures"
     assert "OSError: 2\nmore" in found.text["pre"]

@@ -10,7 +10,12 @@ def test_reads_recursively(tmp_path, write):
     write(tmp_path / "a", "soft_tie", seed=3, strength=0.1, val=0.75)
     write(tmp_path / "b" / "deep" / "er", "none")
     first, second = read_results([tmp_path])
-    assert (first.strategy, first.seed, first.strength, first.validation["b/val/acc"]) == ("soft_tie", 3, 0.1, 0.75)
+    assert (first.strategy, first.seed, first.strength, first.validation["b/val/acc"]) == (
+        "soft_tie",
+        3,
+        0.1,
+        0.75,
+    )
     assert first.path == tmp_path / "a" / "result.json"
     assert first.sharing["unique"] == 100
     assert first.failure is None
@@ -24,7 +29,9 @@ def test_a_file_found_twice_is_read_once(tmp_path, write):
 
 def test_a_failed_run_needs_little(tmp_path, write):
     facts = {"schema": 1, "status": "failed", "error": "OSError: full", "strategy": "l2", "seed": 0}
-    (tmp_path / "result.json").write_text(json.dumps({**facts, "objective": "val/loss", "mode": "min", "later": 1}))
+    (tmp_path / "result.json").write_text(
+        json.dumps({**facts, "objective": "val/loss", "mode": "min", "later": 1})
+    )
     (result,) = read_results([tmp_path])
     assert result.failure == "OSError: full"
     assert result.seconds is None
@@ -76,7 +83,13 @@ def test_bytes_that_are_no_text(tmp_path):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("schema", 2), ("status", "running"), ("mode", "best"), ("seed", "x"), ("validation", {"b/val/acc": "high"})],
+    [
+        ("schema", 2),
+        ("status", "running"),
+        ("mode", "best"),
+        ("seed", "x"),
+        ("validation", {"b/val/acc": "high"}),
+    ],
 )
 def test_a_wrong_value_is_named(tmp_path, write, key, value):
     write(tmp_path, **{key: value})
@@ -105,7 +118,11 @@ def test_results_of_older_versions_have_no_distances(tmp_path, write):
 def test_what_runs_leave_for_charts(tmp_path, write):
     write(tmp_path, distances={"w": [1.0, 0.5]}, tied={"w": 0.25}, training_bytes=400)
     (result,) = read_results([tmp_path])
-    assert (result.distances, result.tied, result.training_bytes) == ({"w": [1.0, 0.5]}, {"w": 0.25}, 400)
+    assert (result.distances, result.tied, result.training_bytes) == (
+        {"w": [1.0, 0.5]},
+        {"w": 0.25},
+        400,
+    )
 
 
 @pytest.mark.parametrize(
@@ -124,4 +141,6 @@ def test_cells_of_an_earlier_command(tmp_path, write, cells, earlier):
     (tmp_path / "cells.json").write_text(cells)
     found = read_results([tmp_path])
     assert [result.earlier for result in found] == earlier
-    assert [result.failure for result in found] == ["in an earlier command: no" if e else "no" for e in earlier]
+    assert [result.failure for result in found] == [
+        "in an earlier command: no" if e else "no" for e in earlier
+    ]

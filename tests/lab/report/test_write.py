@@ -34,7 +34,9 @@ def test_runs_can_be_found_from_the_file(sweep):
 
 def test_failures(sweep):
     first, *others = read_results([sweep])
-    _, _, file = write_report(compare([replace(first, status="failed", error="a\nb"), *others]), sweep)
+    _, _, file = write_report(
+        compare([replace(first, status="failed", error="a\nb"), *others]), sweep
+    )
     (failure,) = json.loads(file.read_text())["failures"]
     assert failure["error"] == "a\nb"
 

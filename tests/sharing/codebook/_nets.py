@@ -14,7 +14,9 @@ def seeded(make, seed=0):
 
 def mlp(dtype=torch.float64):
     """First layer: inputs 4 to 7 have equal rows, inputs 10 to 14 zero ones; the last does not read units 20 to 29."""
-    net = seeded(lambda: nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.BatchNorm1d(30), nn.Linear(30, 10)))
+    net = seeded(
+        lambda: nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.BatchNorm1d(30), nn.Linear(30, 10))
+    )
     with torch.no_grad():
         net[0].weight[:, 5:8] = net[0].weight[:, 4:5]
         net[0].weight[:, 10:15] = 0.0
@@ -46,6 +48,10 @@ def cnn(dtype=torch.float64):
 
 def data(net, n=7):
     shape = (
-        (3, 16, 16) if isinstance(net[0], nn.Conv2d) or getattr(net[0], "weight", torch.empty(0)).ndim == 4 else (20,)
+        (3, 16, 16)
+        if isinstance(net[0], nn.Conv2d) or getattr(net[0], "weight", torch.empty(0)).ndim == 4
+        else (20,)
     )
-    return torch.randn(n, *shape, generator=torch.Generator().manual_seed(3), dtype=next(net.parameters()).dtype)
+    return torch.randn(
+        n, *shape, generator=torch.Generator().manual_seed(3), dtype=next(net.parameters()).dtype
+    )

@@ -34,7 +34,11 @@ def test_units_that_nothing_reads_go():
     small = compact(mlp())
     assert isinstance(small[0], CodebookLinear)
     assert (small[0].weight.shape, small[0].bias.shape) == ((20, 12), (20,))
-    assert (small[2].num_features, small[2].running_mean.shape, small[2].weight.shape) == (20, (20,), (20,))
+    assert (small[2].num_features, small[2].running_mean.shape, small[2].weight.shape) == (
+        20,
+        (20,),
+        (20,),
+    )
     assert (small[3].in_features, small[3].weight.shape) == (20, (10, 20))
 
 
@@ -48,7 +52,9 @@ def test_channels_that_nothing_reads_go():
 def test_what_is_unread_goes_through_several_layers():
     """Without its unread units, a layer may not read some units of the one before."""
     net = seeded(
-        lambda: nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 2))
+        lambda: nn.Sequential(
+            nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 2)
+        )
     ).double()
     with torch.no_grad():
         net[4].weight[:, 4:] = 0.0
@@ -149,7 +155,9 @@ def test_a_single_layer_and_one_of_zeros():
 
 class Ties2(Mixes):
     def forward(self, x):
-        return self.two(torch.relu(self.one(x))) + torch.nn.functional.linear(x, self.one.weight).sum(1, keepdim=True)
+        return self.two(torch.relu(self.one(x))) + torch.nn.functional.linear(
+            x, self.one.weight
+        ).sum(1, keepdim=True)
 
 
 class OtherInEvaluation(Mixes):
@@ -178,7 +186,10 @@ def test_units_that_are_read_in_another_way_stay(kind, training):
         (lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Linear(8, 5)), (2, 3, 10, 10)),
         (lambda: nn.Sequential(nn.Linear(8, 8), nn.BatchNorm2d(8), nn.Linear(8, 5)), (2, 8, 4, 8)),
         (lambda: nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Conv2d(8, 5, 3)), (2, 8, 6, 8)),
-        (lambda: nn.Sequential(nn.Conv2d(8, 8, 3, groups=2), nn.ReLU(), nn.Conv2d(8, 8, 3)), (2, 8, 9, 9)),
+        (
+            lambda: nn.Sequential(nn.Conv2d(8, 8, 3, groups=2), nn.ReLU(), nn.Conv2d(8, 8, 3)),
+            (2, 8, 9, 9),
+        ),
         (lambda: nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)), (2, 5, 8)),
     ],
 )

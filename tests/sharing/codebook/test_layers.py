@@ -11,7 +11,12 @@ import torch
 from torch import nn
 
 from lit_share.sharing.codebook import CodebookConv2d, CodebookLinear
-from lit_share.sharing.codebook._layers import dense_weight, sum_clusters, with_codebook, without_codebook
+from lit_share.sharing.codebook._layers import (
+    dense_weight,
+    sum_clusters,
+    with_codebook,
+    without_codebook,
+)
 
 A = torch.tensor([2, 0, -1, 1, 0, 2, -1, 2])
 
@@ -62,7 +67,9 @@ def test_outputs_and_gradients_are_those_of_the_dense_layer(make):
 def test_gradcheck(make):
     layer = make()
     x = batch(layer, 2)
-    assert torch.autograd.gradcheck(lambda x, w: torch.func.functional_call(layer, {"weight": w}, x), (x, layer.weight))
+    assert torch.autograd.gradcheck(
+        lambda x, w: torch.func.functional_call(layer, {"weight": w}, x), (x, layer.weight)
+    )
 
 
 @each
@@ -80,7 +87,9 @@ def test_copies_and_states(make, copied):
 def test_compiled(make):
     layer = make()
     x = batch(layer)
-    torch.testing.assert_close(torch.compile(layer, backend="aot_eager", fullgraph=True)(x), layer(x))
+    torch.testing.assert_close(
+        torch.compile(layer, backend="aot_eager", fullgraph=True)(x), layer(x)
+    )
 
 
 @pytest.mark.parametrize("leading", [(), (3,), (2, 3)])
@@ -165,7 +174,8 @@ def test_a_layer_of_zeros_has_one_row():
 
 
 @pytest.mark.parametrize(
-    "assignment", [torch.tensor([0.0, 1.0]), torch.tensor([[0]]), torch.tensor([-2, 0]), torch.tensor([-1, -1])]
+    "assignment",
+    [torch.tensor([0.0, 1.0]), torch.tensor([[0]]), torch.tensor([-2, 0]), torch.tensor([-1, -1])],
 )
 def test_wrong_assignments(assignment):
     with pytest.raises(ValueError, match="an assignment must be int64 of one dimension"):
@@ -173,4 +183,7 @@ def test_wrong_assignments(assignment):
 
 
 def test_what_it_says_of_itself():
-    assert repr(linear()) == "CodebookLinear(inputs=8, clusters=3, in_features=3, out_features=5, bias=True)"
+    assert (
+        repr(linear())
+        == "CodebookLinear(inputs=8, clusters=3, in_features=3, out_features=5, bias=True)"
+    )

@@ -18,7 +18,9 @@ from ._nets import cnn, data, mlp, seeded
 def noisy(net, layer, scale=1e-3):
     with torch.no_grad():
         weight = net[layer].weight
-        weight[:, 4:8] += scale * torch.randn(weight[:, 4:8].shape, generator=torch.Generator().manual_seed(9))
+        weight[:, 4:8] += scale * torch.randn(
+            weight[:, 4:8].shape, generator=torch.Generator().manual_seed(9)
+        )
     return net
 
 
@@ -27,7 +29,13 @@ def test_a_linear_layer(method):
     net = noisy(mlp(), 0)
     before = net(data(net))
     (layer,) = tie_rows(net, Ties("0.weight"), 0.9, method)
-    assert (layer.name, layer.rows, layer.zero, layer.clusters, layer.replaced) == ("0.weight", 20, 5, 12, True)
+    assert (layer.name, layer.rows, layer.zero, layer.clusters, layer.replaced) == (
+        "0.weight",
+        20,
+        5,
+        12,
+        True,
+    )
     assert layer.sharing == 15 / 12
     assert type(net[0]) is CodebookLinear
     assert net[0].weight.shape == (30, 12)
@@ -49,10 +57,19 @@ def test_a_convolution():
 def test_several_layers_and_the_report():
     net = mlp()
     report = tie_rows(net, Ties("*.weight", exclude=["2.*"]), 0.95)
-    assert str(report) == "0.weight: 20 rows, 5 zero, 12 clusters\n3.weight: 30 rows, 10 zero, 20 clusters"
+    assert (
+        str(report)
+        == "0.weight: 20 rows, 5 zero, 12 clusters\n3.weight: 30 rows, 10 zero, 20 clusters"
+    )
     assert len(report) == 2
     assert [layer.replaced for layer in report] == [True, True]
-    assert [c.header for c in report.__rich__().columns] == ["weight", "rows", "zero", "clusters", "rows / cluster"]
+    assert [c.header for c in report.__rich__().columns] == [
+        "weight",
+        "rows",
+        "zero",
+        "clusters",
+        "rows / cluster",
+    ]
 
 
 def test_a_layer_in_which_nothing_clusters_is_left_alone():
@@ -77,7 +94,9 @@ def test_rows_are_trained_as_one():
             (m(x) - y).square().mean().backward()
             if m is dense:
                 grad = m[0].weight.grad
-                summed = torch.zeros(30, 13, dtype=torch.float64).index_add(1, labels.remainder(13), grad)
+                summed = torch.zeros(30, 13, dtype=torch.float64).index_add(
+                    1, labels.remainder(13), grad
+                )
                 summed[:, 12] = 0.0
                 grad.copy_(summed[:, labels.remainder(13)])
             optimizer.step()
@@ -115,19 +134,25 @@ def test_compact_files(make, tmp_path):
         assert torch.equal(fresh(data(net)), net(data(net)))
         assert sharing_stats(fresh) == sharing_stats(net)
     save_compact(make(), tmp_path / "plain.safetensors")
-    assert (tmp_path / "net.safetensors").stat().st_size < (tmp_path / "plain.safetensors").stat().st_size
+    assert (tmp_path / "net.safetensors").stat().st_size < (
+        tmp_path / "plain.safetensors"
+    ).stat().st_size
 
 
 def test_compact_files_that_do_not_fit(tmp_path):
     net = mlp()
     tie_rows(net, Ties("0.weight"), 0.95)
     save_compact(net, tmp_path / "net.safetensors")
-    other = nn.Sequential(nn.Linear(21, 30), nn.ReLU(), nn.BatchNorm1d(30), nn.Linear(30, 10)).double()
+    other = nn.Sequential(
+        nn.Linear(21, 30), nn.ReLU(), nn.BatchNorm1d(30), nn.Linear(30, 10)
+    ).double()
     with pytest.raises(ValueError, match="has a codebook of 20 inputs for '0', which is a Linear"):
         load_compact(tmp_path / "net.safetensors", other)
     longer = mlp()
     longer[3] = nn.Linear(30, 11).double()
-    with pytest.raises(ValueError, match=r"has '3.weight' of shape \(10, 30\), but in the module it is \(11, 30\)"):
+    with pytest.raises(
+        ValueError, match=r"has '3.weight' of shape \(10, 30\), but in the module it is \(11, 30\)"
+    ):
         load_compact(tmp_path / "net.safetensors", longer)
     assert type(longer[0]) is nn.Linear, "nothing may be changed"
 
@@ -135,9 +160,17 @@ def test_compact_files_that_do_not_fit(tmp_path):
 @pytest.mark.parametrize(
     ("build", "pattern", "message"),
     [
-        (mlp, "2.weight", "'2.weight' is not the weight of a Linear or Conv2d but of a BatchNorm1d"),
+        (
+            mlp,
+            "2.weight",
+            "'2.weight' is not the weight of a Linear or Conv2d but of a BatchNorm1d",
+        ),
         (mlp, "0.bias", "'0.bias' is not the weight of a Linear or Conv2d"),
-        (lambda: nn.Sequential(nn.Conv2d(4, 4, 3, groups=2)), "*.weight", "convolution of 2 groups"),
+        (
+            lambda: nn.Sequential(nn.Conv2d(4, 4, 3, groups=2)),
+            "*.weight",
+            "convolution of 2 groups",
+        ),
         (lambda: nn.Linear(20, 3), "weight", "Linear is the module itself"),
     ],
 )
@@ -179,7 +212,10 @@ def test_shared_weights_are_refused():
     with pytest.raises(TieError, match=r"'a\.weight' is shared with \['b\.weight', 'b\.bias'\]"):
         tie_rows(net, Ties("a.weight"))
     with pytest.raises(TieError, match="rows are tied within each weight: write one pattern"):
-        tie_rows(nn.ModuleDict({"a": nn.Linear(2, 3), "b": nn.Linear(2, 3)}), Ties("a.weight", "b.weight"))
+        tie_rows(
+            nn.ModuleDict({"a": nn.Linear(2, 3), "b": nn.Linear(2, 3)}),
+            Ties("a.weight", "b.weight"),
+        )
 
 
 @pytest.mark.parametrize("where", ["all", "equal"])
@@ -205,7 +241,9 @@ def test_shared_codebooks_are_not_made_dense():
 def test_layers_whose_weights_are_read_by_another_module():
     """A transformer's fast path would take a codebook for a weight."""
     net = nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True))
-    with pytest.raises(TieError, match=r"'0\.linear2\.weight' is read by TransformerEncoderLayer itself"):
+    with pytest.raises(
+        TieError, match=r"'0\.linear2\.weight' is read by TransformerEncoderLayer itself"
+    ):
         tie_rows(net, Ties("*.linear2.weight"))
 
 
@@ -230,7 +268,10 @@ def test_states_with_assignments_to_rows_that_there_are_not():
     tie_rows(net, Ties("0.weight"), 0.95)
     state = net.state_dict()
     state["0.assignment"] = state["0.assignment"] + 5
-    with pytest.raises(RuntimeError, match=r"0\.assignment assigns inputs to rows that a codebook of 12 does not have"):
+    with pytest.raises(
+        RuntimeError,
+        match=r"0\.assignment assigns inputs to rows that a codebook of 12 does not have",
+    ):
         net.load_state_dict(state)
 
 
@@ -238,7 +279,10 @@ def test_compact_files_of_a_single_layer_and_of_one_under_two_names(tmp_path):
     layer = mlp()[0]
     net = nn.ModuleDict({"a": layer, "b": layer})
     tie_rows(net, Ties("a.weight"), 0.95)
-    for saved, fresh in ((net["a"], mlp()[0]), (net, nn.ModuleDict({"a": mlp()[0], "b": mlp()[0]}))):
+    for saved, fresh in (
+        (net["a"], mlp()[0]),
+        (net, nn.ModuleDict({"a": mlp()[0], "b": mlp()[0]})),
+    ):
         save_compact(saved, tmp_path / "net.safetensors")
         if isinstance(fresh, nn.Linear):
             fresh = CodebookLinear(saved.assignment, 30, dtype=torch.float64)
@@ -253,7 +297,10 @@ class Scaled(nn.Linear):
 
 @pytest.mark.parametrize(
     ("layer", "message"),
-    [(lambda: Scaled(20, 30), "of a Scaled"), (lambda: nn.Conv2d(40, 30, 3, groups=2), "convolution of 2 groups")],
+    [
+        (lambda: Scaled(20, 30), "of a Scaled"),
+        (lambda: nn.Conv2d(40, 30, 3, groups=2), "convolution of 2 groups"),
+    ],
 )
 def test_codebooks_are_not_loaded_into_other_layers(tmp_path, layer, message):
     net = mlp()

@@ -48,7 +48,10 @@ class Raw:
 
     def with_manifest(self, manifest: Any) -> Raw:
         text = manifest if isinstance(manifest, str) else json.dumps(manifest)
-        self.metadata |= {"lit_share": text, "lit_share_crc32": str(zlib.crc32(text.encode(errors="replace")))}
+        self.metadata |= {
+            "lit_share": text,
+            "lit_share_crc32": str(zlib.crc32(text.encode(errors="replace"))),
+        }
         return self
 
     def content(self, header: str | bytes | None = None, size: int | None = None) -> bytes:
@@ -67,7 +70,13 @@ def checksum(dtype: str, shape: Any, numbers: bytes) -> int:
 def reference(content: bytes) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
     """The bits of all tensors, and the ties, of a file that is in order: element by element, and row by row."""
     raw = Raw(content)
-    mark = "#" * (1 + max([len(run) for name in raw.manifest["tensors"] for run in re.findall("#+", name)], default=0))
+    mark = "#" * (
+        1
+        + max(
+            [len(run) for name in raw.manifest["tensors"] for run in re.findall("#+", name)],
+            default=0,
+        )
+    )
 
     def entry(name: str, suffix: str = "") -> np.ndarray:
         described = raw.header[f"{name}{mark}{suffix}" if suffix else name]
@@ -112,14 +121,18 @@ def _bit(content: bytes, chance: random.Random) -> bytes:
 
 
 def _cut(content: bytes, chance: random.Random) -> bytes:
-    return content[: chance.choice([chance.randrange(len(content)), chance.randrange(40), len(content) - 1])]
+    return content[
+        : chance.choice([chance.randrange(len(content)), chance.randrange(40), len(content) - 1])
+    ]
 
 
 def _cut_at_a_boundary(content: bytes, chance: random.Random) -> bytes:
     raw = Raw(content)
     start = len(content) - len(raw.data)
     ends = [start + end for entry in raw.entries.values() for end in entry["data_offsets"]]
-    return content[: max(0, chance.choice([0, 7, 8, 9, start, *ends]) + chance.choice([-1, 0, 0, 1]))]
+    return content[
+        : max(0, chance.choice([0, 7, 8, 9, start, *ends]) + chance.choice([-1, 0, 0, 1]))
+    ]
 
 
 def _insert(content: bytes, chance: random.Random) -> bytes:
@@ -166,7 +179,9 @@ def _explode() -> None:
 
 def _length(content: bytes, chance: random.Random) -> bytes:
     (size,) = struct.unpack("<Q", content[:8])
-    other = chance.choice([0, 1, size - 1, size + 1, size * 2, 10**8, 10**8 + 1, 2**31, 2**63 - 1, 2**63, 2**64 - 1])
+    other = chance.choice(
+        [0, 1, size - 1, size + 1, size * 2, 10**8, 10**8 + 1, 2**31, 2**63 - 1, 2**63, 2**64 - 1]
+    )
     return struct.pack("<Q", other) + content[8:]
 
 
@@ -195,10 +210,22 @@ def _entry(content: bytes, chance: random.Random) -> bytes:
     elif what == "type":
         raw.header[name] = chance.choice(ODD)
     elif what == "any":
-        raw.header[name][chance.choice(["dtype", "shape", "data_offsets", "more"])] = chance.choice(ODD)
+        raw.header[name][chance.choice(["dtype", "shape", "data_offsets", "more"])] = chance.choice(
+            ODD
+        )
     else:
         odd = ["F4", "F6_E2M3", "I128", "f32", "U8", "F64", "C64", "C128", "", 3]
-        shapes = [[], [0], [2**63, 2], [-1], [2**62, 2**62], [1] * 100, raw.header[name]["shape"][::-1], [1.0], "3"]
+        shapes = [
+            [],
+            [0],
+            [2**63, 2],
+            [-1],
+            [2**62, 2**62],
+            [1] * 100,
+            raw.header[name]["shape"][::-1],
+            [1.0],
+            "3",
+        ]
         raw.header[name][what] = chance.choice(odd if what == "dtype" else shapes)
     return raw.content()
 
@@ -250,7 +277,9 @@ def _text_of_header(content: bytes, chance: random.Random) -> bytes:
 
 
 def _scramble(node: Any, chance: random.Random) -> None:
-    key = chance.choice(list(node) if isinstance(node, dict) else range(len(node))) if node else None
+    key = (
+        chance.choice(list(node) if isinstance(node, dict) else range(len(node))) if node else None
+    )
     if key is None:
         return
     if isinstance(node[key], dict | list) and chance.random() < 0.85:
@@ -279,7 +308,20 @@ def _tensor(content: bytes, chance: random.Random) -> bytes:
     raw = Raw(content)
     tensors = raw.manifest["tensors"]
     name, other = (chance.choice(list(tensors)) for _ in range(2))
-    key = chance.choice(["kind", "of", "transposed", "bases", "own", "own_nonzero", "nonzero", "shape", "dtype", "all"])
+    key = chance.choice(
+        [
+            "kind",
+            "of",
+            "transposed",
+            "bases",
+            "own",
+            "own_nonzero",
+            "nonzero",
+            "shape",
+            "dtype",
+            "all",
+        ]
+    )
     if key == "all":
         tensors[name] = {**tensors[other]}
     elif key in ("of", "bases"):
@@ -305,7 +347,9 @@ def _ties(content: bytes, chance: random.Random) -> bytes:
     places = [f"{name}{suffix}" for name in raw.manifest["tensors"] for suffix in ("", "", ".T")]
     ties = raw.manifest.setdefault("ties", [])
     for _ in range(chance.choice([1, 1, 2, 5])):
-        tie: dict[str, Any] = {"names": [chance.choice(places) for _ in range(chance.choice([1, 2, 2, 3]))]}
+        tie: dict[str, Any] = {
+            "names": [chance.choice(places) for _ in range(chance.choice([1, 2, 2, 3]))]
+        }
         if chance.random() < 0.4:
             tie["apart"] = sorted(chance.sample(range(12), chance.choice([0, 1, 2, 10])))
         if chance.random() < 0.1:
@@ -320,7 +364,21 @@ def _ties(content: bytes, chance: random.Random) -> bytes:
 
 def _codebooks(content: bytes, chance: random.Random) -> bytes:
     raw = Raw(content)
-    names = ["", "a", "b", "book", "norm", "local", "..", "a.", "weight", "training", "forward", "__class__", "explode"]
+    names = [
+        "",
+        "a",
+        "b",
+        "book",
+        "norm",
+        "local",
+        "..",
+        "a.",
+        "weight",
+        "training",
+        "forward",
+        "__class__",
+        "explode",
+    ]
     raw.manifest["codebooks"] = [chance.choice(names) for _ in range(chance.choice([1, 1, 2]))]
     if chance.random() < 0.5:
         name = raw.manifest["codebooks"][0]
@@ -371,7 +429,9 @@ def _numbers(content: bytes, chance: random.Random) -> bytes:
     if begin == end:
         return raw.content()
     for _ in range(chance.choice([1, 2, 50])):
-        numbers[chance.randrange(begin, end)] = chance.choice([0, 1, 7, 128, 255, chance.randrange(256)])
+        numbers[chance.randrange(begin, end)] = chance.choice(
+            [0, 1, 7, 128, 255, chance.randrange(256)]
+        )
     raw.data = bytes(numbers)
     raw.manifest["checksums"][name] = checksum(entry["dtype"], entry["shape"], raw.data[begin:end])
     if chance.random() < 0.7:  # let the count of what is not zero be right, too
@@ -388,7 +448,9 @@ def _much(content: bytes, chance: random.Random) -> bytes:
     """Much of something, in few bytes."""
     raw = Raw(content)
     tensors, ties = raw.manifest["tensors"], raw.manifest.setdefault("ties", [])
-    first = next(name for name, stored in tensors.items() if stored["kind"] == "own" and stored["shape"])
+    first = next(
+        name for name, stored in tensors.items() if stored["kind"] == "own" and stored["shape"]
+    )
     same = {**tensors[first], "kind": "same", "of": first, "transposed": False}
     what = chance.choice(["tensors", "names", "ties", "apart", "both", "codebooks", "shape"])
     if what == "tensors":
@@ -405,7 +467,12 @@ def _much(content: bytes, chance: random.Random) -> bytes:
         raw.manifest["codebooks"] = ["book"] * 2000
     else:
         for size in (2**20, 2**40, 2**62):
-            tensors[f"z{size}"] = {"kind": "sparse", "dtype": "F64", "shape": [size, size], "nonzero": 0}
+            tensors[f"z{size}"] = {
+                "kind": "sparse",
+                "dtype": "F64",
+                "shape": [size, size],
+                "nonzero": 0,
+            }
     return raw.with_manifest(raw.manifest).content()
 
 

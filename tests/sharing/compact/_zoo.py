@@ -20,7 +20,9 @@ def random(*shape, dtype=torch.float32, seed=0):
     generator = torch.Generator().manual_seed(seed)
     if dtype is torch.bool:
         return torch.rand(shape, generator=generator) < 0.5
-    numbers = torch.randint(0, 256, (*shape, dtype.itemsize), generator=generator, dtype=torch.uint8)
+    numbers = torch.randint(
+        0, 256, (*shape, dtype.itemsize), generator=generator, dtype=torch.uint8
+    )
     return numbers.reshape(-1).view(dtype).reshape(shape)
 
 

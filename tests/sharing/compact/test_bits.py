@@ -25,7 +25,12 @@ def test_bits_and_back(dtype, shape):
 
 @pytest.mark.parametrize(
     "tensor",
-    [random(4, 6).T, random(8, 8)[::2, 1::3], random(3, 1).expand(3, 5), random(4, dtype=torch.complex64).conj()],
+    [
+        random(4, 6).T,
+        random(8, 8)[::2, 1::3],
+        random(3, 1).expand(3, 5),
+        random(4, dtype=torch.complex64).conj(),
+    ],
     ids=["transposed", "strided", "expanded", "conjugated"],
 )
 def test_in_order(tensor):
@@ -40,7 +45,11 @@ def test_on_a_gpu():
 
 def test_checksum_sees_dtype_shape_and_bytes():
     tensor = torch.zeros(2, 3)
-    others = [tensor.view(torch.int32), tensor.reshape(3, 2), torch.tensor([[0.0] * 3, [0.0, 0.0, -0.0]])]
+    others = [
+        tensor.view(torch.int32),
+        tensor.reshape(3, 2),
+        torch.tensor([[0.0] * 3, [0.0, 0.0, -0.0]]),
+    ]
     assert len({checksum(other) for other in (tensor, *others)}) == 4
 
 
@@ -48,9 +57,15 @@ def test_checksum_sees_dtype_shape_and_bytes():
     ("tensor", "message"),
     [
         (3, "'x' is a int, not a tensor: keep it in a buffer"),
-        (torch.eye(3).to_sparse(), r"'x' has layout torch.sparse_coo: make it dense first, with tensor.to_dense\(\)"),
+        (
+            torch.eye(3).to_sparse(),
+            r"'x' has layout torch.sparse_coo: make it dense first, with tensor.to_dense\(\)",
+        ),
         (torch.empty(3, device="meta"), r"no values \(it is on the meta device\).*to_empty"),
-        (torch.zeros(3, dtype=torch.complex128), "'x' has dtype torch.complex128, which safetensors lacks: convert"),
+        (
+            torch.zeros(3, dtype=torch.complex128),
+            "'x' has dtype torch.complex128, which safetensors lacks: convert",
+        ),
         (nn.UninitializedParameter(), "'x' has no shape yet: run a batch through the module first"),
     ],
 )
@@ -71,5 +86,7 @@ def test_sharded_tensors_are_refused():
 
 
 def test_reserved_name():
-    with pytest.raises(CompactFileError, match="'__metadata__' has a name that safetensors keeps for itself"):
+    with pytest.raises(
+        CompactFileError, match="'__metadata__' has a name that safetensors keeps for itself"
+    ):
         pack({"__metadata__": torch.ones(2)})

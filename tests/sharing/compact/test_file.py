@@ -46,7 +46,12 @@ def message(path):
 
 def test_round_trip(path):
     packed = read(path)
-    assert {stored.kind for stored in packed.manifest.tensors.values()} == {"own", "same", "sparse", "rows"}
+    assert {stored.kind for stored in packed.manifest.tensors.values()} == {
+        "own",
+        "same",
+        "sparse",
+        "rows",
+    }
     assert_same_bits(unpack(packed), small())
 
 
@@ -98,7 +103,9 @@ def test_something_appended(path):
     assert "is not a safetensors file, or is damaged" in message(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 a zip", b"\x80\x02}q\x00.", b"\xff" * 100, b"\x10" + b"[" * 99])
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\x03\x04 a zip", b"\x80\x02}q\x00.", b"\xff" * 100, b"\x10" + b"[" * 99]
+)
 def test_not_safetensors(path, content):
     path.write_bytes(content)
     assert "is not a safetensors file, or is damaged" in message(path)
@@ -120,7 +127,9 @@ def test_by_another_program(path):
 
 def test_manifest_of_another_file(path):
     header, data = read_raw(path)
-    header["__metadata__"]["lit_share"] = header["__metadata__"]["lit_share"].replace("sparse", "spars_")
+    header["__metadata__"]["lit_share"] = header["__metadata__"]["lit_share"].replace(
+        "sparse", "spars_"
+    )
     write_raw(path, header, data)
     assert "its manifest has another checksum than when it was written" in message(path)
 
@@ -131,7 +140,9 @@ def test_another_value_in_an_entry(path):
     assert "has another checksum than when it was written" in message(path)
 
 
-@pytest.mark.parametrize("change", [lambda entries: entries.pop("a"), lambda entries: entries.update(b=torch.ones(2))])
+@pytest.mark.parametrize(
+    "change", [lambda entries: entries.pop("a"), lambda entries: entries.update(b=torch.ones(2))]
+)
 def test_an_entry_too_few_or_too_many(path, change):
     entries, metadata = load_file(path), read_raw(path)[0]["__metadata__"]
     change(entries)
@@ -158,7 +169,9 @@ def test_reading_does_not_unpickle(path, monkeypatch):
     for name in ("pickle.load", "pickle.loads", "pickle.Unpickler", "torch.load"):
         monkeypatch.setattr(name, refuse)
     assert_same_bits(unpack(read(path)), small())
-    for module in (m for name, m in sys.modules.items() if name.startswith("lit_share.sharing.compact")):
+    for module in (
+        m for name, m in sys.modules.items() if name.startswith("lit_share.sharing.compact")
+    ):
         assert "pickle" not in vars(module)
 
 
@@ -238,6 +251,9 @@ from lit_share.sharing.compact import pack, read, unpack, write
 write(pack(unpack(read({str(path)!r})), [{{"names": ["a", "same.T"]}}]), {str(path.with_name("again"))!r})
 """
     subprocess.run(
-        [sys.executable, "-c", code], check=True, cwd=path.parent, env=os.environ | {"PYTHONPATH": str(Path.cwd())}
+        [sys.executable, "-c", code],
+        check=True,
+        cwd=path.parent,
+        env=os.environ | {"PYTHONPATH": str(Path.cwd())},
     )
     assert read_raw(path.with_name("again")) == read_raw(path)

@@ -24,7 +24,16 @@ from torch import nn
 
 from lit_share.sharing import TieError, Ties, share
 from lit_share.sharing.codebook import CodebookLinear
-from lit_share.sharing.compact import CompactFileError, _ties, load_compact, pack, read, save_compact, unpack, write
+from lit_share.sharing.compact import (
+    CompactFileError,
+    _ties,
+    load_compact,
+    pack,
+    read,
+    save_compact,
+    unpack,
+    write,
+)
 from lit_share.sharing.compact._bits import bits
 from lit_share.sharing.positions import LocallyConnected2d
 
@@ -118,9 +127,15 @@ def everything(module):
         (
             type(part),
             sorted(part.__dict__),
-            *({key: id(value) for key, value in held.items()} for held in (part._parameters, part._buffers)),
+            *(
+                {key: id(value) for key, value in held.items()}
+                for held in (part._parameters, part._buffers)
+            ),
             {key: id(value) for key, value in part._modules.items()},
-            *(len(getattr(part, hooks)) for hooks in ("_state_dict_hooks", "_load_state_dict_pre_hooks")),
+            *(
+                len(getattr(part, hooks))
+                for hooks in ("_state_dict_hooks", "_load_state_dict_pre_hooks")
+            ),
             len(part._load_state_dict_post_hooks),
         )
         for part in module.modules()
@@ -140,7 +155,11 @@ def check_loaded(module, content):
         together = set().union(*(groups[name] for name in names))
         for name in together:
             groups[name] = together
-        if not tie.get("apart") and names == tie["names"] and names[0] in dict(module.named_parameters()):
+        if (
+            not tie.get("apart")
+            and names == tie["names"]
+            and names[0] in dict(module.named_parameters())
+        ):
             parameters = dict(module.named_parameters(remove_duplicate=False))
             one, *others = (parameters.get(name) for name in names)
             assert all(other is one for other in others), tie
@@ -170,7 +189,11 @@ def attempt(content, path, module):
             if isinstance(error, CompactFileError):
                 check_message(error, path)
     assert time.process_time() - begin < MOST_SECONDS
-    assert [event for event in events if event != ("open", event[1]) or event[1][0] not in (path, str(path))] == []
+    assert [
+        event
+        for event in events
+        if event != ("open", event[1]) or event[1][0] not in (path, str(path))
+    ] == []
     if tensors is not None:
         expected, _ = reference(content)
         assert tensors.keys() == expected.keys()
@@ -214,7 +237,9 @@ def test_hostile_files(originals, tmp_path):
             module, loaded = fresh(), loaded + 1
         used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         memory = used if memory is None or number < FIRST + 50 else memory
-        assert used - memory < MOST_MEGABYTES, f"seed {SEED}, file {number}: {used - memory} MB more"
+        assert used - memory < MOST_MEGABYTES, (
+            f"seed {SEED}, file {number}: {used - memory} MB more"
+        )
     assert 0.01 * COUNT < loaded < 0.5 * COUNT  # both ends are met
 
 
@@ -235,7 +260,10 @@ def test_small_files_that_say_much_take_no_time(tmp_path, monkeypatch):
     same = raw.manifest["tensors"]["c"]
     raw.manifest["tensors"] |= {f"c{i}": same for i in range(300)}
     raw.manifest["ties"] = [{"names": ["a", "c", *(f"c{i}" for i in range(300))]}] * 20
-    raw.manifest["ties"] += [{"names": ["a", "d.T"]}, {"names": ["c", "d.T"], "apart": list(range(999))}] * 2000
+    raw.manifest["ties"] += [
+        {"names": ["a", "d.T"]},
+        {"names": ["c", "d.T"], "apart": list(range(999))},
+    ] * 2000
     path.write_bytes(raw.with_manifest(raw.manifest).content())
     compared, equal = [], _ties._equal
     monkeypatch.setattr(_ties, "_equal", lambda *arrays: compared.append(arrays) or equal(*arrays))

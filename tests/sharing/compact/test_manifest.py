@@ -55,9 +55,18 @@ def test_untouched(path):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda m: m.update(version=2), "has format 2: it was written by a newer lit_share, so update this one"),
-        (updated("a", kind="codebook"), "has something unknown .*'codebook'.* was written by a newer lit_share"),
-        (lambda m: m["ties"].append({"names": ["a"], "codebook": 1}), "has something unknown .*a newer lit_share"),
+        (
+            lambda m: m.update(version=2),
+            "has format 2: it was written by a newer lit_share, so update this one",
+        ),
+        (
+            updated("a", kind="codebook"),
+            "has something unknown .*'codebook'.* was written by a newer lit_share",
+        ),
+        (
+            lambda m: m["ties"].append({"names": ["a"], "codebook": 1}),
+            "has something unknown .*a newer lit_share",
+        ),
         (lambda m: m.update(version=0), "its manifest is wrong: 'version'"),
         (lambda m: m.pop("version") and None, "its manifest is wrong: 'version': Field required"),
         (lambda m: m.pop("tensors") and None, "'tensors': Field required"),
@@ -70,26 +79,41 @@ def test_untouched(path):
         (updated("d", shape=[2**62, 2**62]), "'d' is the same as 'a', but of another shape"),
         (updated("a", shape=[2**62, 32]), "'b' has more rows to choose from than there can be"),
         (updated("a", shape=[32, 100]), "shape"),
-        (updated("a", nonzero=5), "is the same as 'a', but of another shape, dtype or number of non-zero elements"),
+        (
+            updated("a", nonzero=5),
+            "is the same as 'a', but of another shape, dtype or number of non-zero elements",
+        ),
         (updated("b", nonzero=5), "has a broken 'b': not 5 elements are other than zero"),
         (updated("c", bases=["c"]), "'c' has rows of 'c', which is not before it"),
         (updated("c", bases=["d"]), "'c' has rows of 'd', which is not before it"),
         (updated("c", bases=["e"]), "'c' has rows of 'e', which is not before it"),
         (updated("c", bases=["a", "a"]), "'c' has a base twice"),
         (updated("c", own=1000), "'c' has more rows of its own than rows"),
-        (updated("c", own=2**63 - 1, shape=[2**63 - 1, 32]), "'c' has more rows to choose from than there can be"),
+        (
+            updated("c", own=2**63 - 1, shape=[2**63 - 1, 32]),
+            "'c' has more rows to choose from than there can be",
+        ),
         (updated("c", own=0), "is not what its manifest says"),
         (updated("c", shape=[100, 0]), "'c' has no rows to be stored once"),
         (updated("c", shape=[]), "'c' has no rows to be stored once"),
-        (updated("c", shape=[100, 31]), "'c' has rows of 'a', whose rows are of another shape or dtype"),
+        (
+            updated("c", shape=[100, 31]),
+            "'c' has rows of 'a', whose rows are of another shape or dtype",
+        ),
         (updated("c", bases=["b"]), "'c' has a broken|its index names a row|not what"),
         (updated("d", of="d"), "'d' is the same as 'd', which is not before it"),
         (updated("d", of="nobody"), "'d' is the same as 'nobody', which is not before it"),
         (updated("d", transposed=False), "'d' is the same as 'a', but of another shape"),
         (updated("d", shape=[32, 100, 1]), "'d' is transposed, but not a matrix"),
-        (lambda m: m["ties"].append({"names": ["a", "z"]}), "a tie names 'z', which is not in the file"),
+        (
+            lambda m: m["ties"].append({"names": ["a", "z"]}),
+            "a tie names 'z', which is not in the file",
+        ),
         (lambda m: m["ties"].append({"names": ["a", "c"]}), "'a' and 'c' are tied, but not equal"),
-        (lambda m: m["ties"].append({"names": ["a"], "apart": [100]}), "a tie keeps rows of 'a' apart"),
+        (
+            lambda m: m["ties"].append({"names": ["a"], "apart": [100]}),
+            "a tie keeps rows of 'a' apart",
+        ),
         (lambda m: m["ties"].append({"names": ["a"], "apart": [-1]}), "greater than or equal to 0"),
         (lambda m: m["ties"].append({"names": []}), "at least 1 item"),
         (lambda m: m["checksums"].update(a=-1), "greater than or equal to 0"),
@@ -108,7 +132,11 @@ def test_forged(path, change, problem):
 
 
 def test_a_name_twice(path):
-    forge(path, json.dumps(json.loads(read_raw(path)[0]["__metadata__"]["lit_share"]))[:-1] + ', "tensors": {}}')
+    forge(
+        path,
+        json.dumps(json.loads(read_raw(path)[0]["__metadata__"]["lit_share"]))[:-1]
+        + ', "tensors": {}}',
+    )
     assert "a tie names 'a', which is not in the file" in message(path)
 
 
@@ -116,7 +144,11 @@ def test_a_name_twice(path):
     ("entry", "value", "problem"),
     [
         ("c#index", 255, "has a broken 'c': its index names a row that does not exist"),
-        ("s#mask", 255, "has a broken 's': its mask does not mark as many elements as there are values"),
+        (
+            "s#mask",
+            255,
+            "has a broken 's': its mask does not mark as many elements as there are values",
+        ),
         ("s#values", 0, "has a broken 's': not [0-9]+ elements are other than zero"),
     ],
 )
@@ -179,7 +211,11 @@ def test_random_manifests(path):
     ]
 
     def scramble(node):
-        key = chance.choice(list(node) if isinstance(node, dict) else range(len(node))) if node else None
+        key = (
+            chance.choice(list(node) if isinstance(node, dict) else range(len(node)))
+            if node
+            else None
+        )
         if key is None:
             return
         if isinstance(node[key], dict | list) and chance.random() < 0.8:
@@ -196,4 +232,6 @@ def test_random_manifests(path):
             found = unpack(read(path))
         except CompactFileError:
             continue
-        assert_same_bits(found, {name: tensor for name, tensor in tensors().items() if name in found})
+        assert_same_bits(
+            found, {name: tensor for name, tensor in tensors().items() if name in found}
+        )

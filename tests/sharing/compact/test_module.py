@@ -10,7 +10,14 @@ import torch
 from torch import nn
 
 from lit_share.sharing import TieError, Ties, share
-from lit_share.sharing.compact import CompactFileError, _module, compact_bytes, load_compact, read, save_compact
+from lit_share.sharing.compact import (
+    CompactFileError,
+    _module,
+    compact_bytes,
+    load_compact,
+    read,
+    save_compact,
+)
 
 from ._zoo import assert_same_bits, random, read_raw
 
@@ -22,7 +29,9 @@ class Net(nn.Module):
         super().__init__()
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.a, self.b = (nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)) for _ in range(2))
+            self.a, self.b = (
+                nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)) for _ in range(2)
+            )
             self.up, self.down = nn.Linear(16, 24), nn.Linear(24, 16)
         self.register_buffer("steps", torch.tensor(3))
         self.register_buffer("mask", torch.eye(40, dtype=torch.bool))
@@ -38,7 +47,10 @@ def path(tmp_path):
 def snapshot(module):
     return (
         {name: tensor.clone() for name, tensor in module.state_dict().items()},
-        {name: id(parameter) for name, parameter in module.named_parameters(remove_duplicate=False)},
+        {
+            name: id(parameter)
+            for name, parameter in module.named_parameters(remove_duplicate=False)
+        },
     )
 
 
@@ -92,7 +104,10 @@ def test_ties(path, tied_already):
 
 
 def test_natural_ties(path):
-    net, other = (nn.ModuleDict({"embed": nn.Embedding(10, 4), "head": nn.Linear(4, 10, bias=False)}) for _ in range(2))
+    net, other = (
+        nn.ModuleDict({"embed": nn.Embedding(10, 4), "head": nn.Linear(4, 10, bias=False)})
+        for _ in range(2)
+    )
     net["head"].weight = net["embed"].weight
     save_compact(net, path)
     load_compact(path, other)
@@ -101,7 +116,9 @@ def test_natural_ties(path):
 
 
 def test_transposed_ties(path):
-    net, other = (nn.ModuleDict({"a": nn.Linear(4, 6, False), "b": nn.Linear(6, 4, False)}) for _ in range(2))
+    net, other = (
+        nn.ModuleDict({"a": nn.Linear(4, 6, False), "b": nn.Linear(6, 4, False)}) for _ in range(2)
+    )
     share(net, Ties("a.weight", "b.weight.T"))
     save_compact(net, path)
     assert compact_bytes(net) == 4 * 6 * 4
@@ -111,7 +128,10 @@ def test_transposed_ties(path):
 
 
 def test_rows_apart(path):
-    net, other = (nn.ModuleDict({"a": nn.Linear(64, 40, False), "b": nn.Linear(64, 40, False)}) for _ in range(2))
+    net, other = (
+        nn.ModuleDict({"a": nn.Linear(64, 40, False), "b": nn.Linear(64, 40, False)})
+        for _ in range(2)
+    )
     with torch.no_grad():
         net["b"].weight[5:] = net["a"].weight[5:]
     share(net, Ties("a.*", "b.*"), where="equal")
@@ -147,8 +167,14 @@ def test_compiled_modules_have_the_names_of_plain_ones(path):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda net: net.add_module("extra", nn.Linear(2, 2)), "has no 'extra.weight', 'extra.bias', which the module"),
-        (lambda net: delattr(net, "up"), r"has 'up.weight'.*, 'up.bias'.*, which the module has not"),
+        (
+            lambda net: net.add_module("extra", nn.Linear(2, 2)),
+            "has no 'extra.weight', 'extra.bias', which the module",
+        ),
+        (
+            lambda net: delattr(net, "up"),
+            r"has 'up.weight'.*, 'up.bias'.*, which the module has not",
+        ),
         (
             lambda net: net.add_module("c", net._modules.pop("a")),
             r"has no 'c.0.weight' \(but 'a.0.weight'\).* and 4",
@@ -174,8 +200,9 @@ def test_ties_that_the_file_has_not(path):
     save_compact(Net(), path)
     tied = Net(1)
     tied.a[0].weight = tied.b[0].weight
-    assert "different values for 'a.0.weight' and 'b.0.weight', which are one tensor in the module" in refused(
-        path, tied
+    assert (
+        "different values for 'a.0.weight' and 'b.0.weight', which are one tensor in the module"
+        in refused(path, tied)
     )
     shared = Net(1)
     share(shared, Ties("a.*", "b.*"))
@@ -220,7 +247,9 @@ def test_a_damaged_file_changes_nothing(path):
 
 def test_nothing_is_decoded_for_another_module(path, monkeypatch):
     save_compact(Net(), path)
-    monkeypatch.setattr(_module, "unpack", lambda packed: pytest.fail("decoded before the shapes were compared"))
+    monkeypatch.setattr(
+        _module, "unpack", lambda packed: pytest.fail("decoded before the shapes were compared")
+    )
     refused(path, nn.Linear(3, 3))
 
 
@@ -235,7 +264,9 @@ def test_extra_state_is_refused(path):
 
 
 def test_modules_without_a_shape(path):
-    with pytest.raises(CompactFileError, match="'weight' has no shape yet: run a batch through the module first"):
+    with pytest.raises(
+        CompactFileError, match="'weight' has no shape yet: run a batch through the module first"
+    ):
         save_compact(nn.LazyLinear(3), path)
 
 

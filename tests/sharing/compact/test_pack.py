@@ -18,7 +18,12 @@ def zeroed(tensor, fraction, seed=1):
 
 
 def test_what_is_equal_to_nothing_is_its_own():
-    tensors = {"a": random(40, 30), "b": random(40, 30, seed=1), "c": random(7, seed=2), "d": torch.tensor(3.0)}
+    tensors = {
+        "a": random(40, 30),
+        "b": random(40, 30, seed=1),
+        "c": random(7, seed=2),
+        "d": torch.tensor(3.0),
+    }
     packed = round_trip(tensors)
     assert kinds(packed) == ["own"] * 4
     assert packed.entries.keys() == tensors.keys()
@@ -51,7 +56,9 @@ def test_equal_tensors_take_no_bytes():
 
 def test_equal_bytes_of_another_dtype_or_shape_are_another_tensor():
     a = random(40, 30)
-    packed = round_trip({"a": a, "b": a.view(torch.int32), "c": a.reshape(30, 40), "d": a.reshape(-1)})
+    packed = round_trip(
+        {"a": a, "b": a.view(torch.int32), "c": a.reshape(30, 40), "d": a.reshape(-1)}
+    )
     assert kinds(packed) == ["own"] * 4
 
 
@@ -123,7 +130,9 @@ def test_at_most_a_few_bases():
     assert (len(stored.bases), stored.own) == (4, 200)
 
 
-@pytest.mark.parametrize(("rows", "dtype"), [(256, torch.uint8), (257, torch.uint16), (65537, torch.uint32)])
+@pytest.mark.parametrize(
+    ("rows", "dtype"), [(256, torch.uint8), (257, torch.uint16), (65537, torch.uint32)]
+)
 def test_the_smallest_index(rows, dtype):
     a = random(rows, 16, dtype=torch.int32)
     packed = round_trip({"a": a, "b": a.flip(0)})
@@ -137,7 +146,9 @@ def test_small_tensors_are_not_worth_entries():
 
 
 def test_empty_tensors_stay_readable():
-    packed = round_trip({"a": torch.empty(0), "b": torch.empty(0), "c": torch.empty(3, 0), "d": torch.empty(0, 3)})
+    packed = round_trip(
+        {"a": torch.empty(0), "b": torch.empty(0), "c": torch.empty(3, 0), "d": torch.empty(0, 3)}
+    )
     assert kinds(packed) == ["own"] * 4
 
 
@@ -187,7 +198,10 @@ def test_ties_are_kept():
         ([{"names": ["a", "b"]}], "do not fit the tensors: 'a' and 'b' are tied, but not equal"),
         ([{"names": ["a", "c"]}], "a tie names 'c', which is not in the file"),
         ([{"names": ["a", "a.T"]}], "'a' and 'a.T' are tied, but not equal"),
-        ([{"names": ["a", "b"], "apart": [4]}], "a tie keeps rows of 'a' apart that it does not have"),
+        (
+            [{"names": ["a", "b"], "apart": [4]}],
+            "a tie keeps rows of 'a' apart that it does not have",
+        ),
         ([{"names": "ab"}], "'names': Input should be a valid tuple"),
         ([{"codebook": 3}], "'names': Field required"),
     ],

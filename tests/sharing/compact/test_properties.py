@@ -42,13 +42,20 @@ class Net(nn.Module):
 @st.composite
 def modules(draw):
     """A module, and an ordinary one of the same kind with other values."""
-    kinds = st.tuples(st.sampled_from(DTYPES), st.sampled_from([(), (0,), (5,), (3, 0), (40, 6), (6, 40), (2, 3, 4)]))
+    kinds = st.tuples(
+        st.sampled_from(DTYPES),
+        st.sampled_from([(), (0,), (5,), (3, 0), (40, 6), (6, 40), (2, 3, 4)]),
+    )
     buffers = {
         f"buffer{i}": random(*shape, dtype=dtype, seed=i)
         for i, (dtype, shape) in enumerate(draw(st.lists(kinds, max_size=4)))
     }
     codebook, dtype = draw(st.booleans()), draw(st.sampled_from(FLOATS))
-    floats = {name for name, buffer in buffers.items() if buffer.is_floating_point() and buffer.itemsize > 1}
+    floats = {
+        name
+        for name, buffer in buffers.items()
+        if buffer.is_floating_point() and buffer.itemsize > 1
+    }
     other = Net(buffers)
     module = Net(buffers, codebook)
     for net in (module, other):
@@ -62,7 +69,11 @@ def modules(draw):
             elif tensor.is_floating_point():
                 tensor.copy_(random(*tensor.shape, dtype=dtype, seed=draw(st.integers(0, 3))))
                 tensor.nan_to_num_(nan=-0.0, posinf=1.0, neginf=-1.0)
-                how = draw(st.sampled_from(["as it is", "zeros", "zero rows", "equal rows", "no numbers", "nan"]))
+                how = draw(
+                    st.sampled_from(
+                        ["as it is", "zeros", "zero rows", "equal rows", "no numbers", "nan"]
+                    )
+                )
                 if how == "zeros":
                     tensor.masked_fill_(torch.rand(tensor.shape, generator=chance) < 0.8, 0.0)
                 elif how == "zero rows":
@@ -86,7 +97,11 @@ def modules(draw):
 
 
 slowly = settings(
-    derandomize=True, database=None, deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=40,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 
 

@@ -15,7 +15,9 @@ from lit_share.sharing import TieError, Ties, share, sharing_stats
 from lit_share.sharing.positions import LocallyConnected1d, LocallyConnected2d
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel"),  # that it costs a copy
+    pytest.mark.filterwarnings(
+        "ignore:Using padding='same' with even kernel"
+    ),  # that it costs a copy
     # torch's own when it compiles any autograd.Function
     pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
 ]
@@ -62,7 +64,18 @@ conv1d, conv2d = (partial(convolution, make) for make in (nn.Conv1d, nn.Conv2d))
 CONVOLUTIONS = [
     partial(conv1d, 2, 3, 3),
     partial(conv1d, 2, 3, 4, padding="same"),
-    partial(conv1d, 4, 6, 2, stride=3, padding=2, dilation=2, groups=2, bias=False, padding_mode="replicate"),
+    partial(
+        conv1d,
+        4,
+        6,
+        2,
+        stride=3,
+        padding=2,
+        dilation=2,
+        groups=2,
+        bias=False,
+        padding_mode="replicate",
+    ),
     partial(conv1d, 2, 3, 3, padding=1, padding_mode="circular"),
     partial(conv2d, 2, 3, 3),
     partial(conv2d, 2, 3, (2, 3), stride=(3, 1), padding=(0, 2)),
@@ -89,7 +102,9 @@ def test_equal_positions_are_a_convolution(make):
     left, right = (torch.autograd.grad((y * weights).sum(), [x, *m.parameters()])
                    for m, y in ((layer, ours), (conv, theirs)))  # fmt: skip
     torch.testing.assert_close(left[0], right[0], rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close([g.sum(dim=0) for g in left[1:]], list(right[1:]), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        [g.sum(dim=0) for g in left[1:]], list(right[1:]), rtol=1e-12, atol=1e-12
+    )
 
 
 @each
@@ -132,7 +147,10 @@ def test_positions_that_differ_are_no_convolution(name):
     with torch.no_grad():
         getattr(layer, name)[2].view(-1)[0] -= 0.25
         getattr(layer, name)[3].view(-1)[1] += 0.125
-    with pytest.raises(TieError, match=rf"the {name} of 4 positions is not the same, but differs by up to 0\.25: tie"):
+    with pytest.raises(
+        TieError,
+        match=rf"the {name} of 4 positions is not the same, but differs by up to 0\.25: tie",
+    ):
         layer.to_conv()
 
 
@@ -162,7 +180,11 @@ def test_what_the_layer_was_is_kept():
     layer = LocallyConnected2d.from_conv(conv, 5)
     for made in (layer, layer.to_conv()):
         assert made.weight.dtype == made.bias.dtype == torch.float16
-        assert (made.weight.requires_grad, made.bias.requires_grad, made.training) == (True, False, False)
+        assert (made.weight.requires_grad, made.bias.requires_grad, made.training) == (
+            True,
+            False,
+            False,
+        )
     assert layer.train().to_conv().training
 
 
@@ -207,13 +229,34 @@ def test_inputs_of_other_sizes(shape):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: LocallyConnected2d(1, 1, 3, input_size=2), r"input_size=2 is too small for kernel_size=3.*\(2, 2\)"),
-        (lambda: LocallyConnected1d(1, 1, 6, input_size=3, padding=1), r"input_size=3 is too small.*padded.*\(5,\)"),
-        (lambda: LocallyConnected2d(1, 1, 3, (9, 9, 9)), r"input_size=\(9, 9, 9\) must have 2 numbers"),
-        (lambda: LocallyConnected1d(1, 1, 3, (9, 9)), "must have 1 numbers, as LocallyConnected1d needs"),
-        (lambda: LocallyConnected2d(3, 4, 3, 9, groups=2), "in_channels must be divisible by groups"),
-        (lambda: LocallyConnected2d(3, 4, 3, 9, padding="same", stride=2), "padding='same' is not supported"),
-        (lambda: LocallyConnected2d(3, 4, 3, 9, padding_mode="mirror"), "padding_mode must be one of"),
+        (
+            lambda: LocallyConnected2d(1, 1, 3, input_size=2),
+            r"input_size=2 is too small for kernel_size=3.*\(2, 2\)",
+        ),
+        (
+            lambda: LocallyConnected1d(1, 1, 6, input_size=3, padding=1),
+            r"input_size=3 is too small.*padded.*\(5,\)",
+        ),
+        (
+            lambda: LocallyConnected2d(1, 1, 3, (9, 9, 9)),
+            r"input_size=\(9, 9, 9\) must have 2 numbers",
+        ),
+        (
+            lambda: LocallyConnected1d(1, 1, 3, (9, 9)),
+            "must have 1 numbers, as LocallyConnected1d needs",
+        ),
+        (
+            lambda: LocallyConnected2d(3, 4, 3, 9, groups=2),
+            "in_channels must be divisible by groups",
+        ),
+        (
+            lambda: LocallyConnected2d(3, 4, 3, 9, padding="same", stride=2),
+            "padding='same' is not supported",
+        ),
+        (
+            lambda: LocallyConnected2d(3, 4, 3, 9, padding_mode="mirror"),
+            "padding_mode must be one of",
+        ),
     ],
 )
 def test_wrong_options(make, message):
@@ -259,8 +302,12 @@ def test_the_state_of_a_convolution_is_that_of_all_positions(make, assign):
     layer = parted(local(conv))
     state = conv.state_dict()
     layer.load_state_dict(state, assign=assign)
-    assert all(torch.equal(p, local(conv).get_parameter(name)) for name, p in layer.named_parameters())
-    assert all(torch.equal(v, conv.state_dict()[k]) for k, v in state.items()), "the state dict is left as it was"
+    assert all(
+        torch.equal(p, local(conv).get_parameter(name)) for name, p in layer.named_parameters()
+    )
+    assert all(torch.equal(v, conv.state_dict()[k]) for k, v in state.items()), (
+        "the state dict is left as it was"
+    )
     parted(layer)
     assert torch.equal(conv.weight, make().weight), "and the convolution"
     assert not torch.equal(layer.weight[0], layer.weight[1])
@@ -293,7 +340,9 @@ def test_the_state_of_positions_that_differ_is_refused(name, strict):
     message = rf"0\.{name} is one for all positions here, but the {name} of 4 positions .* differs by up to 0\.5"
     with pytest.raises(RuntimeError, match=message):
         made.load_state_dict(state, strict=strict)
-    assert all(torch.equal(v, before[k]) for k, v in made.state_dict().items()), "nothing may be loaded"
+    assert all(torch.equal(v, before[k]) for k, v in made.state_dict().items()), (
+        "nothing may be loaded"
+    )
 
 
 def test_the_state_of_another_layer_is_refused_as_ever():
@@ -334,7 +383,12 @@ def test_a_convolution_has_900_times_fewer_numbers():
     assert (tied.total, tied.unique, tied.compression) == (numbers, numbers // 900, 900.0)
     share(net, ties)
     for stats in (sharing_stats(net), sharing_stats(net, ties)):
-        assert (stats.total, stats.unique, stats.compression, stats.zeros) == (numbers, numbers // 900, 900.0, 0)
+        assert (stats.total, stats.unique, stats.compression, stats.zeros) == (
+            numbers,
+            numbers // 900,
+            900.0,
+            0,
+        )
         assert stats.bytes == 4 * numbers // 900
     with torch.no_grad():
         net[0].weight[0, 0, 0, 0] = 0.0
@@ -342,7 +396,9 @@ def test_a_convolution_has_900_times_fewer_numbers():
 
 
 def test_what_it_says_of_itself():
-    assert repr(LocallyConnected1d(2, 4, 3, 10, stride=2, bias=False, padding=1, padding_mode="circular")) == (
+    assert repr(
+        LocallyConnected1d(2, 4, 3, 10, stride=2, bias=False, padding=1, padding_mode="circular")
+    ) == (
         "LocallyConnected1d(in_channels=2, out_channels=4, kernel_size=(3,), input_size=(10,), stride=(2,), "
         "padding=(1,), dilation=(1,), groups=1, bias=False, padding_mode='circular')"
     )

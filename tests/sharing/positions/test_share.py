@@ -85,10 +85,20 @@ def test_the_mean_of_positions(bias):
     module, before = net(bias=bias), net(bias=bias)
     ties = share(module, FIRST)
     assert [tie.name for tie in ties] == ["0.weight", "0.bias"][: 1 + bias]
-    assert [type(part) for part in module] == [nn.Conv2d, nn.Tanh, LocallyConnected2d, nn.Flatten, nn.Linear]
-    assert [name for name, _ in module.named_parameters()] == [name for name, _ in before.named_parameters()]
+    assert [type(part) for part in module] == [
+        nn.Conv2d,
+        nn.Tanh,
+        LocallyConnected2d,
+        nn.Flatten,
+        nn.Linear,
+    ]
+    assert [name for name, _ in module.named_parameters()] == [
+        name for name, _ in before.named_parameters()
+    ]
     for name, value in before[0].named_parameters():
-        torch.testing.assert_close(module[0].get_parameter(name), value.mean(dim=0), rtol=1e-14, atol=1e-14)
+        torch.testing.assert_close(
+            module[0].get_parameter(name), value.mean(dim=0), rtol=1e-14, atol=1e-14
+        )
     for name, value in before[2].named_parameters():
         assert torch.equal(module[2].get_parameter(name), value), "only what is tied"
 
@@ -199,7 +209,11 @@ def test_what_the_layer_was_is_kept(dtype):
     module[0].bias.requires_grad_(False)
     share(module, FIRST)
     assert module[0].weight.dtype == module[0].bias.dtype == dtype
-    assert (module[0].weight.requires_grad, module[0].bias.requires_grad, module[0].training) == (True, False, False)
+    assert (module[0].weight.requires_grad, module[0].bias.requires_grad, module[0].training) == (
+        True,
+        False,
+        False,
+    )
 
 
 @pytest.mark.parametrize("init", ["mean", "first"])
@@ -239,7 +253,10 @@ def test_positions_of_two_convolutions_in_one_tie():
 
 def test_a_bias_that_is_not_tied():
     message = refused(net(), "0.weight[:]")
-    assert message == "'0' has a bias for each position, too: tie it as well, with the pattern '0.*[:]'"
+    assert (
+        message
+        == "'0' has a bias for each position, too: tie it as well, with the pattern '0.*[:]'"
+    )
     assert refused(net(), "0.bias[:]").startswith("'0' has a weight for each position, too")
 
 
@@ -247,7 +264,9 @@ def test_nothing_is_shared_where_one_layer_cannot_be():
     module = net(equal=True)
     module[2].register_forward_hook(lambda *_: None)
     for options in ({}, {"init": "first"}, {"where": "equal"}):
-        assert "the positions of '2' cannot be one, as the layer has hooks" in refused(module, BOTH, **options)
+        assert "the positions of '2' cannot be one, as the layer has hooks" in refused(
+            module, BOTH, **options
+        )
 
 
 def test_slices_of_two_parameters_in_one_tie():
@@ -259,9 +278,13 @@ def test_slices_of_two_parameters_in_one_tie():
 
 
 def test_a_slice_and_a_whole_parameter():
-    module = nn.Sequential(LocallyConnected2d(2, 3, 4, 4, bias=False), nn.Conv2d(2, 3, 4, bias=False))
+    module = nn.Sequential(
+        LocallyConnected2d(2, 3, 4, 4, bias=False), nn.Conv2d(2, 3, 4, bias=False)
+    )
     for patterns in (("0.weight[:]", "1.weight"), ("1.weight", "0.weight[:]")):
-        assert "slices can be one with each other, but not with those of other" in refused(module, Ties(*patterns))
+        assert "slices can be one with each other, but not with those of other" in refused(
+            module, Ties(*patterns)
+        )
 
 
 @pytest.mark.parametrize(
@@ -273,7 +296,9 @@ def test_a_slice_and_a_whole_parameter():
 )
 def test_slices_of_other_layers(layer, kind):
     module = nn.Sequential(layer, net()[0])
-    assert f"'0.weight' is not of a LocallyConnected layer but of a {kind}" in refused(module, "*[:]")
+    assert f"'0.weight' is not of a LocallyConnected layer but of a {kind}" in refused(
+        module, "*[:]"
+    )
 
 
 class Scaled(LocallyConnected2d):
@@ -283,7 +308,9 @@ class Scaled(LocallyConnected2d):
 
 def test_a_layer_of_a_class_of_its_own():
     module = nn.Sequential(Scaled(2, 3, 3, 5))
-    message = "the positions of '0' cannot be one, as it is a Scaled, which may compute something else"
+    message = (
+        "the positions of '0' cannot be one, as it is a Scaled, which may compute something else"
+    )
     assert refused(module, FIRST).startswith(message)
     with pytest.raises(TieError, match="no locally connected layer '0'"):
         rebuild_shared(module, [{"convolution": "0"}])
@@ -291,7 +318,9 @@ def test_a_layer_of_a_class_of_its_own():
 
 @pytest.mark.parametrize("init", ["mean", "first"])
 def test_a_layer_that_is_the_module_itself(init):
-    assert refused(net()[0], "*[:]", init=init).startswith("LocallyConnected2d is the module itself: put it into a")
+    assert refused(net()[0], "*[:]", init=init).startswith(
+        "LocallyConnected2d is the module itself: put it into a"
+    )
 
 
 @pytest.mark.parametrize(
@@ -301,7 +330,10 @@ def test_a_layer_that_is_the_module_itself(init):
 def test_layers_with_hooks(hook):
     module = net()
     handle = getattr(module[0], hook)(lambda *_: None)
-    assert refused(module, "0.*[:]") == "the positions of '0' cannot be one, as the layer has hooks: remove them first"
+    assert (
+        refused(module, "0.*[:]")
+        == "the positions of '0' cannot be one, as the layer has hooks: remove them first"
+    )
     handle.remove()
     assert share(module, FIRST)
 
@@ -327,7 +359,9 @@ def test_units_in_common_with_another_layer():
 
 def test_values_that_are_not_there_are_not_equal():
     module = net().to("meta")
-    with pytest.raises(TieError, match=r"'0\.weight\[0\]' is on the meta device, where no values are equal"):
+    with pytest.raises(
+        TieError, match=r"'0\.weight\[0\]' is on the meta device, where no values are equal"
+    ):
         share(module, FIRST, where="equal")
     assert type(module[0]) is LocallyConnected2d
 
@@ -344,7 +378,11 @@ def test_ties_of_the_convolution(shared):
     before = FIRST.find(net(equal=True))
     after = FIRST.find(shared)
     for x, y in zip(before, after, strict=True):
-        assert (x.name, x.shape, [m.name for m in x.members]) == (y.name, y.shape, [m.name for m in y.members])
+        assert (x.name, x.shape, [m.name for m in x.members]) == (
+            y.name,
+            y.shape,
+            [m.name for m in y.members],
+        )
         assert not x.is_one
         assert y.is_one
         assert all(torch.equal(s, t) for s, t in zip(x.tensors(), y.tensors(), strict=True))
@@ -358,7 +396,11 @@ def test_the_plan(shared):
     before, after = FIRST.plan(net()), FIRST.plan(shared)
     assert (before.parameters, before.saved) == (12 * numbers, 11 * numbers)
     assert (after.parameters, after.saved) == (numbers, 0)
-    assert str(after).splitlines()[2].startswith("  0.bias (3): 0.bias[0] = 0.bias[1] = 0.bias[2] = … 8 more …")
+    assert (
+        str(after)
+        .splitlines()[2]
+        .startswith("  0.bias (3): 0.bias[0] = 0.bias[1] = 0.bias[2] = … 8 more …")
+    )
 
 
 CENTERS = ["zero", "mean", "first", "start"]
@@ -374,7 +416,10 @@ def starts(module):
 @pytest.mark.parametrize("center", CENTERS)
 @pytest.mark.parametrize("norm", ["squared", "l1"])
 def test_values_of_penalties(shared, norm, center):
-    penalty, before = Penalty(norm, "element" if norm == "squared" else "output", center), net(equal=True)
+    penalty, before = (
+        Penalty(norm, "element" if norm == "squared" else "output", center),
+        net(equal=True),
+    )
     start = starts(before) if center == "start" else None
     expected = penalty_value(penalty, FIRST.find(before), start)
     assert penalty_value(penalty, FIRST.find(shared), start) == pytest.approx(expected, rel=1e-12)
@@ -405,7 +450,11 @@ def test_proximal_steps(shared, groups, center):
             assert torch.equal(new, old)
             continue
         # A group of 12 equal members has √12 times the norm of one.
-        dims = {"element": None, "output": tuple(range(1, old.ndim)), "tensor": tuple(range(old.ndim))}[groups]
+        dims = {
+            "element": None,
+            "output": tuple(range(1, old.ndim)),
+            "tensor": tuple(range(old.ndim)),
+        }[groups]
         norm = old.square().sum(dim=dims, keepdim=True).sqrt() if dims else old.abs()
         factor = (1.0 - 0.01 * 12**0.5 / norm).clamp_min(0.0)
         torch.testing.assert_close(new.detach(), factor * old, rtol=1e-12, atol=1e-12)
@@ -419,11 +468,15 @@ def test_penalties_before_sharing_act_on_each_position():
     for penalty in (Penalty("l1", "output", "mean"), Penalty("l1", "tensor", "first")):
         apply_prox(module, penalty, ties, 0.05)
         apply_prox(apart, penalty, others, 0.05)
-        torch.testing.assert_close(module[0].weight.detach(), torch.stack(list(apart)).detach(), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            module[0].weight.detach(), torch.stack(list(apart)).detach(), rtol=1e-12, atol=1e-12
+        )
     penalty = Penalty("squared", "element", "mean")
     add_penalty_gradient(module, penalty, ties, 0.7)
     add_penalty_gradient(apart, penalty, others, 0.7)
-    torch.testing.assert_close(module[0].weight.grad, torch.stack([p.grad for p in apart]), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        module[0].weight.grad, torch.stack([p.grad for p in apart]), rtol=1e-12, atol=1e-12
+    )
 
 
 def test_frozen_positions_are_left_alone():
@@ -475,7 +528,10 @@ def test_states(shared, assign):
     other = net()
     other.load_state_dict(shared.state_dict())
     torch.testing.assert_close(other(X), local(X), rtol=1e-12, atol=1e-12)
-    with pytest.raises(RuntimeError, match=r"0\.weight is one for all positions here, but the weight of 12 positions"):
+    with pytest.raises(
+        RuntimeError,
+        match=r"0\.weight is one for all positions here, but the weight of 12 positions",
+    ):
         shared.load_state_dict(net().state_dict())
 
 
@@ -506,7 +562,10 @@ def test_rebuild_with_other_things_that_are_one():
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ([{"convolution": "1"}], "the module has no locally connected layer '1' to be a convolution"),
+        (
+            [{"convolution": "1"}],
+            "the module has no locally connected layer '1' to be a convolution",
+        ),
         ([{"convolution": "7"}], "no locally connected layer '7'"),
         ([{"convolution": "0"}, {"convolution": "4"}], "no locally connected layer '4'"),
         ([{"convolution": "0"}, {"convolution": "2"}], "the bias of 4 positions is not the same"),
@@ -576,7 +635,9 @@ def test_compact_files_that_do_not_fit(shared, tmp_path, layer):
     other = net()
     other[0] = layer.double()
     before = contents(other)
-    with pytest.raises(CompactFileError, match=r"has '0\.\w+' of shape|has 0\.bias|has '0\.bias', which the module"):
+    with pytest.raises(
+        CompactFileError, match=r"has '0\.\w+' of shape|has 0\.bias|has '0\.bias', which the module"
+    ):
         load_compact(tmp_path / "shared.safetensors", other)
     assert_unchanged(other, before)
 
@@ -584,7 +645,10 @@ def test_compact_files_that_do_not_fit(shared, tmp_path, layer):
 def test_compact_files_of_positions_are_not_loaded_into_a_convolution(shared, tmp_path):
     save_compact(net(equal=True), tmp_path / "plain.safetensors")
     before = contents(shared)
-    with pytest.raises(CompactFileError, match=r"has '0\.weight' of shape \(12, 3, 2, 3, 3\), but in the module it is"):
+    with pytest.raises(
+        CompactFileError,
+        match=r"has '0\.weight' of shape \(12, 3, 2, 3, 3\), but in the module it is",
+    ):
         load_compact(tmp_path / "plain.safetensors", shared)
     assert_unchanged(shared, before)
 
