@@ -12,8 +12,8 @@ import time
 import torch
 from torch import nn
 
-from lit_share.sharing.codebook import CodebookConv2d, CodebookLinear
-from lit_share.sharing.codebook._layers import without_codebook
+from lit_share.codebooks import CodebookConv2d, CodebookLinear
+from lit_share.codebooks._layers import without_codebook
 
 REPEATS = 9
 

@@ -32,7 +32,6 @@ from torch import Tensor, nn
 
 import lit_share as ls
 from lit_share.callbacks import distance_heatmap
-from lit_share.functional import RECIPES
 from lit_share.lab.data import PairedDomains, digits
 from lit_share.lab.models import MLP
 from lit_share.lab.plots import (
@@ -47,7 +46,8 @@ from lit_share.lab.plots import (
     styles,
 )
 from lit_share.lab.report import estimate
-from lit_share.sharing import overall_distance, relative_distance
+from lit_share.metrics import overall_distance, relative_distance
+from lit_share.penalties import RECIPES
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "figures"

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import lit_share as ls
 from lit_share.lab.report import estimate
+from lit_share.metrics import count_tied
 
 TIES = ls.Ties("grey.*", "binary.*")
 SOFT_TIE = ls.Penalty(norm="squared", groups="element", center="mean")
@@ -64,9 +65,7 @@ def train(precision: str, penalty: ls.Penalty, strength: float, seed: int) -> li
             ls.apply_prox(pair, penalty, ties, step=LR * strength)  # after it
     with torch.no_grad():
         right = pair(grey[800:], binary[800:])[1].argmax(dim=1) == y[800:]
-    equal = sum(ls.sharing.count_tied(tie.tensors()) for tie in ties) / sum(
-        tie.numel for tie in ties
-    )
+    equal = sum(count_tied(tie.tensors()) for tie in ties) / sum(tie.numel for tie in ties)
     return [
         float(right.float().mean()),
         ls.overall_distance([tie.tensors() for tie in ties]),

@@ -12,26 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     __version__: str
 
-    from lit_share.callbacks import Ramp, Regularize, Share, SharingMonitor
-    from lit_share.functional import RECIPES, OwlWeights, Penalty, Recipe, owl_weights, prox_owl
-    from lit_share.paired import Paired
-    from lit_share.sharing import (
-        SharingStats,
-        Tie,
-        TieError,
-        Ties,
-        add_penalty_gradient,
-        apply_prox,
-        overall_distance,
-        relative_distance,
-        share,
-        sharing_stats,
-        starting_values,
-        unique_parameters,
-        unshare,
-        verify_shared,
-    )
-    from lit_share.sharing.codebook import (
+    from lit_share.aliases import verify_shared
+    from lit_share.callbacks import Regularize, Share, SharingMonitor
+    from lit_share.codebooks import (
         CodebookConv2d,
         CodebookLinear,
         RowReport,
@@ -39,8 +22,27 @@ if TYPE_CHECKING:
         densify,
         tie_rows,
     )
-    from lit_share.sharing.compact import CompactFileError, load_compact, save_compact
-    from lit_share.sharing.positions import LocallyConnected1d, LocallyConnected2d
+    from lit_share.compact_files import CompactFileError, load_compact, save_compact
+    from lit_share.functional import OwlWeights, Penalty, owl_weights, prox_owl
+    from lit_share.local import LocallyConnected1d, LocallyConnected2d
+    from lit_share.metrics import (
+        SharingStats,
+        overall_distance,
+        relative_distance,
+        sharing_stats,
+    )
+    from lit_share.paired import Paired
+    from lit_share.penalties import (
+        RECIPES,
+        PenaltySteps,
+        Ramp,
+        Recipe,
+        add_penalty_gradient,
+        apply_prox,
+        starting_values,
+    )
+    from lit_share.sharing import share, unique_parameters, unshare
+    from lit_share.ties import Tie, TieError, Ties
 
 __all__ = [
     "RECIPES",
@@ -52,6 +54,7 @@ __all__ = [
     "OwlWeights",
     "Paired",
     "Penalty",
+    "PenaltySteps",
     "Ramp",
     "Recipe",
     "Regularize",
@@ -83,10 +86,14 @@ __all__ = [
 
 _PACKAGES = (
     "functional",
+    "ties",
+    "aliases",
+    "penalties",
+    "codebooks",
+    "local",
+    "compact_files",
     "sharing",
-    "sharing.codebook",
-    "sharing.compact",
-    "sharing.positions",
+    "metrics",
     "callbacks",
     "paired",
 )

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
 
 from ._warnings import ignore_warnings_of_others
 
@@ -57,3 +59,12 @@ def own_folder(monkeypatch, tmp_path):
     os.environ.update(
         {key: value for key, value in before.items() if key != "WANDB_SERVICE"} | service
     )
+
+
+@pytest.fixture
+def mesh():
+    """A process group of one process, for sharded parameters."""
+    store = distributed.HashStore()
+    distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    distributed.destroy_process_group()

@@ -13,8 +13,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lit_share as ls
+from lit_share.compact_files import load_compact, pack, read, save_compact, unpack, write
 from lit_share.lab.cli import main
-from lit_share.sharing.compact import load_compact, pack, read, save_compact, unpack, write
 
 from ._audit import audited
 
@@ -124,6 +124,7 @@ def test_names_are_imported_in_one_place_only():
         "lit_share/__init__.py",
         "lit_share/lab/app/_check.py",
         "lit_share/cli/_source.py",
+        "lit_share/compact_files/_layers.py",
     }
     users = {
         path.relative_to(ROOT).as_posix()

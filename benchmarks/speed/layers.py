@@ -15,7 +15,7 @@ from torch import nn
 import lit_share as ls
 from benchmarks.locally_connected import Plain, forward, kept, with_pooling
 from benchmarks.speed._clock import DEVICE, Row, alternate, ratio
-from lit_share.sharing.codebook._layers import without_codebook
+from lit_share.codebooks._layers import without_codebook
 
 REPEATS = 7
 

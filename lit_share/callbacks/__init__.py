@@ -3,7 +3,6 @@
 from lit_share.callbacks._heatmap import distance_heatmap
 from lit_share.callbacks._monitor import SharingMonitor
 from lit_share.callbacks._regularize import Regularize
-from lit_share.callbacks._schedule import Ramp
 from lit_share.callbacks._share import Share
 
-__all__ = ["Ramp", "Regularize", "Share", "SharingMonitor", "distance_heatmap"]
+__all__ = ["Regularize", "Share", "SharingMonitor", "distance_heatmap"]

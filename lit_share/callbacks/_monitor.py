@@ -13,10 +13,8 @@ from typing_extensions import override
 from lit_share.callbacks._heatmap import distance_heatmap
 from lit_share.callbacks._regularize import Regularize
 from lit_share.callbacks._share import Share
-from lit_share.sharing import Tie, Ties, count_tied, overall_distance, relative_distance
-from lit_share.sharing._arguments import as_ties
-from lit_share.sharing._stats import count_numbers
-from lit_share.sharing._tie import distinctly_named
+from lit_share.metrics import count_numbers, count_tied, overall_distance, relative_distance
+from lit_share.ties import Tie, Ties, as_ties, distinctly_named
 
 _NAMES = tuple(
     f"sharing/{what}"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
@@ -16,19 +16,38 @@ from torch.distributed.fsdp import FSDPModule
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
-from lit_share.callbacks._duplicates import remove_duplicate_parameters, warn_of_lost_gradients
-from lit_share.callbacks._hand_over import OptimizerStates
-from lit_share.callbacks._optimizers import refuse_strategy, untrained
-from lit_share.callbacks._regularize import Regularize
-from lit_share.sharing import Tie, TieError, Ties, share, verify_shared
-from lit_share.sharing._arguments import as_ties, check_choice
-from lit_share.sharing._hard import Init, Where
-from lit_share.sharing._rebuild import rebuild_shared, shared_places
-from lit_share.sharing.positions._share import check_positions
+from lit_share.aliases import aliases_from_data, aliases_to_data, verify_shared
+from lit_share.callbacks._strategies import refuse_strategy
+from lit_share.penalties import find_unowned
+from lit_share.sharing import (
+    Init,
+    OptimizerTransfer,
+    Where,
+    check_positions,
+    remove_duplicate_parameters,
+    share,
+    warn_of_lost_gradients,
+)
+from lit_share.text import check_choice
+from lit_share.ties import Tie, TieError, Ties, as_ties
 
 # What a Trainer calls on its strategy at times that no callback sees: before `configure_model`, before a checkpoint is
 # loaded, when the module is complete and not yet wrapped, and when optimizers get their states back.
 _WRAPPED = ("tensor_init_context", "load_model_state_dict", "setup", "load_optimizer_state_dict")
+
+
+@runtime_checkable
+class DependsOnShapes(Protocol):
+    """A callback that remembers numbers of parameters, which have their present shapes."""
+
+    def refuse_new_shapes(self, module: LightningModule, names: Collection[str], by: str) -> None:
+        """Raise `TieError` if numbers are remembered of parameters that get other shapes.
+
+        Args:
+            module: The module in training.
+            names: The parameters that get other shapes.
+            by: What gives them other shapes.
+        """
 
 
 class Share(Callback):
@@ -107,7 +126,7 @@ class Share(Callback):
     def state_dict(self) -> dict[str, Any]:
         if self._module is not None and self._shared is not None:
             # Another callback may have shared more since.
-            self._shared = shared_places(self._module)
+            self._shared = aliases_to_data(self._module)
         return {"shared": self._shared}
 
     @override
@@ -140,7 +159,7 @@ class Share(Callback):
             self._handles = warn_of_lost_gradients(
                 trainer.optimizers, {p: names[p] for p in lost if p in names}
             )
-        missing = untrained(trainer.optimizers, self.found)
+        missing = find_unowned(trainer.optimizers, self.found)
         self._all_are_trained = not missing
         if missing:
             warnings.warn(
@@ -148,17 +167,17 @@ class Share(Callback):
                 "optimizers self.parameters(), or freeze it",
                 stacklevel=2,
             )
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if not self.is_before_training and isinstance(callback, Regularize):
-                self._refuse_memories_of_positions(callback, pl_module)
-                if self.where == "equal":
-                    self._refuse_prox_of_units(callback, pl_module)
+        positions = {m.ref.name for t in self.found for m in t.members if m.slice is not None}
+        for callback in trainer.callbacks if positions else ():  # type: ignore[attr-defined]
+            if not self.is_before_training and isinstance(callback, DependsOnShapes):
+                callback.refuse_new_shapes(pl_module, positions, repr(self))
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._share_when_due(trainer, pl_module)
         verify_shared(pl_module)
-        missing = untrained(trainer.optimizers, self.found)
+        self.find_ties(pl_module)  # another callback may have shared since
+        missing = find_unowned(trainer.optimizers, self.found)
         if missing and self._all_are_trained:
             raise TieError(
                 f"{missing[0]!r} was replaced during training, so that the optimizer does not have it: write to it "
@@ -213,30 +232,24 @@ class Share(Callback):
     def _share(self, module: LightningModule) -> None:
         shared = share(module, self.ties, self.init, where=self.where, buffers=self.buffers)
         self.find_ties(module)
-        self._shared = shared_places(module)
+        self._shared = aliases_to_data(module)
         if not shared:
-            positions = any(member.part is not None for tie in self.found for member in tie.members)
+            positions = any(m.slice is not None for tie in self.found for m in tie.members)
             what = (
-                "in no layer all parameters of all positions are"
-                if positions
-                else "no members, and no units of them, are"
+                "in no layer all parameters of all positions are" if positions else "no members are"
             )
             warnings.warn(f"{self!r} shared nothing: {what} equal", stacklevel=2)
         elif not self.is_before_training:
-            whole = sum(tie.is_one for tie in shared)
             rank_zero_info(
-                f"{self!r}: of {len(self.found)} ties {whole} are one parameter now, {len(shared) - whole} in part"
+                f"{self!r}: {len(shared)} of {len(self.found)} ties are one parameter now"
             )
 
     def _share_when_due(self, trainer: Trainer, module: LightningModule) -> None:
         if self._shared is not None or trainer.current_epoch < self.epoch:
             return
-        states = OptimizerStates(trainer.optimizers, module)
+        transfer = OptimizerTransfer(trainer.optimizers, module)
         self._share(module)
-        states.hand_over()
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, (Regularize, Share)):
-                callback.find_ties(module)
+        transfer.finish()
 
     def _share_what_is_there(self, module: LightningModule) -> None:
         # The module may not be complete yet: it is shared again when it is, and if the ties are wrong, that raises.
@@ -253,13 +266,14 @@ class Share(Callback):
                 'ties, where="equal") before fully_shard instead'
             )
         if self._shared is not None and not self.is_before_training:
-            rebuild_shared(module, self._shared)
+            aliases_from_data(module, self._shared)
             self.find_ties(module)
         elif self.is_before_training or (self.epoch == 0 and trainer.state.fn == TrainerFn.FITTING):
             self._share(module)
         else:
             self.find_ties(module)
-            check_positions(module, [tie for tie in self.found if tie.members[0].part is not None])
+            sliced = [tie for tie in self.found if tie.members[0].slice is not None]
+            check_positions(module, sliced)
 
     def _wrapped(
         self,
@@ -309,28 +323,3 @@ class Share(Callback):
                     f"{type(callback).__name__} cannot follow Share(epoch={self.epoch}), as it goes through the "
                     "parameters in their order: share before training, or after it"
                 )
-
-    def _refuse_memories_of_positions(self, callback: Regularize, module: LightningModule) -> None:
-        if callback.penalty.center != "start" and not callback.keeps_zeros:
-            return
-        positions = {m.slot.name for t in self.found for m in t.members if m.part is not None}
-        whole = {m.name for t in callback.ties.find(module) for m in t.members} & positions
-        if whole:
-            name = min(whole)
-            raise TieError(
-                f"a penalty remembers the numbers of {name!r} from its start, and they are those of one position when "
-                f"{self!r} shares all: give it the pattern '{name}[:]'"
-            )
-
-    def _refuse_prox_of_units(self, callback: Regularize, module: LightningModule) -> None:
-        if not callback.uses_prox or callback.penalty.center in ("mean", "first"):
-            return
-        both = {m.name for t in callback.ties.find(module) for m in t.members}
-        both &= {
-            m.name for t in self.found for m in t.members if m.index is None
-        }  # positions are shared as a whole
-        if both:
-            raise TieError(
-                f'the proximal step of a penalty with center="{callback.penalty.center}" has no closed form for '
-                f'{min(both)!r}, which may share some of its units: use apply="gradient", or share after training'
-            )

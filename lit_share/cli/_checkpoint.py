@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_share.sharing._tie import unwrapped_name
-from lit_share.sharing.compact import is_compact, saved_ties
+from lit_share.compact_files import is_compact, saved_ties
+from lit_share.ties import unwrapped_name
 
 _Tie = Mapping[str, Any]
 

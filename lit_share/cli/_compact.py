@@ -44,7 +44,7 @@ def _run(options: argparse.Namespace) -> None:
         raise ValueError(f"{options.output!r} exists: write --force to replace it")
 
     from lit_share.cli._checkpoint import read_checkpoint
-    from lit_share.sharing.compact import codebooks_among, pack, write
+    from lit_share.compact_files import codebooks_among, pack, write
 
     tensors, ties = read_checkpoint(checkpoint)
     packed = pack(tensors, ties, codebooks_among(tensors))

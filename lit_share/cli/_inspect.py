@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lit_share.cli._help import Help, examples
 
 if TYPE_CHECKING:
-    from lit_share.sharing.compact import Packed
+    from lit_share.compact_files import Packed
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -33,7 +33,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run(options: argparse.Namespace) -> None:
-    from lit_share.sharing.compact import read
+    from lit_share.compact_files import read
 
     content = _content(read(options.file))
     if options.json:
@@ -87,8 +87,7 @@ def _print(content: dict[str, Any]) -> None:
         table.add_row(*(Text(visible(cell)) for cell in cells), f"{tensor['bytes']:,}")
     console.print(table)
     for tie in content["ties"]:
-        apart = f" except {len(tie['apart'])} rows" if tie.get("apart") else ""
-        console.print(Text(f"tie: {visible(' = '.join(tie['names']))}{apart}"))
+        console.print(Text(f"tie: {visible(' = '.join(tie['names']))}"))
     totals = content["totals"]
     console.print(
         f"{totals['numbers']:,} numbers, {totals['nonzero']:,} non-zero; {totals['stored_bytes']:,} bytes stored of "

@@ -65,7 +65,7 @@ def _run(options: argparse.Namespace) -> None:
     from rich.console import Console
 
     from lit_share.cli._source import module_of
-    from lit_share.sharing import Ties
+    from lit_share.ties import Ties
 
     ties = Ties(*options.patterns, exclude=options.exclude) if options.patterns else None
     module = module_of(options.source)
@@ -84,9 +84,9 @@ def _run(options: argparse.Namespace) -> None:
 
 def _list(module: nn.Module, as_json: bool) -> None:
     """Print the names that patterns can match."""
-    from lit_share.sharing._tie import slots
+    from lit_share.ties import parameter_refs
 
-    shapes = {slot.name: list(slot.full().shape) for slot in slots(module)}
+    shapes = {ref.name: list(ref.tensor.shape) for ref in parameter_refs(module)}
     if as_json:
         print(json.dumps({"shapes": shapes}, indent=2))
         return

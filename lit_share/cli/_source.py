@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from lit_share.cli._checkpoint import read_checkpoint
-from lit_share.sharing.compact import is_compact, read
+from lit_share.compact_files import is_compact, read
 
 _STATISTICS = {"running_mean", "running_var", "num_batches_tracked"}
 _IMPORTABLE = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
@@ -108,7 +108,7 @@ def _skeleton(tensors: Mapping[str, Any], ties: Iterable[Mapping[str, Any]]) -> 
         owner._parameters[attribute] = parameters[name]
     for tie in ties:
         first, *others = tie["names"]
-        for other in others if not tie.get("apart") else ():
+        for other in others:
             if first in parameters and other in parameters:  # not a transposed one
                 *parts, attribute = other.split(".")
                 root.get_submodule(".".join(parts))._parameters[attribute] = parameters[first]

@@ -6,39 +6,50 @@ Everything here is one line:
 
     penalty = norm  ∘  groups  ∘  (weights − center)      strength: 0 → soft → exact → hard (one copy)
 
-`Penalty` composes the three; the norms, groupings and centers are tables in files of those names, and a new method
-is a new row. `RECIPES` has the usual ones of the field by name, what each does, and when.
+`Penalty` composes the three; norms, groupings and centers are tables in files of those names, and a
+new method is a new row.
 
-Smooth penalties (``squared``) are added to training as a gradient; the others are followed by a proximal step of size
-learning rate × strength, which is what makes groups *exactly* equal to their center. Hard sharing (``hard_tie``) is the
-end of the line: one copy, see `lit_share.sharing.share`.
+Smooth penalties (``squared``) are added to training as a gradient; the others are followed by a
+proximal step of size learning rate × strength, which makes groups *exactly* equal to their center.
+Hard sharing (``hard_tie``) is the end of the line: one copy, see `lit_share.sharing.share`.
 """
 
-from lit_share.functional._centers import mean
-from lit_share.functional._cluster import cluster_rows
-from lit_share.functional._local import locally_connected, output_size
-from lit_share.functional._multi_tensor import add_gradient_, no_groups_held, prox_
+from lit_share.functional._batch import (
+    TieBatch,
+    accumulate_,
+    add_gradient_,
+    empty_group_mask,
+    prox_,
+    write_,
+)
+from lit_share.functional._centers import CENTERS, Center, mean
+from lit_share.functional._groups import GROUPS, Groups, Partition
+from lit_share.functional._norms import NORMS, Norm
 from lit_share.functional._owl import owl_weights, prox_owl
 from lit_share.functional._owl_weights import OwlWeights
 from lit_share.functional._penalty import Penalty
-from lit_share.functional._recipes import RECIPES, Recipe, as_penalty
-from lit_share.functional._shards import Part, Shards
+from lit_share.functional._tie_tensors import Ranks, Shard, TieTensors
 
 __all__ = [
-    "RECIPES",
+    "CENTERS",
+    "GROUPS",
+    "NORMS",
+    "Center",
+    "Groups",
+    "Norm",
     "OwlWeights",
-    "Part",
+    "Partition",
     "Penalty",
-    "Recipe",
-    "Shards",
+    "Ranks",
+    "Shard",
+    "TieBatch",
+    "TieTensors",
+    "accumulate_",
     "add_gradient_",
-    "as_penalty",
-    "cluster_rows",
-    "locally_connected",
+    "empty_group_mask",
     "mean",
-    "no_groups_held",
-    "output_size",
     "owl_weights",
     "prox_",
     "prox_owl",
+    "write_",
 ]

@@ -4,38 +4,49 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 CenterName = Literal["zero", "mean", "first", "start"]
+Split = tuple[list[Tensor], list[Tensor]]
 
-# Of more members than this, one operation on all of them takes less time than one on each.
+# For more members than this, one operation on a stack of them is faster than one on each.
 _MANY = 8
 
 
-class Center(NamedTuple):
-    """Where the members W_1 … W_N are pulled to, and the scale s of their deviations D_i = s·(W_i − c_i).
+@dataclass(frozen=True)
+class Center:
+    """Where the members W_1 … W_N are pulled to, with the scale s of deviations D_i = s·(W_i − c_i).
 
-    ``split(members, start)`` takes the members apart into c_1 … c_N, which broadcast to their shape, and W_i − c_i.
+    Attributes:
+        split: Splits the members, given their starting values, into the points c_1 … c_N, which
+            broadcast to their shape, and the unscaled deviations W_1 − c_1 … W_N − c_N.
+        scale: s, given the number of members.
+        min_members: The fewest members that it makes sense for.
+        is_zero: Whether it is zero, so that groups at the center are zeros.
+        is_mean: Whether it is the members' mean, and so moves with them.
+        follows_first: Whether it is the first member, which is held constant.
+        needs_start: Whether it is made of the members' starting values.
     """
 
-    split: Callable[[Sequence[Tensor], Sequence[Tensor] | None], tuple[list[Tensor], list[Tensor]]]
+    split: Callable[[Sequence[Tensor], Sequence[Tensor] | None], Split]
     scale: Callable[[int], float] = lambda _: 1.0
     min_members: int = 1
-    coupled: bool = False  # whether the center moves with the members, as their mean does
-    holds_first: bool = False  # whether the first member is the center and stays
+    is_zero: bool = False
+    is_mean: bool = False
+    follows_first: bool = False
+    needs_start: bool = False
 
 
-def _zero(
-    members: Sequence[Tensor], _: Sequence[Tensor] | None
-) -> tuple[list[Tensor], list[Tensor]]:
+def _zero(members: Sequence[Tensor], _: Sequence[Tensor] | None) -> Split:
     return [w.new_zeros(()) for w in members], list(members)
 
 
 def mean(members: Sequence[Tensor]) -> Tensor:
-    """The members' mean; of equal members it is exactly that member.
+    """Return the members' mean; of equal members it is exactly that member.
 
     Args:
         members: N ≥ 1 tensors of one shape, dtype and device.
@@ -52,46 +63,38 @@ def mean(members: Sequence[Tensor]) -> Tensor:
     return center
 
 
-def _mean(
-    members: Sequence[Tensor], _: Sequence[Tensor] | None
-) -> tuple[list[Tensor], list[Tensor]]:
-    # Counted from the first member, so that what members have in common leaves no rounding errors behind: the mean
-    # of equal members is exactly that member, and deviations sum to zero however close the members are.
+def _mean(members: Sequence[Tensor], _: Sequence[Tensor] | None) -> Split:
+    # Counted from the first member, so that what members have in common leaves no rounding errors:
+    # the mean of equal members is exactly that member, and deviations sum to zero however close the
+    # members are.
     first = members[0]
     if len(members) > _MANY:
         stacked = torch.stack(list(members)) - first
-        together = stacked.mean(dim=0)
-        return [first + together] * len(members), list((stacked - together).unbind())
+        offset = stacked.mean(dim=0)
+        return [first + offset] * len(members), list((stacked - offset).unbind())
     offsets = [w - first for w in members]
     offset = sum(offsets[1:], offsets[0]) / len(members)
     return [first + offset] * len(members), [o - offset for o in offsets]
 
 
-def _first(
-    members: Sequence[Tensor], _: Sequence[Tensor] | None
-) -> tuple[list[Tensor], list[Tensor]]:
-    return [members[0]] * len(members), [w - members[0] for w in members]
+def _first(members: Sequence[Tensor], _: Sequence[Tensor] | None) -> Split:
+    first = members[0].detach()
+    return [first] * len(members), [torch.zeros_like(first), *(w - first for w in members[1:])]
 
 
-def _start(
-    members: Sequence[Tensor], start: Sequence[Tensor] | None
-) -> tuple[list[Tensor], list[Tensor]]:
-    if start is None or [s.shape for s in start] != [w.shape for w in members]:
-        raise ValueError(
-            'center="start" pulls every member to its own starting value: pass start=, one tensor per member, '
-            "of the members' shape"
-        )
+def _start(members: Sequence[Tensor], start: Sequence[Tensor] | None) -> Split:
+    assert start is not None
     origins = [s.to(w) for s, w in zip(start, members, strict=True)]
     return origins, [w - s for w, s in zip(members, origins, strict=True)]
 
 
-CENTERS: dict[CenterName, Center] = {
+CENTERS: dict[str, Center] = {
     # c = 0: plain regularisation; several members are regularised jointly
-    "zero": Center(_zero),
-    # c = the members' mean; with s = √N a group's norm is n² = Σ_{i<j} ‖W_i − W_j‖², so ‖W_A − W_B‖ for a pair
-    "mean": Center(_mean, scale=math.sqrt, min_members=2, coupled=True),
+    "zero": Center(_zero, is_zero=True),
+    # c = the members' mean; with s = √N a group's norm is n² = Σ_{i<j} ‖W_i − W_j‖²
+    "mean": Center(_mean, scale=math.sqrt, min_members=2, is_mean=True),
     # c = W_1, held constant: the others follow it
-    "first": Center(_first, min_members=2, holds_first=True),
+    "first": Center(_first, min_members=2, follows_first=True),
     # c = the member's own value when training began (L2-SP)
-    "start": Center(_start),
+    "start": Center(_start, needs_start=True),
 }

@@ -2,53 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from lit_share.functional._centers import CENTERS, CenterName
-from lit_share.functional._groups import GROUPS, GroupsName, Split
-from lit_share.functional._norms import NORMS, NormName
+from lit_share.functional import _plain
+from lit_share.functional._centers import CENTERS, Center, CenterName
+from lit_share.functional._groups import GROUPS, Groups, GroupsName
+from lit_share.functional._norms import NORMS, Norm, NormName
 from lit_share.functional._owl import check_owl_weights
 from lit_share.functional._owl_weights import OwlWeights
-from lit_share.functional._shards import Part, Shards
-from lit_share.functional._steps import common_step, prox_of_pair, prox_of_squared
+from lit_share.functional._steps import check_steps, common_step
+from lit_share.functional._tie_tensors import TieTensors
 
-# `OwlWeights` is such a function; named, LightningCLI finds it.
+# `OwlWeights` is such a function, too; it is named so that LightningCLI finds it.
 Weights = Tensor | Sequence[float] | OwlWeights | Callable[[int], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class Penalty:
-    r"""A penalty on the *members* of a tie: N ≥ 1 tensors of one shape that ought to be alike, or small.
+    r"""A penalty on the *members* of a tie: N ≥ 1 tensors that ought to be alike, or small.
 
     .. math::
         \Omega(W_1, \dots, W_N) = \omega(n), \qquad
         n_g = \lVert D_g \rVert_2, \qquad
         D_i = s\,(W_i - c_i)
 
-    The *center* c is what members are pulled towards, the *groups* g partition the elements of the deviations D (the
-    member axis is always inside a group), and the *norm* :math:`\omega` decides what becomes exactly zero.
+    The *center* c is what members are pulled towards, the *groups* g partition the elements of the
+    deviations D (the member axis is always inside a group), and the *norm* :math:`\omega` decides
+    what becomes exactly zero.
 
     Args:
-        norm: ``"squared"`` (½Σn²: pulls softly), ``"l1"`` (Σn: makes whole groups exactly equal to the center) or
-            ``"owl"`` (Σ w_k n_(k), n in descending order: also makes the norms of groups equal).
-        groups: ``"element"``, ``"output"`` (dim 0: an output unit or filter), ``"input"`` (dim 1: an input unit or
-            channel), ``"tensor"`` or ``"spectrum"`` (singular values).
-        center: ``"zero"``, ``"mean"`` of the members, ``"first"`` (the first member, which stays), or ``"start"``
-            (the member's own value when training began).
-        weights: For ``"owl"`` only: a tensor with one weight per group, or a function from the number of groups to
-            such a tensor: ``OwlWeights(lambda1=1.0, lambda2=0.1)``.
+        norm: ``"squared"`` (½Σn²: pulls softly), ``"l1"`` (Σn: makes whole groups exactly equal to
+            the center) or ``"owl"`` (Σ w_k n_(k), n in descending order: also makes the norms of
+            groups equal).
+        groups: ``"element"``, ``"output"`` (dim 0: an output unit or filter), ``"input"`` (dim 1: an
+            input unit or channel), ``"tensor"`` or ``"spectrum"`` (singular values).
+        center: ``"zero"``, ``"mean"`` of the members, ``"first"`` (the first member, held constant),
+            or ``"start"`` (the member's own value when training began).
+        weights: For ``"owl"`` only: a tensor with one weight per group, or a function from the number
+            of groups to such a tensor: ``OwlWeights(lambda1=1.0, lambda2=0.1)``.
 
     Raises:
         ValueError: If a name is unknown, or ``weights`` are missing or not wanted.
 
     Example:
-        Two models whose weights ought to be alike: half the squared distance, and its pull.
+        Two models whose weights ought to be alike: half the squared distance, and its gradient.
 
         >>> import torch
         >>> soft_tie = Penalty(norm="squared", groups="element", center="mean")
@@ -58,16 +60,16 @@ class Penalty:
         >>> soft_tie.gradient([a, b])
         [tensor([ 0., -2.]), tensor([0., 2.])]
 
-        The same distance, element by element and not squared, makes them exactly equal:
+        The distance of each element, not squared, makes them exactly equal:
 
         >>> exact_tie = Penalty(norm="l1", groups="element", center="mean")
         >>> exact_tie.prox([a, b], step=1.5)
         [tensor([1., 3.]), tensor([1., 3.])]
 
     Source:
-        Parikh, Boyd: *Proximal Algorithms*, Foundations and Trends in Optimization 2014, Sections 2 and 6; Bach,
-        Jenatton, Mairal, Obozinski: *Optimization with Sparsity-Inducing Penalties*, 2012, Section 3. Those of the
-        usual penalties stand in `RECIPES`.
+        Parikh, Boyd: *Proximal Algorithms*, Foundations and Trends in Optimization 2014, Sections 2
+        and 6; Bach, Jenatton, Mairal, Obozinski: *Optimization with Sparsity-Inducing Penalties*,
+        2012, Section 3. Those of the usual penalties are in `RECIPES`.
     """
 
     norm: NormName
@@ -77,57 +79,85 @@ class Penalty:
     _weights_of: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for key, name, known in (
-            ("norm", self.norm, get_args(NormName)),
-            ("groups", self.groups, get_args(GroupsName)),
-            ("center", self.center, get_args(CenterName)),
-        ):
-            if name not in known:
-                raise ValueError(
-                    f"unknown {key} {name!r}: write one of {', '.join(map(repr, known))}"
-                )
-        if NORMS[self.norm].weighted and self.weights is None:
+        tables: dict[str, tuple[str, Mapping[str, object]]] = {
+            "norm": (self.norm, NORMS),
+            "groups": (self.groups, GROUPS),
+            "center": (self.center, CENTERS),
+        }
+        for key, (name, table) in tables.items():
+            if name not in table:
+                known = ", ".join(map(repr, table))
+                raise ValueError(f"unknown {key} {name!r}: write one of {known}")
+        if self.omega.weighted and self.weights is None:
             raise ValueError(
-                f"norm={self.norm!r} needs weights=: a tensor with one weight per group, or a function of the number "
-                "of groups such as lit_share.OwlWeights(lambda1=1.0, lambda2=0.1)"
+                f"norm={self.norm!r} needs weights=: a tensor with one weight per group, or a function "
+                "of the number of groups such as lit_share.OwlWeights(lambda1=1.0, lambda2=0.1)"
             )
-        if not NORMS[self.norm].weighted and self.weights is not None:
-            raise ValueError(f'weights= belong to norm="owl"; norm={self.norm!r} has none')
+        if not self.omega.weighted and self.weights is not None:
+            weighted = next(name for name, norm in NORMS.items() if norm.weighted)
+            raise ValueError(f'weights= belong to norm="{weighted}"; norm={self.norm!r} has none')
+
+    @property
+    def omega(self) -> Norm:
+        """The row of the norm's table."""
+        return NORMS[self.norm]
+
+    @property
+    def grouping(self) -> Groups:
+        """The row of the groupings' table."""
+        return GROUPS[self.groups]
+
+    @property
+    def centering(self) -> Center:
+        """The row of the centers' table."""
+        return CENTERS[self.center]
 
     @property
     def is_smooth(self) -> bool:
-        """Whether the penalty is differentiable everywhere, so that its gradient alone serves it well."""
-        return NORMS[self.norm].smooth
+        """Whether the penalty is differentiable everywhere, so that its gradient serves it well."""
+        return self.omega.smooth
 
     @property
-    def is_separable(self) -> bool:
-        """Whether every element has a penalty of its own, so that tensors can be taken block by block."""
-        return GROUPS[self.groups].elementwise and not NORMS[self.norm].weighted
+    def compares_members(self) -> bool:
+        """Whether members are pulled towards each other, not towards values of their own."""
+        return self.centering.is_mean or self.centering.follows_first
 
-    def crosses(self, ndim: int, dim: int) -> bool:
-        """Whether groups are divided where members of ``ndim`` dimensions are, along ``dim``.
+    @property
+    def makes_zeros(self) -> bool:
+        """Whether its proximal step makes groups of elements exactly zero."""
+        is_exact = not self.is_smooth and self.centering.is_zero
+        return is_exact and self.grouping.mask_shape((1, 1)) is not None
+
+    @property
+    def makes_equal(self) -> bool:
+        """Whether its proximal step makes groups of elements exactly equal in all members."""
+        is_exact = not self.is_smooth and self.compares_members
+        return is_exact and self.grouping.mask_shape((1, 1)) is not None
+
+    def needs_other_shards(self, ndim: int, dim: int) -> bool:
+        """Whether moving a shard needs the norms of groups that are spread over all shards.
 
         Args:
             ndim: Number of dimensions of each member.
-            dim: One of them.
-
-        Returns:
-            Whether the norm of a group needs all parts of the members.
+            dim: The dimension along which members are sharded.
 
         Example:
-            >>> [Penalty(norm="l1", groups="input", center="zero").crosses(2, dim) for dim in (0, 1)]
+            >>> group_lasso = Penalty(norm="l1", groups="input", center="zero")
+            >>> [group_lasso.needs_other_shards(2, dim) for dim in (0, 1)]
             [True, False]
         """
-        return GROUPS[self.groups].crosses(ndim, dim)
+        # A quadratic norm pulls every element by its own deviation.
+        spans = self.omega.weighted or self.grouping.spans_shards(ndim, dim)
+        return not self.omega.quadratic and spans
 
     def value(self, members: Sequence[Tensor], start: Sequence[Tensor] | None = None) -> Tensor:
-        r"""The penalty :math:`\Omega`; it can be added to a loss.
+        r"""Compute the penalty :math:`\Omega`; it can be added to a loss.
 
-        Its backward pass is `gradient`, so it is finite and zero where deviations are zero.
+        Its backward pass is `gradient`, so it is finite, and zero where deviations are zero.
 
         Args:
             members: N tensors of one shape, dtype and device.
-            start: With ``center="start"``, the members' starting values.
+            start: For ``center="start"``, the members' starting values.
 
         Returns:
             Scalar tensor, in float32 or the members' dtype if that is wider.
@@ -135,6 +165,7 @@ class Penalty:
         Raises:
             ValueError: If the members do not fit the penalty; see `check`.
         """
+        self.check([w.shape for w in members], start=start)
         value: Tensor = _Value.apply(self, start, *members)
         return value
 
@@ -142,7 +173,7 @@ class Penalty:
     def gradient(
         self, members: Sequence[Tensor], start: Sequence[Tensor] | None = None
     ) -> list[Tensor]:
-        r"""The gradient of `value`, in closed form.
+        r"""Compute the gradient of `value`, in closed form.
 
         .. math::
             \nabla_{W_i} \Omega = s \, \frac{\omega'(n_g)}{n_g} \, D_i \quad \text{on group } g,
@@ -150,7 +181,7 @@ class Penalty:
 
         Args:
             members: N tensors of one shape, dtype and device.
-            start: With ``center="start"``, the members' starting values.
+            start: For ``center="start"``, the members' starting values.
 
         Returns:
             New tensors like ``members``; where :math:`\omega` has a kink, one of its subgradients.
@@ -158,7 +189,9 @@ class Penalty:
         Raises:
             ValueError: If the members do not fit the penalty; see `check`.
         """
-        return gradient_of(self, members, start)
+        self.check([w.shape for w in members], start=start)
+        gradients = _plain.gradient(self, TieTensors(members, start=start))
+        return [g.to(w.dtype) for g, w in zip(gradients, members, strict=True)]
 
     @torch.no_grad()
     def prox(
@@ -167,73 +200,96 @@ class Penalty:
         step: float | Sequence[float],
         start: Sequence[Tensor] | None = None,
     ) -> list[Tensor]:
-        r"""The proximal operator of ``step`` times the penalty, in closed form.
+        r"""Compute the proximal operator of ``step`` times the penalty, in closed form.
 
         .. math::
-            \operatorname{prox}(W) = \arg\min_V \sum_i \tfrac{1}{2} \lVert V_i - W_i \rVert_2^2 + t\,\Omega(V)
+            \operatorname{prox}(W) = \arg\min_V
+            \sum_i \tfrac{1}{2} \lVert V_i - W_i \rVert_2^2 + t\,\Omega(V)
             \;\Longrightarrow\;
             V_i = c_i + (W_i - c_i) \frac{r_g}{n_g}, \quad r = \operatorname{prox}_{t s^2 \omega}(n)
 
         Args:
             members: N tensors of one shape, dtype and device.
-            step: t ≥ 0. Or one t_i ≥ 0 per member: then the distance of member i is weighted by 1/t_i, and a
-                member with t_i = 0 stays where it is.
-            start: With ``center="start"``, the members' starting values.
+            step: t ≥ 0. Or one t_i ≥ 0 per member: then the distance of member i is weighted by
+                1/t_i, and a member with t_i = 0 stays where it is.
+            start: For ``center="start"``, the members' starting values.
 
         Returns:
             New tensors like ``members``. Groups with r_g = 0 are *exactly* at the center.
 
         Raises:
-            ValueError: If the members do not fit the penalty (see `check`), or different steps have no closed form:
-                they have one for pairs and for ``norm="squared"``.
+            ValueError: If the members do not fit the penalty (see `check`), or different steps have
+                no closed form: they have one for pairs and for ``norm="squared"``.
         """
-        (new,) = prox_of_each(self, [members], [step], [start])
-        return list(new)
+        shapes = [w.shape for w in members]
+        steps = steps_of_members(step, len(members))
+        self.check(shapes, steps, start)
+        return next(_plain.prox(self, [TieTensors(members, steps=steps, start=start)]))
 
     def check(
-        self, shapes: Sequence[torch.Size | tuple[int, ...]], step: float | Sequence[float] = 0.0
+        self,
+        shapes: Sequence[Sequence[int]],
+        step: float | Sequence[float] | None = None,
+        start: Sequence[Tensor] | None = None,
     ) -> None:
-        """Raise if members of these shapes do not fit the penalty, or its proximal step has no closed form.
+        """Raise if members of these shapes do not fit the penalty, or its prox has no closed form.
 
         Args:
             shapes: The shape of each member.
-            step: The proximal step, as in `prox`.
+            step: The proximal step, as in `prox`; ``None`` if there is to be none.
+            start: The starting values, if they are known.
 
         Raises:
-            ValueError: If there are too few members for the center, their shapes differ, the grouping needs more
-                dimensions than they have, or the members' steps differ and have no closed form.
+            ValueError: If there are too few members for the center, their shapes differ, the grouping
+                needs more dimensions than they have, starting values are missing or of other shapes,
+                or the proximal step has no closed form.
 
         Example:
             >>> Penalty(norm="l1", groups="input", center="zero").check([(64,)])
             Traceback (most recent call last):
                 ...
-            ValueError: groups="input" needs tensors of at least 2 dimensions, not of shape (64,): exclude ...
+            ValueError: groups="input" needs tensors of at least 2 dimensions, not of shape (64,): ...
         """
-        if len(shapes) < CENTERS[self.center].min_members:
+        least = self.centering.min_members
+        if len(shapes) < least:
             raise ValueError(
-                f"center={self.center!r} needs at least {CENTERS[self.center].min_members} members, got {len(shapes)}: "
-                'give a pattern for each model, or write center="zero"'
+                f"center={self.center!r} needs at least {least} members, got {len(shapes)}: give a "
+                f'pattern for each model, or write center="{_center_of_one()}"'
             )
-        if any(shape != shapes[0] for shape in shapes[1:]):
-            raise ValueError(
-                f"members must have one shape, got {', '.join(str(tuple(s)) for s in shapes)}"
-            )
-        min_ndim = GROUPS[self.groups].min_ndim(len(shapes))
+        if any(tuple(shape) != tuple(shapes[0]) for shape in shapes[1:]):
+            listed = ", ".join(str(tuple(shape)) for shape in shapes)
+            raise ValueError(f"members must have one shape, got {listed}")
+        min_ndim = self.grouping.min_ndim(len(shapes))
         if len(shapes[0]) < min_ndim:
             raise ValueError(
                 f'groups="{self.groups}" needs tensors of at least {min_ndim} dimensions, not of shape '
-                f"{tuple(shapes[0])}: exclude them (for instance exclude=['*.bias', '*norm*']) or choose other groups"
+                f"{tuple(shapes[0])}: exclude them (for instance exclude=['*.bias', '*norm*']) or "
+                "choose other groups"
             )
-        steps = common_step(step, len(shapes), CENTERS[self.center])
-        has_closed_form = self.is_smooth or (CENTERS[self.center].coupled and len(shapes) == 2)
-        if not (isinstance(steps, float) or has_closed_form):
+        if start is not None:
+            self.check_start(start, shapes)
+        if step is not None:
+            self.check_prox(steps_of_members(step, len(shapes)), len(shapes))
+
+    def check_start(
+        self, start: Sequence[Tensor] | None, shapes: Sequence[Sequence[int]] = ()
+    ) -> None:
+        """Raise `ValueError` if the center needs starting values, and they are missing or do not fit."""
+        if not self.centering.needs_start:
+            return
+        given = None if start is None else [tuple(s.shape) for s in start]
+        if given is None or (shapes and given != [tuple(shape) for shape in shapes]):
             raise ValueError(
-                f"a {self.norm} penalty with center={self.center!r} has no closed-form proximal step for "
-                f"{len(shapes)} members with different step sizes {steps}: give them one learning rate, tie them in "
-                'pairs, or use norm="squared"'
+                f'center="{self.center}" pulls every member to its own starting value: pass start=, '
+                "one tensor per member, of the members' shape"
             )
 
-    def _owl_weights(self, n: Tensor) -> Tensor | None:
+    def owl_weights(self, n: Tensor) -> Tensor | None:
+        """Return the weights of a vector of group norms, in float64 on the host; ``None`` without.
+
+        Raises:
+            ValueError: If there are not as many as groups, or they are not OWL weights.
+        """
         if self.weights is None:
             return None
         if n.numel() not in self._weights_of:
@@ -243,194 +299,26 @@ class Penalty:
             self._weights_of[n.numel()] = weights
         return self._weights_of[n.numel()]
 
+    def check_prox(self, steps: Sequence[float], members: int) -> None:
+        """Raise `ValueError` if there is no proximal step in closed form with these steps.
 
-def widened(members: Sequence[Tensor]) -> list[Tensor]:
-    """The members in the dtype of computation: half precision is computed in float32."""
-    return [w.float() if w.dtype in (torch.bfloat16, torch.float16) else w for w in members]
-
-
-class _Deviations:
-    """The members in the dtype of computation, their centers, and the scaled deviations' groups.
-
-    ``part`` is what is here of members that are divided, ``held`` are groups that count as if they were at the center.
-    """
-
-    def __init__(
-        self,
-        penalty: Penalty,
-        members: Sequence[Tensor],
-        start: Sequence[Tensor] | None,
-        part: Part | None = None,
-        held: Tensor | None = None,
-    ) -> None:
-        center = CENTERS[penalty.center]
-        self.members = widened(members)
-        self.point, self._deviations = center.split(self.members, start)
-        self.scale = center.scale(len(members))
-        self._groups, self._held = GROUPS[penalty.groups], held
-        self._part = (
-            part
-            if part is not None and _needs_other_parts(penalty, members[0].ndim, part)
-            else None
-        )
-
-    def measure(self) -> Tensor:
-        """What the groups' norms are made of, of the *unscaled* deviations."""
-        return self._groups.measure(self._deviations, self._part, self._held)
-
-    def split(self, measured: Tensor | None = None) -> Split:
-        """The norms of the groups of D_i = s·(W_i − c_i), and the *unscaled* deviations to be multiplied."""
-        measured = self.measure() if measured is None else measured
-        n, here, multiply = self._groups.split(self._deviations, measured, self._part)
-        return Split(self.scale * n, here, multiply)
-
-
-def _needs_other_parts(penalty: Penalty, ndim: int, part: Part) -> bool:
-    """Whether members of which a part is here cannot be moved without knowing of the others."""
-    # The smooth norm pulls every element by its own deviation.
-    return not penalty.is_smooth and (
-        NORMS[penalty.norm].weighted or GROUPS[penalty.groups].crosses(ndim, part.dim)
-    )
-
-
-@torch.no_grad()
-def measure_each(
-    penalty: Penalty,
-    ties: Sequence[Sequence[Tensor]],
-    starts: Sequence[Sequence[Tensor] | None],
-    held: Sequence[Tensor | None],
-    shards: Shards,
-) -> list[Tensor | None]:
-    """What all parts of the members of several ties have together of what their group norms are made of.
-
-    Of each tie as much is kept as is sent: its deviations are computed again when it is moved.
-    """
-    sums: list[Tensor | None] = []
-    for members, start, at_center, part in zip(ties, starts, held, shards.parts, strict=True):
-        penalty.check([w.shape for w in members])
-        divided = part is not None and _needs_other_parts(penalty, members[0].ndim, part)
-        sums.append(
-            _Deviations(penalty, members, start, part, at_center).measure() if divided else None
-        )
-    return shards.total(sums)
-
-
-@torch.no_grad()
-def gradient_of(
-    penalty: Penalty,
-    members: Sequence[Tensor],
-    start: Sequence[Tensor] | None,
-    part: Part | None = None,
-    measured: Tensor | None = None,
-) -> list[Tensor]:
-    """`Penalty.gradient` of members of which a part may be here; then ``measured`` is what `measure_each` made."""
-    penalty.check([w.shape for w in members])
-    work = _Deviations(penalty, members, start, part)
-    n, here, multiply = work.split(measured)
-    slope = NORMS[penalty.norm].derivative(n, penalty._owl_weights(n))
-    pulls = multiply(work.scale**2 * _per_norm(here(slope), here(n)))
-    return [pull.to(w) for pull, w in zip(pulls, members, strict=True)]
-
-
-def prox_of_each(
-    penalty: Penalty,
-    ties: Sequence[Sequence[Tensor]],
-    steps: Sequence[float | Sequence[float]],
-    starts: Sequence[Sequence[Tensor] | None],
-    held: Sequence[Tensor | None] | None = None,
-    parts: Sequence[Part | None] | None = None,
-    measured: Sequence[Tensor | None] | None = None,
-    in_place: bool = False,
-) -> Iterator[Sequence[Tensor]]:
-    """`Penalty.prox` of several ties, whose group norms go through the proximal operator of the norm together.
-
-    Args:
-        penalty: The penalty.
-        ties: The members of each tie.
-        steps: For each tie its step size, or one step size per member.
-        starts: With ``center="start"``, for each tie the members' starting values.
-        held: For each tie one bool per group, or ``None``: groups that are put to their center whatever the step.
-            Groups that the step puts there are added.
-        parts: For each tie which part of its members is here, ``None`` if all of it is.
-        measured: For each tie what `measure_each` made of it.
-        in_place: Whether members may be written to, where that saves time and memory.
-
-    Yields:
-        For each tie, new tensors like its members, or the members.
-    """
-    nothing = [None] * len(ties)
-    each = zip(
-        ties, steps, starts, held or nothing, parts or nothing, measured or nothing, strict=True
-    )
-    begun = [_Prox(penalty, *tie) for tie in each]
-    shrunk = NORMS[penalty.norm].prox(
-        [prox.norms for prox in begun],
-        [penalty._owl_weights(prox.norms) for prox in begun],
-        [p.step for p in begun],
-    )
-    for prox, r in zip(begun, shrunk, strict=True):
-        yield prox.finish(r, in_place)
-
-
-class _Prox:
-    """The proximal step of one tie, before and after that of its group norms, ``norms`` and ``step``."""
-
-    def __init__(
-        self,
-        penalty: Penalty,
-        members: Sequence[Tensor],
-        step: float | Sequence[float],
-        start: Sequence[Tensor] | None,
-        held: Tensor | None,
-        part: Part | None,
-        measured: Tensor | None,
-    ) -> None:
-        penalty.check([w.shape for w in members], step)
-        self._penalty, self._members = penalty, members
-        self._held = None if held is None else held.view(-1)
-        self._work = _Deviations(penalty, members, start, part, held)
-        self._steps = common_step(step, len(members), CENTERS[penalty.center])
-        self.norms, self.step = self._work.members[0].new_zeros(0), 0.0
-        if isinstance(self._steps, float) or not penalty.is_smooth:
-            self.norms, self._here, self._multiply = self._work.split(measured)
-            self.step = (
-                self._steps * self._work.scale**2
-                if isinstance(self._steps, float)
-                else sum(self._steps)
+        Args:
+            steps: The step of each member.
+            members: The number of members.
+        """
+        check_steps(steps, members)
+        if self.omega.prox is None:
+            raise ValueError(
+                f'norm="{self.norm}" has no proximal step in closed form: write apply="gradient"'
             )
-
-    def finish(self, r: Tensor, in_place: bool) -> Sequence[Tensor]:
-        """The members, given what becomes of the group norms."""
-        work, steps = self._work, self._steps
-        if isinstance(steps, list) and self._penalty.is_smooth:
-            coupled = CENTERS[self._penalty.center].coupled
-            result = prox_of_squared(work.members, work.point, steps, coupled)
-        else:
-            n = self._here(self.norms)
-            factor = _per_norm(self._here(r), n)
-            if self._held is not None:
-                self._held |= (factor == 0.0) & (n > 0.0)
-            shape = GROUPS[self._penalty.groups].shape
-            if (
-                in_place
-                and shape is not None
-                and self._penalty.center == "zero"
-                and len(self._members) == 1
-            ):
-                (w,) = self._members
-                if self.step > 0.0:
-                    factor = factor.view(shape(w.shape))
-                    if self._penalty.groups == "input":
-                        # Written out for a whole row: what repeats within one is multiplied five times slower.
-                        factor = factor.expand(1, *w.shape[1:]).contiguous()
-                    w.mul_(factor).add_(0.0)  # -0.0 + 0.0 is 0.0, of which files keep nothing
-                return self._members
-            shrunk = self._multiply(factor)
-            if isinstance(steps, float):
-                result = [d.add_(c) for c, d in zip(work.point, shrunk, strict=True)]
-            else:
-                result = prox_of_pair(work.members, 2.0 * shrunk[0], steps)
-        return [v.to(w) for v, w in zip(result, self._members, strict=True)]
+        is_pair = self.centering.is_mean and members == 2
+        if common_step(steps, self.centering) is None and not (self.omega.quadratic or is_pair):
+            quadratic = next(name for name, norm in NORMS.items() if norm.quadratic)
+            raise ValueError(
+                f"a {self.norm} penalty with center={self.center!r} has no closed-form proximal step "
+                f"for {members} members with different step sizes {list(steps)}: give them one "
+                f'learning rate, tie them in pairs, or use norm="{quadratic}"'
+            )
 
 
 class _Value(torch.autograd.Function):
@@ -440,19 +328,24 @@ class _Value(torch.autograd.Function):
     def forward(
         ctx: Any, penalty: Penalty, start: Sequence[Tensor] | None, *members: Tensor
     ) -> Tensor:
-        penalty.check([w.shape for w in members])
         ctx.penalty, ctx.start = penalty, start
         ctx.save_for_backward(*members)
-        n, _, _ = _Deviations(penalty, members, start).split()
-        return NORMS[penalty.norm].value(n, penalty._owl_weights(n))
+        return _plain.value(penalty, TieTensors(members, start=start))
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
-        pulls = ctx.penalty.gradient(ctx.saved_tensors, ctx.start)
-        return None, None, *[outer.to(pull) * pull for pull in pulls]
+        # Differentiable operations, so that there are second-order gradients.
+        gradients = _plain.gradient(ctx.penalty, TieTensors(ctx.saved_tensors, start=ctx.start))
+        own = zip(gradients, ctx.saved_tensors, strict=True)
+        return None, None, *[outer.to(w) * g.to(w.dtype) for g, w in own]
 
 
-def _per_norm(numerator: Tensor, n: Tensor) -> Tensor:
-    """``numerator / n``, and 0 where n is zero or so small that the quotient could overflow."""
-    return torch.where(n > torch.finfo(n.dtype).tiny ** 0.5, numerator / n, 0.0)
+def steps_of_members(step: float | Sequence[float], members: int) -> list[float]:
+    """Return the step of each member, where one number stands for all."""
+    if isinstance(step, (int, float)):
+        return [float(step)] * members
+    return [float(t) for t in step]
+
+
+def _center_of_one() -> str:
+    return next(name for name, center in CENTERS.items() if center.is_zero)

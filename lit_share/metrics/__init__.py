@@ -1,9 +1,14 @@
-"""How alike parameters are and how stable selections are, as torchmetrics metrics.
+"""How alike parameters are, how many numbers they take, and how stable selections are."""
 
-The distance of members as a number, without a metric, is `lit_share.relative_distance`; that over several ties is
-`lit_share.overall_distance`.
-"""
-
+from lit_share.metrics._counts import (
+    SharingStats,
+    count_numbers,
+    count_tied,
+    overall_distance,
+    relative_distance,
+    sharing_stats,
+    squared_distance,
+)
 from lit_share.metrics._distance import RelativeDistance
 from lit_share.metrics._sharing import ParameterSharing
 from lit_share.metrics._stability import SelectionStability, index_change, jaccard
@@ -13,7 +18,14 @@ __all__ = [
     "ParameterSharing",
     "RelativeDistance",
     "SelectionStability",
+    "SharingStats",
     "TiedFraction",
+    "count_numbers",
+    "count_tied",
     "index_change",
     "jaccard",
+    "overall_distance",
+    "relative_distance",
+    "sharing_stats",
+    "squared_distance",
 ]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lit_share.sharing import squared_distance
+from lit_share.metrics._counts import squared_distance
 
 
 class RelativeDistance(Metric):

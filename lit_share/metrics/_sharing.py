@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lit_share.sharing import Ties
-from lit_share.sharing._stats import count_numbers
+from lit_share.metrics._counts import count_numbers
+from lit_share.ties import Ties
 
 
 class ParameterSharing(Metric):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lit_share.sharing import count_tied
+from lit_share.metrics._counts import count_tied
 
 
 class TiedFraction(Metric):

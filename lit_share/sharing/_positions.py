@@ -1,18 +1,85 @@
-"""Convolutions that stand for a locally connected layer, whose positions all have the same filters."""
+"""Sharing the positions of a layer: another layer, of one filter for all, takes its place."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import nn
 
-_KEY = "_lit_share_positions"
+from lit_share.aliases import has_hooks, parents_of, replace_module, shared_with
+from lit_share.functional import mean
+from lit_share.ties import HasPositions, Tie, TieError, shortened
 
 
-def remember_positions(convolution: nn.Module, positions: int) -> None:
-    """Remember that the parameters of a convolution are those of so many positions."""
-    convolution.__dict__[_KEY] = positions
+def check_positions(module: nn.Module, ties: Sequence[Tie]) -> list[HasPositions]:
+    """Return the layers whose positions are tied.
+
+    Raises:
+        TieError: Naming the members, if the positions cannot be shared.
+    """
+    layers: dict[HasPositions, list[Tie]] = {}
+    for tie in ties:
+        ref = tie.members[0].ref
+        layer: nn.Module = ref.owner
+        if any(member.ref.owner is not layer or member.index is None for member in tie.members):
+            names = shortened([member.name for member in tie.members], ", ")
+            raise TieError(
+                f"{names}: slices can be one with each other, but not with those of other "
+                "parameters: share whole parameters, or the slices of each by a pattern of its own"
+            )
+        if not isinstance(layer, HasPositions):
+            raise TieError(
+                f"{ref.name!r} is not of a LocallyConnected layer but of a {type(layer).__name__}, of "
+                "which slices cannot be one parameter: make it of several parameters, or tie the "
+                "slices with a penalty"
+            )
+        layers.setdefault(layer, []).append(tie)
+    for found, own in layers.items():
+        assert isinstance(found, nn.Module)
+        _check_layer(module, found, own)
+    return list(layers)
 
 
-def position_count(module: nn.Module) -> int | None:
-    """For how many positions the parameters of a module stand; ``None`` for all but convolutions made of such."""
-    positions: int | None = module.__dict__.get(_KEY)
-    return positions
+def share_positions(
+    module: nn.Module, layers: Sequence[HasPositions], averaged: bool, only_equal: bool
+) -> None:
+    """Replace layers by those of one filter: of the first position, or the mean of all.
+
+    Args:
+        module: The module, changed in place.
+        layers: What `check_positions` returned.
+        averaged: Whether filters are averaged over positions.
+        only_equal: Whether layers whose positions differ are left as they are.
+    """
+    for layer in layers:
+        assert isinstance(layer, nn.Module)
+        parameters = list(layer.parameters(recurse=False))
+        if only_equal and not all(torch.equal(p, p[:1].expand_as(p)) for p in parameters):
+            continue
+        if averaged:
+            merged = layer.with_one_position(lambda _, p: mean(p.unbind()))
+        else:
+            merged = layer.with_one_position(lambda _, p: p[0].clone())
+        replace_module(module, layer, merged)
+
+
+def _check_layer(module: nn.Module, layer: nn.Module, ties: Sequence[Tie]) -> None:
+    parents_of(module, layer)
+    name = ties[0].members[0].ref.name.rpartition(".")[0]
+    others = shared_with(module, layer)
+    assert isinstance(layer, HasPositions)
+    reason = layer.reason_to_keep_positions()
+    if has_hooks(layer):
+        reason = "as the layer has hooks: remove them first"
+    elif others:
+        reason = f"as it has a parameter in common with {others[0]!r}"
+    if reason is not None:
+        raise TieError(f"the positions of {name!r} cannot be one, {reason}")
+    tied = {tie.members[0].ref.attribute for tie in ties}
+    for attribute, _ in layer.named_parameters(recurse=False):
+        if attribute not in tied:
+            raise TieError(
+                f"{name!r} has a {attribute} for each position, too: tie it as well, with the pattern "
+                f"'{name}.*[:]'"
+            )

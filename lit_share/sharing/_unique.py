@@ -23,7 +23,8 @@ def unique_parameters(params: Iterable[Any]) -> list[Any]:
 
     Example:
         >>> from torch import nn
-        >>> from lit_share.sharing import Ties, share
+        >>> from lit_share.sharing import share
+        >>> from lit_share.ties import Ties
         >>> pair = nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2)})
         >>> ties = share(pair, Ties("a.weight", "b.weight"))
         >>> groups = [{"params": pair["a"].parameters(), "lr": 0.1}, {"params": pair["b"].parameters(), "lr": 0.2}]

@@ -1,7 +1,8 @@
-"""Names and numbers as they may be printed, and what names may have meant."""
+"""Words of messages: names and sizes as they may be printed, and what a wrong name may have meant."""
 
+from lit_share.text._choice import check_choice
 from lit_share.text._size import size
 from lit_share.text._suggest import suggest
 from lit_share.text._visible import visible
 
-__all__ = ["size", "suggest", "visible"]
+__all__ = ["check_choice", "size", "suggest", "visible"]

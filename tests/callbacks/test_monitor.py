@@ -16,9 +16,10 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
-from lit_share.callbacks import Ramp, Regularize, Share, SharingMonitor
+from lit_share.callbacks import Regularize, Share, SharingMonitor
 from lit_share.functional import Penalty
-from lit_share.sharing import TieError, Ties
+from lit_share.penalties import Ramp
+from lit_share.ties import TieError, Ties
 
 from ._modules import Two, fit, mlp
 

@@ -21,8 +21,8 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lit_share.callbacks import Regularize, Share, SharingMonitor
 from lit_share.callbacks import _monitor as monitor
 from lit_share.functional import Penalty
-from lit_share.sharing import Ties
-from lit_share.sharing.positions import LocallyConnected1d
+from lit_share.local import LocallyConnected1d
+from lit_share.ties import Ties
 
 from ._modules import Two, fit, loader, mlp, trainer, weights
 

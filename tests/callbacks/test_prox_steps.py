@@ -12,10 +12,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.optim.lr_scheduler import ExponentialLR, StepLR
 
-from lit_share.callbacks import Ramp, Regularize
-from lit_share.callbacks._prox_steps import ProxSteps
+from lit_share.callbacks import Regularize
 from lit_share.functional import Penalty
-from lit_share.sharing import Ties
+from lit_share.penalties import PenaltySteps, Ramp
+from lit_share.ties import Ties
 
 from ._by_hand import PROXES, ramp_weights, shrink
 from ._modules import (
@@ -395,15 +395,15 @@ def test_nothing_waits_for_the_device(every, monkeypatch):
         original(*args)
         inside.clear()
 
-    original = ProxSteps.after_step
-    monkeypatch.setattr(ProxSteps, "after_step", lambda *args: after_step(*args))
+    original = PenaltySteps.after_step
+    monkeypatch.setattr(PenaltySteps, "after_step", lambda *args: after_step(*args))
     for name in ("cpu", "item", "tolist", "__bool__", "__float__", "nonzero"):
         monkeypatch.setattr(Tensor, name, counted(name, getattr(Tensor, name)))
-    monkeypatch.setattr(Tensor, "masked_fill_", counted("masked_fill_", Tensor.masked_fill_))
+    monkeypatch.setattr(Tensor, "copy_", counted("copy_", Tensor.copy_))
     fit(module, regularize("lasso", every=every, strength=1e-6, keep_zeros=True))
     assert calls == []
     fit(Two(optimizer=with_decay), regularize("lasso", every=every, keep_zeros=True))
-    assert set(calls) <= {"masked_fill_"}
+    assert set(calls) <= {"copy_"}
     assert bool(calls) == (every == "epoch"), (
         "a proximal step in every step has kept the zeros by itself"
     )
@@ -504,14 +504,14 @@ def test_checkpoints_have_the_groups_that_stay_zero(every, tmp_path):
     assert expected
     assert state["pending"] == {}
     assert_same(
-        {name.removesuffix(".weight"): zero for name, zero in state["zeros"].items()}, expected
+        {name.removesuffix(".weight"): zero for name, zero in state["frozen"].items()}, expected
     )
 
 
 def test_checkpoints_without_kept_zeros_have_none(tmp_path):
     fit(Two(), regularize("growl")).save_checkpoint(tmp_path / "last.ckpt")
     (state,) = torch.load(tmp_path / "last.ckpt", weights_only=True)["callbacks"].values()
-    assert state == {"start": {}, "pending": {}, "zeros": {}}
+    assert state == {"starting_values": {}, "pending": {}, "frozen": {}}
 
 
 def test_zeros_are_let_go_where_they_are_not_kept_any_more(tmp_path):
@@ -549,7 +549,7 @@ def test_zeros_are_let_go_where_they_are_not_kept_any_more(tmp_path):
         (
             ("l1", "element", "zero"),
             {"keep_zeros": True, "apply": "gradient"},
-            "gradients make no zeros: write apply=",
+            "gradients make nothing exact: write apply=",
         ),
         (
             ("squared", "element", "zero"),

@@ -16,10 +16,11 @@ from torch.optim.lr_scheduler import ExponentialLR, StepLR
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
-from lit_share.callbacks import Ramp, Regularize, Share, SharingMonitor
+from lit_share.callbacks import Regularize, Share, SharingMonitor
 from lit_share.functional import Penalty
 from lit_share.lab.app._processes import Spawned
-from lit_share.sharing import TieError, Ties
+from lit_share.penalties import Ramp
+from lit_share.ties import TieError, Ties
 
 from ._by_hand import PROXES, follow_by_hand, ramp_weights, shrink
 from ._modules import (
@@ -724,7 +725,7 @@ def test_resuming_keeps_the_origin(apply, tmp_path):
     made.save_checkpoint(tmp_path / "last.ckpt")
     for file in ("half.ckpt", "last.ckpt"):
         (state,) = torch.load(tmp_path / file, weights_only=True)["callbacks"].values()
-        assert_same(state["start"], weights(Two()))
+        assert_same(state["starting_values"], weights(Two()))
 
 
 def test_origin_of_a_new_fit_is_where_it_starts():
@@ -770,7 +771,9 @@ def test_checkpoints_without_an_origin_are_small(tmp_path):
     fit(Two(), regularize("soft_tie", 0.1)).save_checkpoint(tmp_path / "last.ckpt")
     states = torch.load(tmp_path / "last.ckpt", weights_only=True)["callbacks"]
     assert not any(
-        isinstance(value, torch.Tensor) for s in states.values() for value in s["start"].values()
+        isinstance(value, torch.Tensor)
+        for s in states.values()
+        for value in s["starting_values"].values()
     )
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from lit_share.callbacks import Regularize, Share, SharingMonitor
 from lit_share.functional import Penalty
-from lit_share.sharing import TieError, Ties
+from lit_share.ties import TieError, Ties
 
 from ._modules import (
     Manual,

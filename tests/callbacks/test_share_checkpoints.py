@@ -9,7 +9,8 @@ import torch
 
 from lit_share.callbacks import Share
 from lit_share.paired import Paired
-from lit_share.sharing import TieError, Ties, share
+from lit_share.sharing import share
+from lit_share.ties import TieError, Ties
 
 from ._modules import Two, assert_same, fit, loader, mlp, trainer, weights
 

@@ -14,15 +14,15 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lit_share.callbacks import Regularize, Share, SharingMonitor
 from lit_share.functional import Penalty
-from lit_share.sharing import TieError, Ties
-from lit_share.sharing.positions import LocallyConnected2d
+from lit_share.local import LocallyConnected2d
+from lit_share.ties import TieError, Ties
 
 from ._modules import assert_same, fit, trainer, weights
 
 POSITIONS = Ties("net.0.*[:]")
 ADAM = partial(torch.optim.Adam, lr=0.05)
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
-NEW_STATE = r"the optimizer's state of 'net\.0\.\w+' cannot be divided into units, and starts anew"
+NEW_STATE = r"the optimizer's state of 'net\.0\.\w+' is of all positions, and starts anew"
 
 
 def images():
@@ -325,7 +325,7 @@ def test_two_callbacks_share_at_different_epochs():
     first, second = Share(POSITIONS, epoch=1), Share(Ties("net.*[:]", exclude=["net.3.*"]), epoch=2)
     train(module, first, second, epochs=3)
     assert type(module.net[0]) is nn.Conv2d
-    assert all(tie.is_one for tie in (*first.ties.find(module), *second.ties.find(module)))
+    assert all(tie.is_shared for tie in (*first.ties.find(module), *second.ties.find(module)))
 
 
 def test_positions_that_cannot_be_shared_are_refused_before_training():

@@ -10,12 +10,13 @@ from lightning.pytorch import seed_everything
 from safetensors import safe_open
 
 from lit_share.callbacks import Regularize
+from lit_share.compact_files import load_compact, save_compact
 from lit_share.functional import Penalty
 from lit_share.lab.data import PairedDomains
 from lit_share.lab.models import MLP, Classifier
 from lit_share.paired import Paired
-from lit_share.sharing import Ties, share
-from lit_share.sharing.compact import load_compact, save_compact
+from lit_share.sharing import share
+from lit_share.ties import Ties
 
 from ._modules import trainer
 

@@ -15,8 +15,8 @@ import torch
 
 import lit_share
 from lit_share.cli import SHELLS
+from lit_share.compact_files import pack, write
 from lit_share.lab.cli import main, make_parser
-from lit_share.sharing.compact import pack, write
 
 COMMANDS = ("plan", "compact", "inspect", "compare")
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import lit_share
-from lit_share.sharing.compact import save_compact
+from lit_share.compact_files import save_compact
 
 PROJECT = """
     import torch
@@ -107,7 +107,7 @@ def test_json(run, file):
     }
     assert weight["members"] == ["a.0.weight", "b.0.weight"]
     assert (weight["shape"], weight["parameters"], weight["saved"]) == ([2, 3], 12, 6)
-    assert (content["parameters"], content["saved"], content["idle"]) == (16, 8, ["c.*"])
+    assert (content["parameters"], content["saved"], content["unused"]) == (16, 8, ["c.*"])
 
 
 def test_without_patterns_it_lists_what_they_can_match(run, file):

@@ -6,7 +6,7 @@ from importlib.resources import files
 
 from omegaconf import OmegaConf
 
-from lit_share.functional import RECIPES, Recipe
+from lit_share.penalties import RECIPES, Recipe
 
 HEAD = """\
 # Recipes

@@ -141,7 +141,7 @@ SECTIONS: dict[str, list[Row]] = {
             "python train.py ties.patterns=[]",
             "before training",
             "InstantiationException",
-            "Error in call to target 'lit_share.sharing._ties.Ties':\n"
+            "Error in call to target 'lit_share.ties._ties.Ties':\n"
             'TieError(\'Ties needs at least one pattern, for instance Ties("a.net.*", "b.net.*"), or in a config '
             "ties.patterns=[a.net.*,b.net.*]')\n"
             "full_key: regularizer.soft_tie.ties",
@@ -307,7 +307,7 @@ SECTIONS: dict[str, list[Row]] = {
             "in training",
             "ValueError",
             "'a.net.trunk.linear0.weight' has NaN or infinite numbers after 5 steps, so training has diverged: "
-            "go on from an earlier checkpoint with a smaller learning rate or strength, or with "
+            "resume from an earlier checkpoint with a smaller learning rate or strength, or with "
             "gradient_clip_val",
             leaves=("out/checkpoints/*",),
         ),

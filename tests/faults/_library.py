@@ -120,14 +120,14 @@ SECTIONS: dict[str, list[Row]] = {
             "ls.apply_prox(pair, exact, ties, step=nan)",
             "at once",
             "ValueError",
-            "a.0.weight, b.0.weight: a proximal step must be finite and at least 0, got step=[nan, nan]",
+            "a.0.weight, b.0.weight: a proximal step must be finite and at least 0, got step=nan",
         ),
         Row(
             "a negative step",
             "ls.apply_prox(pair, exact, ties, step=-0.1)",
             "at once",
             "ValueError",
-            "a.0.weight, b.0.weight: a proximal step must be finite and at least 0, got step=[-0.1, -0.1]",
+            "a.0.weight, b.0.weight: a proximal step must be finite and at least 0, got step=-0.1",
         ),
         Row(
             "start without values",
@@ -399,7 +399,7 @@ SECTIONS: dict[str, list[Row]] = {
             "ls.Regularize(soft, ties, strength=0.1, keep_zeros=True)",
             "at once",
             "ValueError",
-            'keep_zeros=True is for proximal steps, as gradients make no zeros: write apply="prox"',
+            'keep_zeros=True is for proximal steps, as gradients make nothing exact: write apply="prox"',
         ),
         Row(
             "zeros of a mean",
@@ -497,7 +497,7 @@ SECTIONS: dict[str, list[Row]] = {
             "fit(Pair(poison=nan), ls.Regularize(soft, ties, strength=0.1))",
             "in training",
             "ValueError",
-            "'a.0.weight' has NaN or infinite numbers after 10 steps, so training has diverged: go on from an "
+            "'a.0.weight' has NaN or infinite numbers after 10 steps, so training has diverged: resume from an "
             "earlier checkpoint with a smaller learning rate or strength, or with gradient_clip_val",
         ),
         Row(
@@ -505,7 +505,7 @@ SECTIONS: dict[str, list[Row]] = {
             "fit(Pair(poison=inf), ls.Regularize(exact, ties, strength=0.1))",
             "in training",
             "ValueError",
-            "'a.0.weight' has NaN or infinite numbers after 10 steps, so training has diverged: go on from an "
+            "'a.0.weight' has NaN or infinite numbers after 10 steps, so training has diverged: resume from an "
             "earlier checkpoint with a smaller learning rate or strength, or with gradient_clip_val",
         ),
         Row(

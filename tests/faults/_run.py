@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lit_share as ls
-from lit_share import cli
+from lit_share.lab import cli
 from lit_share.lab.app.config import register_schema
 from lit_share.lab.app.run import run
 

@@ -6,9 +6,10 @@ import subprocess
 import sys
 from typing import get_args
 
-from lit_share.functional._centers import CENTERS, CenterName
-from lit_share.functional._groups import GROUPS, GroupsName
-from lit_share.functional._norms import NORMS, NormName
+from lit_share.functional import CENTERS, GROUPS, NORMS
+from lit_share.functional._centers import CenterName
+from lit_share.functional._groups import GroupsName
+from lit_share.functional._norms import NormName
 
 from . import _zoo
 
@@ -37,6 +38,7 @@ def test_imports_no_framework():
 
 
 def test_tables_and_type_names_agree():
+    """A config is checked against the type names before a table is looked at."""
     assert tuple(NORMS) == get_args(NormName)
     assert tuple(GROUPS) == get_args(GroupsName)
     assert tuple(CENTERS) == get_args(CenterName)

@@ -8,14 +8,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from lit_share.functional import Part, Penalty, Shards, add_gradient_, no_groups_held, prox_
+from lit_share.functional import Penalty, Shard, empty_group_mask
 
+from ._in_place import add_gradient_, prox_
 from ._zoo import CENTERS, SPECS, Case, Spec, case, each_penalty
 
 WORLD = 3
@@ -23,28 +25,14 @@ EXACT = {"rtol": 1e-9, "atol": 1e-12}
 
 
 class Threads:
-    """``WORLD`` threads, each with the parts of one rank, that add up together."""
+    """``WORLD`` threads, each with the shards of one rank, that reduce together."""
 
     def __init__(self) -> None:
         self.barrier = threading.Barrier(WORLD, timeout=60)
-        self.sent: list[list[list[Tensor | None]]] = [[] for _ in range(WORLD)]
+        self.sent: list[list[Tensor]] = [[] for _ in range(WORLD)]
 
-    def total(self, rank: int) -> Callable[[Sequence[Tensor | None]], list[Tensor | None]]:
-        def sums(own: Sequence[Tensor | None]) -> list[Tensor | None]:
-            self.sent[rank].append(list(own))
-            self.barrier.wait()
-            columns = list(zip(*(sent[-1] for sent in self.sent), strict=True))
-            self.barrier.wait()
-            for column in columns:
-                assert len({t is None or (t.shape, t.dtype) for t in column}) == 1, (
-                    "ranks send different things"
-                )
-            return [
-                None if column[0] is None else sum(column, torch.zeros_like(column[0]))
-                for column in columns
-            ]
-
-        return sums
+    def ranks(self, rank: int) -> Ranks:
+        return Ranks(self, rank)
 
     def run(self, work: Callable[[int], object]) -> None:
         def one(rank: int) -> None:
@@ -63,16 +51,33 @@ class Threads:
         assert not errors
 
 
-def part_of(tensor: Tensor, dim: int, rank: int) -> Part:
-    """As `torch.chunk` does it: all have the same size, but the last ones have less, or nothing."""
+class Ranks:
+    """What one of these threads reduces with."""
+
+    def __init__(self, threads: Threads, rank: int) -> None:
+        self.threads, self.rank = threads, rank
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        sent, barrier = self.threads.sent, self.threads.barrier
+        sent[self.rank].append(tensor)
+        barrier.wait()
+        messages = [own[-1] for own in sent]
+        barrier.wait()
+        assert len({(m.shape, m.dtype) for m in messages}) == 1, "ranks send different things"
+        return sum(messages, torch.zeros_like(tensor))
+
+
+def shard_of(tensor: Tensor, dim: int, rank: int, ranks: Any = None) -> Shard:
+    """As `torch.chunk` does it: all of one size, but the last ones are smaller, or empty."""
     each = -(-tensor.shape[dim] // WORLD)
-    return Part(dim, min(rank * each, tensor.shape[dim]), tensor.shape[dim])
+    return Shard(dim, min(rank * each, tensor.shape[dim]), tensor.shape[dim], ranks)
 
 
 def cut(tensor: Tensor, dim: int, rank: int) -> Tensor:
-    """A view of the part of a rank."""
-    part = part_of(tensor, dim, rank)
-    return tensor.narrow(dim, part.begin, min(-(-part.length // WORLD), part.length - part.begin))
+    """A view of the shard of a rank."""
+    shard = shard_of(tensor, dim, rank)
+    each = -(-shard.length // WORLD)
+    return tensor.narrow(dim, shard.begin, min(each, shard.length - shard.begin))
 
 
 def ties_of(spec: Spec) -> list[Case]:
@@ -99,7 +104,7 @@ def moved_in_parts(
     found: Sequence[Case],
     dim: int,
     move: Callable[
-        [Penalty, list[list[Tensor]], list[list[Tensor]], list[list[Tensor] | None], Shards, int],
+        [Penalty, list[list[Tensor]], list[list[Tensor]], list[list[Tensor] | None], Any, int],
         object,
     ],
     others: Sequence[Sequence[Tensor]],
@@ -112,7 +117,8 @@ def moved_in_parts(
         mine = [[cut(w, dim, rank) for w in tie] for tie in members]
         own = [[cut(w, dim, rank) for w in tie] for tie in others]
         start = [s and [cut(w, dim, rank) for w in s] for s in starts]
-        shards = Shards([part_of(tie[0], dim, rank) for tie in members], threads.total(rank))
+        ranks = threads.ranks(rank)
+        shards = [shard_of(tie[0], dim, rank, ranks) for tie in members]
         move(found[0].penalty, mine, own, start, shards, rank)
 
     threads.run(work)
@@ -121,6 +127,12 @@ def moved_in_parts(
 
 def copies(found: Sequence[Case]) -> list[Case]:
     return [c.map(torch.clone) for c in found]
+
+
+def assert_one_message(threads: Threads, found: Sequence[Case], dim: int) -> None:
+    """For all ties together, and none if no tie needs other shards."""
+    needed = any(c.penalty.needs_other_shards(c.members[0].ndim, dim) for c in found)
+    assert [len(sent) for sent in threads.sent] == [int(needed)] * WORLD
 
 
 @each_penalty
@@ -140,7 +152,7 @@ def test_prox(spec, dim, size):
     )
     for c, members in zip(found, expected, strict=True):
         assert_close(c.members, members, **EXACT, msg=lambda text, c=c: f"{c}: {text}")
-    assert all(len(sent) == 1 for sent in threads.sent), "there should be one message for all ties"
+    assert_one_message(threads, found, dim)
 
 
 @each_penalty
@@ -159,11 +171,15 @@ def test_gradient(spec, dim):
     )
     for c, got, pulls in zip(found, grads, expected, strict=True):
         assert_close(got, pulls, **EXACT, msg=lambda text, c=c: f"{c}: {text}")
-    assert all(len(sent) == (not found[0].penalty.is_smooth) for sent in threads.sent)
+    assert_one_message(threads, found, dim)
 
 
 def held_here(penalty: Penalty, held: Tensor, ndim: int, dim: int, rank: int) -> Tensor:
-    return held.clone() if penalty.crosses(ndim, dim) else cut(held, dim, rank).contiguous()
+    return (
+        held.clone()
+        if penalty.grouping.spans_shards(ndim, dim)
+        else cut(held, dim, rank).contiguous()
+    )
 
 
 @pytest.mark.parametrize(
@@ -177,7 +193,7 @@ def test_held_groups(spec, dim, step):
     """They are zero whatever the step, and count as such in the order of the others' norms."""
     (whole,), (parts,) = copies([case(spec, "matrix", 2)]), copies([case(spec, "matrix", 2)])
     penalty = whole.penalty
-    held = no_groups_held(penalty, whole.members)
+    held = empty_group_mask(penalty, whole.members)
     held.view(-1)[0] = True
     of_ranks = [held_here(penalty, held.clone(), 2, dim, rank) for rank in range(WORLD)]
     prox_(penalty, [whole.members], [step], None, [held])
@@ -193,7 +209,7 @@ def test_held_groups(spec, dim, step):
     assert_close(parts.members, whole.members, **EXACT)
     assert held.all() if step == 6.0 else held.any()
     assert all((w[held.expand_as(w)] == 0.0).all() for w in parts.members)
-    if penalty.crosses(2, dim):
+    if penalty.grouping.spans_shards(2, dim):
         assert all(torch.equal(own, held) for own in of_ranks)
     else:
         assert torch.equal(torch.cat(of_ranks, dim), held)
@@ -220,9 +236,9 @@ def test_pairs_with_two_steps(spec):
 def test_what_needs_no_other_parts_sends_nothing():
     w = torch.ones(3, 4)
 
-    def never(sums: Sequence[Tensor | None]) -> list[Tensor | None]:
-        assert all(own is None for own in sums)
-        return list(sums)
+    class Never:
+        def sum(self, tensor: Tensor) -> Tensor:
+            raise AssertionError("sent something")
 
     for norm, groups, dim in [
         ("l1", "element", 0),
@@ -230,11 +246,11 @@ def test_what_needs_no_other_parts_sends_nothing():
         ("l1", "output", 0),
         ("l1", "input", 1),
     ]:
-        prox_(Penalty(norm, groups, "zero"), [[w]], [0.1], shards=Shards([Part(dim, 0, 9)], never))
+        prox_(Penalty(norm, groups, "zero"), [[w]], [0.1], shards=[Shard(dim, 0, 9, Never())])
     for groups in ("element", "output", "input", "tensor", "spectrum"):
-        prox_(
-            Penalty("squared", groups, "zero"), [[w]], [0.1], shards=Shards([Part(0, 0, 9)], never)
-        )
+        squared = Penalty("squared", groups, "zero")
+        add_gradient_(squared, [[w]], [[torch.zeros(3, 4)]], 0.1, shards=[Shard(0, 0, 9, Never())])
+        prox_(squared, [[w]], [0.1], shards=[Shard(0, 0, 9, Never())])
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(3, 7), (7, 3)])
@@ -244,11 +260,12 @@ def test_a_matrix_sends_no_more_than_its_size(rows, columns, dim):
     penalty, matrix = Penalty("l1", "spectrum", "zero"), torch.randn(rows, columns)
     sizes = []
 
-    def total(sums: Sequence[Tensor | None]) -> list[Tensor | None]:
-        sizes.append(sums[0].numel())
-        return list(sums)
+    class Alone:
+        def sum(self, tensor: Tensor) -> Tensor:
+            sizes.append(tensor.numel())
+            return tensor
 
-    prox_(penalty, [[matrix]], [0.1], shards=Shards([Part(dim, 0, matrix.shape[dim])], total))
+    prox_(penalty, [[matrix]], [0.1], shards=[Shard(dim, 0, matrix.shape[dim], Alone())])
     other = matrix.shape[1 - dim]
     assert sizes == [min(rows * columns, other * other)]
 
@@ -265,7 +282,7 @@ def test_low_precision(groups, dtype):
     threads = Threads()
 
     def work(rank: int) -> None:
-        shards = Shards([part_of(members[0], 0, rank)], threads.total(rank))
+        shards = [shard_of(members[0], 0, rank, threads.ranks(rank))]
         prox_(penalty, [[cut(w, 0, rank) for w in members]], [0.2], shards=shards)
 
     threads.run(work)
@@ -280,7 +297,7 @@ def test_huge_numbers_may_be_squared():
     threads, penalty = Threads(), Penalty("l1", "input", "zero")
 
     def work(rank: int) -> None:
-        shards = Shards([part_of(w, 0, rank)], threads.total(rank))
+        shards = [shard_of(w, 0, rank, threads.ranks(rank))]
         add_gradient_(penalty, [[cut(w, 0, rank)]], [[pulls[rank]]], 1.0, shards=shards)
 
     threads.run(work)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lit_share.metrics import ParameterSharing, RelativeDistance, TiedFraction
-from lit_share.sharing import Ties, share
+from lit_share.sharing import share
+from lit_share.ties import Ties
 
 
 def some_ties(seed: int = 0) -> list[list[Tensor]]:

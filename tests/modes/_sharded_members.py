@@ -14,7 +14,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
 from lit_share import Penalty, Ties, add_penalty_gradient, apply_prox, starting_values
-from lit_share.sharing._loops import take_prox, zero_again
+from lit_share.penalties._functions import take_prox
+from lit_share.ties import TieViews
 
 from . import _reference as reference
 
@@ -230,12 +231,15 @@ def zeros_again(name):
         divided, plain = Models(turned), Models(turned)
         fsdp(divided)
         for module in (divided, plain):
-            ties, held = module.ties("a", "c"), {}
-            take_prox(penalty, ties, [[step] * 2] * 2, None, held)
+            views = TieViews(penalty, module.ties("a", "c"), frozen={})
+            for view in views.views:
+                view.set_steps([step] * 2)
+            take_prox(views)
             with torch.no_grad():
                 for parameter in module.parameters():
                     parameter.add_(1.0)
-            zero_again(ties, held)
+            views.refresh()
+            views.restore_frozen(set(views.frozen))
         for name, w in plain.named_parameters():
             assert torch.equal(divided.get_parameter(name).full_tensor() == 0.0, w == 0.0)
         assert 0 < int((plain.a.weight == 0.0).sum()) < plain.a.weight.numel()

@@ -13,7 +13,7 @@ from torch import nn
 from lit_share.callbacks import Regularize, Share
 from lit_share.functional import Penalty
 from lit_share.paired import Paired
-from lit_share.sharing import Ties
+from lit_share.ties import Ties
 
 
 def prefixed(metrics, name):
@@ -306,7 +306,7 @@ def test_children_start_from_the_first_where_asked(kit):
     kit.assert_same(pair.b.net.state_dict(), before["a"].net.state_dict())
     assert torch.equal(pair.c.net[0].weight, before["c"].net[0].weight)
     assert torch.equal(pair.c.net[3].bias, before["a"].net[3].bias)  # what fits
-    assert Ties("a.net.*", "b.net.*").plan(pair).apart == ()
+    assert Ties("a.net.*", "b.net.*").plan(pair).unaligned == ()
     kit.assert_same(Paired(**copy.deepcopy(before)).b.state_dict(), before["b"].state_dict())
 
 

@@ -20,8 +20,8 @@ from fsspec.implementations.local import LocalFileOpener
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_share import save_compact
+from lit_share.compact_files import _file
 from lit_share.lab.app._checkpoints import WholeCheckpoints
-from lit_share.sharing.compact import _file
 
 from ._strategies import STRATEGIES
 from ._training import EPOCHS, Lit, fit

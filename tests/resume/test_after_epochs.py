@@ -26,7 +26,12 @@ def test_stopped_after_every_epoch(name, tmp_path_factory):
 
 
 # What there would be to lose.
-KEPT = {"growl": "zeros", "group_lasso": "zeros", "l2_sp": "start", "hard_tie": "shared"}
+KEPT = {
+    "growl": "frozen",
+    "group_lasso": "frozen",
+    "l2_sp": "starting_values",
+    "hard_tie": "shared",
+}
 
 
 @pytest.mark.parametrize("name", KEPT)

@@ -71,7 +71,9 @@ class PutsBack(Callback):
 
     def on_train_epoch_start(self, trainer, pl_module):
         (callback,) = (c for c in trainer.callbacks if c is not self)
-        start = {name: value.float() for name, value in callback.state_dict()["start"].items()}
+        start = {
+            name: value.float() for name, value in callback.state_dict()["starting_values"].items()
+        }
         callback.load_state_dict(callback.state_dict() | {"start": start})
 
 
@@ -79,5 +81,7 @@ def test_what_is_put_back_gets_the_form_of_the_parameters():
     module, callback = Lit(), strategy("l2_sp")
     made = trainer(callback, PutsBack(), epochs=1)
     made.fit(module)
-    assert {value.dtype for value in callback.state_dict()["start"].values()} == {torch.float64}
+    assert {value.dtype for value in callback.state_dict()["starting_values"].values()} == {
+        torch.float64
+    }
     assert_trained("l2_sp", module, made)

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 from torch.distributed.tensor import Shard, distribute_tensor
 
-from lit_share.sharing import TieError, Ties, share, unshare
-from lit_share.sharing.codebook import CodebookLinear
+from lit_share.codebooks import CodebookLinear
+from lit_share.sharing import share, unshare
+from lit_share.ties import TieError, Ties
 
-from ._modules import mlp, module_of, named, pair_of
+from .._modules import mlp, module_of, named, pair_of
 
 
 @pytest.fixture

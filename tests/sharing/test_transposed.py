@@ -11,19 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lit_share.aliases import verify_shared
 from lit_share.functional import Penalty
-from lit_share.sharing import (
-    TieError,
-    Ties,
-    add_penalty_gradient,
-    apply_prox,
-    share,
-    sharing_stats,
-    unshare,
-    verify_shared,
-)
+from lit_share.metrics import sharing_stats
+from lit_share.penalties import add_penalty_gradient, apply_prox
+from lit_share.sharing import share, unshare
+from lit_share.ties import TieError, Ties
 
-from ._modules import mlp, named, pair_of
+from .._modules import mlp, named, pair_of
 
 TIES = Ties("enc.weight", "dec.weight.T")
 X = torch.randn(7, 6, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
@@ -114,7 +109,7 @@ def test_copies_are_tied_in_themselves(module, copied):
         other.enc.weight.fill_(1.0)
     assert torch.all(other.dec.weight == 1.0)
     assert not torch.any(module.dec.weight == 1.0)
-    with pytest.raises(TieError, match=r"'dec\.weight' and 'enc\.weight'"):
+    with pytest.raises(TieError, match=r"'enc\.weight' and 'dec\.weight'"):
         other.load_state_dict(Autoencoder(1).state_dict())
 
 
@@ -283,7 +278,7 @@ def test_what_is_put_into_the_place_is_used_and_noticed(module):
     assert not module.dec.weight.any()
     with pytest.raises(
         TieError,
-        match=r"'dec\.weight' was made of 'enc\.weight', and one of them has been replaced",
+        match=r"'dec\.weight' was the transpose of 'enc\.weight', and one of them has been repl",
     ):
         verify_shared(module)
 

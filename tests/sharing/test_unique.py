@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from lit_share.sharing import Ties, share, unique_parameters
+from lit_share.sharing import share, unique_parameters
+from lit_share.ties import Ties
 
-from ._modules import mlp, pair_of
+from .._modules import mlp, pair_of
 
 
 @pytest.fixture

@@ -17,10 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lit_share import Share, Ties, share
 
 SAMPLES, STEPS, LR, MOMENTUM = 8, 3, 0.25, 0.5
-WIDTH, APART = (
-    12,
-    (3, 10),
-)  # the units of the hidden layer, and those that two models do not have in common
+WIDTH = 12  # units of the hidden layer
 
 
 def numbers(seed, *shape):
@@ -57,11 +54,9 @@ def two_models():
 
 
 def two_models_that_became_equal():
-    """But for two units of the hidden layer."""
-    a, b, other = mlp(1), mlp(1), mlp(2)
-    with torch.no_grad():
-        b[0].weight[list(APART)] = other[0].weight[list(APART)]
-        b[0].bias[list(APART)] = other[0].bias[list(APART)]
+    """In the second layer."""
+    a, b = mlp(1), mlp(2)
+    b[2].load_state_dict(a[2].state_dict())
     return {"a": a, "b": b}
 
 
@@ -112,20 +107,13 @@ def reference_of_two(dtype):
 
 
 def reference_of_equal(dtype):
-    units = torch.tensor(APART)
-
-    def second(w, own):
-        return w.index_copy(0, units, own)
-
     def loss(w, b, v, c, own_w, own_b, x, y, z):
-        other = net(x, second(w, own_w), second(b, own_b), v, c)
+        other = net(x, own_w, own_b, v, c)
         return F.mse_loss(net(x, w, b, v, c), y) + F.mse_loss(other, z)
 
-    start = [*mlp(1).parameters(), mlp(2)[0].weight[units], mlp(2)[0].bias[units]]
+    start = [*mlp(1).parameters(), *mlp(2)[0].parameters()]
     (w, b, v, c, own_w, own_b), value = trained(start, loss, dtype)
-    return dict(
-        zip(NAMES_OF_TWO, [w, b, v, c, second(w, own_w), second(b, own_b), v, c], strict=True)
-    ), value
+    return dict(zip(NAMES_OF_TWO, [w, b, v, c, own_w, own_b, v, c], strict=True)), value
 
 
 def reference_of_autoencoder(dtype):
@@ -164,7 +152,7 @@ class Case:
 
 HALF = NAMES_OF_TWO[:4], NAMES_OF_TWO[4:]
 NUMEL = 4 * WIDTH + WIDTH + 2 * WIDTH + 2
-PAIR, EQUAL_UNITS, TRANSPOSED = "pair", "equal units", "transposed"
+PAIR, EQUAL, TRANSPOSED = "pair", "equal layers", "transposed"
 CASES = {
     PAIR: Case(
         Ties("a.*", "b.*"),
@@ -176,14 +164,14 @@ CASES = {
         NUMEL,
         list(zip(*HALF, strict=True)),
     ),
-    EQUAL_UNITS: Case(
+    EQUAL: Case(
         Ties("a.*", "b.*"),
         "equal",
         two_models_that_became_equal,
         loss_of_two,
         reference_of_equal,
         NAMES_OF_TWO,
-        NUMEL + len(APART) * (4 + 1),
+        NUMEL + 4 * WIDTH + WIDTH,
         list(zip(*HALF, strict=True))[2:],
     ),
     TRANSPOSED: Case(
@@ -348,10 +336,9 @@ def assert_one(module):
             for w in (place(module, n) for n in case.names[::2])
         ]
         assert local[0].data_ptr() == local[1].data_ptr(), "the transposed weight is a copy"
-    if module.case == EQUAL_UNITS:
-        common = [unit for unit in range(WIDTH) if unit not in APART]
+    if module.case == EQUAL:
         for first, second in zip(*(half[:2] for half in HALF), strict=True):
-            assert torch.equal(value(module, first)[common], value(module, second)[common])
+            assert place(module, first) is not place(module, second)
 
 
 def assert_names(module):

@@ -19,7 +19,7 @@ from .._two_processes import errors_of
 from . import _two_processes
 from ._modules import (
     CASES,
-    EQUAL_UNITS,
+    EQUAL,
     PLACES,
     InInit,
     Watch,
@@ -111,7 +111,7 @@ def _cell(request, record_property):
     names = getattr(request.node, "callspec", None) and request.node.callspec.params
     if names and names.keys() >= {"column", "case", "place"}:
         case, column = names["case"], names["column"]
-        word = "refused" if case == EQUAL_UNITS and column.startswith("FSDP2") else "ok"
+        word = "refused" if case == EQUAL and column.startswith("FSDP2") else "ok"
         record_property("cell", (f"{case}, {names['place']}", column, word))
 
 
@@ -156,7 +156,7 @@ def test_a_tie_after_sharding_is_refused(errors, what, case):
 # Without values
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case != EQUAL_UNITS])
+@pytest.mark.parametrize("case", [case for case in CASES if case != EQUAL])
 def test_to_empty_of_the_root(case):
     module = InInit(case, meta=True)
     share(module, CASES[case].ties)
@@ -173,4 +173,4 @@ def test_to_empty_of_the_root(case):
 
 def test_what_has_no_values_is_not_equal():
     with pytest.raises(TieError, match="meta"):
-        share(InInit(EQUAL_UNITS, meta=True), CASES[EQUAL_UNITS].ties, where="equal")
+        share(InInit(EQUAL, meta=True), CASES[EQUAL].ties, where="equal")

@@ -10,13 +10,10 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from lit_share.codebooks import RowReport, codebook_layers, dense_weight
 from lit_share.lab.plots import cluster_map, position_filters
-from lit_share.sharing import Tie
-from lit_share.sharing._tie import unwrapped, unwrapped_name
-from lit_share.sharing.codebook import RowReport
-from lit_share.sharing.codebook._layers import dense_weight
-from lit_share.sharing.codebook._tie_rows import codebook_layers
-from lit_share.sharing.positions import LocallyConnected1d, LocallyConnected2d
+from lit_share.local import LocallyConnected1d, LocallyConnected2d
+from lit_share.ties import Tie, unwrapped, unwrapped_name
 
 # Of a deep network the first layers are drawn, and so many rows: a figure is 0.1 MB.
 _MOST_LAYERS, _MOST_ROWS, _MOST_POSITIONS = 6, 120, 1024

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from lit_share.lab.report._comparison import default_metric
+from lit_share.lab.report import default_metric
 from lit_share.paired import Paired
 
 

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from lit_share.lab.app._checkpoints import WholeCheckpoints
 from lit_share.lab.app._processes import Spawned
-from lit_share.sharing import Ties
+from lit_share.ties import Ties
 
 
 @dataclass(frozen=True)

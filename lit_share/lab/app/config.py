@@ -149,7 +149,7 @@ def _check_mode(objective: str, mode: str) -> None:
 def _check_tuned(keys: Collection[str], config: DictConfig) -> None:
     if not keys:
         return
-    from lit_share.lab.report._settings import (
+    from lit_share.lab.report import (
         not_to_be_tuned,
     )  # not for every run: it takes half a second
 

@@ -10,13 +10,10 @@ from lightning.pytorch import LightningModule
 from omegaconf import DictConfig
 
 from lit_share.callbacks import Regularize, Share, SharingMonitor
+from lit_share.codebooks import row_weights, tie_rows
 from lit_share.lab.app._figures import log_clusters, weights_to_draw
 from lit_share.lab.app.build import Job, callbacks_of, trainer_of
 from lit_share.paired import Paired
-from lit_share.sharing import Ties
-from lit_share.sharing._tie import slots
-from lit_share.sharing.codebook import tie_rows
-from lit_share.sharing.codebook._replaceable import reason_to_stay
 
 
 def wants_retraining(job: Job, config: DictConfig) -> bool:
@@ -40,7 +37,7 @@ def check_retraining(job: Job, config: DictConfig) -> None:
         ValueError: If ``retrain.lr`` is for models that have no ``lr``.
     """
     if wants_retraining(job, config):
-        _row_weights(job.model).find(job.model)
+        row_weights(job.model).find(job.model)
         lr = config.retrain.lr
         for child in _children(job.model) if lr is not None else ():
             if not hasattr(child, "lr"):
@@ -58,7 +55,7 @@ def retrain(job: Job, config: DictConfig) -> tuple[Job, list[dict[str, Any]]]:
     Raises:
         TieError: If there is no such layer.
     """
-    ties = _row_weights(job.model)
+    ties = row_weights(job.model)
     before = weights_to_draw(job.trainer.loggers, ties.find(job.model))
     report = tie_rows(job.model, ties, config.retrain.similarity)
     rich.print(report)
@@ -79,20 +76,10 @@ def retrain(job: Job, config: DictConfig) -> tuple[Job, list[dict[str, Any]]]:
 def _makes_zeros(regularizer: object) -> bool:
     return (
         isinstance(regularizer, Regularize)
-        and regularizer.uses_prox
-        and regularizer.penalty.center == "zero"
+        and regularizer.steps.uses_prox
+        and regularizer.penalty.centering.is_zero
         and len(regularizer.ties.patterns) == 1
     )
-
-
-def _row_weights(model: LightningModule) -> Ties:
-    """The weights that have rows: those of linear layers and convolutions that are not shared."""
-    others = [
-        s.name
-        for s in slots(model)
-        if s.attribute == "weight" and reason_to_stay(model, s.owner) is not None
-    ]
-    return Ties("*.weight", exclude=others)
 
 
 def _children(model: LightningModule) -> list[Any]:

@@ -55,9 +55,10 @@ from lit_share.lab.app.tracking import (
     read_csv_columns,
     wandb_finished,
 )
-from lit_share.sharing import Tie, TieError, count_tied, overall_distance, share, sharing_stats
-from lit_share.sharing._stats import count_numbers
+from lit_share.metrics import count_numbers, count_tied, overall_distance, sharing_stats
+from lit_share.sharing import share
 from lit_share.text import visible
+from lit_share.ties import Tie, TieError
 
 log = logging.getLogger(__name__)
 _printed: set[tuple[str, str]] = set()  # plans, by the names of their regularizers
@@ -203,7 +204,7 @@ def _print_plan(job: Job, config: DictConfig) -> None:
         if isinstance(r, (Regularize, Share))
     }
     if config.ckpt_path is not None:  # whose values come later
-        plans = {name: replace(plan, apart=()) for name, plan in plans.items()}
+        plans = {name: replace(plan, unaligned=()) for name, plan in plans.items()}
     log_plans(job.trainer.loggers, plans)
     if sweep_name() is not None:
         plans = {name: plan for name, plan in plans.items() if (name, str(plan)) not in _printed}

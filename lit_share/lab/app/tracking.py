@@ -14,8 +14,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, open_dict
 
-from lit_share.sharing import Plan
-from lit_share.sharing._tie import shortened
+from lit_share.ties import Plan, shortened
 
 log = logging.getLogger(__name__)
 

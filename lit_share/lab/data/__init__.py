@@ -17,6 +17,7 @@ from lit_share.lab.data._paired_domains import PairedDomains
 from lit_share.lab.data._placed_images import PlacedImages, placed
 from lit_share.lab.data._related_outputs import RelatedOutputs
 from lit_share.lab.data._tasks import TASKS, Task
+from lit_share.lab.data._views import ManyViews
 
 __all__ = [
     "DOMAINS",
@@ -25,6 +26,7 @@ __all__ = [
     "Arrays",
     "Domain",
     "ManyDomains",
+    "ManyViews",
     "PairedDomains",
     "PlacedImages",
     "RelatedOutputs",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from lit_share.lab.models._trunk_head import TrunkHead
-from lit_share.sharing.positions import LocallyConnected2d
+from lit_share.local import LocallyConnected2d
 
 
 class CNN(TrunkHead):

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from lit_share.paired import Paired
 
 if TYPE_CHECKING:
-    from lit_share.lab.data._views import ManyViews
+    from lit_share.lab.data import ManyViews
 
 
 def paired_classifiers(

@@ -1,12 +1,13 @@
 """Comparing finished runs: `lit-share compare DIR`, or by itself at the end of a Hydra multirun."""
 
 from lit_share.lab.report._compare import compare
-from lit_share.lab.report._comparison import Comparison, Row
+from lit_share.lab.report._comparison import Comparison, Row, default_metric
 from lit_share.lab.report._estimate import Estimate, estimate
 from lit_share.lab.report._hydra import CompareRuns
 from lit_share.lab.report._page import page
 from lit_share.lab.report._print import print_comparison
 from lit_share.lab.report._results import Result, read_results, unfinished_runs
+from lit_share.lab.report._settings import not_to_be_tuned
 from lit_share.lab.report._write import as_json, write_report
 
 __all__ = [
@@ -17,7 +18,9 @@ __all__ = [
     "Row",
     "as_json",
     "compare",
+    "default_metric",
     "estimate",
+    "not_to_be_tuned",
     "page",
     "print_comparison",
     "read_results",

@@ -86,6 +86,6 @@ def test_what_hydra_wraps_is_unwrapped() -> None:
     with pytest.raises(Exception, match="same number of stars") as caught:
         bad_config()
     assert one_line(caught.value).startswith(
-        "lit_share.sharing._error.TieError: the patterns of one Ties"
+        "lit_share.ties._error.TieError: the patterns of one Ties"
     )
     assert one_line(MisconfigurationException("no")).endswith("MisconfigurationException: no")

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lit_share.lab.app.config import prepare
 from lit_share.lab.app.run import run
 from lit_share.lab.app.tracking import go_on_in_wandb
-from lit_share.sharing import TieError
+from lit_share.ties import TieError
 
 from .conftest import Compose
 

@@ -3,8 +3,9 @@ import torch
 from torch import nn
 
 from lit_share.lab.models import CNN
-from lit_share.sharing import Ties, share
-from lit_share.sharing.positions import LocallyConnected2d
+from lit_share.local import LocallyConnected2d
+from lit_share.sharing import share
+from lit_share.ties import Ties
 
 POSITIONS = Ties("trunk.conv*[:]")
 

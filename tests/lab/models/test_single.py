@@ -7,7 +7,7 @@ import torch
 
 from lit_share.lab.data import PlacedImages
 from lit_share.lab.models import CNN, Classifier, single_classifier
-from lit_share.sharing.positions import LocallyConnected2d
+from lit_share.local import LocallyConnected2d
 
 
 @pytest.mark.parametrize("local", [True, False])

@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from lit_share.functional import cluster_rows
+from lit_share.codebooks import cluster_rows, densify, tie_rows
 from lit_share.lab.plots import cluster_map
-from lit_share.sharing import Ties
-from lit_share.sharing.codebook import densify, tie_rows
+from lit_share.ties import Ties
 
 RNG = np.random.default_rng(0)
 EXEMPLARS = RNG.standard_normal((3, 8))

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from lit_share.lab.plots import position_filters
-from lit_share.sharing.positions import LocallyConnected2d
+from lit_share.local import LocallyConnected2d
 
 
 def test_filters_are_where_their_positions_are():

@@ -1,0 +1,27 @@
+"""Several names of a module that hold one parameter: how such aliases are found, made and kept."""
+
+from lit_share.aliases._data import aliases_from_data, aliases_to_data
+from lit_share.aliases._find import agree, alias_groups, transposed_aliases
+from lit_share.aliases._invariant import forget_alias, install_invariant, verify_shared
+from lit_share.aliases._make import AliasMaker, make_buffer_one
+from lit_share.aliases._modules import has_hooks, parents_of, replace_module, shared_with
+from lit_share.aliases._shareable import check_buffers, check_shareable
+
+__all__ = [
+    "AliasMaker",
+    "agree",
+    "alias_groups",
+    "aliases_from_data",
+    "aliases_to_data",
+    "check_buffers",
+    "check_shareable",
+    "forget_alias",
+    "has_hooks",
+    "install_invariant",
+    "make_buffer_one",
+    "parents_of",
+    "replace_module",
+    "shared_with",
+    "transposed_aliases",
+    "verify_shared",
+]

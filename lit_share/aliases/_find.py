@@ -1,0 +1,52 @@
+"""Finding aliases: names of a module that hold one parameter or buffer."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from lit_share.ties import BufferRef, ParameterRef, parameter_refs
+
+Ref = ParameterRef | BufferRef
+
+
+def alias_groups(refs: Iterable[Ref]) -> list[list[str]]:
+    """Return the names that store one parameter or buffer, for each that has several."""
+    names: dict[int, list[str]] = defaultdict(list)
+    for ref in refs:
+        if ref.stored is not None:
+            names[id(ref.stored)].append(ref.name)
+    return [group for group in names.values() if len(group) > 1]
+
+
+def transposed_aliases(module: nn.Module) -> dict[str, str]:
+    """Return the name of the source of every transposed parameter, by the latter's name."""
+    refs = list(parameter_refs(module))
+    first: dict[tuple[int, str], str] = {}
+    for ref in refs:
+        first.setdefault((id(ref.owner), ref.attribute), ref.name)
+    sources = {ref.name: ref.source for ref in refs}
+    return {
+        name: first[id(source.owner), source.attribute]
+        for name, source in sources.items()
+        if source is not None
+    }
+
+
+def agree(one: Tensor, two: Tensor) -> bool:
+    """Whether two tensors have the same values; tensors on the meta device have none to differ."""
+    if isinstance(one, DTensor) and isinstance(two, DTensor):
+        # Every rank holds the same shard of both.
+        alike = one.device_mesh == two.device_mesh and one.placements == two.placements
+        return alike and agree(one.to_local(), two.to_local())
+    if one.shape != two.shape or one.dtype != two.dtype or one.device != two.device:
+        return False
+    if one.is_meta or one is two:
+        return True
+    if isinstance(one, DTensor) or isinstance(two, DTensor):
+        return False  # one is sharded, the other is not
+    return torch.allclose(one, two, 0.0, 0.0, equal_nan=True)

@@ -1,0 +1,101 @@
+"""What can be one parameter or buffer, and what cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from lit_share.ties import (
+    BufferRef,
+    SharesWith,
+    Tie,
+    TieError,
+    can_hold_transposed,
+    sharded_modules,
+    unwrapped,
+)
+
+_REMEDIES = {
+    "dtype": "module.to(dtype)",
+    "device": "module.to(device)",
+    "requires_grad": "requires_grad_",
+}
+
+
+def check_shareable(module: nn.Module, ties: Sequence[Tie]) -> None:
+    """Raise `TieError`, naming the members, if a tie cannot be shared."""
+    # FSDP2 modules hold whole parameters between a forward pass and the next step.
+    sharded = sharded_modules(unwrapped(module))
+    for tie in ties:
+        if len(tie.members) < 2:
+            raise TieError(
+                f"hard sharing of {_names(tie)} needs at least two members: give a pattern for each "
+                "place"
+            )
+        for member in tie.members:
+            if isinstance(member.parameter, DTensor) or id(member.ref.owner) in sharded:
+                raise TieError(
+                    f"{member.name!r} is already sharded: share before the module is wrapped by "
+                    "fully_shard, with lit_share.share in configure_model where that does both"
+                )
+        _check_orientation(tie)
+        _check_traits(tie)
+        _check_layers(tie)
+
+
+def check_buffers(groups: Sequence[Sequence[BufferRef]]) -> None:
+    """Raise `TieError` if buffers cannot be shared."""
+    for refs in groups:
+        kinds = {
+            ref.name: (tuple(ref.stored.shape), ref.stored.dtype, ref.stored.device) for ref in refs
+        }
+        if len(set(kinds.values())) > 1:
+            raise TieError(f"shared buffers must agree in shape, dtype and device: {kinds}")
+
+
+def _check_orientation(tie: Tie) -> None:
+    first, orientation = tie.members[0], dict[nn.Parameter, bool]()
+    for member in tie.members:
+        known = orientation.setdefault(member.parameter, member.is_transposed)
+        if known != member.is_transposed:
+            raise TieError(
+                f"{_names(tie)} cannot be one: {member.name!r} is shared as the transpose of another "
+                "of them"
+            )
+        needs_transpose = member.is_transposed != first.is_transposed
+        if needs_transpose and not can_hold_transposed(member.ref.owner):
+            raise TieError(
+                f"{member.name!r} belongs to a {type(member.ref.owner).__name__}, which cannot use a "
+                "transposed parameter: recurrent layers keep a list of their weights, and "
+                "parametrizations come after sharing"
+            )
+
+
+def _check_traits(tie: Tie) -> None:
+    for trait, remedy in _REMEDIES.items():
+        values = [getattr(parameter, trait) for parameter in tie.parameters]
+        if len(set(values)) > 1:
+            pairs = zip(tie.members, values, strict=True)
+            listed = ", ".join(f"{member.name!r} has {value}" for member, value in pairs)
+            raise TieError(
+                f"shared parameters must agree in {trait}: {listed}; make them so with {remedy}"
+            )
+
+
+def _check_layers(tie: Tie) -> None:
+    """Raise if the layer of one member says that it cannot share with that of another."""
+    first, *others = tie.members
+    for other in others:
+        for member, partner in ((first, other), (other, first)):
+            layer = member.ref.owner
+            if not isinstance(layer, SharesWith):
+                continue
+            reason = layer.reason_not_to_share(member.ref.attribute, partner.ref.owner)
+            if reason is not None:
+                raise TieError(f"{first.name!r} and {other.name!r} {reason}")
+
+
+def _names(tie: Tie) -> str:
+    return ", ".join(repr(member.name) for member in tie.members)

@@ -1,0 +1,155 @@
+"""Tensors to the entries of a compact file and back, each in the way that takes the fewest bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from lit_share.compact_files._bits import CODES, Bits, bits, check_tensor, checksum, tensor_of
+from lit_share.compact_files._error import CompactFileError
+from lit_share.compact_files._find_rows import RowFinder
+from lit_share.compact_files._layout import layout
+from lit_share.compact_files._manifest import AnyStored, Manifest, RecordedTie, first_problem
+from lit_share.compact_files._own import Own
+from lit_share.compact_files._same import SameFinder
+from lit_share.compact_files._sparse import Sparse, sparse_arrays
+from lit_share.compact_files._ties import check_ties
+
+Way = tuple[AnyStored, Mapping[str, Bits]]
+
+_BYTES_PER_ENTRY = 128  # about what its name, dtype, shape, place and checksum take in the header
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The content of a compact file."""
+
+    entries: dict[str, Tensor]
+    manifest: Manifest
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the entries."""
+        return sum(entry.nbytes for entry in self.entries.values())
+
+    @property
+    def bytes_by_tensor(self) -> dict[str, int]:
+        """Bytes of the entries that are needed for each tensor alone."""
+        nbytes = dict.fromkeys(self.manifest.tensors, 0)
+        for entry in layout(self.manifest.tensors):
+            nbytes[entry.tensor] += self.entries[entry.name].nbytes
+        return nbytes
+
+
+def pack(
+    tensors: Mapping[str, Tensor],
+    ties: Iterable[Mapping[str, Any]] = (),
+    codebooks: Iterable[str] = (),
+) -> Packed:
+    """Store each tensor in the way that takes the fewest bytes.
+
+    Args:
+        tensors: Tensors by name, of any shapes, on any device.
+        ties: Which of them are one parameter: dictionaries with ``names``.
+        codebooks: The names of modules that are codebook layers.
+
+    Returns:
+        What a compact file would hold. Its entries may share memory with the tensors.
+
+    Raises:
+        CompactFileError: If there is something that a compact file cannot hold, or the ties do not fit.
+
+    Example:
+        >>> import torch
+        >>> a, b = torch.ones(100, 100), torch.ones(100, 100)
+        >>> b[0, 0] = 0
+        >>> packed = pack({"a": a, "a_again": a, "a_but_one": b})
+        >>> packed.nbytes < a.nbytes
+        True
+        >>> torch.equal(unpack(packed)["a_but_one"], b)
+        True
+    """
+    for name, tensor in tensors.items():
+        check_tensor(name, tensor)
+    arrays = {name: bits(tensor) for name, tensor in tensors.items()}
+    same, rows = SameFinder(), RowFinder()
+    ways = {
+        name: _best_way(name, CODES[tensors[name].dtype], array, same, rows)
+        for name, array in arrays.items()
+    }
+    stored = {name: way for name, (way, _) in ways.items()}
+    entries = {e.name: tensor_of(ways[e.tensor][1][e.suffix], e.spec[0]) for e in layout(stored)}
+    checksums = {name: checksum(entry) for name, entry in entries.items()}
+    try:
+        recorded = tuple(RecordedTie.model_validate(tie, strict=False) for tie in ties)
+        manifest = Manifest(
+            tensors=stored, ties=recorded, codebooks=tuple(codebooks), checksums=checksums
+        )
+        check_ties(recorded, arrays)
+    except ValueError as error:
+        raise CompactFileError(f"the ties do not fit the tensors: {first_problem(error)}") from None
+    return Packed(entries, manifest)
+
+
+def unpack(packed: Packed) -> dict[str, Tensor]:
+    """The inverse of `pack`, bit for bit.
+
+    A manifest can describe tensors that are much larger than the file: of a file that is not your own, look at the
+    shapes first.
+
+    Args:
+        packed: What `pack` returned, or what was read of a file.
+
+    Returns:
+        The tensors, which may share memory with the entries and with each other.
+
+    Raises:
+        CompactFileError: If the entries contradict the manifest.
+    """
+    manifest = packed.manifest
+    entries: dict[str, dict[str, Bits]] = {name: {} for name in manifest.tensors}
+    for entry in layout(manifest.tensors):
+        entries[entry.tensor][entry.suffix] = bits(packed.entries[entry.name])
+    arrays: dict[str, Bits] = {}
+    for name, stored in manifest.tensors.items():
+        try:
+            arrays[name] = stored.decode(entries[name], arrays)
+        except ValueError as error:
+            raise CompactFileError(f"has a broken {name!r}: {error}") from None
+        if np.count_nonzero(arrays[name]) != stored.nonzero:
+            raise CompactFileError(
+                f"has a broken {name!r}: not {stored.nonzero} elements are other than zero"
+            )
+    try:
+        check_ties(manifest.ties, arrays)
+    except ValueError as error:
+        raise CompactFileError(f"is damaged: {error}") from None
+    return {name: tensor_of(array, manifest.tensors[name].dtype) for name, array in arrays.items()}
+
+
+def _best_way(name: str, dtype: str, array: Bits, same: SameFinder, rows: RowFinder) -> Way:
+    # `min` takes the first of equal ones, and the simplest comes first.
+    return min(_ways(name, dtype, array, same, rows), key=_cost)
+
+
+def _ways(name: str, dtype: str, array: Bits, same: SameFinder, rows: RowFinder) -> Iterator[Way]:
+    """The ways in which a tensor can be stored, and the entries for each; those that cannot be better are left out."""
+    nonzero = int(np.count_nonzero(array))
+    yield Own(dtype=dtype, shape=array.shape, nonzero=nonzero), {"": array}
+    if not array.size:
+        return
+    found = same.find_or_add(name, dtype, array, nonzero)
+    if found is not None:
+        yield found, {}
+        return
+    if nonzero < array.size:
+        yield Sparse(dtype=dtype, shape=array.shape, nonzero=nonzero), sparse_arrays(array)
+    yield from rows.find_and_add(name, dtype, array, nonzero)
+
+
+def _cost(way: Way) -> int:
+    return sum(array.nbytes + _BYTES_PER_ENTRY for array in way[1].values())

@@ -1,0 +1,47 @@
+"""Checking that tensors which are said to be one parameter are equal."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Hashable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from lit_share.compact_files._bits import Bits
+from lit_share.compact_files._manifest import RecordedTie
+
+
+def saved_ties(ties: Iterable[Mapping[str, Any]], names: Container[str]) -> list[Mapping[str, Any]]:
+    """Return each tie once, without names that are not saved, as those of non-persistent buffers."""
+    saved: list[Mapping[str, Any]] = []
+    for tie in ties:
+        if "names" not in tie:
+            continue  # shared positions are recognised by their shapes
+        kept = {"names": [n for n in tie["names"] if n in names or n.removesuffix(".T") in names]}
+        if len(kept["names"]) > 1 and kept not in saved:
+            saved.append(kept)
+    return saved
+
+
+def check_ties(ties: Iterable[RecordedTie], arrays: Mapping[str, Bits]) -> None:
+    """Raise `ValueError` if tensors that are said to be one parameter differ."""
+    # A file that repeats a tie must not take more time.
+    equal: set[tuple[Hashable, Hashable]] = set()
+    for tie in ties:
+        first, *others = (_array(name, arrays) for name in tie.names)
+        for name, other in zip(tie.names[1:], others, strict=True):
+            pair = _region(first), _region(other)
+            if pair[0] == pair[1] or pair in equal:
+                continue
+            if first.dtype != other.dtype or not np.array_equal(first, other):
+                raise ValueError(f"{tie.names[0]!r} and {name!r} are tied, but not equal")
+            equal.add(pair)
+
+
+def _array(name: str, arrays: Mapping[str, Bits]) -> Bits:
+    return arrays[name] if name in arrays else arrays[name.removesuffix(".T")].T
+
+
+def _region(array: Bits) -> Hashable:
+    """Return what two views of the same memory have in common."""
+    return array.__array_interface__["data"], array.shape, array.strides, array.dtype

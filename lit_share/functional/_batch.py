@@ -1,0 +1,245 @@
+"""The algebra in place, on all ties of a penalty at once: what training loops use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from lit_share.functional import _plain
+from lit_share.functional._fused import FusedGradient, FusedProx, Layout, takes
+from lit_share.functional._penalty import Penalty
+from lit_share.functional._tie_tensors import TieTensors, float64_on
+
+# Elements of a block on the plain path: smaller ones add calls, larger ones temporary memory.
+_BLOCK = 2**19
+_BLOCK_ON_GPU = 2**21
+
+
+@torch.no_grad()
+def add_gradient_(penalty: Penalty, ties: Sequence[TieTensors], strength: float) -> None:
+    """Add ``strength`` times the gradient of the penalty to the buffers of ties.
+
+    Args:
+        penalty: The penalty.
+        ties: The ties, with their ``grads``.
+        strength: Finite number ≥ 0.
+
+    Raises:
+        ValueError: If members do not fit the penalty; see `Penalty.check`.
+
+    Example:
+        >>> l2 = Penalty(norm="squared", groups="element", center="zero")
+        >>> tie = TieTensors([torch.tensor([1.0, -2.0])], grads=[torch.zeros(2)])
+        >>> add_gradient_(l2, [tie], strength=0.5)
+        >>> tie.grads
+        [tensor([ 0.5000, -1.0000])]
+    """
+    TieBatch(penalty, ties).add_gradient_(strength)
+
+
+@torch.no_grad()
+def prox_(penalty: Penalty, ties: Sequence[TieTensors]) -> None:
+    """Replace the members of ties by their proximal step.
+
+    Args:
+        penalty: The penalty.
+        ties: The ties, with their ``steps``; a member of step 0 is not written to.
+
+    Raises:
+        ValueError: If members do not fit the penalty; see `Penalty.prox`.
+
+    Example:
+        >>> lasso = Penalty(norm="l1", groups="element", center="zero")
+        >>> tie = TieTensors([torch.tensor([1.0, -2.0])], steps=[1.5])
+        >>> prox_(lasso, [tie])
+        >>> tie.members
+        [tensor([ 0.0000, -0.5000])]
+    """
+    for tie in ties:
+        penalty.check([w.shape for w in tie.members], tie.steps)
+    TieBatch(penalty, ties).prox_()
+
+
+class TieBatch:
+    """Ties of one penalty that go through the algebra together, again and again.
+
+    Args:
+        penalty: The penalty.
+        ties: The ties. Their members stay the same tensors; ``grads`` and ``steps`` may change, and
+            steps have to pass `Penalty.check_prox`.
+
+    Raises:
+        ValueError: If members do not fit the penalty; see `Penalty.check`.
+    """
+
+    def __init__(self, penalty: Penalty, ties: Sequence[TieTensors]) -> None:
+        for tie in ties:
+            penalty.check([w.shape for w in tie.members], start=tie.start)
+            penalty.check_start(tie.start)
+        self.penalty, self.ties = penalty, list(ties)
+
+    @cached_property
+    def _gradients(self) -> tuple[list[FusedGradient], list[TieTensors]]:
+        """The ties by dtype that fused loops take, and the others."""
+        for tie in self.ties:
+            if len(tie.grads) != len(tie.members):
+                raise ValueError(
+                    f"a tie of {len(tie.members)} members needs as many grads, got {len(tie.grads)}"
+                )
+        taken, others = self._taken(as_gradient=True)
+        by_dtype: dict[object, list[TieTensors]] = {}
+        for tie in taken:
+            by_dtype.setdefault(tie.members[0].dtype, []).append(tie)
+        return [FusedGradient(self.penalty, own) for own in by_dtype.values()], others
+
+    @cached_property
+    def _proxes(self) -> tuple[list[FusedProx], list[TieTensors]]:
+        """The ties by dtype and layout that fused loops take, and the others."""
+        taken, others = self._taken(as_gradient=False)
+        by_kind: dict[tuple[object, type[FusedProx]], list[TieTensors]] = {}
+        for tie in taken:
+            step = Layout.of(self.penalty, tie.shape).step
+            by_kind.setdefault((tie.members[0].dtype, step), []).append(tie)
+        return [step(self.penalty, own) for (_, step), own in by_kind.items()], others
+
+    def _taken(self, as_gradient: bool) -> tuple[list[TieTensors], list[TieTensors]]:
+        taken: list[TieTensors] = []
+        others: list[TieTensors] = []
+        for tie in self.ties:
+            (taken if takes(self.penalty, tie, as_gradient) else others).append(tie)
+        return taken, others
+
+    @torch.no_grad()
+    def add_gradient_(self, strength: float) -> None:
+        """Add ``strength`` times the gradient; see `add_gradient_`."""
+        fused, others = self._gradients
+        for ties in fused:
+            others = [*others, *ties.add(strength)]
+        statistics = _statistics_of_all_shards(self.penalty, others)
+        for tie, own in zip(others, statistics, strict=True):
+            for block in _blocks(self.penalty, tie):
+                accumulate_(block.grads, _plain.gradient(self.penalty, block, own), strength)
+
+    @torch.no_grad()
+    def prox_(self) -> None:
+        """Take the proximal step; see `prox_`."""
+        fused, others = self._proxes
+        for ties in fused:
+            ties.take()
+        moving = [tie for tie in others if any(tie.steps)]
+        statistics = _statistics_of_all_shards(self.penalty, moving)
+        blocks = [
+            (block, own)
+            for tie, own in zip(moving, statistics, strict=True)
+            for block in _blocks(self.penalty, tie)
+        ]
+        # Only OWL gains from all ties at once, as they go to the host together; others are taken one
+        # by one, to free temporaries early.
+        together = [blocks] if blocks and self.penalty.omega.weighted else [[b] for b in blocks]
+        for batch in together:
+            own_ties, own_statistics = zip(*batch, strict=True)
+            moved = _plain.prox(self.penalty, own_ties, own_statistics)
+            for tie, new in zip(own_ties, moved, strict=True):
+                write_(tie.members, new, tie.steps)
+
+    @torch.no_grad()
+    def restore_frozen_(self) -> None:
+        """Put frozen groups, which something else may have moved, to their center again."""
+        for tie in self.ties:
+            if tie.frozen is not None:
+                write_(tie.members, _plain.with_frozen_at_center(self.penalty, tie, tie.frozen))
+
+
+@torch.no_grad()
+def accumulate_(
+    buffers: Sequence[Tensor | None], increments: Sequence[Tensor], alpha: float
+) -> None:
+    """Add ``alpha`` times each increment to its buffer, where there is one."""
+    for buffer, increment in zip(buffers, increments, strict=True):
+        if buffer is not None:
+            buffer.add_(increment, alpha=alpha)
+
+
+@torch.no_grad()
+def write_(
+    members: Sequence[Tensor], values: Sequence[Tensor], steps: Sequence[float] | None = None
+) -> None:
+    """Write new values to members, except to those of step 0."""
+    for i, (member, value) in enumerate(zip(members, values, strict=True)):
+        if steps is None or steps[i] > 0.0:
+            member.copy_(value)
+
+
+def empty_group_mask(penalty: Penalty, members: Sequence[Tensor]) -> Tensor:
+    """Return a mask of groups with none marked, of a shape that broadcasts over the members.
+
+    Args:
+        penalty: The penalty.
+        members: The members of a tie.
+
+    Returns:
+        New bool tensor of ``False``, for ``TieTensors(frozen=...)``.
+
+    Raises:
+        ValueError: If groups are not made of elements: ``groups="spectrum"``.
+
+    Example:
+        >>> lasso = Penalty(norm="l1", groups="input", center="zero")
+        >>> w = torch.tensor([[3.0, 1.0], [4.0, 1.0]])
+        >>> tie = TieTensors([w], steps=[2.0], frozen=empty_group_mask(lasso, [w]))
+        >>> prox_(lasso, [tie])
+        >>> tie.frozen
+        tensor([[False,  True]])
+    """
+    shape = penalty.grouping.mask_shape(members[0].shape)
+    if shape is None:
+        raise ValueError(
+            f'groups="{penalty.groups}" are not made of elements, so none can be frozen'
+        )
+    return torch.zeros(shape, dtype=torch.bool, device=members[0].device)
+
+
+def _statistics_of_all_shards(penalty: Penalty, ties: Sequence[TieTensors]) -> list[Tensor | None]:
+    """Sum the statistics of sharded members over their ranks, all ties of equal ranks in one message.
+
+    Deviations are not kept but computed again when members are moved, to save memory.
+    """
+    if all(tie.shard is None for tie in ties):
+        return [None] * len(ties)
+    totals = [_plain.statistics(penalty, tie) for tie in ties]
+    by_ranks: dict[object, list[int]] = {}
+    for i, (tie, own) in enumerate(zip(ties, totals, strict=True)):
+        if own is not None:
+            assert tie.shard is not None
+            by_ranks.setdefault(tie.shard.ranks, []).append(i)
+    for indices in by_ranks.values():
+        own_totals = [t for i in indices if (t := totals[i]) is not None]
+        shard = ties[indices[0]].shard
+        assert shard is not None
+        wide = float64_on(own_totals[0].device)
+        message = torch.cat([total.flatten().to(wide) for total in own_totals])
+        received = shard.ranks.sum(message).split([total.numel() for total in own_totals])
+        for i, total, summed in zip(indices, own_totals, received, strict=True):
+            totals[i] = summed.view(total.shape).to(total.device)
+    return totals
+
+
+def _blocks(penalty: Penalty, tie: TieTensors) -> Iterator[TieTensors]:
+    """Yield the tie in blocks of bounded size where its elements do not depend on each other."""
+    size = _BLOCK if tie.members[0].is_cpu else _BLOCK_ON_GPU
+    separable = penalty.grouping.is_elementwise(len(tie.shape)) or penalty.omega.quadratic
+    if penalty.omega.weighted or not separable or tie.shape.numel() <= size:
+        yield tie
+        return
+    tensors = [*tie.members, *(g for g in tie.grads if g is not None), *(tie.start or ())]
+    mask = tie.frozen
+    if mask is not None and mask.numel() != tie.shape.numel():
+        yield tie  # a mask of groups of many elements
+    elif not all(tensor.is_contiguous() for tensor in tensors):
+        yield tie
+    else:
+        for begin in range(0, tie.shape.numel(), size):
+            yield tie.map(lambda tensor, begin=begin: tensor.view(-1)[begin : begin + size])  # type: ignore[misc]

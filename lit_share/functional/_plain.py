@@ -1,0 +1,147 @@
+"""The algebra in plain torch: the specification of every fast path, and the path of everything else.
+
+Functions take a penalty and ties that fit it, which `Penalty.check` has made sure of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lit_share.functional._steps import common_step, prox_of_pair, prox_of_squared
+from lit_share.functional._tie_tensors import TieTensors
+
+if TYPE_CHECKING:
+    from lit_share.functional._penalty import Penalty
+
+
+class Decomposition:
+    """The members of a tie as centers plus deviations, with the norms of the deviations' groups.
+
+    Attributes:
+        members: The members in the dtype of computation: half precision is computed in float32.
+        points: The center of each member.
+        scale: s, the scale of the deviations.
+        norms: The group norms of the scaled deviations, of all shards.
+        local: Returns the entries of such a vector for local groups.
+        multiply: Returns the *unscaled* deviations with each group multiplied by a factor.
+    """
+
+    def __init__(self, penalty: Penalty, tie: TieTensors, statistics: Tensor | None = None) -> None:
+        self.members, self.points, deviations = _split(penalty, tie)
+        self.scale = penalty.centering.scale(len(self.members))
+        # Without the statistics of all shards, none of a shard's groups need other shards.
+        shard = None if statistics is None else tie.shard
+        if statistics is None:
+            statistics = penalty.grouping.statistics(deviations, None, tie.frozen)
+        split = penalty.grouping.split(deviations, statistics, shard)
+        self.norms, self.local, self.multiply = (
+            self.scale * split.norms,
+            split.local,
+            split.multiply,
+        )
+
+
+def value(penalty: Penalty, tie: TieTensors) -> Tensor:
+    """Compute the penalty of a tie that is not sharded."""
+    work = Decomposition(penalty, tie)
+    omega = penalty.omega.value(work.norms, penalty.owl_weights(work.norms))
+    return omega.to(work.members[0].dtype)
+
+
+def gradient(penalty: Penalty, tie: TieTensors, statistics: Tensor | None = None) -> list[Tensor]:
+    """Compute the gradient of a tie, in the dtype of computation.
+
+    Args:
+        penalty: The penalty.
+        tie: The tie.
+        statistics: Those of all shards, if groups span them.
+    """
+    if penalty.omega.quadratic:
+        _, _, deviations = _split(penalty, tie)
+        factor = penalty.centering.scale(len(tie.members)) ** 2
+        return [factor * deviation for deviation in deviations]
+    work = Decomposition(penalty, tie, statistics)
+    slope = penalty.omega.derivative(work.norms, penalty.owl_weights(work.norms))
+    ratio = _ratio(work.local(slope), work.local(work.norms))
+    return work.multiply(work.scale**2 * ratio)
+
+
+def prox(
+    penalty: Penalty, ties: Sequence[TieTensors], statistics: Sequence[Tensor | None] = (None,)
+) -> Iterator[list[Tensor]]:
+    """Compute the proximal step of several ties, whose group norms go through the norm's together.
+
+    Args:
+        penalty: The penalty.
+        ties: The ties; groups that the step puts to their center are added to their masks.
+        statistics: For each tie those of all shards, if its groups span them.
+
+    Yields:
+        For each tie, new tensors like its members.
+    """
+    assert penalty.omega.prox is not None
+    commons = [common_step(tie.steps, penalty.centering) for tie in ties]
+    works = [Decomposition(penalty, tie, own) for tie, own in zip(ties, statistics, strict=True)]
+    shrunk = penalty.omega.prox(
+        [work.norms for work in works],
+        [penalty.owl_weights(work.norms) for work in works],
+        [
+            sum(tie.steps) if common is None else common * work.scale**2
+            for tie, work, common in zip(ties, works, commons, strict=True)
+        ],
+    )
+    for tie, work, common, r in zip(ties, works, commons, shrunk, strict=True):
+        new = _moved(penalty, tie, work, common, r)
+        yield [v.to(w.dtype) for v, w in zip(new, tie.members, strict=True)]
+
+
+def statistics(penalty: Penalty, tie: TieTensors) -> Tensor | None:
+    """Compute what a shard contributes to its groups' norms; ``None`` if none needs other shards."""
+    shard = tie.shard
+    if shard is None or not penalty.needs_other_shards(len(tie.shape), shard.dim):
+        return None
+    _, _, deviations = _split(penalty, tie)
+    return penalty.grouping.statistics(deviations, shard, tie.frozen)
+
+
+def with_frozen_at_center(penalty: Penalty, tie: TieTensors, frozen: Tensor) -> list[Tensor]:
+    """Return the members with the groups of a mask at their center."""
+    members, points, _ = _split(penalty, tie)
+    moved = [torch.where(frozen, c, w) for w, c in zip(members, points, strict=True)]
+    return [v.to(w.dtype) for v, w in zip(moved, tie.members, strict=True)]
+
+
+def _split(penalty: Penalty, tie: TieTensors) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Return the members in the dtype of computation, their centers, and unscaled deviations."""
+    penalty.check_start(tie.start)
+    halves = (torch.bfloat16, torch.float16)
+    members = [w.float() if w.dtype in halves else w for w in tie.members]
+    return members, *penalty.centering.split(members, tie.start)
+
+
+def _moved(
+    penalty: Penalty, tie: TieTensors, work: Decomposition, common: float | None, r: Tensor
+) -> list[Tensor]:
+    """Return the members, given the group norms r after the step."""
+    if common is None and penalty.omega.quadratic:
+        is_mean = penalty.centering.is_mean
+        return prox_of_squared(work.members, work.points, tie.steps, is_mean)
+    norms = work.local(work.norms)
+    factor = _ratio(work.local(r), norms)
+    if tie.frozen is not None:
+        tie.frozen |= ((factor == 0.0) & (norms > 0.0)).view_as(tie.frozen)
+    shrunk = work.multiply(factor)
+    if common is None:
+        return prox_of_pair(work.members, 2.0 * shrunk[0], tie.steps)
+    # Added in this order, -0.0 becomes 0.0, so that files can drop exact zeros.
+    return [point + d for point, d in zip(work.points, shrunk, strict=True)]
+
+
+def _ratio(numerator: Tensor, n: Tensor) -> Tensor:
+    """Return ``numerator / n``, and 0 where n is 0, or subnormal so that it could overflow."""
+    is_normal = n >= torch.finfo(n.dtype).tiny
+    return torch.where(is_normal, numerator / torch.where(is_normal, n, 1.0), 0.0)

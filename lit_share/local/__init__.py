@@ -1,0 +1,6 @@
+"""Locally connected layers, and what becomes of them when their positions are shared: convolutions."""
+
+from lit_share.local._layers import LocallyConnected1d, LocallyConnected2d
+from lit_share.local._operation import locally_connected, output_size
+
+__all__ = ["LocallyConnected1d", "LocallyConnected2d", "locally_connected", "output_size"]

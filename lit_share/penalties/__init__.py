@@ -1,0 +1,22 @@
+"""Penalties on the parameters of modules, without Lightning."""
+
+from lit_share.penalties._functions import add_penalty_gradient, apply_prox, starting_values
+from lit_share.penalties._optimizers import find_unowned
+from lit_share.penalties._penalty_steps import Apply, Every, PenaltySteps
+from lit_share.penalties._ramp import Ramp, Schedule
+from lit_share.penalties._recipes import RECIPES, Recipe, as_penalty
+
+__all__ = [
+    "RECIPES",
+    "Apply",
+    "Every",
+    "PenaltySteps",
+    "Ramp",
+    "Recipe",
+    "Schedule",
+    "add_penalty_gradient",
+    "apply_prox",
+    "as_penalty",
+    "find_unowned",
+    "starting_values",
+]

@@ -1,0 +1,58 @@
+"""Which tensors of a module are tied, and how they are read and written."""
+
+from lit_share.ties._arguments import as_ties, check_ties
+from lit_share.ties._error import TieError
+from lit_share.ties._layers import (
+    HasClusters,
+    HasPositions,
+    SharesWith,
+    equal_slice,
+    mark_positions,
+    position_count,
+)
+from lit_share.ties._names import shortened, unwrapped, unwrapped_name
+from lit_share.ties._plan import Plan, PlannedTie
+from lit_share.ties._refs import BufferRef, ParameterRef, buffer_refs, parameter_refs
+from lit_share.ties._shards import like_parameter, reshard, sharded_modules
+from lit_share.ties._tie import Member, Tie, distinctly_named, full_tensor
+from lit_share.ties._ties import Ties
+from lit_share.ties._transposed import Source, can_hold_transposed, make_transposed
+from lit_share.ties._unaligned import find_unaligned, unaligned_remark
+from lit_share.ties._view import TieView, TieViews, names_of
+
+__all__ = [
+    "BufferRef",
+    "HasClusters",
+    "HasPositions",
+    "Member",
+    "ParameterRef",
+    "Plan",
+    "PlannedTie",
+    "SharesWith",
+    "Source",
+    "Tie",
+    "TieError",
+    "TieView",
+    "TieViews",
+    "Ties",
+    "as_ties",
+    "buffer_refs",
+    "can_hold_transposed",
+    "check_ties",
+    "distinctly_named",
+    "equal_slice",
+    "find_unaligned",
+    "full_tensor",
+    "like_parameter",
+    "make_transposed",
+    "mark_positions",
+    "names_of",
+    "parameter_refs",
+    "position_count",
+    "reshard",
+    "sharded_modules",
+    "shortened",
+    "unaligned_remark",
+    "unwrapped",
+    "unwrapped_name",
+]

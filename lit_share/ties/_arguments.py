@@ -1,0 +1,28 @@
+"""Checks of the ``ties`` that users pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lit_share.ties._ties import Ties
+
+
+def as_ties(ties: Ties | Sequence[str]) -> Ties:
+    """Return the ties; a list of patterns, as YAML writes positional arguments, becomes a `Ties`.
+
+    Raises:
+        TypeError: If ``ties`` is neither.
+    """
+    if isinstance(ties, (list, tuple)) and all(isinstance(pattern, str) for pattern in ties):
+        return Ties(*ties)
+    check_ties(ties)
+    assert isinstance(ties, Ties)
+    return ties
+
+
+def check_ties(ties: object) -> None:
+    """Raise `TypeError` if an argument is not a `Ties`."""
+    if not isinstance(ties, Ties):
+        raise TypeError(
+            f"ties must be a lit_share.Ties(...), got {ties!r}: write lit_share.Ties('a.*', 'b.*')"
+        )

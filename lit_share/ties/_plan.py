@@ -1,0 +1,138 @@
+"""The plan: what is tied with what, and what hard sharing would save, before training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lit_share.text import visible
+from lit_share.ties._names import shortened
+from lit_share.ties._refs import BufferRef
+from lit_share.ties._tie import Tie
+from lit_share.ties._unaligned import unaligned_remark
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class PlannedTie:
+    """One line of the plan.
+
+    Attributes:
+        name: The tie's name.
+        members: The names of its members.
+        shape: The shape of each.
+        parameters: The number of elements in all members, shared ones counted once.
+        saved: How many of them hard sharing would save.
+    """
+
+    name: str
+    members: tuple[str, ...]
+    shape: tuple[int, ...]
+    parameters: int
+    saved: int
+
+    @classmethod
+    def of(cls, tie: Tie) -> PlannedTie:
+        """Plan one tie."""
+        distinct = {(id(member.parameter), member.slice) for member in tie.members}
+        names = tuple(member.name for member in tie.members)
+        saved = (len(distinct) - 1) * tie.numel
+        return cls(tie.name, names, tie.shape, len(distinct) * tie.numel, saved)
+
+    def listed(self, separator: str) -> str:
+        """Return the members' names in one printable text."""
+        return shortened([*map(visible, self.members)], separator)
+
+    @property
+    def size(self) -> str:
+        """The shape as text."""
+        return "×".join(map(str, self.shape)) or "scalar"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The ties of a module, printable with `rich.print` and `print`.
+
+    Attributes:
+        ties: One line for each.
+        buffers: The names of buffers that fit the patterns and are not shared.
+        unused: Patterns of ``exclude`` that match nothing.
+        unaligned: The names of ties whose members start from unrelated weights.
+    """
+
+    ties: tuple[PlannedTie, ...]
+    buffers: tuple[tuple[str, ...], ...] = ()
+    unused: tuple[str, ...] = ()
+    unaligned: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        ties: Sequence[Tie],
+        buffers: Sequence[Sequence[BufferRef]] = (),
+        unused: Sequence[str] = (),
+        unaligned: Sequence[Tie] = (),
+    ) -> Plan:
+        """Plan these ties and the buffers that correspond to them."""
+        different = [refs for refs in buffers if len({id(ref.stored) for ref in refs}) > 1]
+        return cls(
+            tuple(map(PlannedTie.of, ties)),
+            tuple(tuple(ref.name for ref in refs) for refs in different),
+            tuple(unused),
+            tuple(tie.name for tie in unaligned),
+        )
+
+    @property
+    def parameters(self) -> int:
+        """The number of parameters in all ties."""
+        return sum(tie.parameters for tie in self.ties)
+
+    @property
+    def saved(self) -> int:
+        """The number of parameters that hard sharing of all ties would save."""
+        return sum(tie.saved for tie in self.ties)
+
+    def __str__(self) -> str:
+        head = (
+            f"ties: {len(self.ties)}, tied parameters: {self.parameters:,}, "
+            f"saved by hard sharing: {self.saved:,}"
+        )
+        lines = [f"  {visible(t.name)} ({t.size}): {t.listed(' = ')}" for t in self.ties]
+        return "\n".join([head, *lines, *self._remarks()])
+
+    def __rich__(self) -> Table:
+        from rich.box import SIMPLE  # only to print: it takes 50 ms
+        from rich.table import Table
+        from rich.text import Text
+
+        caption = Text("\n".join(self._remarks())) if self._remarks() else None
+        table = Table(
+            title="Tie plan", caption=caption, box=SIMPLE, padding=(0, 1, 0, 0), show_footer=True
+        )
+        table.add_column("tie", f"{len(self.ties)} ties", overflow="fold")
+        table.add_column("members", overflow="fold")
+        table.add_column("shape", justify="right")
+        table.add_column("parameters", f"{self.parameters:,}", justify="right")
+        table.add_column("saved if\nshared", f"{self.saved:,}", justify="right")
+        for tie in self.ties:
+            names = Text(visible(tie.name)), Text(tie.listed("\n"))
+            table.add_row(*names, tie.size, f"{tie.parameters:,}", f"{tie.saved:,}")
+        return table
+
+    def _remarks(self) -> list[str]:
+        remarks = []
+        if self.buffers:
+            named = shortened([*map(visible, self.buffers[0])], ", ")
+            more = f" and {len(self.buffers) - 1} more" if self.buffers[1:] else ""
+            remarks.append(
+                f"each model keeps its own buffers ({named}{more}) unless they are shared with "
+                "buffers=True"
+            )
+        if self.unaligned:
+            remarks.append(unaligned_remark(self.unaligned))
+        if self.unused:
+            remarks.append(f"exclude matches nothing: {', '.join(map(repr, self.unused))}")
+        return remarks

@@ -1,0 +1,137 @@
+"""A tie: the tensors of a module that ought to be alike."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby
+
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from lit_share.ties._layers import position_count
+from lit_share.ties._names import shortened
+from lit_share.ties._refs import ParameterRef
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A tensor of a tie: a parameter, its transpose, or one of its slices along dim 0."""
+
+    ref: ParameterRef
+    transposed: bool = False
+    index: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The parameter's name, with ``.T`` or ``[3]`` after it where the member is a part of it."""
+        slice_ = "" if self.index is None else f"[{self.index}]"
+        return f"{self.ref.name}{'.T' if self.transposed else ''}{slice_}"
+
+    @property
+    def parameter(self) -> nn.Parameter:
+        """The Parameter that the member is, or is a view of."""
+        return self.ref.parameter
+
+    @property
+    def slice(self) -> int | None:
+        """The index of the member in its parameter; ``None`` if it is all of it."""
+        # A layer of one filter for all positions: each position is the whole parameter.
+        return None if self.index is None or position_count(self.ref.owner) else self.index
+
+    @property
+    def is_transposed(self) -> bool:
+        """Whether the member is the transpose of `parameter`."""
+        return self.transposed != self.ref.is_transposed
+
+    def view(self, tensor: Tensor) -> Tensor:
+        """Return the member's view of a tensor that has the shape of `parameter`."""
+        if self.is_transposed:
+            return tensor.T
+        return tensor if self.slice is None else tensor[self.slice]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Tie:
+    """N ≥ 1 tensors of one shape in a module, its *members*.
+
+    Attributes:
+        name: What the stars stand for, or the first member's name; where ties that were found
+            together would have one name, the names of all members.
+        members: The members, in the order of the patterns.
+    """
+
+    name: str
+    members: tuple[Member, ...]
+
+    def __repr__(self) -> str:
+        return f"Tie({self.name!r}: {shortened([member.name for member in self.members], ' = ')})"
+
+    @cached_property
+    def runs(self) -> list[tuple[Member, int]]:
+        """Members with their number; slices of one parameter count as one run of its first slice."""
+        grouped = groupby(self.members, key=lambda m: (m.ref, m.index is None, m.transposed))
+        runs = [list(members) for _, members in grouped]
+        return [(members[0], len(members)) for members in runs]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of each member."""
+        first = self.members[0]
+        return tuple(first.view(first.parameter.detach()).shape)
+
+    @property
+    def numel(self) -> int:
+        """The number of elements of one member."""
+        first = self.members[0]
+        return first.view(first.parameter.detach()).numel()
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The Parameter of each member."""
+        return [p for first, count in self.runs for p in [first.parameter] * count]
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether all members are one stored Parameter, in one orientation."""
+        runs = self.runs
+        if any(count > 1 and first.slice is not None for first, count in runs):
+            return False
+        parameter = runs[0][0].parameter
+        if any(first.parameter is not parameter for first, _ in runs[1:]):
+            return False
+        return len({(first.is_transposed, first.slice) for first, _ in runs}) == 1
+
+    def tensors(self) -> list[Tensor]:
+        """Return the members' values now, detached; writing to them writes to the parameters."""
+        return self.views([first.parameter.detach() for first, _ in self.runs])
+
+    def views(self, stored: Sequence[Tensor]) -> list[Tensor]:
+        """Return the members' views of tensors that have the shapes of their parameters.
+
+        Args:
+            stored: A tensor for each of `runs`.
+        """
+        views: list[Tensor] = []
+        for (first, count), tensor in zip(self.runs, stored, strict=True):
+            sliced = count > 1 and first.slice is not None
+            views += tensor.unbind() if sliced else [first.view(tensor)] * count
+        return views
+
+
+def full_tensor(tensor: Tensor) -> Tensor:
+    """Gather a sharded tensor; return others as they are."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def distinctly_named(ties: Sequence[Tie]) -> list[Tie]:
+    """Return the ties, with those of one name renamed after their members."""
+    counts = Counter(tie.name for tie in ties)
+    return [
+        tie
+        if counts[tie.name] == 1
+        else replace(tie, name=" = ".join(member.name for member in tie.members))
+        for tie in ties
+    ]

@@ -1,0 +1,73 @@
+"""Ties whose members start from unrelated weights, so that their units do not correspond."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.nn.parameter import UninitializedParameter
+
+from lit_share.text import visible
+from lit_share.ties._refs import ParameterRef, parameter_refs
+from lit_share.ties._tie import Tie
+
+# Cosine between members: copies have 1, also after some training; weights drawn independently have
+# about 0.
+_UNRELATED = 0.2
+
+
+def find_unaligned(ties: Iterable[Tie], module: nn.Module) -> list[Tie]:
+    """Return the ties whose members' weights are unrelated, so that their units do not correspond.
+
+    Only weights whose units may be in any order are looked at: not slices and transposes, which
+    belong to the units of one model, nor the only layer of each model, whose inputs and outputs are
+    those of the data.
+
+    Args:
+        ties: Ties of the module.
+        module: The module they were found in.
+
+    Returns:
+        The ties in which the cosine of the angle between a member and the first one is near 0.
+    """
+    layers = sum(_is_weight(ref) for ref in parameter_refs(module))
+    return [
+        tie
+        for tie in ties
+        if len(tie.members) < layers and _may_be_permuted(tie) and _is_unrelated(tie)
+    ]
+
+
+def unaligned_remark(names: Sequence[str]) -> str:
+    """Return the remark on unaligned ties with these names."""
+    others = f" and {len(names) - 1} more" if names[1:] else ""
+    return (
+        f"the members of {visible(names[0])}{others} start from unrelated weights, so that their units "
+        "do not correspond: let them start from the same, by copy.deepcopy or "
+        "lit_share.Paired(..., same_init=True)"
+    )
+
+
+def _is_weight(ref: ParameterRef) -> bool:
+    return not isinstance(ref.stored, UninitializedParameter) and ref.tensor.ndim > 1
+
+
+def _may_be_permuted(tie: Tie) -> bool:
+    views = {(member.index, member.transposed) for member in tie.members}
+    return views in ({(None, False)}, {(None, True)}) and len(tie.shape) > 1
+
+
+def _is_unrelated(tie: Tie) -> bool:
+    first, *others = tie.tensors()
+    return any(_cosine(first, other) < _UNRELATED for other in others)
+
+
+def _cosine(one: Tensor, other: Tensor) -> float:
+    """Return the absolute cosine of the angle between two tensors; 1 where it is not defined."""
+    if any(t.is_meta or isinstance(t, DTensor) or not t.is_floating_point() for t in (one, other)):
+        return 1.0
+    first, second = one.flatten().float(), other.flatten().to(one.device).float()
+    size = first.norm() * second.norm()
+    return float(torch.dot(first, second).abs() / size) if size > 0.0 else 1.0
