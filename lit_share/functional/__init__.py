@@ -27,7 +27,7 @@ from lit_share.functional._groups import GROUPS, Groups, Partition
 from lit_share.functional._norms import NORMS, Norm
 from lit_share.functional._owl import owl_weights, prox_owl
 from lit_share.functional._owl_weights import OwlWeights
-from lit_share.functional._penalty import Penalty
+from lit_share.functional._penalty import Penalty, either
 from lit_share.functional._tie_tensors import Ranks, Shard, TieTensors
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "TieTensors",
     "accumulate_",
     "add_gradient_",
+    "either",
     "empty_group_mask",
     "mean",
     "owl_weights",

@@ -21,24 +21,34 @@ _MANY = 8
 class Center:
     """Where the members W_1 … W_N are pulled to, with the scale s of deviations D_i = s·(W_i − c_i).
 
+    The gradient and the proximal step have closed forms if the centers are held constant, or are an
+    orthogonal projection of the members, as their mean is: a center has to be one of these.
+
     Attributes:
         split: Splits the members, given their starting values, into the points c_1 … c_N, which
             broadcast to their shape, and the unscaled deviations W_1 − c_1 … W_N − c_N.
         scale: s, given the number of members.
         min_members: The fewest members that it makes sense for.
+        compares_members: Whether it pulls members towards each other, not to values of their own.
         is_zero: Whether it is zero, so that groups at the center are zeros.
-        is_mean: Whether it is the members' mean, and so moves with them.
+        is_mean: Whether it is the members' mean.
         follows_first: Whether it is the first member, which is held constant.
-        needs_start: Whether it is made of the members' starting values.
+        needs_start: Whether it is the members' starting values.
     """
 
     split: Callable[[Sequence[Tensor], Sequence[Tensor] | None], Split]
     scale: Callable[[int], float] = lambda _: 1.0
     min_members: int = 1
+    compares_members: bool = False
     is_zero: bool = False
     is_mean: bool = False
     follows_first: bool = False
     needs_start: bool = False
+
+    @property
+    def is_separate(self) -> bool:
+        """Whether each member has a center of its own that is known to stay."""
+        return self.is_zero or self.follows_first or self.needs_start
 
 
 def _zero(members: Sequence[Tensor], _: Sequence[Tensor] | None) -> Split:
@@ -92,9 +102,9 @@ CENTERS: dict[str, Center] = {
     # c = 0: plain regularisation; several members are regularised jointly
     "zero": Center(_zero, is_zero=True),
     # c = the members' mean; with s = √N a group's norm is n² = Σ_{i<j} ‖W_i − W_j‖²
-    "mean": Center(_mean, scale=math.sqrt, min_members=2, is_mean=True),
+    "mean": Center(_mean, math.sqrt, min_members=2, compares_members=True, is_mean=True),
     # c = W_1, held constant: the others follow it
-    "first": Center(_first, min_members=2, follows_first=True),
+    "first": Center(_first, min_members=2, compares_members=True, follows_first=True),
     # c = the member's own value when training began (L2-SP)
     "start": Center(_start, needs_start=True),
 }

@@ -41,6 +41,11 @@ class Norm:
     quadratic: bool = False
     soft_threshold: bool = False
 
+    @property
+    def makes_exact(self) -> bool:
+        """Whether the proximal step puts whole groups exactly to their center."""
+        return self.prox is not None and not self.smooth
+
 
 def _owl_value(n: Tensor, w: Tensor | None) -> Tensor:
     assert w is not None

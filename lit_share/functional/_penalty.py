@@ -94,8 +94,10 @@ class Penalty:
                 "of the number of groups such as lit_share.OwlWeights(lambda1=1.0, lambda2=0.1)"
             )
         if not self.omega.weighted and self.weights is not None:
-            weighted = next(name for name, norm in NORMS.items() if norm.weighted)
-            raise ValueError(f'weights= belong to norm="{weighted}"; norm={self.norm!r} has none')
+            raise ValueError(
+                f"weights= belong to norm={either(NORMS, lambda norm: norm.weighted)}; "
+                f"norm={self.norm!r} has none"
+            )
 
     @property
     def omega(self) -> Norm:
@@ -120,19 +122,21 @@ class Penalty:
     @property
     def compares_members(self) -> bool:
         """Whether members are pulled towards each other, not towards values of their own."""
-        return self.centering.is_mean or self.centering.follows_first
+        return self.centering.compares_members
 
     @property
     def makes_zeros(self) -> bool:
         """Whether its proximal step makes groups of elements exactly zero."""
-        is_exact = not self.is_smooth and self.centering.is_zero
-        return is_exact and self.grouping.mask_shape((1, 1)) is not None
+        return self._makes_exact and self.centering.is_zero
 
     @property
     def makes_equal(self) -> bool:
         """Whether its proximal step makes groups of elements exactly equal in all members."""
-        is_exact = not self.is_smooth and self.compares_members
-        return is_exact and self.grouping.mask_shape((1, 1)) is not None
+        return self._makes_exact and self.compares_members
+
+    @property
+    def _makes_exact(self) -> bool:
+        return self.omega.makes_exact and self.grouping.kept(2) is not None
 
     def needs_other_shards(self, ndim: int, dim: int) -> bool:
         """Whether moving a shard needs the norms of groups that are spread over all shards.
@@ -254,7 +258,7 @@ class Penalty:
         if len(shapes) < least:
             raise ValueError(
                 f"center={self.center!r} needs at least {least} members, got {len(shapes)}: give a "
-                f'pattern for each model, or write center="{_center_of_one()}"'
+                f"pattern for each model, or write center={either(CENTERS, lambda c: c.is_zero)}"
             )
         if any(tuple(shape) != tuple(shapes[0]) for shape in shapes[1:]):
             listed = ", ".join(str(tuple(shape)) for shape in shapes)
@@ -311,13 +315,16 @@ class Penalty:
             raise ValueError(
                 f'norm="{self.norm}" has no proximal step in closed form: write apply="gradient"'
             )
-        is_pair = self.centering.is_mean and members == 2
-        if common_step(steps, self.centering) is None and not (self.omega.quadratic or is_pair):
-            quadratic = next(name for name, norm in NORMS.items() if norm.quadratic)
+        center = self.centering
+        if center.is_mean:
+            differ = self.omega.quadratic or members == 2
+        else:
+            differ = self.omega.quadratic and center.is_separate
+        if common_step(steps, center) is None and not differ:
             raise ValueError(
                 f"a {self.norm} penalty with center={self.center!r} has no closed-form proximal step "
                 f"for {members} members with different step sizes {list(steps)}: give them one "
-                f'learning rate, tie them in pairs, or use norm="{quadratic}"'
+                f"learning rate, tie them in pairs, or use norm={either(NORMS, lambda n: n.quadratic)}"
             )
 
 
@@ -347,5 +354,6 @@ def steps_of_members(step: float | Sequence[float], members: int) -> list[float]
     return [float(t) for t in step]
 
 
-def _center_of_one() -> str:
-    return next(name for name, center in CENTERS.items() if center.is_zero)
+def either(table: Mapping[str, Any], fits: Callable[[Any], bool]) -> str:
+    """Return the names of a table's rows that fit, in the words of error messages: ``"a" or "b"``."""
+    return " or ".join(f'"{name}"' for name, row in table.items() if fits(row))

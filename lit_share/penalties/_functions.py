@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lit_share.functional import Penalty
 from lit_share.penalties._recipes import as_penalty
-from lit_share.ties import Tie, Ties, TieViews, check_ties, full_tensor, names_of, reshard
+from lit_share.ties import Tie, Ties, TieViews, check_ties, full_tensor, reshard
 
 Start = Mapping[str, Tensor]
 
@@ -148,22 +148,6 @@ def penalty_value(penalty: Penalty, ties: Sequence[Tie], start: Start | None) ->
                 own = [full_tensor(start[member.name]) for member in tie.members]
             values.append(penalty.value(members, own).double())
     return float(torch.stack(values).sum())
-
-
-def check_weights(penalty: Penalty, ties: Sequence[Tie]) -> None:
-    """Raise `ValueError`, naming the members, if ``weights`` do not fit the groups of a tie."""
-    if penalty.weights is None:
-        return
-    for tie in ties:
-        members = [full_tensor(tensor) for tensor in tie.tensors()]
-        try:
-            penalty.value(members, members if penalty.centering.needs_start else None)
-        except TypeError as error:
-            raise ValueError(
-                f"{names_of(tie)}: weights= must give a number for each group: {error}"
-            ) from None
-        except ValueError as error:
-            raise ValueError(f"{names_of(tie)}: {error}") from None
 
 
 def full_precision(ties: Sequence[Tie]) -> torch.autocast:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -12,8 +11,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lit_share.functional import Penalty
-from lit_share.penalties._functions import (
+from lit_share.penalties._checks import (
+    check_arguments,
+    check_finite,
     check_weights,
+    warn_of_unowned,
+)
+from lit_share.penalties._functions import (
     full_precision,
     penalty_value,
     starting_values,
@@ -21,14 +25,13 @@ from lit_share.penalties._functions import (
 )
 from lit_share.penalties._optimizers import (
     LearningRates,
-    find_unowned,
     has_gradients,
     refuse_unsupported,
     skipped_its_step,
 )
+from lit_share.penalties._pending import MemberSteps, PendingSteps
 from lit_share.penalties._ramp import Schedule
 from lit_share.penalties._recipes import as_penalty
-from lit_share.text import check_choice
 from lit_share.ties import (
     Tie,
     Ties,
@@ -109,51 +112,47 @@ class PenaltySteps:
         keep_zeros: bool = False,
         keep_tied: bool = False,
     ) -> None:
-        self.penalty = penalty = as_penalty(penalty)
-        self.ties = as_ties(ties)
-        if isinstance(strength, bool) or not isinstance(strength, (int, float)):
-            raise TypeError(f"strength must be a number, got {strength!r}")
-        if schedule is not None and not callable(schedule):
-            raise TypeError(
-                f"schedule must be a function of (steps, epochs), got {schedule!r}: write "
-                "lit_share.Ramp(duration=1000)"
-            )
-        check_choice("apply", apply, Apply)
-        check_choice("every", every, Every)
-        if not (math.isfinite(strength) and strength >= 0.0):
-            raise ValueError(f"strength must be a finite number >= 0, got {strength}")
-        self.strength, self.schedule, self.every = strength, schedule, every
-        self.uses_prox = apply == "prox" or (apply == "auto" and not penalty.is_smooth)
+        self.penalty, self.ties = as_penalty(penalty), as_ties(ties)
+        self.strength, self.schedule, self.apply, self.every = strength, schedule, apply, every
         self.keep_zeros, self.keep_tied = keep_zeros, keep_tied
-        self._check_arguments()
+        check_arguments(self)
         self.steps_done = self.epochs_done = 0
         self.found: list[Tie] = []
         self.module: nn.Module | None = None
         self.optimizers: list[Optimizer] = []
-        self._rates: list[LearningRates] = []
+        self._steps = MemberSteps([])
         self._views: TieViews | None = None
+        self._pending = PendingSteps()
         # By members' names: their starting values.
         self._start: dict[str, Tensor] = {}
         # By ties' names: masks of the groups that stay at their center.
         self._frozen: dict[str, Tensor] = {}
+        # Ties with any frozen group, as far as can be known without waiting for the device.
         self._with_frozen: set[str] = set()
-        # By ties' names and the optimizers' numbers: steps that are not taken yet, one per member.
-        self._pending: dict[str, dict[int, list[float]]] = {}
-        # With several optimizers: the penalty's gradients since the last backward pass, and which
-        # optimizers they were added for.
+        # With several optimizers: the penalty's gradients since the last backward pass, and the
+        # optimizers that they were added for.
         self._increments: list[list[Tensor]] | None = None
         self._added: set[int] = set()
-        self._trainable: set[int] | None = None
 
     @property
-    def is_attached(self) -> bool:
-        """Whether views of the module's parameters are open."""
-        return self._views is not None
+    def uses_prox(self) -> bool:
+        """Whether the penalty is applied as a proximal step."""
+        return self.apply == "prox" or (self.apply == "auto" and not self.penalty.is_smooth)
+
+    @property
+    def keeps_frozen(self) -> bool:
+        """Whether groups that a proximal step put to their center stay there."""
+        return self.keep_zeros or self.keep_tied
 
     @property
     def remembers_numbers(self) -> bool:
         """Whether starting values or masks are kept, which belong to present shapes."""
-        return self.penalty.centering.needs_start or self.keep_zeros or self.keep_tied
+        return self.penalty.centering.needs_start or self.keeps_frozen
+
+    @property
+    def pending(self) -> list[str]:
+        """The names of the ties whose proximal step is not taken yet."""
+        return self._pending.names
 
     def check(self, module: nn.Module, optimizers: Optimizer | Sequence[Optimizer]) -> None:
         """Find the ties, and raise for what could not be trained.
@@ -173,25 +172,16 @@ class PenaltySteps:
         """
         self.module = module
         self.optimizers = [optimizers] if isinstance(optimizers, Optimizer) else list(optimizers)
-        self._rates = [LearningRates(optimizer) for optimizer in self.optimizers]
+        self._steps = MemberSteps([LearningRates(optimizer) for optimizer in self.optimizers])
         self._find()
         refuse_unsupported(self.optimizers, self.found)
         start = starting_values(self.found) if self.penalty.centering.needs_start else None
         views = TieViews(self.penalty, self.found, start)
         check_weights(self.penalty, self.found)
         self.strength_at(self.steps_done, self.epochs_done)  # raises for what is no schedule
-        for rates in self._rates:
-            rates.look_up()
-        owns_any = False
-        for view in views.views:
-            own = [self._steps_of(view.tie, rates, 1.0) for rates in self._rates]
-            steps = [sum(column) for column in zip(*own, strict=True)]
-            owns_any |= any(
-                rates.owns(p) for rates in self._rates for p in view.parameters if p.requires_grad
-            )
-            if self.uses_prox:
-                view.set_steps(steps)
-        self._warn_of_unowned(owns_any)
+        if self.uses_prox:
+            self._check_steps(views)
+        warn_of_unowned(self.penalty, self.ties, self.found, self.optimizers)
 
     def attach(self, module: nn.Module, optimizers: Optimizer | Sequence[Optimizer]) -> None:
         """Check as `check` does, and take the present values as those that training starts from.
@@ -209,9 +199,8 @@ class PenaltySteps:
 
     def detach(self) -> None:
         """Forget the module, but not what `state_dict` has."""
-        self._views, self._increments, self._trainable = None, None, None
-        self._added.clear()
-        self.found = []
+        self._views, self._steps.trainable, self.found = None, None, []
+        self.new_gradients()
 
     def strength_at(self, step: int, epoch: int) -> float:
         """Return the strength after so many optimizer steps and epochs.
@@ -233,9 +222,8 @@ class PenaltySteps:
         Args:
             module: The module that is, or was, trained; the attached one if ``None``.
         """
-        if self.found:
-            found = self.found
-        else:
+        found = self.found
+        if not found:
             assert module is not None
             found = self.ties.find(module)
         strength = self.strength_at(self.steps_done, self.epochs_done)
@@ -253,18 +241,17 @@ class PenaltySteps:
         number = self._number(optimizer)
         if self.uses_prox or not has_gradients(self.optimizers[number]):
             return
-        strength = self.strength_at(self.steps_done, self.epochs_done)
+        strength = scale * self.strength_at(self.steps_done, self.epochs_done)
         if strength == 0.0:
             return
-        views, rates = self._refreshed(), self._rates[number]
-        rates.refresh()
+        views, rates = self._refreshed(number), self._steps.rates[number]
         if len(self.optimizers) > 1:
-            self._add_increments(views, number, scale * strength)
+            self._add_increments(views, number, strength)
             return
         for view in views.views:
             view.open_grads(rates.owns)
         with full_precision(self.found):
-            views.batch.add_gradient_(scale * strength)
+            views.batch.add_gradient_(strength)
         for view in views.views:
             view.close_grads()
 
@@ -279,7 +266,16 @@ class PenaltySteps:
         number = self._number(optimizer)
         own = self.optimizers[number]
         if self.uses_prox and not skipped_its_step(own) and has_gradients(own):
-            self._follow(number, self.strength_at(self.steps_done, self.epochs_done))
+            strength = self.strength_at(self.steps_done, self.epochs_done)
+            views = self._refreshed(number)
+            if strength > 0.0:
+                sizes = self._steps.sizes(self.found, number, strength)
+                for tie, steps in zip(self.found, sizes, strict=True):
+                    if steps is not None:
+                        self._pending.add(tie.name, number, steps)
+            taken = self._take(views) if self.every == "step" else set()
+            if self._with_frozen:
+                views.restore_frozen(self._with_frozen - taken)
         self.steps_done += 1
 
     def end_epoch(self) -> None:
@@ -288,10 +284,10 @@ class PenaltySteps:
         Raises:
             ValueError: If training has made a member NaN or infinite.
         """
-        if self.every == "epoch" and self._pending:
+        if self.every == "epoch" and self.pending:
             self._take(self._refreshed())
             self._note_frozen()
-        self._check_finite()
+        check_finite(self.found, self.steps_done)
         self.epochs_done += 1
 
     def new_gradients(self) -> None:
@@ -303,12 +299,7 @@ class PenaltySteps:
         """Note which members require a gradient, before parameters are frozen for one optimizer."""
         assert self.module is not None
         reshard(self.module)
-        self._trainable = {id(p) for tie in self.found for p in tie.parameters if p.requires_grad}
-
-    @property
-    def pending(self) -> list[str]:
-        """The names of the ties whose proximal step is not taken yet."""
-        return list(self._pending)
+        self._steps.note_trainable(self.found)
 
     def find_unaligned(self) -> list[Tie]:
         """Return the ties whose members start from unrelated weights."""
@@ -317,7 +308,7 @@ class PenaltySteps:
 
     def reset(self) -> None:
         """Forget what belongs to an earlier training: starting values, masks and pending steps."""
-        self._start, self._frozen, self._pending = {}, {}, {}
+        self._start, self._frozen, self._pending = {}, {}, PendingSteps()
         self.steps_done = self.epochs_done = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -326,60 +317,26 @@ class PenaltySteps:
         masks = {name: full_tensor(mask) for name, mask in self._frozen.items()}
         return {
             "starting_values": {name: full_tensor(value) for name, value in self._start.items()},
-            "pending": {name: dict(steps) for name, steps in self._pending.items()},
+            "pending": self._pending.state(),
             "frozen": {name: mask for name, mask in masks.items() if mask.any()},
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Load what `state_dict` returned; also in the middle of training."""
         self._start = dict(state_dict.get("starting_values", {}))
+        self._pending = PendingSteps(state_dict.get("pending"))
+        masks = state_dict.get("frozen", {}) if self.keeps_frozen else {}
         # Copies, as training changes them.
-        pending = state_dict.get("pending", {})
-        self._pending = {name: dict(steps) for name, steps in pending.items()}
-        masks = state_dict.get("frozen", {}) if self._keeps_frozen else {}
         self._frozen = {name: mask.clone() for name, mask in masks.items()}
-        if self.is_attached:
+        if self._views is not None:
             self._open()
-
-    @property
-    def _keeps_frozen(self) -> bool:
-        return self.keep_zeros or self.keep_tied
-
-    def _check_arguments(self) -> None:
-        penalty = self.penalty
-        if not self.uses_prox:
-            if self.every == "epoch":
-                raise ValueError(
-                    'every="epoch" is for proximal steps, and this penalty is a gradient, which is part '
-                    'of every step: write apply="prox", or every="step"'
-                )
-            for name in ("keep_zeros", "keep_tied"):
-                if getattr(self, name):
-                    raise ValueError(
-                        f"{name}=True is for proximal steps, as gradients make nothing exact: write "
-                        'apply="prox"'
-                    )
-        described = (
-            f'this is norm="{penalty.norm}", center="{penalty.center}", groups="{penalty.groups}"'
-        )
-        if self.keep_zeros and not penalty.makes_zeros:
-            raise ValueError(
-                'keep_zeros=True is for norm="l1" or "owl", center="zero" and groups of elements, which '
-                f"the proximal step makes exactly zero: {described}"
-            )
-        if self.keep_tied and not penalty.makes_equal:
-            raise ValueError(
-                'keep_tied=True is for norm="l1" or "owl", center="mean" or "first" and groups of '
-                f"elements, which the proximal step makes exactly equal: {described}"
-            )
 
     def _find(self) -> None:
         assert self.module is not None
         self.found = self.ties.find(self.module)
         names = {member.name for tie in self.found for member in tie.members}
         self._start = {name: value for name, value in self._start.items() if name in names}
-        ties = {tie.name for tie in self.found}
-        self._pending = {name: steps for name, steps in self._pending.items() if name in ties}
+        self._pending.keep({tie.name for tie in self.found})
 
     def _open(self) -> None:
         """Open the views; what is remembered gets the device, dtype and shards of the parameters."""
@@ -389,22 +346,22 @@ class PenaltySteps:
                 name: like_parameter(self._start.get(name, value), value)
                 for name, value in now.items()
             }
-        frozen = self._frozen if self._keeps_frozen else None
+        frozen = self._frozen if self.keeps_frozen else None
         self._views = TieViews(self.penalty, self.found, self._start or None, frozen)
-        for rates in self._rates:
-            rates.look_up()
         self._note_frozen()
+        for rates in self._steps.rates:
+            rates.look_up()
 
     def _note_frozen(self) -> None:
-        """Note which ties have groups to be kept at their center where no proximal step does it."""
-        if self.every == "step":
+        if (
+            self.every == "step"
+        ):  # masks fill at every step: to look at them would wait for the device
             self._with_frozen = set(self._frozen)
         else:
-            masks = self._frozen.items()
-            self._with_frozen = {name for name, mask in masks if full_tensor(mask).any()}
+            self._with_frozen = {name for name, mask in self._frozen.items() if mask.any()}
 
-    def _refreshed(self) -> TieViews:
-        """Return the views, after the ties were found again if a parameter was replaced."""
+    def _refreshed(self, number: int | None = None) -> TieViews:
+        """Return the views; if a parameter was replaced, the ties are found again."""
         assert self.module is not None
         if self._views is None:
             raise ValueError(
@@ -417,6 +374,8 @@ class PenaltySteps:
             self._find()
             self.new_gradients()
             self._open()
+        if number is not None:
+            self._steps.rates[number].refresh()
         return self._views
 
     def _number(self, optimizer: Optimizer | None) -> int:
@@ -431,20 +390,16 @@ class PenaltySteps:
                 return i
         raise ValueError(f"this {type(optimizer).__name__} was not given to attach")
 
-    def _steps_of(self, tie: Tie, rates: LearningRates, strength: float) -> list[float]:
-        """Return the step sizes of a tie's members in one optimizer; 0 for those it does not move."""
-        of_group = [strength * rate for rate in rates.rates()]
-        steps = []
-        for parameter in tie.parameters:
-            group = rates.group_of(parameter)
-            moves = group is not None and self._is_trainable(parameter)
-            steps.append(of_group[group] if moves and group is not None else 0.0)
-        return steps
-
-    def _is_trainable(self, parameter: nn.Parameter) -> bool:
-        if self._trainable is None:
-            return parameter.requires_grad
-        return id(parameter) in self._trainable
+    def _check_steps(self, views: TieViews) -> None:
+        """Raise if learning rates within a tie have no proximal step in closed form."""
+        totals = [[0.0] * len(tie.members) for tie in self.found]
+        for number, rates in enumerate(self._steps.rates):
+            rates.look_up()
+            for total, own in zip(totals, self._steps.sizes(self.found, number, 1.0), strict=True):
+                for i, step in enumerate(own or ()):
+                    total[i] += step
+        for view, total in zip(views.views, totals, strict=True):
+            view.set_steps(total)
 
     def _add_increments(self, views: TieViews, number: int, strength: float) -> None:
         """Add the gradient for one of several optimizers.
@@ -457,84 +412,23 @@ class PenaltySteps:
             self.new_gradients()
         self._added.add(number)
         if self._increments is None:
-            for view in views.views:
-                view.tensors.grads = [torch.zeros_like(w) for w in view.tensors.members]
+            increments = [[torch.zeros_like(w) for w in v.tensors.members] for v in views.views]
+            for view, own in zip(views.views, increments, strict=True):
+                view.tensors.grads = own
             with full_precision(self.found):
                 views.batch.add_gradient_(1.0)
-            self._increments = [list(view.tensors.grads) for view in views.views]  # type: ignore[arg-type]
-        for view, increments in zip(views.views, self._increments, strict=True):
-            view.add_to_grads(increments, self._rates[number].owns, strength)
-
-    def _follow(self, number: int, strength: float) -> None:
-        """Add a step of one optimizer to what is pending, and take what is due."""
-        views, rates = self._refreshed(), self._rates[number]
-        rates.refresh()
-        for tie in self.found if strength > 0.0 else ():
-            steps = self._steps_of(tie, rates, strength)
-            if not any(rates.owns(parameter) for parameter in tie.parameters):
-                continue
-            pending = self._pending.setdefault(tie.name, {})
-            before = pending.get(number)
-            if before is not None:
-                steps = [x + y for x, y in zip(before, steps, strict=True)]
-            pending[number] = steps
-        taken = self._take(views) if self.every == "step" else set()
-        if self._frozen:
-            views.restore_frozen(self._with_frozen - taken)
+            self._increments = increments
+        for view, own in zip(views.views, self._increments, strict=True):
+            view.add_to_grads(own, self._steps.rates[number].owns, strength)
 
     def _take(self, views: TieViews) -> set[str]:
         """Take the steps of ties whose optimizers have all stepped; return the ties' names."""
         taken: set[str] = set()
         for view in views.views:
-            pending = self._pending.get(view.tie.name)
-            steps = [0.0] * len(view.tie.members)
-            if pending is not None and all(owner in pending for owner in self._owners(view.tie)):
-                del self._pending[view.tie.name]
-                for own in pending.values():
-                    steps = [x + y for x, y in zip(steps, own, strict=True)]
-                if any(steps):
-                    taken.add(view.tie.name)
-            view.set_steps(steps)
+            steps = self._pending.take(view.tie.name, self._steps.owners(view.tie))
+            if steps is not None and any(steps):
+                taken.add(view.tie.name)
+            view.set_steps(steps or [0.0] * len(view.tie.members))
         if taken:
             take_prox(views)
         return taken
-
-    def _owners(self, tie: Tie) -> list[int]:
-        """Return the numbers of the optimizers that move a member."""
-        if len(self._rates) == 1:
-            return [0]
-        moving = [p for p in tie.parameters if self._is_trainable(p)]
-        return [i for i, rates in enumerate(self._rates) if any(rates.owns(p) for p in moving)]
-
-    def _check_finite(self) -> None:
-        for tie in self.found:
-            for member, _ in tie.runs:
-                parameter = member.parameter
-                # Counts of sharded members are summed, so that all ranks raise.
-                if parameter.requires_grad and full_tensor(_not_finite(parameter)) > 0:
-                    raise ValueError(
-                        f"{member.name!r} has NaN or infinite numbers after {self.steps_done} steps, so "
-                        "training has diverged: resume from an earlier checkpoint with a smaller "
-                        "learning rate or strength, or with gradient_clip_val"
-                    )
-
-    def _warn_of_unowned(self, owns_any: bool) -> None:
-        if not owns_any:
-            warnings.warn(
-                f"no optimizer owns a parameter of {self.ties}: nothing is regularised for now",
-                stacklevel=4,
-            )
-            return
-        follows_first = self.penalty.centering.follows_first
-        leading = {tie.members[0].name for tie in self.found} if follows_first else set()
-        missing = [n for n in find_unowned(self.optimizers, self.found) if n not in leading]
-        if missing:
-            warnings.warn(
-                f"{missing[0]!r} requires a gradient, but no optimizer owns it, so the penalty of "
-                f"{self.ties} leaves it as it is: give the optimizers self.parameters(), or freeze it",
-                stacklevel=4,
-            )
-
-
-def _not_finite(parameter: nn.Parameter) -> Tensor:
-    return (~torch.isfinite(parameter.detach())).sum()

@@ -1,0 +1,117 @@
+"""What is checked before training with a penalty, and after each of its epochs."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lit_share.functional import CENTERS, NORMS, Penalty, either
+from lit_share.penalties._optimizers import find_unowned
+from lit_share.text import check_choice
+from lit_share.ties import Tie, Ties, full_tensor, names_of
+
+if TYPE_CHECKING:
+    from lit_share.penalties._penalty_steps import PenaltySteps
+
+
+def check_arguments(steps: PenaltySteps) -> None:
+    """Raise `TypeError` or `ValueError` for arguments of `PenaltySteps` that are wrong, or in conflict."""
+    strength, schedule, penalty = steps.strength, steps.schedule, steps.penalty
+    if isinstance(strength, bool) or not isinstance(strength, (int, float)):
+        raise TypeError(f"strength must be a number, got {strength!r}")
+    if schedule is not None and not callable(schedule):
+        raise TypeError(
+            f"schedule must be a function of (steps, epochs), got {schedule!r}: write "
+            "lit_share.Ramp(duration=1000)"
+        )
+    check_choice("apply", steps.apply, Literal["auto", "gradient", "prox"])
+    check_choice("every", steps.every, Literal["step", "epoch"])
+    if not (math.isfinite(strength) and strength >= 0.0):
+        raise ValueError(f"strength must be a finite number >= 0, got {strength}")
+    if steps.every == "epoch" and not steps.uses_prox:
+        raise ValueError(
+            'every="epoch" is for proximal steps, and this penalty is a gradient, which is part of '
+            'every step: write apply="prox", or every="step"'
+        )
+    norms = either(NORMS, lambda norm: norm.makes_exact)
+    zeros = either(CENTERS, lambda center: center.is_zero)
+    comparing = either(CENTERS, lambda center: center.compares_members)
+    for name, is_kept, fits, centers, exact in (
+        ("keep_zeros", steps.keep_zeros, penalty.makes_zeros, zeros, "exactly zero"),
+        ("keep_tied", steps.keep_tied, penalty.makes_equal, comparing, "exactly equal"),
+    ):
+        if is_kept and not steps.uses_prox:
+            raise ValueError(
+                f"{name}=True is for proximal steps, as gradients make nothing exact: write "
+                'apply="prox"'
+            )
+        if is_kept and not fits:
+            raise ValueError(
+                f"{name}=True is for norm={norms}, center={centers} and groups of elements, which the "
+                f'proximal step makes {exact}: this is norm="{penalty.norm}", '
+                f'center="{penalty.center}", groups="{penalty.groups}"'
+            )
+
+
+def check_weights(penalty: Penalty, ties: Sequence[Tie]) -> None:
+    """Raise `ValueError`, naming the members, if ``weights`` do not fit the groups of a tie."""
+    if penalty.weights is None:
+        return
+    for tie in ties:
+        members = [full_tensor(tensor) for tensor in tie.tensors()]
+        try:
+            penalty.value(members, members if penalty.centering.needs_start else None)
+        except TypeError as error:
+            raise ValueError(
+                f"{names_of(tie)}: weights= must give a number for each group: {error}"
+            ) from None
+        except ValueError as error:
+            raise ValueError(f"{names_of(tie)}: {error}") from None
+
+
+def check_finite(ties: Sequence[Tie], steps: int) -> None:
+    """Raise `ValueError`, naming the member, if training has made a number NaN or infinite."""
+    for tie in ties:
+        for member, _ in tie.runs:
+            parameter = member.parameter
+            # Counts of sharded members are summed, so that all ranks raise.
+            if parameter.requires_grad and full_tensor(_count_not_finite(parameter)) > 0:
+                raise ValueError(
+                    f"{member.name!r} has NaN or infinite numbers after {steps} steps, so training has "
+                    "diverged: resume from an earlier checkpoint with a smaller learning rate or "
+                    "strength, or with gradient_clip_val"
+                )
+
+
+def warn_of_unowned(
+    penalty: Penalty, patterns: Ties, ties: Sequence[Tie], optimizers: Sequence[Optimizer]
+) -> None:
+    """Warn of members that require a gradient and that no optimizer owns."""
+    owned = {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
+    trained = [p for tie in ties for p in tie.parameters if p.requires_grad]
+    if not any(id(parameter) in owned for parameter in trained):
+        warnings.warn(
+            f"no optimizer owns a parameter of {patterns}: nothing is regularised for now",
+            stacklevel=5,
+        )
+        return
+    unowned = find_unowned(optimizers, ties)
+    if penalty.centering.follows_first:  # the first member need not be trained
+        first = {tie.members[0].name for tie in ties}
+        unowned = [name for name in unowned if name not in first]
+    if unowned:
+        warnings.warn(
+            f"{unowned[0]!r} requires a gradient, but no optimizer owns it, so the penalty of "
+            f"{patterns} leaves it as it is: give the optimizers self.parameters(), or freeze it",
+            stacklevel=5,
+        )
+
+
+def _count_not_finite(parameter: nn.Parameter) -> Tensor:
+    return (~torch.isfinite(parameter.detach())).sum()
