@@ -17,6 +17,7 @@ from lit_share import Penalty, Ties, add_penalty_gradient, apply_prox, starting_
 from lit_share.penalties._functions import take_prox
 from lit_share.ties import TieViews
 
+from .._own_rows import registered
 from . import _reference as reference
 
 ROWS, COLUMNS = 5, 4
@@ -265,6 +266,15 @@ def other_meshes(name):
         apply_prox(module, PENALTIES[name](center="mean"), module.ties("a", "b"), 0.5)
 
 
+def rows_of_others(name):
+    """A norm and a center that the library does not have."""
+    norm, groups = name.split()
+    with registered():
+        PENALTIES[name] = partial(Penalty, norm, groups)
+        for shard in (fsdp, columns):
+            alike(name, shard, cases=("ab middle",))
+
+
 # With the penalties that they are done for.
 ALL, SOME, ONE = (
     list(PENALTIES),
@@ -284,6 +294,7 @@ CHECKS = {
     "zeros again": (zeros_again, ["l1 element", "l1 output", "l1 input", "owl element"]),
     "some are plain": (some_are_plain, ONE),
     "other meshes": (other_meshes, ONE),
+    "rows of others": (rows_of_others, ["half_huber output", "half_huber input"]),
 }
 
 
