@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
-from lit_share.callbacks._strategies import loss_scale, refuse_strategy
+from lit_share.callbacks._strategies import refuse_strategy
 from lit_share.functional import Penalty
 from lit_share.penalties import Apply, Every, PenaltySteps, Schedule
 from lit_share.ties import Tie, TieError, Ties, unaligned_remark
@@ -198,7 +198,7 @@ class Regularize(Callback):
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._set_time(trainer)
+        self.steps.steps_done, self.steps.epochs_done = trainer.global_step, trainer.current_epoch
         self.steps.check(pl_module, trainer.optimizers)
         if trainer.global_step == 0 and trainer.ckpt_path is None:
             unaligned = self.steps.find_unaligned()
@@ -254,8 +254,11 @@ class Regularize(Callback):
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         self._announced.add(optimizer)
-        self._set_time(trainer)
-        self.steps.before_step(optimizer, loss_scale(trainer, optimizer))
+        self.steps.steps_done, self.steps.epochs_done = trainer.global_step, trainer.current_epoch
+        # Fused optimizers under fp16 unscale their gradients only within their step.
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        unscales = getattr(optimizer, "_step_supports_amp_scaling", False)
+        self.steps.before_step(optimizer, scaler.get_scale() if scaler and unscales else 1.0)
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -279,16 +282,11 @@ class Regularize(Callback):
             )
         self._announced.discard(optimizer)
         self._idle.discard(optimizer)
-        self._set_time(trainer)
         self.steps.after_step(optimizer)
 
     def _end_epoch(self, trainer: Trainer) -> None:
-        self._set_time(trainer)
+        self.steps.steps_done, self.steps.epochs_done = trainer.global_step, trainer.current_epoch
         self.steps.end_epoch()
-
-    def _set_time(self, trainer: Trainer) -> None:
-        self.steps.steps_done = trainer.global_step
-        self.steps.epochs_done = trainer.current_epoch
 
     def _remove_hooks(self) -> None:
         for handle in self._handles:

@@ -1,21 +1,9 @@
-"""What the callbacks need to know of a Trainer's strategy and precision."""
+"""Strategies that the callbacks cannot serve."""
 
 from __future__ import annotations
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
-from torch.optim import Optimizer
-
-
-def loss_scale(trainer: Trainer, optimizer: Optimizer) -> float:
-    """Return the factor of the gradients at hand.
-
-    Fused optimizers under fp16 unscale them only within their step.
-    """
-    scaler = getattr(trainer.precision_plugin, "scaler", None)
-    if scaler is None or not getattr(optimizer, "_step_supports_amp_scaling", False):
-        return 1.0
-    return float(scaler.get_scale())
 
 
 def refuse_strategy(callback: Callback, strategy: Strategy) -> None:

@@ -118,8 +118,13 @@ class TieBatch:
         fused, others = self._gradients
         for ties in fused:
             others = [*others, *ties.add(strength)]
-        statistics = _statistics_of_all_shards(self.penalty, others)
-        for tie, own in zip(others, statistics, strict=True):
+        if others:
+            with _full_precision(others):
+                self._add_plain_gradient_(others, strength)
+
+    def _add_plain_gradient_(self, ties: Sequence[TieTensors], strength: float) -> None:
+        statistics = _statistics_of_all_shards(self.penalty, ties)
+        for tie, own in zip(ties, statistics, strict=True):
             for block in _blocks(self.penalty, tie):
                 accumulate_(block.grads, _plain.gradient(self.penalty, block, own), strength)
 
@@ -130,15 +135,20 @@ class TieBatch:
         for ties in fused:
             ties.take()
         moving = [tie for tie in others if any(tie.steps)]
-        statistics = _statistics_of_all_shards(self.penalty, moving)
+        if moving:
+            with _full_precision(moving):
+                self._take_plain_prox_(moving)
+
+    def _take_plain_prox_(self, ties: Sequence[TieTensors]) -> None:
+        statistics = _statistics_of_all_shards(self.penalty, ties)
         blocks = [
             (block, own)
-            for tie, own in zip(moving, statistics, strict=True)
+            for tie, own in zip(ties, statistics, strict=True)
             for block in _blocks(self.penalty, tie)
         ]
         # Only OWL gains from all ties at once, as they go to the host together; others are taken one
         # by one, to free temporaries early.
-        together = [blocks] if blocks and self.penalty.omega.weighted else [[b] for b in blocks]
+        together = [blocks] if self.penalty.omega.weighted else [[b] for b in blocks]
         for batch in together:
             own_ties, own_statistics = zip(*batch, strict=True)
             moved = _plain.prox(self.penalty, own_ties, own_statistics)
@@ -200,6 +210,11 @@ def empty_group_mask(penalty: Penalty, members: Sequence[Tensor]) -> Tensor:
             f'groups="{penalty.groups}" are not made of elements, so none can be frozen'
         )
     return torch.zeros(shape, dtype=torch.bool, device=members[0].device)
+
+
+def _full_precision(ties: Sequence[TieTensors]) -> torch.autocast:
+    """Return a context in which autocast leaves the dtype of computation alone."""
+    return torch.autocast(ties[0].members[0].device.type, enabled=False)
 
 
 def _statistics_of_all_shards(penalty: Penalty, ties: Sequence[TieTensors]) -> list[Tensor | None]:

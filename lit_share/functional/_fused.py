@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from itertools import groupby
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
@@ -115,10 +115,11 @@ class FusedTies:
     def run(self, loop: str, jobs: Jobs, *arguments: object) -> None:
         """Call a loop with all jobs, on as many threads as torch uses and the work is worth."""
         function = getattr(_loops(), loop)
-        shared = (self.like, self.members, *arguments)
-        calls = [(*shared, part) for part in jobs.split(torch.get_num_threads())]
-        others = [_threads(os.getpid()).submit(function, *call) for call in calls[1:]]
-        function(*calls[0])
+        threads = torch.get_num_threads()
+        parts = jobs.parts.get(threads) or jobs.split(threads)
+        call = partial(function, self.like, self.members, *arguments)
+        others = [_threads(os.getpid()).submit(call, part) for part in parts[1:]]
+        call(parts[0])
         for other in others:
             other.result()
 
@@ -250,8 +251,7 @@ class TensorProx(FusedProx):
     def shrink(self, steps: Doubles) -> None:
         """Compute the norms of all jobs, combine those of a tie, and move the members."""
         norms = np.empty(len(self.jobs.all))
-        numbered = self.jobs.numbered()
-        self.run("norms_of_ranges", numbered, *self.shared, norms)
+        self.run("norms_of_ranges", self.jobs, *self.shared, norms)
         totals = np.zeros((len(self.ties), 1))
         # `hypot` neither overflows nor loses small numbers.
         np.hypot.at(totals[:, 0], self.jobs.all[:, 0], norms)
@@ -273,8 +273,8 @@ class ColumnProx(FusedProx):
         widths = self.widths[self.jobs.all[:, 0]]
         ends = np.cumsum(widths)
         squares = np.empty(int(ends[-1]))
-        numbered = self.jobs.numbered()
-        self.run("squares_of_columns", numbered, *self.shared, self.widths, ends - widths, squares)
+        arguments = (*self.shared, self.widths, ends - widths, squares)
+        self.run("squares_of_columns", self.jobs, *arguments)
         norms = []
         jobs = zip(self.jobs.all[:, 0].tolist(), np.split(squares, ends[:-1]), strict=True)
         for tie, own in groupby(jobs, key=lambda job: job[0]):
@@ -292,7 +292,11 @@ class ColumnProx(FusedProx):
 
 
 class Jobs:
-    """Ranges of ties, ``(tie, begin, count)``, of about as many elements as fit into the cache.
+    """Ranges of ties, of about as many elements as fit into the cache.
+
+    Attributes:
+        all: A row ``(tie, begin, count, number)`` for each of them.
+        parts: What `split` returned, by the number of threads.
 
     Args:
         lengths: The length of each tie, in elements or rows.
@@ -300,33 +304,26 @@ class Jobs:
     """
 
     def __init__(self, lengths: Sequence[int], widths: Longs | None = None) -> None:
-        jobs: list[tuple[int, int, int]] = []
+        jobs: list[tuple[int, int, int, int]] = []
         sizes: list[int] = []
         for tie, length in enumerate(lengths):
             width = 1 if widths is None else int(widths[tie])
             each = max(_JOB // width, 1)
             for begin in range(0, length, each):
                 count = min(each, length - begin)
-                jobs.append((tie, begin, count))
+                jobs.append((tie, begin, count, len(jobs)))
                 sizes.append(count * width)
-        self.all: Longs = np.array(jobs, np.int64).reshape(-1, 3)
+        self.all: Longs = np.array(jobs, np.int64)
+        self.parts: dict[int, list[Longs]] = {}
         self._ends = np.cumsum(sizes)
-
-    def numbered(self) -> Jobs:
-        """Return the jobs with their numbers as a fourth column."""
-        numbered = Jobs([])
-        numbers = np.arange(len(self.all), dtype=np.int64)
-        numbered.all, numbered._ends = np.column_stack([self.all, numbers]), self._ends
-        return numbered
 
     def split(self, threads: int) -> list[Longs]:
         """Split the jobs into parts of about equally many elements, at most one for each thread."""
         total = int(self._ends[-1])
-        parts = max(1, min(threads, total // _LEAST_PER_THREAD))
-        if parts == 1:
-            return [self.all]
-        bounds = np.searchsorted(self._ends, np.arange(1, parts) * (total / parts)) + 1
-        return [part for part in np.split(self.all, bounds) if len(part)]
+        count = max(1, min(threads, total // _LEAST_PER_THREAD))
+        bounds = np.searchsorted(self._ends, np.arange(1, count) * (total / count)) + 1
+        self.parts[threads] = [part for part in np.split(self.all, bounds) if len(part)]
+        return self.parts[threads]
 
 
 @cache

@@ -13,8 +13,8 @@ With d a deviation from the origin or mean, or the difference of a pair, a group
 .. math:: f = (1 - \theta / n)_+, \qquad n = \text{scale} \cdot \lVert d \rVert
 
 of its deviation: the proximal step of the l1 norm with threshold θ. A *job* is a range of one tie:
-``(tie, begin, count)``, in elements or in rows. Sums of squares are computed in float64, and scaled by
-the largest element where they leave its range.
+``(tie, begin, count, number of the job)``, in elements or in rows. Sums of squares are computed in
+float64, and scaled by the largest element where they leave its range.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def add_gradients(like, members, grads, origins, first, kinds, alpha, jobs):  # 
     """Add ``alpha[t]`` times the deviations to the gradients; ``alpha`` has s² in it."""
     total = np.empty(_BLOCK, like.dtype)
     for j in range(len(jobs)):
-        tie, begin, count = jobs[j]
+        tie, begin, count, _ = jobs[j]
         a, lo, hi = alpha[tie], first[tie], first[tie + 1]
         if kinds[tie] == PAIR:
             x, y = _at(members[lo], begin, count, like), _at(members[lo + 1], begin, count, like)
@@ -110,7 +110,7 @@ def shrink_elements(  # type: ignore[no-untyped-def]
     squares, kept = np.empty(_BLOCK, np.float64), np.empty(_BLOCK, like.dtype)
     center = np.empty(_BLOCK, like.dtype)
     for j in range(len(jobs)):
-        tie, begin, count = jobs[j]
+        tie, begin, count, _ = jobs[j]
         lo, hi, threshold = first[tie], first[tie + 1], thresholds[tie]
         if threshold == 0.0:
             continue
@@ -326,7 +326,7 @@ def shrink_rows(  # type: ignore[no-untyped-def]
     """Take the proximal step where every row is a group; jobs count in rows."""
     center, kept = np.empty(_BLOCK, like.dtype), np.empty(_BLOCK, like.dtype)
     for j in range(len(jobs)):
-        tie, begin, count = jobs[j]
+        tie, begin, count, _ = jobs[j]
         if thresholds[tie] == 0.0:
             continue
         lo, hi, width = first[tie], first[tie + 1], widths[tie]
@@ -388,7 +388,7 @@ def move_ranges(like, members, origins, first, kinds, steps, fractions, jobs):  
     """Move ranges of which all elements keep ``fractions[t]``."""
     center, kept = np.empty(_BLOCK, like.dtype), np.empty(_BLOCK, like.dtype)
     for j in range(len(jobs)):
-        tie, begin, count = jobs[j]
+        tie, begin, count, _ = jobs[j]
         if fractions[tie] < 0.0:
             continue
         lo, hi = first[tie], first[tie + 1]
@@ -425,7 +425,7 @@ def move_columns(  # type: ignore[no-untyped-def]
     """Move rows of which each column keeps a fraction; those of tie t begin at ``starts[t]``."""
     center, squares = np.empty(_BLOCK, like.dtype), np.empty(_BLOCK, np.float64)
     for j in range(len(jobs)):
-        tie, begin, count = jobs[j]
+        tie, begin, count, _ = jobs[j]
         if starts[tie] < 0:
             continue
         lo, hi, width = first[tie], first[tie + 1], widths[tie]

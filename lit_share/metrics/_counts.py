@@ -218,7 +218,7 @@ def _repeated_nonzeros(ties: Sequence[Tie]) -> int:
             size += parameter.numel()
     edges: list[Tensor] = []
     for tie in ties:
-        numbered = tie.views([nodes_of[first.parameter] for first, _ in tie.runs])
+        numbered = [v for run in tie.runs for v in run.views(nodes_of[run.first.parameter])]
         values, order = torch.stack(
             [full_tensor(tensor).flatten().cpu() for tensor in tie.tensors()]
         ).sort(dim=0)

@@ -55,12 +55,7 @@ def add_penalty_gradient(
     if not (math.isfinite(strength) and strength >= 0.0):
         raise ValueError(f"strength must be a finite number >= 0, got {strength}")
     views = _views(module, as_penalty(penalty), ties, start)
-    for view in views.views:
-        view.open_grads(lambda _: True)
-    with full_precision(views.ties):
-        views.batch.add_gradient_(strength)
-    for view in views.views:
-        view.close_grads()
+    views.add_gradient(strength)
 
 
 def apply_prox(
@@ -99,7 +94,7 @@ def apply_prox(
     for view in views.views:
         own = [step if parameter.requires_grad else 0.0 for parameter in view.tie.parameters]
         view.set_steps(own)
-    take_prox(views)
+    views.take_prox()
 
 
 def starting_values(ties: Sequence[Tie]) -> dict[str, Tensor]:
@@ -128,19 +123,12 @@ def starting_values(ties: Sequence[Tie]) -> dict[str, Tensor]:
     }
 
 
-def take_prox(views: TieViews) -> None:
-    """Take the proximal step of open views, whose steps are set."""
-    with full_precision(views.ties):
-        views.batch.prox_()
-    for view in views.views:
-        view.close_members()
-
-
 def penalty_value(penalty: Penalty, ties: Sequence[Tie], start: Start | None) -> float:
     """Sum the penalty's values over ties, of full members where they are sharded."""
     # Not of shards: FSDP2 modules hold full parameters after validation.
     values = []
-    with torch.no_grad(), full_precision(ties):
+    device = ties[0].members[0].parameter.device.type
+    with torch.no_grad(), torch.autocast(device, enabled=False):
         for tie in ties:
             members = [full_tensor(tensor) for tensor in tie.tensors()]
             own = None
@@ -148,12 +136,6 @@ def penalty_value(penalty: Penalty, ties: Sequence[Tie], start: Start | None) ->
                 own = [full_tensor(start[member.name]) for member in tie.members]
             values.append(penalty.value(members, own).double())
     return float(torch.stack(values).sum())
-
-
-def full_precision(ties: Sequence[Tie]) -> torch.autocast:
-    """Return a context without autocast, for the device of ties."""
-    device = ties[0].members[0].parameter.device.type if ties else "cpu"
-    return torch.autocast(device, enabled=False)
 
 
 def _views(

@@ -12,15 +12,6 @@ from torch.optim import LBFGS, Optimizer
 from lit_share.ties import Tie
 
 
-def has_gradients(optimizer: Optimizer) -> bool:
-    """Whether an optimizer has anything to step with."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if parameter.grad is not None:
-                return True
-    return False
-
-
 def skipped_its_step(optimizer: Optimizer) -> bool:
     """Whether a fused optimizer under fp16 found infinite gradients and did not move the weights."""
     found_inf = getattr(optimizer, "found_inf", None)
@@ -74,36 +65,25 @@ class LearningRates:
     """The learning rates of parameters, in one optimizer.
 
     Group dicts are replaced when an optimizer's state is loaded, and groups may be added in training,
-    so parameters are looked up again when the number of groups or parameters has changed.
+    so parameters have to be looked up again when the sizes of groups have changed.
+
+    Attributes:
+        optimizer: The optimizer.
+        sizes: The number of parameters of each group, when they were looked up.
+        groups: The number of a parameter's group, by its ``id``.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
-        self._sizes: list[int] = []
-        self._groups: dict[int, int] = {}
-
-    def refresh(self) -> None:
-        """Look up which group each parameter belongs to, if that may have changed."""
-        groups = self.optimizer.param_groups
-        sizes = [len(group["params"]) for group in groups]
-        if sizes != self._sizes:
-            self._sizes = sizes
-            self.look_up()
+        self.look_up()
 
     def look_up(self) -> None:
         """Look up which group each parameter belongs to."""
         groups: list[dict[str, Any]] = self.optimizer.param_groups
+        self.sizes = [len(group["params"]) for group in groups]
         # By id, as the hash of a tensor takes long; the groups keep the parameters alive.
-        self._groups = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
+        self.groups = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
 
     def rates(self) -> list[float]:
         """Return the learning rate of every group."""
         return [float(group["lr"]) for group in self.optimizer.param_groups]
-
-    def owns(self, parameter: nn.Parameter) -> bool:
-        """Whether the optimizer has a parameter."""
-        return id(parameter) in self._groups
-
-    def group_of(self, parameter: nn.Parameter) -> int | None:
-        """Return the number of a parameter's group; ``None`` if the optimizer has it not."""
-        return self._groups.get(id(parameter))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
-import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 
 from lit_share.functional import Penalty
@@ -17,15 +17,9 @@ from lit_share.penalties._checks import (
     check_weights,
     warn_of_unowned,
 )
-from lit_share.penalties._functions import (
-    full_precision,
-    penalty_value,
-    starting_values,
-    take_prox,
-)
+from lit_share.penalties._functions import penalty_value, starting_values
 from lit_share.penalties._optimizers import (
     LearningRates,
-    has_gradients,
     refuse_unsupported,
     skipped_its_step,
 )
@@ -115,13 +109,19 @@ class PenaltySteps:
         self.penalty, self.ties = as_penalty(penalty), as_ties(ties)
         self.strength, self.schedule, self.apply, self.every = strength, schedule, apply, every
         self.keep_zeros, self.keep_tied = keep_zeros, keep_tied
+        # Whether the penalty is applied as a proximal step.
+        self.uses_prox = apply == "prox" or (apply == "auto" and not self.penalty.is_smooth)
         check_arguments(self)
         self.steps_done = self.epochs_done = 0
         self.found: list[Tie] = []
         self.module: nn.Module | None = None
         self.optimizers: list[Optimizer] = []
+        # The numbers of optimizers; that of `None` if there is only one.
+        self._numbers: dict[Optimizer | None, int] = {}
         self._steps = MemberSteps([])
-        self._views: TieViews | None = None
+        self.views = TieViews(self.penalty, [])
+        # Modules that FSDP2 shards.
+        self._sharded: list[FSDPModule] = []
         self._pending = PendingSteps()
         # By members' names: their starting values.
         self._start: dict[str, Tensor] = {}
@@ -133,11 +133,6 @@ class PenaltySteps:
         # optimizers that they were added for.
         self._increments: list[list[Tensor]] | None = None
         self._added: set[int] = set()
-
-    @property
-    def uses_prox(self) -> bool:
-        """Whether the penalty is applied as a proximal step."""
-        return self.apply == "prox" or (self.apply == "auto" and not self.penalty.is_smooth)
 
     @property
     def keeps_frozen(self) -> bool:
@@ -173,6 +168,9 @@ class PenaltySteps:
         self.module = module
         self.optimizers = [optimizers] if isinstance(optimizers, Optimizer) else list(optimizers)
         self._steps = MemberSteps([LearningRates(optimizer) for optimizer in self.optimizers])
+        self._numbers = {optimizer: i for i, optimizer in enumerate(self.optimizers)}
+        if len(self.optimizers) == 1:
+            self._numbers[None] = 0
         self._find()
         refuse_unsupported(self.optimizers, self.found)
         start = starting_values(self.found) if self.penalty.centering.needs_start else None
@@ -194,12 +192,13 @@ class PenaltySteps:
     def begin(self) -> None:
         """Open the views of the module that was checked, and note the starting values."""
         assert self.module is not None
-        reshard(self.module)
+        self._sharded = reshard(self.module)
         self._open()
 
     def detach(self) -> None:
         """Forget the module, but not what `state_dict` has."""
-        self._views, self._steps.trainable, self.found = None, None, []
+        self._steps, self.found, self.optimizers, self._numbers = MemberSteps([]), [], [], {}
+        self.views = TieViews(self.penalty, [])
         self.new_gradients()
 
     def strength_at(self, step: int, epoch: int) -> float:
@@ -238,22 +237,14 @@ class PenaltySteps:
             optimizer: The optimizer; may be left out if there is only one.
             scale: The factor of the gradients at hand, as of a ``GradScaler`` that has not unscaled.
         """
-        number = self._number(optimizer)
-        if self.uses_prox or not has_gradients(self.optimizers[number]):
-            return
+        number = self._stepping(optimizer)
         strength = scale * self.strength_at(self.steps_done, self.epochs_done)
-        if strength == 0.0:
+        if number is None or self.uses_prox or strength == 0.0:
             return
-        views, rates = self._refreshed(number), self._steps.rates[number]
-        if len(self.optimizers) > 1:
-            self._add_increments(views, number, strength)
-            return
-        for view in views.views:
-            view.open_grads(rates.owns)
-        with full_precision(self.found):
-            views.batch.add_gradient_(strength)
-        for view in views.views:
-            view.close_grads()
+        if len(self.optimizers) == 1:
+            self.views.add_gradient(strength, self._steps.rates[number].groups)
+        else:
+            self._add_increments(number, strength)
 
     def after_step(self, optimizer: Optimizer | None = None) -> None:
         """Take the proximal step that follows a step of an optimizer, and keep frozen groups.
@@ -263,19 +254,12 @@ class PenaltySteps:
         Args:
             optimizer: The optimizer; may be left out if there is only one.
         """
-        number = self._number(optimizer)
-        own = self.optimizers[number]
-        if self.uses_prox and not skipped_its_step(own) and has_gradients(own):
-            strength = self.strength_at(self.steps_done, self.epochs_done)
-            views = self._refreshed(number)
-            if strength > 0.0:
-                sizes = self._steps.sizes(self.found, number, strength)
-                for tie, steps in zip(self.found, sizes, strict=True):
-                    if steps is not None:
-                        self._pending.add(tie.name, number, steps)
-            taken = self._take(views) if self.every == "step" else set()
+        number = self._stepping(optimizer)
+        if number is not None and self.uses_prox and not skipped_its_step(self.optimizers[number]):
+            self._add_to_pending(number)
+            taken = self._take() if self.every == "step" else set()
             if self._with_frozen:
-                views.restore_frozen(self._with_frozen - taken)
+                self.views.restore_frozen(self._with_frozen - taken)
         self.steps_done += 1
 
     def end_epoch(self) -> None:
@@ -285,7 +269,8 @@ class PenaltySteps:
             ValueError: If training has made a member NaN or infinite.
         """
         if self.every == "epoch" and self.pending:
-            self._take(self._refreshed())
+            self._refresh()
+            self._take()
             self._note_frozen()
         check_finite(self.found, self.steps_done)
         self.epochs_done += 1
@@ -297,8 +282,8 @@ class PenaltySteps:
 
     def note_trainable(self) -> None:
         """Note which members require a gradient, before parameters are frozen for one optimizer."""
-        assert self.module is not None
-        reshard(self.module)
+        for part in self._sharded:
+            part.reshard()
         self._steps.note_trainable(self.found)
 
     def find_unaligned(self) -> list[Tie]:
@@ -328,7 +313,7 @@ class PenaltySteps:
         masks = state_dict.get("frozen", {}) if self.keeps_frozen else {}
         # Copies, as training changes them.
         self._frozen = {name: mask.clone() for name, mask in masks.items()}
-        if self._views is not None:
+        if self.views.views:
             self._open()
 
     def _find(self) -> None:
@@ -347,47 +332,44 @@ class PenaltySteps:
                 for name, value in now.items()
             }
         frozen = self._frozen if self.keeps_frozen else None
-        self._views = TieViews(self.penalty, self.found, self._start or None, frozen)
+        self.views = TieViews(self.penalty, self.found, self._start or None, frozen)
         self._note_frozen()
         for rates in self._steps.rates:
             rates.look_up()
 
     def _note_frozen(self) -> None:
-        if (
-            self.every == "step"
-        ):  # masks fill at every step: to look at them would wait for the device
-            self._with_frozen = set(self._frozen)
-        else:
-            self._with_frozen = {name for name, mask in self._frozen.items() if mask.any()}
+        names = set(self._frozen)
+        if self.every == "epoch":  # else masks fill at every step, and a look waits for the device
+            names = {name for name, mask in self._frozen.items() if mask.any()}
+        self._with_frozen = names
 
-    def _refreshed(self, number: int | None = None) -> TieViews:
-        """Return the views; if a parameter was replaced, the ties are found again."""
-        assert self.module is not None
-        if self._views is None:
-            raise ValueError(
-                f"the penalty of {self.ties} is not attached: call attach before steps"
-            )
-        reshard(self.module)
-        if self._views.hold_parameters():
-            self._views.refresh()
-        else:
+    def _refresh(self) -> None:
+        """Bring the views up to date; if a parameter was replaced, find the ties again."""
+        for part in self._sharded:
+            part.reshard()
+        if not self.views.refresh():
             self._find()
             self.new_gradients()
             self._open()
-        if number is not None:
-            self._steps.rates[number].refresh()
-        return self._views
 
-    def _number(self, optimizer: Optimizer | None) -> int:
+    def _stepping(self, optimizer: Optimizer | None) -> int | None:
+        """Return the number of an optimizer; ``None`` if it has no gradient to step with."""
+        number = self._numbers.get(optimizer)
+        if number is None:
+            self._raise_unknown(optimizer)
+        rates, groups = self._steps.rates[number], self.optimizers[number].param_groups
+        if rates.sizes != [len(group["params"]) for group in groups]:
+            rates.look_up()
+        if not any(p.grad is not None for group in groups for p in group["params"]):
+            return None
+        self._refresh()
+        return number
+
+    def _raise_unknown(self, optimizer: Optimizer | None) -> NoReturn:
+        if not self.optimizers:
+            raise ValueError(f"the penalty of {self.ties} is not attached: call attach first")
         if optimizer is None:
-            if len(self.optimizers) != 1:
-                raise ValueError(
-                    f"there are {len(self.optimizers)} optimizers: say which one steps"
-                )
-            return 0
-        for i, own in enumerate(self.optimizers):
-            if own is optimizer:
-                return i
+            raise ValueError(f"there are {len(self.optimizers)} optimizers: say which one steps")
         raise ValueError(f"this {type(optimizer).__name__} was not given to attach")
 
     def _check_steps(self, views: TieViews) -> None:
@@ -401,7 +383,7 @@ class PenaltySteps:
         for view, total in zip(views.views, totals, strict=True):
             view.set_steps(total)
 
-    def _add_increments(self, views: TieViews, number: int, strength: float) -> None:
+    def _add_increments(self, number: int, strength: float) -> None:
         """Add the gradient for one of several optimizers.
 
         When another one has stepped since the backward pass, the loss had still seen its old weights.
@@ -412,23 +394,26 @@ class PenaltySteps:
             self.new_gradients()
         self._added.add(number)
         if self._increments is None:
-            increments = [[torch.zeros_like(w) for w in v.tensors.members] for v in views.views]
-            for view, own in zip(views.views, increments, strict=True):
-                view.tensors.grads = own
-            with full_precision(self.found):
-                views.batch.add_gradient_(1.0)
-            self._increments = increments
-        for view, own in zip(views.views, self._increments, strict=True):
-            view.add_to_grads(own, self._steps.rates[number].owns, strength)
+            self._increments = self.views.increments()
+        self.views.add_increments(self._increments, strength, self._steps.rates[number].groups)
 
-    def _take(self, views: TieViews) -> set[str]:
+    def _add_to_pending(self, number: int) -> None:
+        """Add the step sizes of an optimizer's step to those that are not taken yet."""
+        strength = self.strength_at(self.steps_done, self.epochs_done)
+        if strength > 0.0:
+            sizes = self._steps.sizes(self.found, number, strength)
+            for tie, steps in zip(self.found, sizes, strict=True):
+                if steps is not None:
+                    self._pending.add(tie.name, number, steps)
+
+    def _take(self) -> set[str]:
         """Take the steps of ties whose optimizers have all stepped; return the ties' names."""
         taken: set[str] = set()
-        for view in views.views:
+        for view in self.views.views:
             steps = self._pending.take(view.tie.name, self._steps.owners(view.tie))
             if steps is not None and any(steps):
                 taken.add(view.tie.name)
             view.set_steps(steps or [0.0] * len(view.tie.members))
         if taken:
-            take_prox(views)
+            self.views.take_prox()
         return taken

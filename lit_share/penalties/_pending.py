@@ -77,7 +77,7 @@ class MemberSteps:
         if len(self.rates) == 1:
             return [0]
         moving = [p for p in tie.parameters if self.is_trainable(p)]
-        return [i for i, own in enumerate(self.rates) if any(own.owns(p) for p in moving)]
+        return [i for i, own in enumerate(self.rates) if any(id(p) in own.groups for p in moving)]
 
     def sizes(self, ties: Sequence[Tie], number: int, strength: float) -> list[list[float] | None]:
         """Return the members' steps in one optimizer; ``None`` for a tie that it has no part of.
@@ -92,7 +92,7 @@ class MemberSteps:
         sizes: list[list[float] | None] = []
         for tie in ties:
             parameters = tie.parameters
-            groups = [rates.group_of(parameter) for parameter in parameters]
+            groups = [rates.groups.get(id(parameter)) for parameter in parameters]
             if all(group is None for group in groups):
                 sizes.append(None)
                 continue

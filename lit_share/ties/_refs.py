@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -77,6 +77,18 @@ class ParameterRef(_Ref):
         source = self.source
         assert source is not None
         return source.parameter
+
+    def entries(self) -> Iterator[tuple[Mapping[str, object], str, object]]:
+        """Yield what `parameter` looks up, ``mapping[key] is value``: it changes if any of it does."""
+        owner = self.root
+        for key in self.path:
+            child = owner._modules[key]
+            assert child is not None
+            yield owner._modules, key, child
+            owner = child
+        yield owner._parameters, self.attribute, self.stored
+        if self.stored is None and self.source is not None:
+            yield from self.source.entries()
 
     @property
     def is_transposed(self) -> bool:

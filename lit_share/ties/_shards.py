@@ -105,19 +105,23 @@ class LocalShards:
         )
 
 
-def reshard(module: nn.Module) -> None:
+def reshard(module: nn.Module) -> list[FSDPModule]:
     """Give FSDP2 modules their sharded parameters again, which the optimizers own.
 
     They hold full ones after a forward pass without gradients, as in validation; what is written to
     these is lost.
+
+    Returns:
+        The modules, to be resharded before every step.
     """
     if not (distributed.is_available() and distributed.is_initialized()):
-        return
-    sharded = [part for part in module.modules() if isinstance(part, FSDPModule)]
+        return []
+    sharded: list[Any] = [part for part in module.modules() if isinstance(part, FSDPModule)]
     if getattr(module, "_is_fsdp_managed_module", False) and module not in sharded:
         sharded += [o for o in _fsdp_modules() if any(part is module for part in o.modules())]
     for part in sharded:
         part.reshard()
+    return sharded
 
 
 def sharded_modules(module: nn.Module) -> set[int]:

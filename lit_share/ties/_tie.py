@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
+from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -53,6 +54,34 @@ class Member:
         return tensor if self.slice is None else tensor[self.slice]
 
 
+class Run(NamedTuple):
+    """Adjacent members of a tie that are slices of one parameter; or one member alone.
+
+    Attributes:
+        first: The first of them.
+        length: Their number.
+    """
+
+    first: Member
+    length: int
+
+    @property
+    def is_sliced(self) -> bool:
+        """Whether the members are different slices."""
+        return self.length > 1 and self.first.slice is not None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether each member is all of its parameter, as it is stored."""
+        return self.first.slice is None and not self.first.is_transposed
+
+    def views(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Return the members' views of a tensor that has the shape of their parameter."""
+        if self.is_sliced:
+            return tensor.unbind()
+        return [self.first.view(tensor)] * self.length
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Tie:
     """N ≥ 1 tensors of one shape in a module, its *members*.
@@ -70,11 +99,11 @@ class Tie:
         return f"Tie({self.name!r}: {shortened([member.name for member in self.members], ' = ')})"
 
     @cached_property
-    def runs(self) -> list[tuple[Member, int]]:
-        """Members with their number; slices of one parameter count as one run of its first slice."""
+    def runs(self) -> list[Run]:
+        """The members, where adjacent slices of one parameter are one run."""
         grouped = groupby(self.members, key=lambda m: (m.ref, m.index is None, m.transposed))
         runs = [list(members) for _, members in grouped]
-        return [(members[0], len(members)) for members in runs]
+        return [Run(members[0], len(members)) for members in runs]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -97,7 +126,7 @@ class Tie:
     def is_shared(self) -> bool:
         """Whether all members are one stored Parameter, in one orientation."""
         runs = self.runs
-        if any(count > 1 and first.slice is not None for first, count in runs):
+        if any(run.is_sliced for run in runs):
             return False
         parameter = runs[0][0].parameter
         if any(first.parameter is not parameter for first, _ in runs[1:]):
@@ -106,19 +135,7 @@ class Tie:
 
     def tensors(self) -> list[Tensor]:
         """Return the members' values now, detached; writing to them writes to the parameters."""
-        return self.views([first.parameter.detach() for first, _ in self.runs])
-
-    def views(self, stored: Sequence[Tensor]) -> list[Tensor]:
-        """Return the members' views of tensors that have the shapes of their parameters.
-
-        Args:
-            stored: A tensor for each of `runs`.
-        """
-        views: list[Tensor] = []
-        for (first, count), tensor in zip(self.runs, stored, strict=True):
-            sliced = count > 1 and first.slice is not None
-            views += tensor.unbind() if sliced else [first.view(tensor)] * count
-        return views
+        return [view for run in self.runs for view in run.views(run.first.parameter.detach())]
 
 
 def full_tensor(tensor: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ gives the algebra local, dense tensors, and is the only reader and writer of par
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, MutableMapping, Sequence
+from collections.abc import Container, Mapping, MutableMapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,6 @@ from lit_share.functional import (
 )
 from lit_share.ties._shards import LocalShards, like_parameter
 from lit_share.ties._tie import Tie
-
-Wanted = Callable[[nn.Parameter], bool]
 
 
 class TieView:
@@ -51,11 +49,10 @@ class TieView:
             penalty.check([tie.shape] * len(tie.members))
         except ValueError as error:
             raise ValueError(f"{names_of(tie)}: {error}") from None
-        self.parameters = [first.parameter for first, _ in tie.runs]
-        self._addresses = [_address(parameter) for parameter in self.parameters]
+        self._runs = [(run, run.first.parameter, run.is_whole) for run in tie.runs]
         # N members that are one parameter move it as one, by N times the step.
         self.multiplicity = len(tie.members) if tie.is_shared else 1
-        self._stored = tie.views([p.detach() for p in self.parameters])
+        self._stored = tie.tensors()
         self.tensors = TieTensors(
             [self.local(tensor) for tensor in self._stored], shard=self._shard()
         )
@@ -83,36 +80,39 @@ class TieView:
             raise ValueError(f"{names_of(self.tie)}: {error}") from None
         self.tensors.steps = [self.multiplicity * t for t in steps]
 
-    def holds_parameters(self) -> bool:
-        """Whether the module still holds the parameters that the view was opened with."""
-        for (first, _), parameter in zip(self.tie.runs, self.parameters, strict=True):
-            if first.parameter is not parameter:
-                return False
-        return True
-
-    def is_current(self) -> bool:
-        """Whether the parameters still have the memory that the view was opened with."""
-        return [_address(parameter) for parameter in self.parameters] == self._addresses
-
-    def open_grads(self, wanted: Wanted) -> None:
+    def open_grads(self, owned: Container[int] | None = None) -> None:
         """Give the algebra the ``.grad`` of trained parameters to add to; zeros where it is missing.
 
         Args:
-            wanted: Whether gradients are added to those of a parameter.
+            owned: The ``id`` of each parameter that gets a gradient, if it requires one; all if
+                ``None``.
 
         Raises:
             ValueError: If a gradient is sparse.
         """
-        self.tensors.grads = [self.grad_buffer(grad) for grad in self._grads(wanted)]
+        grads: list[Tensor | None] = []
+        self.tensors.grads = grads
+        for run, parameter, is_whole in self._runs:
+            if not parameter.requires_grad or (owned is not None and id(parameter) not in owned):
+                grads += [None] * run.length
+                continue
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            elif parameter.grad.layout != torch.strided:
+                raise ValueError(
+                    f"the gradient of {run.first.name!r} is sparse: make it with sparse=False, or exclude "
+                    "it from the ties"
+                )
+            views = [parameter.grad] * run.length if is_whole else run.views(parameter.grad)
+            grads.extend(views)
 
     def close_grads(self) -> None:
         """Store what the algebra added to buffers that are not the gradients' own memory."""
 
-    def add_to_grads(self, increments: Sequence[Tensor], wanted: Wanted, alpha: float) -> None:
-        """Add local increments, times ``alpha``, to the ``.grad`` of trained parameters."""
-        self.open_grads(wanted)
-        accumulate_(self.tensors.grads, increments, alpha)
-        self.close_grads()
+    @property
+    def has_copies(self) -> bool:
+        """Whether members are copies of the parameters' memory, which are soon out of date."""
+        return False
 
     def close_members(self) -> None:
         """Store what the algebra wrote to members that are not the parameters' own memory."""
@@ -121,33 +121,12 @@ class TieView:
         """Return the local part of a tensor of the members' shape."""
         return tensor
 
-    def grad_buffer(self, grad: Tensor | None) -> Tensor | None:
-        """Return a local buffer for what is to be added to a gradient."""
-        return grad
-
     def full_mask(self, mask: Tensor) -> Tensor:
         """Return the mask of all groups, given that of local groups."""
         return mask
 
     def _shard(self) -> Shard | None:
         return None
-
-    def _grads(self, wanted: Wanted) -> list[Tensor | None]:
-        grads: list[Tensor | None] = []
-        for (first, count), parameter in zip(self.tie.runs, self.parameters, strict=True):
-            if not (parameter.requires_grad and wanted(parameter)):
-                grads += [None] * count
-                continue
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            elif parameter.grad.layout != torch.strided:
-                raise ValueError(
-                    f"the gradient of {first.name!r} is sparse: make it with sparse=False, or exclude "
-                    "it from the ties"
-                )
-            sliced = count > 1 and first.slice is not None
-            grads += parameter.grad.unbind() if sliced else [first.view(parameter.grad)] * count
-        return grads
 
     def _starts(self, start: Mapping[str, Tensor]) -> list[Tensor]:
         names = [member.name for member in self.tie.members]
@@ -169,11 +148,6 @@ class TieView:
         return [mean(own)] * len(own)  # Σ ½‖W − S_i‖² is N · ½‖W − mean S‖² plus a constant
 
 
-def _address(parameter: nn.Parameter) -> int:
-    local = parameter._local_tensor if isinstance(parameter, DTensor) else parameter
-    return local.data_ptr()
-
-
 class ShardedTieView(TieView):
     """A view of members that FSDP2 shards: of their local slices."""
 
@@ -190,10 +164,11 @@ class ShardedTieView(TieView):
             raise ValueError(f"{names_of(tie)}: {error}") from None
         super().__init__(penalty, tie, start, frozen)
 
-    def open_grads(self, wanted: Wanted) -> None:
+    def open_grads(self, owned: Container[int] | None = None) -> None:
         """Give the algebra local buffers to add to; see `TieView.open_grads`."""
-        self._full_grads = self._grads(wanted)
-        self.tensors.grads = [self.grad_buffer(grad) for grad in self._full_grads]
+        super().open_grads(owned)
+        self._full_grads = self.tensors.grads
+        self.tensors.grads = [self._buffer(grad) for grad in self._full_grads]
 
     def close_grads(self) -> None:
         """Redistribute what was added to buffers of other placements than the gradients'."""
@@ -207,16 +182,17 @@ class ShardedTieView(TieView):
             if not self.shards.is_local(stored):
                 write_([stored], [self.shards.distributed(local, stored)])
 
-    def is_current(self) -> bool:
-        """Whether nothing changed; copies of redistributed members are always out of date."""
-        return super().is_current() and all(map(self.shards.is_local, self._stored))
+    @property
+    def has_copies(self) -> bool:
+        """Whether members are copies of redistributed ones."""
+        return not all(map(self.shards.is_local, self._stored))
 
     def local(self, tensor: Tensor) -> Tensor:
         """Return the local slice of a tensor."""
         return self.shards.local(tensor)
 
-    def grad_buffer(self, grad: Tensor | None) -> Tensor | None:
-        """Return the local slice of a gradient, or zeros where that is not its own memory."""
+    def _buffer(self, grad: Tensor | None) -> Tensor | None:
+        # The local slice of a gradient, or zeros where that is not its own memory.
         if grad is None or self.shards.is_local(grad):
             return None if grad is None else self.shards.local(grad)
         return torch.zeros_like(self.tensors.members[0], dtype=grad.dtype)
@@ -260,14 +236,62 @@ class TieViews:
         self.penalty, self.ties, self.start, self.frozen = penalty, ties, start, frozen
         self._open()
 
-    def hold_parameters(self) -> bool:
-        """Whether the module still holds the parameters that the views were opened with."""
-        return all(view.holds_parameters() for view in self.views)
+    def refresh(self) -> bool:
+        """Open the views again if the memory of a parameter was replaced.
 
-    def refresh(self) -> None:
-        """Open the views again if the memory of a parameter was replaced."""
-        if not all(view.is_current() for view in self.views):
+        Returns:
+            Whether the module still holds the parameters that the views were opened with. If not, the
+            ties have to be found again.
+        """
+        for mapping, key, value in self._entries:
+            if mapping.get(key) is not value:
+                return False
+        is_current = not self._has_copies
+        for parameter, address in self._addresses:
+            local = parameter._local_tensor if isinstance(parameter, DTensor) else parameter
+            is_current = is_current and local.data_ptr() == address
+        if not is_current:
             self._open()
+        return True
+
+    def add_gradient(self, strength: float, owned: Container[int] | None = None) -> None:
+        """Add ``strength`` times the penalty's gradient to the ``.grad`` of trained parameters.
+
+        Args:
+            strength: Finite number ≥ 0.
+            owned: See `TieView.open_grads`.
+        """
+        for view in self.views:
+            view.open_grads(owned)
+        self.batch.add_gradient_(strength)
+        if self._is_sharded:
+            for view in self.views:
+                view.close_grads()
+
+    def add_increments(
+        self, increments: Sequence[Sequence[Tensor]], alpha: float, owned: Container[int]
+    ) -> None:
+        """Add ``alpha`` times local increments, one for each member of each tie, to ``.grad``."""
+        for view, own in zip(self.views, increments, strict=True):
+            view.open_grads(owned)
+            accumulate_(view.tensors.grads, own, alpha)
+            view.close_grads()
+
+    def increments(self) -> list[list[Tensor]]:
+        """Return the penalty's gradient of local members, without adding it."""
+        increments = []
+        for view in self.views:
+            own = [torch.zeros_like(member) for member in view.tensors.members]
+            view.tensors.grads = own
+            increments.append(own)
+        self.batch.add_gradient_(1.0)
+        return increments
+
+    def take_prox(self) -> None:
+        """Take the proximal step, of the sizes that `TieView.set_steps` has set."""
+        self.batch.prox_()
+        for view in self.views:
+            view.close_members()
 
     def restore_frozen(self, names: Container[str]) -> None:
         """Put frozen groups of these ties to their center again."""
@@ -279,8 +303,21 @@ class TieViews:
     def _open(self) -> None:
         self.views = [self._view(tie) for tie in self.ties]
         self.batch = TieBatch(self.penalty, [view.tensors for view in self.views])
+        self._has_copies = any(view.has_copies for view in self.views)
+        self._is_sharded = any(isinstance(view, ShardedTieView) for view in self.views)
+        # What `refresh` compares: one look at a dict for each module and parameter on the way.
+        refs = {run.first.ref for tie in self.ties for run in tie.runs}
+        entries = [entry for ref in refs for entry in ref.entries()]
+        self._entries = list({(id(entry[0]), entry[1]): entry for entry in entries}.values())
+        parameters = {id(p): p for tie in self.ties for p in tie.parameters}
+        self._addresses = [(p, _address(p)) for p in parameters.values()]
 
     def _view(self, tie: Tie) -> TieView:
         is_sharded = any(isinstance(parameter, DTensor) for parameter in tie.parameters)
         kind = ShardedTieView if is_sharded else TieView
         return kind(self.penalty, tie, self.start, self.frozen)
+
+
+def _address(parameter: nn.Parameter) -> int:
+    local = parameter._local_tensor if isinstance(parameter, DTensor) else parameter
+    return local.data_ptr()

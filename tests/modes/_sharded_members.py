@@ -14,7 +14,6 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
 from lit_share import Penalty, Ties, add_penalty_gradient, apply_prox, starting_values
-from lit_share.penalties._functions import take_prox
 from lit_share.ties import TieViews
 
 from .._own_rows import registered
@@ -235,7 +234,7 @@ def zeros_again(name):
             views = TieViews(penalty, module.ties("a", "c"), frozen={})
             for view in views.views:
                 view.set_steps([step] * 2)
-            take_prox(views)
+            views.take_prox()
             with torch.no_grad():
                 for parameter in module.parameters():
                     parameter.add_(1.0)
