@@ -7,8 +7,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from lit_share.lab.app._errors import told_in_a_line
 from lit_share.lab.app.config import register_schema
+from lit_share.lab.errors import user_errors_in_one_line
 
 register_schema()
 
@@ -20,7 +20,7 @@ def main(config: DictConfig) -> float:
     from lit_share.lab.app.run import run
 
     job = HydraConfig.get()
-    with told_in_a_line():
+    with user_errors_in_one_line():
         return run(config, Path(job.runtime.output_dir), list(job.overrides.task))
 
 

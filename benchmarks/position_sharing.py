@@ -11,8 +11,9 @@ from pathlib import Path
 from plotly.subplots import make_subplots
 
 from lit_share.lab.plots import Curve, curves, styles
-from lit_share.lab.report import Estimate, Result, compare, estimate, read_results
+from lit_share.lab.report import Estimate, compare, estimate
 from lit_share.lab.report._settings import setting_of
+from lit_share.lab.results import Result, read_results
 
 NAMES = {"none": "locally connected", "soft_tie": "softly tied", "hard_tie": "convolution"}
 PLACES = {"random": "at random places", "centre": "in the centre"}

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,8 @@ from hydra.errors import CompactHydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from lit_share.lab.app._errors import one_line
-from lit_share.lab.app._sweep import (
-    RESULT_FILE,
-    Cell,
-    Contained,
-    Progress,
-    fingerprint,
-    settle,
-    status,
-    write_json,
-)
+from lit_share.lab.errors import one_line
+from lit_share.lab.sweeps import Cell, Contained, Progress, fingerprint, settle, status
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +39,7 @@ class StrategySweeper(BasicSweeper):
 
     A cell is known by its overrides. In a `hydra.sweep.dir` where cells have run already, finished ones are not run
     again, those that were cut off go on, and failed ones and those whose config has changed start anew: see
-    `lit_share.lab.app._sweep.settle`. A cell that fails stops no other one, whatever launches them; the process ends
+    `lit_share.lab.sweeps.settle`. A cell that fails stops no other one, whatever launches them; the process ends
     with an error after all of them have ended and were compared.
     """
 
@@ -177,17 +169,14 @@ class StrategySweeper(BasicSweeper):
             cells = [cell for cell in left if cell not in suspects]
 
     def _note_death(self, cell: Cell, folder: Path, error: Exception) -> None:
-        from lit_share.lab.app.config import identity
+        from lit_share.lab.app.config import unfinished_result
 
         log.error(f"The process of {' '.join(cell)} died again: this cell has failed")
         hydra = HydraConfig.instance()
         before, config = hydra.cfg, self._compose(cell)
         hydra.set_config(config)  # for the names of what was chosen
-        failed = {
-            "status": "failed",
-            "error": f"its process died twice: {one_line(error).splitlines()[0]}",
-        }
-        write_json(folder / RESULT_FILE, identity(config, cell) | failed)
+        reason = f"its process died twice: {one_line(error).splitlines()[0]}"
+        replace(unfinished_result(config, cell, folder), error=reason).write()
         hydra.cfg = before
 
     def split_arguments(  # type: ignore[override]

@@ -228,7 +228,7 @@ SECTIONS: dict[str, list[Row]] = {
             "python train.py ckpt_path=DIR/weights.pt",
             "before training",
             "ConfigError",
-            "ckpt_path=DIR/weights.pt holds no training that can go on, but other data, such as weights: take "
+            "ckpt_path=DIR/weights.pt holds no training that can be resumed, but other data, such as weights: take "
             "what ModelCheckpoint saved",
             before=files,
         ),
@@ -237,7 +237,7 @@ SECTIONS: dict[str, list[Row]] = {
             "python train.py regularizer=l2 ckpt_path=DIR/run/checkpoints/last.ckpt",
             "before training",
             "ConfigError",
-            "ckpt_path goes on with another experiment; repeat its overrides:\n  seed: 7 in "
+            "ckpt_path resumes another experiment; repeat its overrides:\n  seed: 7 in "
             "DIR/run/config.yaml, but 0 now",
             before=files,
         ),

@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 import lit_share as ls
-from lit_share.lab.app._sweep import settle
+from lit_share.lab.sweeps import settle
 
 from ._files import files
 from ._left import processes

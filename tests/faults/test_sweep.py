@@ -10,7 +10,8 @@ import pytest
 from hydra.core.utils import JobReturn, JobStatus
 
 from hydra_plugins.lit_share_strategies import StrategySweeper
-from lit_share.lab.app._sweep import checkpoint_to_go_on_from, settle, status, write_json
+from lit_share.lab.results import write_json
+from lit_share.lab.sweeps import checkpoint_to_resume, settle, status
 
 
 class Launcher:
@@ -113,7 +114,7 @@ def test_a_damaged_result_is_none(tmp_path, content):
     (tmp_path / "0" / "result.json").write_text(content)
     assert status(tmp_path / "0") is None
     assert settle(tmp_path, {("seed=0",): "x"}) == {("seed=0",): "0"}
-    assert checkpoint_to_go_on_from(tmp_path / "0") is not None
+    assert checkpoint_to_resume(tmp_path / "0") is not None
 
 
 def test_a_file_that_cannot_be_written_leaves_the_one_before(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lit_share import load_compact
-from lit_share.lab.app._sweep import checkpoint_to_go_on_from
+from lit_share.lab.sweeps import checkpoint_to_resume
 
 from . import _killed
 from ._training import Lit, assert_bitwise
@@ -49,7 +49,7 @@ def test_training_goes_on_from_the_checkpoint_before(name, kill, killed, tmp_pat
 def test_last_checkpoint_of_a_sweep_is_whole(kill, killed, tmp_path_factory):
     name = _killed.NAMES[0]
     whole = uninterrupted(name, tmp_path_factory.getbasetemp())
-    assert_resumes(name, whole, checkpoint_to_go_on_from(_killed.folder_of(killed, name, kill)))
+    assert_resumes(name, whole, checkpoint_to_resume(_killed.folder_of(killed, name, kill)))
 
 
 @pytest.mark.parametrize("kill", _killed.COMPACT_KILLS)

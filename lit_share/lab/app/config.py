@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
@@ -17,7 +16,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lit_share.lab.app._check import ConfigError, check_config, paths_of
-from lit_share.lab.app._sweep import group_of
+from lit_share.lab.results import RESULT_FILE, Result
+from lit_share.lab.sweeps import group_of
 from lit_share.text import suggest
 
 
@@ -161,38 +161,22 @@ def _check_tuned(keys: Collection[str], config: DictConfig) -> None:
             raise ConfigError(f"tune: there is no key {key!r} in the config{suggest(key, known)}")
 
 
-def check_folders(config: DictConfig) -> None:
-    """Raise if checkpoints could not be written, which would come out after an epoch of training only.
-
-    Raises:
-        ConfigError: If there is something else than a folder where ``dirpath`` is to be, or it is read-only.
-    """
-    for name, node in config.callbacks.items():
-        if not isinstance(node, DictConfig) or not node.get("dirpath") or "://" in node.dirpath:
-            continue
-        folder = Path(node.dirpath).absolute()
-        there = next(path for path in (folder, *folder.parents) if path.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-            raise ConfigError(
-                f"callbacks.{name}.dirpath={node.dirpath}: {there} is not a folder that one can write to"
-            )
-
-
-def identity(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
-    """What makes a run the one that it is, which is known before it has begun."""
-    return {
-        "schema": 1,
-        "status": "finished",
-        "strategy": strategy(config),
-        "data": choice("data"),
-        "ties": choice("ties"),
-        "model": choice("model"),
-        "seed": config.seed,
-        "objective": config.objective,
-        "mode": config.mode.name if isinstance(config.mode, Mode) else config.mode,
-        "tune": list(config.tune),
-        "overrides": list(overrides),
-    }
+def unfinished_result(config: DictConfig, overrides: Sequence[str], output_dir: Path) -> Result:
+    """Return what is known of a run before training, as the result of one that has failed."""
+    return Result(
+        path=output_dir / RESULT_FILE,
+        schema=1,
+        status="failed",
+        strategy=strategy(config),
+        seed=config.seed,
+        objective=config.objective,
+        mode=Mode[str(getattr(config.mode, "name", config.mode))].value,
+        data=choice("data"),
+        ties=choice("ties"),
+        model=choice("model"),
+        tune=list(config.tune),
+        overrides=list(overrides),
+    )
 
 
 def strategy(config: DictConfig) -> str:
@@ -210,31 +194,6 @@ def choice(group: str) -> str | None:
     """What was chosen for a config group."""
     chosen = HydraConfig.get().runtime.choices.get(group) if HydraConfig.initialized() else None
     return None if chosen is None else str(chosen)
-
-
-def refuse_another_experiment(config: DictConfig) -> None:
-    """Raise if ``ckpt_path`` belongs to a run of another experiment.
-
-    Raises:
-        ConfigError: If the run that left the checkpoint had another model, data, ties, regularizer or seed.
-    """
-    left = Path(config.ckpt_path).absolute().parent.parent / CONFIG_FILE
-    if not left.exists():
-        return
-    before = OmegaConf.load(left)
-    assert isinstance(before, DictConfig)
-    changed = [
-        key
-        for key in ("model", "data", "ties", "regularizer", "retrain", "seed")
-        if key in before and before[key] != config[key]
-    ]
-    if changed:
-        listed = "\n  ".join(
-            f"{key}: {before[key]} in {left}, but {config[key]} now" for key in changed
-        )
-        raise ConfigError(
-            f"ckpt_path goes on with another experiment; repeat its overrides:\n  {listed}"
-        )
 
 
 def sweep_name() -> str | None:

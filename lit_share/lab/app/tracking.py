@@ -42,7 +42,7 @@ def begin_wandb(loggers: Iterable[Logger]) -> None:
             _ = logger.experiment
 
 
-def go_on_in_wandb(options: DictConfig, output_dir: Path) -> None:
+def resume_in_wandb(options: DictConfig, output_dir: Path) -> None:
     """Let training that goes on in its folder go on in its W&B run, too, whose folder is ``wandb/run-<time>-<id>``.
 
     Not offline, where W&B ignores ``resume``, so that there would be two runs of one id.

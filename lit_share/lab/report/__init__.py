@@ -6,7 +6,6 @@ from lit_share.lab.report._estimate import Estimate, estimate
 from lit_share.lab.report._hydra import CompareRuns
 from lit_share.lab.report._page import page
 from lit_share.lab.report._print import print_comparison
-from lit_share.lab.report._results import Result, read_results, unfinished_runs
 from lit_share.lab.report._settings import not_to_be_tuned
 from lit_share.lab.report._write import as_json, write_report
 
@@ -14,7 +13,6 @@ __all__ = [
     "CompareRuns",
     "Comparison",
     "Estimate",
-    "Result",
     "Row",
     "as_json",
     "compare",
@@ -23,7 +21,5 @@ __all__ = [
     "not_to_be_tuned",
     "page",
     "print_comparison",
-    "read_results",
-    "unfinished_runs",
     "write_report",
 ]

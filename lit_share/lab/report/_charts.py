@@ -24,8 +24,8 @@ from lit_share.lab.plots import (
 from lit_share.lab.report._compare import best_of_each_seed
 from lit_share.lab.report._comparison import Comparison, Row
 from lit_share.lab.report._estimate import Estimate, estimate
-from lit_share.lab.report._results import Result
 from lit_share.lab.report._settings import label, number, setting_of, varying
+from lit_share.lab.results import Result
 
 # Of a deep network the first layers are drawn; the numbers of all are in each run's result.json.
 MOST_TIES = 24

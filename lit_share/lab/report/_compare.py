@@ -12,8 +12,8 @@ from typing import Literal, TypeAlias
 
 from lit_share.lab.report._comparison import Comparison, Row, default_metric
 from lit_share.lab.report._estimate import estimate
-from lit_share.lab.report._results import Result
 from lit_share.lab.report._settings import columns, not_to_be_tuned, other_overrides, tuned
+from lit_share.lab.results import Result
 from lit_share.text import suggest
 
 # data, model, ties, what else was overridden, strategy
@@ -52,7 +52,7 @@ def compare(
 
     Example:
         >>> from pathlib import Path
-        >>> from lit_share.lab.report import Result
+        >>> from lit_share.lab.results import Result
         >>> def run(strategy, strength, val, test):
         ...     return Result(Path(), 1, "finished", strategy, 0, "val/acc", "max", strength=strength,
         ...                   validation={"val/acc": val}, test={"test/acc": test})

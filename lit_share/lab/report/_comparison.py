@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lit_share.lab.report._estimate import UNDEFINED, Estimate
-from lit_share.lab.report._results import Result
 from lit_share.lab.report._settings import COLUMNS, label, setting_of, varying
+from lit_share.lab.results import Result
 from lit_share.text import visible
 
 

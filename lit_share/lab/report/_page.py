@@ -18,8 +18,8 @@ from lit_share.lab.plots import Style, styles
 from lit_share.lab.report._charts import sections
 from lit_share.lab.report._comparison import Comparison, Row, cells
 from lit_share.lab.report._estimate import UNDEFINED
-from lit_share.lab.report._results import Result
 from lit_share.lab.report._settings import label, setting_of, varying
+from lit_share.lab.results import Result
 
 _FILES = Path(__file__).parent / "page"
 _CONFIG = "config.yaml"
@@ -55,7 +55,8 @@ def page(
         HTML.
 
     Example:
-        >>> from lit_share.lab.report import Result, compare
+        >>> from lit_share.lab.report import compare
+    from lit_share.lab.results import Result
         >>> run = Result(Path("0/result.json"), 1, "finished", "<b>", 0, "val", "max", validation={"val": 1.0},
         ...              test={"test": 0.75})
         >>> html = page(compare([run]))

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from lit_share.lab.report._compare import compare
 from lit_share.lab.report._comparison import Comparison
-from lit_share.lab.report._results import read_results, unfinished_runs
+from lit_share.lab.results import read_results, unfinished_runs
 from lit_share.text import visible
 
 

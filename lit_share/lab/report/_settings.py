@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 
-from lit_share.lab.report._results import Result
+from lit_share.lab.results import Result
 
 # Overrides of these keys make no other experiment: they have columns of their own, are what is compared or what a
 # strategy is tuned by, or change no numbers.

@@ -10,8 +10,8 @@ from typing import Any
 
 from lit_share.lab.report._comparison import Comparison
 from lit_share.lab.report._page import page
-from lit_share.lab.report._results import Result
 from lit_share.lab.report._settings import setting_of
+from lit_share.lab.results import Result
 
 PAGE, CSV, JSON = "report.html", "results.csv", "results.json"
 

@@ -11,7 +11,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 
 import lit_share as ls
-from lit_share.lab.app._errors import Told, one_line, told_in_a_line
+from lit_share.lab.errors import UserError, one_line, user_errors_in_one_line
 
 TARGET = "lit_share.Regularize"
 
@@ -60,17 +60,20 @@ def bug() -> Any:
 def test_what_is_to_be_changed_is_told_alone(
     task: Any, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(Told, match=told), told_in_a_line():
+    with pytest.raises(UserError, match=told), user_errors_in_one_line():
         task()
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    with pytest.raises(Exception, match=told.rpartition(": ")[2]) as caught, told_in_a_line():
+    with (
+        pytest.raises(Exception, match=told.rpartition(": ")[2]) as caught,
+        user_errors_in_one_line(),
+    ):
         task()
-    assert not isinstance(caught.value, Told)
+    assert not isinstance(caught.value, UserError)
 
 
 @pytest.mark.parametrize("task", [own_error, bug, lambda: [].pop()])
 def test_other_errors_keep_their_traceback(task: Any) -> None:
-    with pytest.raises((ValueError, TypeError, IndexError)), told_in_a_line():
+    with pytest.raises((ValueError, TypeError, IndexError)), user_errors_in_one_line():
         task()
 
 
@@ -78,7 +81,7 @@ def test_errors_that_pass_through_the_users_own_code_keep_their_traceback(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(globals(), "__name__", "my_models")
-    with pytest.raises(ValueError, match="at least one pattern"), told_in_a_line():
+    with pytest.raises(ValueError, match="at least one pattern"), user_errors_in_one_line():
         bad_ties()
 
 

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from lit_share.lab.app.config import prepare
 from lit_share.lab.app.run import run
-from lit_share.lab.app.tracking import go_on_in_wandb
+from lit_share.lab.app.tracking import resume_in_wandb
 from lit_share.ties import TieError
 
 from .conftest import Compose
@@ -105,7 +105,7 @@ def test_result_is_there_though_nobody_reads_the_table(
     compose_config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "lit_share.lab.app.run._table", lambda _: sys.exit(1)
+        "lit_share.lab.app._report.table_of", lambda _: sys.exit(1)
     )  # as Rich does for `train.py | head`
     with pytest.raises(SystemExit):
         run(compose_config(*FAST), tmp_path, [])
@@ -199,7 +199,7 @@ def test_what_goes_on_has_one_wandb_run(
     ).logger.wandb
     for name in left:
         (tmp_path / "wandb" / name).mkdir(parents=True)
-    go_on_in_wandb(options, tmp_path)
+    resume_in_wandb(options, tmp_path)
     assert options.get("id") == goes_on_in
     assert (
         WandbLogger(**{key: value for key, value in options.items() if key != "_target_"})._id

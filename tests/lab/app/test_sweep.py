@@ -14,22 +14,22 @@ from lightning.pytorch import Trainer
 from omegaconf import OmegaConf
 
 from lit_share.lab.app._check import ConfigError
-from lit_share.lab.app._errors import Told
 from lit_share.lab.app._processes import refuse_copies_of_a_sweep
-from lit_share.lab.app._sweep import (
+from lit_share.lab.app.config import prepare
+from lit_share.lab.app.run import run
+from lit_share.lab.errors import UserError
+from lit_share.lab.results import write_json
+from lit_share.lab.sweeps import (
     CellFailed,
     Contained,
     Progress,
-    checkpoint_to_go_on_from,
+    TrackComparison,
+    checkpoint_to_resume,
     fingerprint,
     group_of,
     settle,
     status,
-    write_json,
 )
-from lit_share.lab.app._track import TrackComparison
-from lit_share.lab.app.config import prepare
-from lit_share.lab.app.run import run
 
 from .conftest import Compose
 
@@ -99,11 +99,11 @@ def test_what_a_cell_left_stays_where_it_is_of_use(
 
 
 def test_only_what_was_cut_off_goes_on(tmp_path: Path) -> None:
-    assert checkpoint_to_go_on_from(tmp_path) is None
+    assert checkpoint_to_resume(tmp_path) is None
     leave(tmp_path)
-    assert checkpoint_to_go_on_from(tmp_path) == str(tmp_path / "checkpoints" / "last.ckpt")
+    assert checkpoint_to_resume(tmp_path) == str(tmp_path / "checkpoints" / "last.ckpt")
     leave(tmp_path, "finished")
-    assert checkpoint_to_go_on_from(tmp_path) is None
+    assert checkpoint_to_resume(tmp_path) is None
 
 
 def test_fingerprints_tell_configs_apart() -> None:
@@ -139,7 +139,7 @@ def test_a_failure_can_be_carried_to_another_process() -> None:
 
 def test_what_a_user_is_told_has_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
     def task(config: Any) -> None:
-        raise Told("write another seed")
+        raise UserError("write another seed")
 
     with pytest.raises(CellFailed, match="write another seed"):
         Contained(task)(OmegaConf.create())
@@ -224,7 +224,7 @@ def test_a_plan_is_printed_once_in_a_sweep(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("lit_share.lab.app.run._printed", set())
+    monkeypatch.setattr("lit_share.lab.app._check_job._printed", set())
     for seed in (0, 1):
         run(
             multirun(*FAST, f"seed={seed}", output_dir=tmp_path / str(seed)),

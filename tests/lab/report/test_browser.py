@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from lit_share.lab.report import compare, read_results, write_report
+from lit_share.lab.report import compare, write_report
+from lit_share.lab.results import read_results
 
 from ._chromium import PROGRAM, Chromium
 

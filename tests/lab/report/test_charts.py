@@ -6,7 +6,8 @@ import pytest
 
 from lit_share.lab.plots import styles
 from lit_share.lab.report import _charts as charts
-from lit_share.lab.report import compare, read_results
+from lit_share.lab.report import compare
+from lit_share.lab.results import read_results
 
 KEYS = ["scores", "strengths", "sizes", "curves", "distances", "tied", "costs"]
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats
 
-from lit_share.lab.report import Result, compare
+from lit_share.lab.report import compare
+from lit_share.lab.results import Result
 
 DASH = "\N{EN DASH}"
 same_in_every_run = settings(derandomize=True, database=None, deadline=None)

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from lit_share.callbacks import distance_heatmap
 from lit_share.lab.cli import main
-from lit_share.lab.report import CompareRuns, compare, page, read_results, write_report
+from lit_share.lab.report import CompareRuns, compare, page, write_report
+from lit_share.lab.results import read_results
 
 from ._chromium import PROGRAM, Chromium
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_share.lab.report import read_results
+from lit_share.lab.results import read_results
 
 ROOT = Path(__file__).parents[3]
 TIES = ["trunk.linear0.weight", "trunk.linear0.bias", "trunk.linear1.weight", "trunk.linear1.bias"]

@@ -7,7 +7,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from lit_share.lab.report import compare, page, read_results
+from lit_share.lab.report import compare, page
+from lit_share.lab.results import read_results
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 

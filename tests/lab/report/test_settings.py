@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from lit_share.lab.report import Result
 from lit_share.lab.report._settings import label, number, other_overrides, setting_of, varying
+from lit_share.lab.results import Result
 
 
 def result(*overrides, **keywords):

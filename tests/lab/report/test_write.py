@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from lit_share.lab.report import compare, read_results, write_report
+from lit_share.lab.report import compare, write_report
+from lit_share.lab.results import read_results
 
 
 def test_three_files(sweep, tmp_path):

@@ -24,19 +24,19 @@ _KNOWN = {
 }
 
 
-class Told(CompactHydraException):
+class UserError(CompactHydraException):
     """An error of which Hydra prints the message alone."""
 
 
 @contextmanager
-def told_in_a_line() -> Iterator[None]:
+def user_errors_in_one_line() -> Iterator[None]:
     """Make an error that says what is to be changed one of which Hydra prints the message alone.
 
     These are those that lit_share and Lightning raise for what they were given. Others, and those in the user's own
     code, keep their traceback, as all do with ``HYDRA_FULL_ERROR=1``.
 
     Raises:
-        Told: In place of such an error.
+        UserError: In place of such an error.
     """
     try:
         yield
@@ -48,7 +48,7 @@ def told_in_a_line() -> Iterator[None]:
             if isinstance(error, InstantiationException)
             else None
         )
-        raise Told(f"{key[1]}: {_unwrapped(error)}" if key else str(error)) from error
+        raise UserError(f"{key[1]}: {_unwrapped(error)}" if key else str(error)) from error
 
 
 def one_line(error: BaseException) -> str:

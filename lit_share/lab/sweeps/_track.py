@@ -10,7 +10,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from lit_share.lab.app._sweep import group_of
+from lit_share.lab.sweeps._cells import group_of
 
 log = logging.getLogger(__name__)
 

@@ -1,9 +1,10 @@
 import json
 import math
+from dataclasses import fields
 
 import pytest
 
-from lit_share.lab.report import read_results, unfinished_runs
+from lit_share.lab.results import Result, read_results, unfinished_runs
 
 
 def test_reads_recursively(tmp_path, write):
@@ -144,3 +145,17 @@ def test_cells_of_an_earlier_command(tmp_path, write, cells, earlier):
     assert [result.failure for result in found] == [
         "in an earlier command: no" if e else "no" for e in earlier
     ]
+
+
+def test_what_is_written_is_what_is_read(tmp_path):
+    written = Result(
+        tmp_path / "result.json", 1, "finished", "soft_tie", 3, "b/val/acc", "max", data="digits",
+        ties="all", model="mlp", tune=["ties"], overrides=["seed=3"], strength=0.1, validation={"b/val/acc": 0.5},
+        test={"b/test/acc": 0.25}, sharing={"penalty": 0.5, "distance": None}, rows=[{"name": "a"}],
+        seconds=1.5, checkpoint="last.ckpt", tied={"weight": 0.5}, training_bytes=12,
+        distances={"weight": [1.0, 0.5]},
+    )  # fmt: skip
+    empty = {f.name for f in fields(Result) if not getattr(written, f.name)}
+    assert empty == {"error", "earlier"}
+    written.write()
+    assert read_results([tmp_path]) == [written]

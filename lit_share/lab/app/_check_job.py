@@ -1,0 +1,102 @@
+"""Checks of a built job, before it is trained."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from functools import cache
+
+import rich
+from omegaconf import DictConfig
+from rich.text import Text
+
+from lit_share.callbacks import Regularize, Share, SharingMonitor
+from lit_share.lab.app._objective import (
+    ObjectiveIsKnown,
+    can_be_tested,
+    missing_test_metric,
+    model_of,
+)
+from lit_share.lab.app._processes import refuse_copies_of_a_sweep
+from lit_share.lab.app.build import Job
+from lit_share.lab.app.config import choice, sweep_name
+from lit_share.lab.app.retrain import check_retraining, wants_retraining
+from lit_share.lab.app.tracking import begin_wandb, is_first_rank, log_plans
+from lit_share.text import visible
+from lit_share.ties import TieError
+
+log = logging.getLogger(__name__)
+# Plans that were printed in this process, with the names of their regularizers.
+_printed: set[tuple[str, str]] = set()
+
+
+def check_job(job: Job, config: DictConfig, overrides: Sequence[str]) -> None:
+    """Raise for what would end training later, and print which parameters are tied.
+
+    Args:
+        job: What was built.
+        config: What it was built from.
+        overrides: What the user wrote on the command line.
+
+    Raises:
+        ConfigError: If training would start the whole sweep again.
+        TieError: If the ties do not fit the model.
+        ValueError: If the second phase could not train.
+    """
+    refuse_copies_of_a_sweep(job.trainer)
+    begin_wandb(job.trainer.loggers)
+    _check_ties(job, config, overrides)
+    _print_plan(job, config)
+    check_retraining(job, config)
+    job.trainer.callbacks.append(ObjectiveIsKnown(config.objective))  # type: ignore[attr-defined]
+    if not can_be_tested(model_of(config.objective, job.model)[0], job.data):
+        warn_of_missing_test_metric(job, config.objective, ())
+
+
+def warn_of_missing_test_metric(job: Job, objective: str, test: Collection[str]) -> None:
+    """Warn once if tests do not log the metric by which runs are compared."""
+    problem = missing_test_metric(objective, test, job.model)
+    if problem is not None and is_first_rank():
+        _warn_once(problem)
+
+
+@cache
+def _warn_once(message: str) -> None:
+    log.warning("%s", message)
+
+
+def _check_ties(job: Job, config: DictConfig, overrides: Sequence[str]) -> None:
+    """Raise if the patterns of ``ties`` do not fit the model, also if only their distances are monitored."""
+    monitored = [c.ties for c in job.trainer.callbacks if isinstance(c, SharingMonitor)]  # type: ignore[attr-defined]
+    if wants_retraining(job, config) and repr(job.ties) not in map(repr, monitored):
+        return  # nothing reads the ties after the second phase
+    try:
+        job.ties.find(job.model)
+    except TieError as error:
+        if any(override.lstrip("+").startswith("ties.") for override in overrides):
+            raise
+        names = ((group, choice(group)) for group in ("ties", "experiment"))
+        chosen = " ".join(f"{group}={name}" for group, name in names if name)
+        raise TieError(
+            f"{error}\nThese are the patterns of {chosen}: write your own with ties.patterns=[...]"
+        ) from None
+
+
+def _print_plan(job: Job, config: DictConfig) -> None:
+    """Print which parameters are tied; in a sweep, print each plan once per process."""
+    plans = {
+        name: regularizer.ties.plan(job.model)
+        for name, regularizer in job.regularizers.items()
+        if isinstance(regularizer, (Regularize, Share))
+    }
+    if config.ckpt_path is not None:  # the present values are not those that training resumes with
+        plans = {name: replace(plan, unaligned=()) for name, plan in plans.items()}
+    log_plans(job.trainer.loggers, plans)
+    if sweep_name() is not None:
+        plans = {name: plan for name, plan in plans.items() if (name, str(plan)) not in _printed}
+        _printed.update((name, str(plan)) for name, plan in plans.items())
+    for name, plan in plans.items():
+        rich.print(Text(visible(name), style="bold"), plan)
+    if not job.regularizers and sweep_name() is None:
+        rich.print("[bold]none[/bold]: nothing is shared")

@@ -1,0 +1,108 @@
+"""From the config that Hydra composed to the one that is used, with the checkpoint to resume from."""
+
+from __future__ import annotations
+
+import logging
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from lit_share.lab.app._check import ConfigError
+from lit_share.lab.app.config import CONFIG_FILE, prepare, strategy, strength, sweep_name
+from lit_share.lab.app.tracking import resume_in_wandb
+from lit_share.lab.sweeps import checkpoint_to_resume
+
+log = logging.getLogger(__name__)
+
+
+def compose(config: DictConfig, output_dir: Path) -> DictConfig:
+    """Check and complete a config; a cell of a sweep that was interrupted resumes from its last checkpoint.
+
+    Args:
+        config: What Hydra composed.
+        output_dir: The run's folder.
+
+    Returns:
+        A resolved copy; its ``ckpt_path`` is the checkpoint to resume from.
+
+    Raises:
+        ConfigError: If the config is wrong, folders cannot be written to, or ``ckpt_path`` is not a
+            checkpoint of this experiment.
+    """
+    prepared = prepare(config)
+    _check_folders(prepared)
+    path = prepared.ckpt_path
+    if path is None and sweep_name() is not None:
+        path = checkpoint_to_resume(output_dir)
+    problem = None if path is None else _problem_of_checkpoint(path)
+    if problem is not None:
+        if prepared.ckpt_path is not None:
+            raise ConfigError(f"ckpt_path={path} {problem}")
+        log.warning("%s %s: starting from scratch", path, problem)
+        path = None
+    if path is not None:
+        prepared.ckpt_path = path
+        _refuse_another_experiment(prepared)
+        if "wandb" in prepared.logger:
+            resume_in_wandb(prepared.logger.wandb, output_dir)
+    if prepared.strength is not None and strength(prepared) is None:
+        log.warning(
+            "strength=%s has no effect: %s has no strength", prepared.strength, strategy(prepared)
+        )
+    return prepared
+
+
+def _check_folders(config: DictConfig) -> None:
+    """Raise `ConfigError` if checkpoints cannot be written, which training would notice after an epoch."""
+    for name, node in config.callbacks.items():
+        if not isinstance(node, DictConfig) or not node.get("dirpath") or "://" in node.dirpath:
+            continue
+        folder = Path(node.dirpath).absolute()
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+            raise ConfigError(
+                f"callbacks.{name}.dirpath={node.dirpath}: {existing} is not a folder that one can "
+                "write to"
+            )
+
+
+def _problem_of_checkpoint(path: str) -> str | None:
+    """Return why training cannot resume from a file; Lightning finds other problems by itself."""
+    if not Path(path).suffix or "://" in path or Path(path).is_dir():
+        return None
+    if not Path(path).exists():
+        return "is not there"
+    if not zipfile.is_zipfile(path):
+        return "is not a checkpoint, or only a part of one"
+    try:
+        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except Exception:  # the checkpoint may hold classes of the user's own
+        return None
+    if not isinstance(content, Mapping) or "pytorch-lightning_version" not in content:
+        return (
+            "holds no training that can be resumed, but other data, such as weights: take what "
+            "ModelCheckpoint saved"
+        )
+    return None
+
+
+def _refuse_another_experiment(config: DictConfig) -> None:
+    """Raise `ConfigError` if the checkpoint's run had another model, data, ties, regularizer or seed."""
+    saved_config = Path(config.ckpt_path).absolute().parent.parent / CONFIG_FILE
+    if not saved_config.exists():
+        return
+    saved = OmegaConf.load(saved_config)
+    assert isinstance(saved, DictConfig)
+    changed = []
+    for key in ("model", "data", "ties", "regularizer", "retrain", "seed"):
+        if key in saved and saved[key] != config[key]:
+            changed.append(f"{key}: {saved[key]} in {saved_config}, but {config[key]} now")
+    if changed:
+        listed = "\n  ".join(changed)
+        raise ConfigError(
+            f"ckpt_path resumes another experiment; repeat its overrides:\n  {listed}"
+        )

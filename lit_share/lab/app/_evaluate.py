@@ -1,0 +1,79 @@
+"""Evaluation of the best checkpoint: its metrics, and what sharing did to the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from omegaconf import DictConfig
+
+from lit_share.callbacks import Regularize
+from lit_share.lab.app._check_job import warn_of_missing_test_metric
+from lit_share.lab.app._objective import can_be_tested, unknown_objective
+from lit_share.lab.app._train import Trained
+from lit_share.lab.app.build import evaluator
+from lit_share.metrics import count_tied, overall_distance, sharing_stats
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured of a trained model.
+
+    Attributes:
+        validation: Metrics on validation data.
+        test: Metrics on test data; empty if the model or the data have no tests.
+        sharing: The penalty, the distance between members, numbers of parameters and bytes.
+        tied: For each tie, the fraction of its positions that are exactly equal.
+    """
+
+    validation: dict[str, float]
+    test: dict[str, float]
+    sharing: dict[str, float | None]
+    tied: dict[str, float]
+
+
+def evaluate(trained: Trained, config: DictConfig) -> Evaluation:
+    """Validate and test the best checkpoint, and measure what is shared in it.
+
+    Args:
+        trained: The trained job.
+        config: The run's config.
+
+    Raises:
+        ValueError: If the objective is not among the validation metrics.
+    """
+    job, best = trained.job, trained.checkpoint
+    model, data = job.model, job.data
+    tester = evaluator(job, config)
+    validation = tester.validate(model, datamodule=data, ckpt_path=best, verbose=False)
+    test: Sequence[Mapping[str, float]] = []
+    if can_be_tested(model, data):
+        test = tester.test(model, datamodule=data, ckpt_path=best, verbose=False)
+    measured = _merged(validation)
+    if config.objective not in measured:
+        raise ValueError(unknown_objective(config.objective, measured))
+    warn_of_missing_test_metric(job, config.objective, _merged(test))
+    if trained.rows is not None:  # layers with tied rows have no weights of the ties' shapes
+        return Evaluation(measured, _merged(test), sharing_stats(model).as_dict(), {})
+    return Evaluation(measured, _merged(test), *_sharing(trained))
+
+
+def _sharing(trained: Trained) -> tuple[dict[str, float | None], dict[str, float]]:
+    """Measure the penalty, the ties and the numbers of a model; and how much of each tie is equal."""
+    job, penalty = trained.job, 0.0
+    for regularizer in job.regularizers.values():
+        if regularizer.state_key in trained.states:
+            regularizer.load_state_dict(trained.states[regularizer.state_key])
+        if isinstance(regularizer, Regularize):
+            penalty += regularizer.value(job.model, trained.step, trained.epoch)
+    ties = [tie for tie in job.ties.find(job.model) if len(tie.members) > 1]
+    sharing: dict[str, float | None] = {"penalty": penalty, "distance": None}
+    if ties:
+        sharing["distance"] = overall_distance([tie.tensors() for tie in ties])
+    sharing |= sharing_stats(job.model, ties).as_dict()
+    tied = {tie.name: count_tied(tie.tensors()) / max(tie.numel, 1) for tie in ties}
+    return sharing, tied
+
+
+def _merged(metrics_of_loaders: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: value for metrics in metrics_of_loaders for name, value in metrics.items()}

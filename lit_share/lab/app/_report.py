@@ -1,0 +1,84 @@
+"""What a run leaves: `result.json`, numbers beside the curves, and a table on the screen."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+import rich
+from rich.box import SIMPLE
+from rich.table import Table
+from rich.text import Text
+
+from lit_share.lab.app._evaluate import Evaluation
+from lit_share.lab.app._train import Trained
+from lit_share.lab.app.config import sweep_name
+from lit_share.lab.app.tracking import is_first_rank, log_result
+from lit_share.lab.results import Result
+from lit_share.text import visible
+
+
+def finished_result(unfinished: Result, trained: Trained, evaluation: Evaluation) -> Result:
+    """Return the result of a run that has been trained and evaluated."""
+    return replace(
+        unfinished,
+        status="finished",
+        rows=trained.rows,
+        seconds=trained.seconds,
+        checkpoint=trained.checkpoint,
+        training_bytes=trained.training_bytes,
+        distances=trained.distances,
+        **asdict(evaluation),
+    )
+
+
+def report(result: Result, trained: Trained) -> None:
+    """Log, write and print the result of a run.
+
+    Raises:
+        OSError: If the file cannot be written; the result is printed all the same.
+    """
+    _log_summary(result, trained)
+    if not is_first_rank():
+        return
+    try:
+        result.write()  # before W&B takes its time to finish
+    finally:
+        if sweep_name() is None:
+            rich.print(table_of(result))
+
+
+def _log_summary(result: Result, trained: Trained) -> None:
+    """Log the tested model's numbers beside the curves."""
+    trainer = trained.job.trainer
+    final = {f"final/{key}": value for key, value in result.sharing.items() if value is not None}
+    for logger in trainer.loggers:
+        logger.log_metrics(final, step=trainer.global_step)
+        logger.save()
+    log_result(trainer.loggers, result.test | final)
+
+
+def table_of(result: Result) -> Table:
+    """Return the result as a table for the screen."""
+    table = Table(
+        title=Text(f"{visible(result.strategy)}, seed {result.seed}"), box=SIMPLE, show_header=False
+    )
+    table.add_column(overflow="fold")
+    table.add_column(justify="right", overflow="fold")
+    for name, value in result.test.items():
+        table.add_row(Text(visible(name)), f"{value:.4f}")
+    table.add_section()
+    sharing = result.sharing
+    if result.rows is None:
+        table.add_row("penalty", f"{sharing['penalty']:.4g}")
+        if sharing["distance"] is not None:
+            table.add_row("distance", f"{sharing['distance']:.4f}")
+    else:
+        table.add_row("sparsity", f"{sharing['sparsity']:.3f}")
+        table.add_row("sharing", f"{sharing['sharing']:.2f}")
+    table.add_row("parameters", f"{sharing['total']:,}")
+    table.add_row("unique parameters", f"{sharing['unique']:,}")
+    table.add_row("compression", f"{sharing['compression']:.2f}")
+    if sharing["bytes"] is not None:
+        table.add_row("bytes in a compact file", f"{sharing['bytes']:,}")
+    table.add_row("seconds", f"{result.seconds:.1f}")
+    return table

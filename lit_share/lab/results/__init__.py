@@ -1,0 +1,7 @@
+"""The result of a run: one class for what is written to `result.json` and what is read from it."""
+
+from lit_share.lab.results._json import write_json
+from lit_share.lab.results._read import read_results, unfinished_runs
+from lit_share.lab.results._result import RESULT_FILE, Result
+
+__all__ = ["RESULT_FILE", "Result", "read_results", "unfinished_runs", "write_json"]

@@ -1,0 +1,90 @@
+"""Reading the `result.json` that every run leaves in its output directory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from lit_share.lab.results._result import RESULT_FILE, Result
+
+
+def read_results(directories: Iterable[str | Path]) -> list[Result]:
+    """Read every `result.json` below some directories.
+
+    Args:
+        directories: Output directories of runs or multiruns, or any directories above them.
+
+    Returns:
+        The results in the order of their paths; a file found twice is read once.
+
+    Raises:
+        FileNotFoundError: If a directory does not exist.
+        ValueError: If a `result.json` is broken, or was not written by a run of this package.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> text = '{"schema": 1, "status": "failed", "strategy": "l2", "seed": 0, "objective": "a", "mode": "min"}'
+        >>> with TemporaryDirectory() as directory:
+        ...     _ = (Path(directory) / "result.json").write_text(text)
+        ...     [result.strategy for result in read_results([directory])]
+        ['l2']
+    """
+    paths = _find(RESULT_FILE, directories)
+    earlier = {sweep: _earlier_cells(sweep) for sweep in {path.parent.parent for path in paths}}
+    return [_read(path, path.parent.name in earlier[path.parent.parent]) for path in paths]
+
+
+def unfinished_runs(directories: Iterable[str | Path]) -> list[Path]:
+    """Find the Hydra runs that left no `result.json`: they are under way, or were killed.
+
+    Args:
+        directories: Where to look, recursively.
+
+    Returns:
+        The output directories of these runs.
+
+    Raises:
+        FileNotFoundError: If a directory does not exist.
+    """
+    runs = [path.parent for path in _find(".hydra", directories)]
+    return [run for run in runs if not (run / RESULT_FILE).exists()]
+
+
+def _find(name: str, directories: Iterable[str | Path]) -> list[Path]:
+    found: dict[Path, Path] = {}
+    for directory in map(Path, directories):
+        if not directory.is_dir():
+            raise FileNotFoundError(f"no directory {directory}")
+        found |= {path.resolve(): path for path in directory.rglob(name)}
+    return sorted(found.values())
+
+
+def _earlier_cells(directory: Path) -> set[str]:
+    """The folders of cells that the last command in a sweep's directory did not ask for."""
+    try:
+        cells = json.loads((directory / "cells.json").read_text(encoding="utf-8"))
+        return {folder for folder, cell in cells.items() if cell.get("earlier") is True}
+    except (OSError, ValueError, AttributeError):  # there is none, or it is not a sweep's
+        return set()
+
+
+def _read(path: Path, earlier: bool) -> Result:
+    from pydantic import (  # Hydra's plugins need no reader, but start fast
+        TypeAdapter,
+        ValidationError,
+    )
+
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("not a mapping")
+        return TypeAdapter(Result).validate_python({**content, "path": path, "earlier": earlier})
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    except ValueError as error:
+        reason = str(error)
+    raise ValueError(
+        f"{path} is not the result of a run ({reason}): remove it, or name directories without it"
+    )

@@ -1,0 +1,96 @@
+"""What one run has measured."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from lit_share.lab.results._json import write_json
+
+RESULT_FILE = "result.json"
+_NOT_WRITTEN = {"path", "earlier"}
+
+
+@dataclass(frozen=True)
+class Result:
+    """The result of one run, as `result.json` in its output directory holds it.
+
+    Attributes:
+        path: The `result.json` that it is read from or written to.
+        schema: Version of the file's format.
+        status: How the run ended.
+        strategy: The names of the regularizers, joined by `+`; `none` without.
+        seed: Seed of the data's split, the initial weights and the order of batches.
+        objective: Name of the validation metric by which runs are chosen.
+        mode: Whether the objective is to be large or small.
+        data: The config chosen for the group of this name; likewise `ties` and `model`.
+        ties: See `data`.
+        model: See `data`.
+        tune: Keys of overrides that are chosen on validation data, and not compared.
+        overrides: What was written on the command line.
+        error: The error that ended a failed run.
+        strength: The strength of the regularizers, if they have one.
+        validation: Metrics on validation data.
+        test: Metrics on test data.
+        sharing: The penalty, the distance between members, numbers of parameters and bytes.
+        rows: For a run with a second phase, how the rows of each layer were tied.
+        seconds: Duration of training.
+        checkpoint: The checkpoint that was tested.
+        tied: For each tie, the fraction of its positions that are exactly equal.
+        training_bytes: Bytes of parameters, gradients and optimizer state.
+        distances: For each tie, the distance between its members at the start and after every epoch.
+        earlier: Whether the last command in the sweep's directory no longer asked for this run.
+    """
+
+    path: Path
+    schema: Literal[1]
+    status: Literal["finished", "failed"]
+    strategy: str
+    seed: int
+    objective: str
+    mode: Literal["min", "max"]
+    data: str | None = None
+    ties: str | None = None
+    model: str | None = None
+    tune: list[str] = field(default_factory=list)
+    overrides: list[str] = field(default_factory=list)
+    error: str | None = None
+    strength: float | None = None
+    validation: dict[str, float] = field(default_factory=dict)
+    test: dict[str, float] = field(default_factory=dict)
+    sharing: dict[str, Any] = field(default_factory=dict)
+    rows: list[dict[str, Any]] | None = None
+    seconds: float | None = None
+    checkpoint: str | None = None
+    tied: dict[str, float] = field(default_factory=dict)
+    training_bytes: int | None = None
+    distances: dict[str, list[float]] = field(default_factory=dict)
+    earlier: bool = False
+
+    @property
+    def failure(self) -> str | None:
+        """The reason why the run cannot be compared, if it failed or its objective is not finite."""
+        why = self._why_it_failed()
+        if why is not None and self.earlier:
+            return f"in an earlier command: {why}"
+        return why
+
+    def write(self) -> None:
+        """Write the result to its `path`.
+
+        Raises:
+            OSError: If the file cannot be written.
+        """
+        names = [entry.name for entry in fields(self) if entry.name not in _NOT_WRITTEN]
+        write_json(self.path, {name: getattr(self, name) for name in names})
+
+    def _why_it_failed(self) -> str | None:
+        if self.status == "failed":
+            return self.error or "failed"
+        value = self.validation.get(self.objective)
+        if value is None:
+            known = ", ".join(self.validation) or "there are none"
+            return f"no {self.objective} among the validation metrics: {known}"
+        return None if math.isfinite(value) else f"{self.objective} is {value}"
