@@ -1,7 +1,7 @@
 """Parameter tying and parameter sharing for PyTorch Lightning.
 
-The names below are loaded when they are first used, so that the algebra (`lit_share.functional`) and the tying of
-plain modules (`lit_share.sharing`) can be had without Lightning, Hydra and W&B.
+Names are imported on first use, so that the algebra (`lit_share.functional`) and the tying of plain
+modules (`lit_share.sharing`) need neither Lightning nor Hydra nor W&B.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+# Type checkers do not follow `__getattr__`, so they read the names from these imports.
 if TYPE_CHECKING:
     __version__: str
 
@@ -84,6 +85,7 @@ __all__ = [
     "verify_shared",
 ]
 
+# The lowest folder comes first, so that looking a name up imports no folder above its own.
 _PACKAGES = (
     "functional",
     "ties",
@@ -100,14 +102,14 @@ _PACKAGES = (
 
 
 def __getattr__(name: str) -> Any:
-    # In the order of the layers, so that a name of a lower one imports nothing above it.
     if name in __all__:
         for package in _PACKAGES:
             module = import_module(f"{__name__}.{package}")
             if name in module.__all__:
                 return getattr(module, name)
     if name == "__version__":
-        from importlib.metadata import version  # which takes longer than the rest of this module
+        # This import takes longer than the rest of the module.
+        from importlib.metadata import version
 
         return version("lit-share")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

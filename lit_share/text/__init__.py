@@ -1,4 +1,4 @@
-"""Words of messages: names and sizes as they may be printed, and what a wrong name may have meant."""
+"""Words of error messages: choices, suggestions, sizes and printable names."""
 
 from lit_share.text._choice import check_choice
 from lit_share.text._size import size

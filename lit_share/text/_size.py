@@ -1,8 +1,8 @@
-"""Sizes for people to read."""
+"""Format sizes for people."""
 
 
 def size(nbytes: int) -> str:
-    """Bytes in a unit in which they are few.
+    """Format a number of bytes in the largest decimal unit that it fills.
 
     Example:
         >>> size(999), size(1000), size(4_567_890), size(12 * 10**9)

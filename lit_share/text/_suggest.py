@@ -1,4 +1,4 @@
-"""What a misspelt name may stand for."""
+"""Suggest a correction for a misspelt name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 
 def suggest(word: object, options: Collection[str]) -> str:
-    """The end of an error message: the option nearest to a word, or a few options, or nothing.
+    """Return the end of an error message: the nearest option, else all of them if they are few.
 
     Example:
         >>> suggest("lr", ["lr0", "seed"])
@@ -17,7 +17,12 @@ def suggest(word: object, options: Collection[str]) -> str:
         >>> suggest("x", ["lr", "seed"])
         ': choose from lr, seed'
     """
-    ends = sorted(option for option in options if option.endswith(f".{word}"))
-    if nearest := ends or get_close_matches(str(word), options, n=1):
+    # The last part of a dotted name is no close match of the whole name, so it is looked up first.
+    same_ending = sorted(option for option in options if option.endswith(f".{word}"))
+    nearest = same_ending or get_close_matches(str(word), options, n=1)
+    if nearest:
         return f": did you mean {nearest[0]!r}?"
-    return f": choose from {', '.join(sorted(options))}" if 0 < len(options) <= 12 else ""
+    # A longer list would bury the message.
+    if 0 < len(options) <= 12:
+        return f": choose from {', '.join(sorted(options))}"
+    return ""
