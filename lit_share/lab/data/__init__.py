@@ -1,4 +1,4 @@
-"""Data for related models (one task in several domains, or two tasks on the same inputs), and placed images for one."""
+"""Data for related models (several domains, or several tasks), and placed images for one."""
 
 from lit_share.lab.data._arrays import (
     SOURCES,

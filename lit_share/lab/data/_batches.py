@@ -1,4 +1,4 @@
-"""Batches of examples that lie in memory."""
+"""Batches of examples in memory."""
 
 import warnings
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 
 class MemoryDataset(TensorDataset):
-    """Tensors whose first axis counts examples, cut into batches by one indexing.
+    """A `TensorDataset` that gathers a batch with one indexing operation.
 
-    A `DataLoader` normally takes a batch's examples one at a time and stacks them, which for small inputs
-    costs more than the training step.
+    A `DataLoader` normally fetches the examples of a batch one at a time and stacks them, which
+    for small inputs takes longer than the training step.
 
     Args:
-        *tensors: Tensors of equal length.
+        *tensors: Tensors with one entry per example along dim 0.
 
     Example:
         >>> import torch
@@ -25,27 +25,20 @@ class MemoryDataset(TensorDataset):
     """
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, ...]:
-        """Take a whole batch, as `DataLoader` asks for it.
-
-        Args:
-            indices: Places of the batch's examples.
-
-        Returns:
-            One tensor for each of the data set's, of the batch's length.
-        """
+        """Gather the examples with these indices; `DataLoader` calls it once per batch."""
         return tuple(tensor[indices] for tensor in self.tensors)
 
 
 class Shuffle(Sampler[int]):
-    """A new random order for every pass over the data, known from the seed, the epoch and the pass alone.
+    """A random order for every pass over the data, determined by seed, epoch and pass.
 
-    No random state outlives a pass, so a run that goes on from a checkpoint sees the orders that it would
-    have seen without the break. A trainer names the epoch; passes count from there, because the smaller of
-    two data sets goes round several times in one epoch.
+    No random state is kept between passes, so that a resumed run sees the same orders as an
+    uninterrupted one. Passes are counted from the start of an epoch, because the smaller of two
+    data sets is repeated within it.
 
     Args:
         size: Number of examples.
-        seed: Numbers of at least 0 that set this sampler apart from others.
+        seed: Numbers of at least 0, different for different samplers.
 
     Example:
         >>> shuffle = Shuffle(4, seed=(0,))
@@ -62,15 +55,12 @@ class Shuffle(Sampler[int]):
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin an epoch; Lightning calls this on its own.
-
-        Args:
-            epoch: Its number, from 0.
-        """
+        """Start epoch `epoch`, counted from 0, at its first pass; Lightning calls this."""
         self.epoch = epoch
         self.passes = 0
 
     def __iter__(self) -> Iterator[int]:
+        # A new generator for each pass leaves no random state that a checkpoint would have to save.
         rng = np.random.default_rng([*self.seed, self.epoch, self.passes])
         self.passes += 1
         return iter(rng.permutation(self.size).tolist())
@@ -80,23 +70,23 @@ class Shuffle(Sampler[int]):
 
 
 def batches(data: MemoryDataset, batch_size: int, shuffle: Shuffle | None = None) -> DataLoader:
-    """Cut a data set into batches; the last one may be short.
+    """Return a loader of batches; the last batch of a pass may be smaller.
 
     Args:
         data: The examples.
-        batch_size: Examples of a batch, at least 1.
-        shuffle: Their order in each pass; without it, they come as they lie.
+        batch_size: Examples per batch, at least 1.
+        shuffle: The order of examples in each pass; `None` for the order of `data`.
 
     Returns:
-        An ordinary loader, which a distributed trainer can divide between its processes.
+        A plain `DataLoader`, whose sampler a distributed trainer can shard over its ranks.
 
     Example:
         >>> import torch
         >>> [len(x) for (x,) in batches(MemoryDataset(torch.zeros(5, 2)), batch_size=2)]
         [2, 2, 1]
     """
-    # Lightning asks for worker processes on every loader without them. Here one indexing makes a batch, and
-    # a worker would only add the cost of sending it over.
+    # Lightning warns about loaders without worker processes. A batch is one indexing operation, and
+    # a worker would only add the cost of sending it to the main process.
     warnings.filterwarnings("ignore", ".*does not have many workers", PossibleUserWarning)
-    # The batch is complete when it leaves the data set, so `tuple` has nothing to collate.
+    # `MemoryDataset` returns complete batches, so `tuple` replaces PyTorch's collation.
     return DataLoader(data, batch_size, sampler=shuffle, collate_fn=tuple)

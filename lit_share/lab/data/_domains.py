@@ -1,4 +1,4 @@
-"""Domains: other ways to see the same images."""
+"""Domains: transforms of images that keep their labels and their shape."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,13 +10,10 @@ from lit_share.lab.data._arrays import Floats
 
 
 def same(images: Floats) -> Floats:
-    """Leave images as they are.
+    """Return the images unchanged.
 
     Args:
         images: Shape `(..., height, width)`, values in `[0, 1]`.
-
-    Returns:
-        The images.
 
     Example:
         >>> same(np.array([[[0.0, 0.25]]], np.float32))
@@ -26,34 +23,29 @@ def same(images: Floats) -> Floats:
 
 
 def rotated(images: Floats, degrees: float) -> Floats:
-    """Turn images about their centre, with linear interpolation; corners that come into view are 0.
+    """Rotate images about their centre, with linear interpolation and zero padding.
 
     Args:
         images: Shape `(..., height, width)`, values in `[0, 1]`.
         degrees: Angle, counter-clockwise.
-
-    Returns:
-        Images of the same shape.
 
     Example:
         >>> rotated(np.array([[[0, 1], [0, 0]]], np.float32), degrees=90)
         array([[[1., 0.],
                 [0., 0.]]], dtype=float32)
     """
-    turned: Floats = ndimage.rotate(images, degrees, axes=(-2, -1), reshape=False, order=1)
-    return turned
+    # Splines of a higher order would overshoot [0, 1] at edges.
+    result: Floats = ndimage.rotate(images, degrees, axes=(-2, -1), reshape=False, order=1)
+    return result
 
 
 def noisy(images: Floats, sigma: float, seed: int) -> Floats:
-    """Add independent Gaussian noise to every pixel, and clip to `[0, 1]`.
+    """Add independent Gaussian noise to every pixel and clip the result to `[0, 1]`.
 
     Args:
         images: Shape `(..., height, width)`, values in `[0, 1]`.
         sigma: Standard deviation of the noise, at least 0.
         seed: Draws the noise, at least 0.
-
-    Returns:
-        Images of the same shape.
 
     Raises:
         ValueError: If `sigma` is negative.
@@ -65,19 +57,17 @@ def noisy(images: Floats, sigma: float, seed: int) -> Floats:
     if sigma < 0:
         raise ValueError(f"noise needs a standard deviation of at least 0, not {sigma}")
     noise = np.random.default_rng(seed).standard_normal(images.shape, np.float32)
-    noisy_images: Floats = np.clip(images + np.float32(sigma) * noise, 0, 1)
-    return noisy_images
+    # `sigma` may be a NumPy float64, which would promote the images to float64.
+    result: Floats = np.clip(images + np.float32(sigma) * noise, 0, 1)
+    return result
 
 
 def binarised(images: Floats, threshold: float) -> Floats:
-    """Make pixels black or white.
+    """Threshold pixels to 0 or 1.
 
     Args:
         images: Shape `(..., height, width)`, values in `[0, 1]`.
-        threshold: Pixels above it become 1 and the others 0, in `[0, 1]`.
-
-    Returns:
-        Images of the same shape.
+        threshold: In `[0, 1]`; pixels above it become 1, the others 0.
 
     Example:
         >>> binarised(np.array([[[0.2, 0.7]]], np.float32), threshold=0.5)
@@ -92,9 +82,6 @@ def inverted(images: Floats) -> Floats:
     Args:
         images: Shape `(..., height, width)`, values in `[0, 1]`.
 
-    Returns:
-        Images of the same shape.
-
     Example:
         >>> inverted(np.array([[[0.0, 0.25]]], np.float32))
         array([[[1.  , 0.75]]], dtype=float32)
@@ -108,26 +95,21 @@ def mirrored(images: Floats) -> Floats:
     Args:
         images: Shape `(..., height, width)`, values in `[0, 1]`.
 
-    Returns:
-        Images of the same shape.
-
     Example:
         >>> mirrored(np.array([[[0.0, 0.25]]], np.float32))
         array([[[0.25, 0.  ]]], dtype=float32)
     """
-    flipped: Floats = images[..., ::-1].copy()
-    return flipped
+    # `torch.from_numpy` accepts no negative strides, hence the copy.
+    result: Floats = images[..., ::-1].copy()
+    return result
 
 
 def permuted(images: Floats, seed: int) -> Floats:
-    """Shuffle the pixels, in the same way for every image.
+    """Permute the pixels, with the same permutation for every image.
 
     Args:
         images: Shape `(..., height, width)`, values in `[0, 1]`.
         seed: Draws the permutation, at least 0.
-
-    Returns:
-        Images of the same shape.
 
     Example:
         >>> permuted(np.array([[[0.1, 0.2, 0.3]], [[0.4, 0.5, 0.6]]], np.float32), seed=0)
@@ -141,12 +123,12 @@ def permuted(images: Floats, seed: int) -> Floats:
 
 @dataclass(frozen=True)
 class Domain:
-    """A function of images, and which of `amount` and `seed` it takes after them.
+    """A transform of images, and whether it takes an `amount` and a `seed` after them.
 
     Args:
         function: Called with the images, then with the amount and the seed if it takes them.
-        amount: The amount unless another one is given; `None` if it takes none.
-        seeded: Whether it takes a seed.
+        amount: The default amount; `None` if the function takes none.
+        seeded: Whether the function takes a seed.
 
     Example:
         >>> DOMAINS["binarised"](np.array([[[0.2, 0.7]]], np.float32))
@@ -158,19 +140,21 @@ class Domain:
     seeded: bool = False
 
     def __call__(self, images: Floats, amount: float | None = None, seed: int = 0) -> Floats:
-        """See images in this domain.
+        """Transform images to this domain.
 
         Args:
             images: Shape `(..., height, width)`, values in `[0, 1]`.
-            amount: How far this domain is from the original; `None` for the default.
-            seed: For what is random, at least 0.
+            amount: The amount, if the function takes one; `None` for the default.
+            seed: Seed of random transforms, at least 0.
 
         Returns:
             Images of the same shape.
         """
         arguments: list[float] = []
         if self.amount is not None:
-            arguments.append(self.amount if amount is None else amount)
+            if amount is None:
+                amount = self.amount
+            arguments.append(amount)
         if self.seeded:
             arguments.append(seed)
         return self.function(images, *arguments)

@@ -1,4 +1,4 @@
-"""Checking what a user asks for."""
+"""Checks of arguments, with messages that name the user's own words."""
 
 from __future__ import annotations
 
@@ -12,17 +12,14 @@ T = TypeVar("T")
 
 
 def known(table: Mapping[str, T], **argument: str) -> T:
-    """Look a name up in a table.
+    """Look up a name in a table.
 
     Args:
-        table: What there is, by name.
-        **argument: The argument that holds the name, as the user wrote it.
-
-    Returns:
-        The entry.
+        table: The known values by name.
+        **argument: One name to look up, under the name of the user's argument.
 
     Raises:
-        ValueError: If there is no such name; the message lists those that there are.
+        ValueError: If the table has no such name; the message lists its names.
 
     Example:
         >>> known({"digits": 1, "wine": 2}, dataset="wine")
@@ -32,6 +29,7 @@ def known(table: Mapping[str, T], **argument: str) -> T:
         ...
         ValueError: dataset="whine" is not known: write one of "digits", "wine"
     """
+    # The keyword is the user's argument, which the message has to name.
     [(key, name)] = argument.items()
     if name not in table:
         names = ", ".join(f'"{name}"' for name in table)
@@ -42,13 +40,13 @@ def known(table: Mapping[str, T], **argument: str) -> T:
 def check_sizes(
     sizes: Mapping[str, int], batch_size: int, seed: int, dataset: str, source: Source
 ) -> None:
-    """Check how many examples a user asks for.
+    """Check the sizes of a split.
 
     Args:
-        sizes: Of the parts that share no example, by the user's names for them.
-        batch_size: Of the loaders.
-        seed: Draws the split.
-        dataset: The data set's name.
+        sizes: Sizes of the disjoint parts, by the name of the user's argument.
+        batch_size: Examples per batch.
+        seed: Seed of the split.
+        dataset: Name of the data set.
         source: The data set.
 
     Raises:

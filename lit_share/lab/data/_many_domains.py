@@ -1,4 +1,4 @@
-"""One question, asked in any number of domains."""
+"""One task in any number of domains."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -11,29 +11,31 @@ from lit_share.lab.data._views import ManyViews, View
 
 
 class ManyDomains(ManyViews):
-    """Images of one data set for several models, each of which sees them in a domain of its own.
+    """Images of one data set for several models, in a different domain for each model.
 
-    No two models have a training image in common; validation and test show all models the same images, each in its
-    domain. `train_dataloader()`, `val_dataloader()` and `test_dataloader()` each return a dict with an ordinary
-    loader of `(images, labels)` for each name.
+    No two models have a training image in common; the validation images are the same for all
+    models, each in its domain, and so are the test images. `train_dataloader()`,
+    `val_dataloader()` and `test_dataloader()` return a dict with a loader of `(images, labels)`
+    batches for each model.
 
     Args:
-        members: For the name of each model, what it sees and how many training images it has: `domain`, a name in
-            `DOMAINS`; `n`, at least 1; and, for domains that take one, `amount`, `None` for the domain's default.
+        members: For the name of each model, a dict with `domain`, a name in `DOMAINS`; `n`, its
+            training images, at least 1; and optionally `amount`, for domains that take an amount
+            (`None` for the domain's default).
         dataset: `"digits"`, `"mnist"` or `"fashion_mnist"`.
         n_val: Validation images, at least 1.
         n_test: Test images, at least 1.
-        batch_size: Images of a batch, at least 1; the last one of a pass may be short.
-        seed: Draws the split, the order of training and what is random in a domain, at least 0. Two members with the
-            same random domain have different noise.
+        batch_size: Images per batch, at least 1; the last batch of a pass may be smaller.
+        seed: Seed of the split, the training order and random domains, at least 0. Two members
+            with the same random domain have different noise.
 
     Attributes:
-        num_classes: How many classes there are, for each name.
+        num_classes: Number of classes, for each name.
         input_shape: `(channels, height, width)` of an image.
 
     Raises:
-        ValueError: If an argument is out of range, the data set does not hold images or has too few of them, or a
-            member has other keys than those, or an amount that its domain does not take.
+        ValueError: If an argument is out of range, the data set has no images or too few, a
+            member has other keys, or an `amount` is given to a domain that takes none.
 
     Example:
         >>> data = ManyDomains({
@@ -60,14 +62,16 @@ class ManyDomains(ManyViews):
         source = known_images(dataset)
         if not members:
             raise ValueError(
-                'members is empty: write one at least, as in {"a": {"domain": "same", "n": 100}}'
+                'members is empty: write at least one, as in {"a": {"domain": "same", "n": 100}}'
             )
         views = {}
         for i, (name, member) in enumerate(members.items()):
-            if {"domain", "n"} - {*member} or {*member} - {"domain", "n", "amount"}:
+            if not {"domain", "n"} <= {*member} <= {"domain", "n", "amount"}:
                 raise ValueError(
-                    f"members.{name} has the keys {', '.join(member)}: write domain, n and maybe amount"
+                    f"members.{name} has the keys {', '.join(member)}: "
+                    "write domain, n and maybe amount"
                 )
+            # `members * seed + i` differs between all members of all seeds.
             see = seen_in(member["domain"], member.get("amount"), seed=len(members) * seed + i)
             views[name] = View(see, source.num_classes, member["n"], f"members.{name}.n")
         super().__init__(
@@ -81,16 +85,10 @@ class ManyDomains(ManyViews):
 
 
 def known_images(dataset: str) -> Source:
-    """Look up a data set of images.
-
-    Args:
-        dataset: Its name in `SOURCES`.
-
-    Returns:
-        The data set.
+    """Look up a data set of images in `SOURCES`.
 
     Raises:
-        ValueError: If there is none of that name, or it holds no images.
+        ValueError: If there is no data set of that name, or it is a table.
 
     Example:
         >>> known_images("mnist").input_shape
@@ -100,35 +98,35 @@ def known_images(dataset: str) -> Source:
     if source.is_table:
         images = ", ".join(f'"{name}"' for name, other in SOURCES.items() if not other.is_table)
         raise ValueError(
-            f'domains are ways to see images, and dataset="{dataset}" has none: write one of {images}'
+            f'domains are ways to see images, and dataset="{dataset}" has none: '
+            f"write one of {images}"
         )
     return source
 
 
 def seen_in(domain: str, amount: float | None, seed: int) -> Callable[[Arrays], Arrays]:
-    """See examples in a domain.
+    """Return the function that transforms examples to a domain and keeps their labels.
 
     Args:
         domain: A name in `DOMAINS`.
-        amount: How far the domain is from the original; `None` for its default, and where it takes none.
-        seed: For what is random in it, at least 0.
-
-    Returns:
-        A function of examples, which leaves their labels as they are.
+        amount: The amount of the domain; `None` for its default, or if it takes none.
+        seed: Seed of random domains, at least 0.
 
     Raises:
-        ValueError: If there is no such domain, or it takes no amount and is given one.
+        ValueError: If the domain is unknown, or takes no amount and is given one.
 
     Example:
         >>> import numpy as np
-        >>> seen_in("inverted", None, seed=0)(Arrays(np.full((1, 1, 1), 0.25, np.float32), np.array([7])))
+        >>> examples = Arrays(np.full((1, 1, 1), 0.25, np.float32), np.array([7]))
+        >>> seen_in("inverted", None, seed=0)(examples)
         Arrays(inputs=array([[[0.75]]], dtype=float32), labels=array([7]))
     """
     to_domain = known(DOMAINS, domain=domain)
     if amount is not None and to_domain.amount is None:
         raise ValueError(f'domain="{domain}" takes no amount: leave amount={amount} out')
-    return partial(_see, to_domain, amount, seed)
+    # A partial can be pickled, as spawned processes need it; a closure cannot.
+    return partial(_transform, to_domain, amount, seed)
 
 
-def _see(domain: Domain, amount: float | None, seed: int, arrays: Arrays) -> Arrays:
+def _transform(domain: Domain, amount: float | None, seed: int, arrays: Arrays) -> Arrays:
     return arrays._replace(inputs=domain(arrays.inputs, amount, seed))

@@ -1,4 +1,4 @@
-"""What the data modules for two models have in common."""
+"""The base class of the data modules for two models."""
 
 from collections.abc import Callable, Sequence
 
@@ -28,8 +28,8 @@ class PairData(ManyViews):
         >>> def see(examples):
         ...     return examples
         >>> data = PairData(
-        ...     dataset="wine", views=(see, see), num_classes=(3, 3), n_a=60, n_b=20, n_val=30, n_test=60,
-        ...     batch_size=20, seed=0, names=("red", "white"),
+        ...     dataset="wine", views=(see, see), num_classes=(3, 3), names=("red", "white"),
+        ...     n_a=60, n_b=20, n_val=30, n_test=60, batch_size=20, seed=0,
         ... )
         >>> {name: len(loader) for name, loader in data.train_dataloader().items()}
         {'red': 3, 'white': 1}

@@ -1,4 +1,4 @@
-"""One question, asked in two domains."""
+"""One task in two domains."""
 
 from collections.abc import Sequence
 
@@ -7,32 +7,32 @@ from lit_share.lab.data._pair import PairData
 
 
 class PairedDomains(PairData):
-    """Images as they are for model A, and images in another domain for model B, which has few of them.
+    """Unchanged images for model A, and few images in another domain for model B.
 
-    The training images of A and B are different ones; validation and test show both models the same images,
-    each in its domain. `train_dataloader()`, `val_dataloader()` and `test_dataloader()` each return a dict
-    with an ordinary loader of `(images, labels)` for either name.
+    The training images of A and B are disjoint; the validation images are the same for both, each
+    in its domain, and so are the test images. `train_dataloader()`, `val_dataloader()` and
+    `test_dataloader()` return a dict with a loader of `(images, labels)` batches for each name.
 
     Args:
         dataset: `"digits"`, `"mnist"` or `"fashion_mnist"`.
-        domain: What B sees: a name in `DOMAINS`.
-        amount: How far that is from the original: degrees of `"rotated"`, standard deviation of `"noisy"`,
-            threshold of `"binarised"`. `None` for the domain's default.
+        domain: The domain of B: a name in `DOMAINS`.
+        amount: Degrees of `"rotated"`, standard deviation of `"noisy"`, threshold of
+            `"binarised"`; `None` for the domain's default.
         n_a: Training images of A, at least 1.
         n_b: Training images of B, at least 1.
         n_val: Validation images, at least 1.
         n_test: Test images, at least 1.
-        batch_size: Images of a batch, at least 1; the last one of a pass may be short.
-        seed: Draws the split, the order of training and what is random in a domain, at least 0.
+        batch_size: Images per batch, at least 1; the last batch of a pass may be smaller.
+        seed: Seed of the split, the training order and random domains, at least 0.
         names: Keys of A and B in the dicts of loaders.
 
     Attributes:
-        num_classes: How many classes there are, for each name.
+        num_classes: Number of classes, for each name.
         input_shape: `(channels, height, width)` of an image.
 
     Raises:
-        ValueError: If an argument is out of range, the data set does not hold images or has too few of them,
-            or an amount is given to a domain that takes none.
+        ValueError: If an argument is out of range, the data set has no images or too few, or an
+            `amount` is given to a domain that takes none.
 
     Example:
         >>> data = PairedDomains("digits", "rotated", amount=20, n_a=500, n_b=50)

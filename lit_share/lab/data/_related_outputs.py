@@ -1,4 +1,4 @@
-"""Two questions, asked about the same inputs."""
+"""Two tasks on the same kind of inputs."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -10,41 +10,42 @@ from lit_share.lab.data._tasks import TASKS, Task
 
 
 class RelatedOutputs(PairData):
-    """One kind of input for both models, but a question of its own for each; model B has few examples.
+    """The same kind of inputs for two models with different tasks; model B has few examples.
 
-    The training examples of A and B are different ones; validation and test show both models the same inputs,
-    each with its labels. `train_dataloader()`, `val_dataloader()` and `test_dataloader()` each return a dict
-    with an ordinary loader of `(inputs, labels)` for either name.
+    The training examples of A and B are disjoint; the validation inputs are the same for both, each
+    with its labels, and so are the test inputs. `train_dataloader()`, `val_dataloader()` and
+    `test_dataloader()` return a dict with a loader of `(inputs, labels)` batches for each name.
 
-    On digits, the class and `"at_least_five"`, `"parity"` or `"closed_loop"` are related: B gains from A's
-    examples. The tables `"breast_cancer"` and `"wine"` with `"direction"` are controls without a relation:
-    both questions can be learnt, and neither should gain.
+    On digits, the class is related to `"at_least_five"`, `"parity"` and `"closed_loop"`: B gains
+    from the examples of A. The tables `"breast_cancer"` and `"wine"` with `"direction"` are
+    unrelated controls: both tasks can be learnt, and neither should gain.
 
     Args:
         dataset: `"digits"`, `"mnist"`, `"fashion_mnist"`, `"breast_cancer"` or `"wine"`.
-        task_a: What A is asked: a name in `TASKS`.
-        task_b: What B is asked: a name in `TASKS`.
+        task_a: The task of A: a name in `TASKS`.
+        task_b: The task of B: a name in `TASKS`.
         n_a: Training examples of A, at least 1.
         n_b: Training examples of B, at least 1.
         n_val: Validation examples, at least 1.
         n_test: Test examples, at least 1.
-        batch_size: Examples of a batch, at least 1; the last one of a pass may be short.
-        seed: Draws the split, the order of training and what is random in a task, at least 0.
+        batch_size: Examples per batch, at least 1; the last batch of a pass may be smaller.
+        seed: Seed of the split, the training order and random tasks, at least 0.
         names: Keys of A and B in the dicts of loaders.
 
     Attributes:
-        num_classes: How many classes there are, for each name.
-        input_shape: `(channels, height, width)` of an image, `(columns,)` of a table's row.
+        num_classes: Number of classes, for each name.
+        input_shape: `(channels, height, width)` of images, `(columns,)` of tables.
 
     Raises:
-        ValueError: If an argument is out of range, the data set has too few examples, or a question about
-            digits is asked of other things.
+        ValueError: If an argument is out of range, the data set has too few examples, or a task
+            about digits is given another data set.
 
     Example:
         >>> data = RelatedOutputs("digits", "class", "parity")
         >>> data.num_classes
         {'a': 10, 'b': 2}
-        >>> control = RelatedOutputs("wine", "class", "direction", n_a=60, n_b=20, n_val=30, n_test=60)
+        >>> sizes = {"n_a": 60, "n_b": 20, "n_val": 30, "n_test": 60}
+        >>> control = RelatedOutputs("wine", "class", "direction", **sizes)
         >>> x, y = next(iter(control.train_dataloader()["b"]))
         >>> x.shape, y.unique()
         (torch.Size([20, 13]), tensor([0, 1]))
@@ -67,16 +68,15 @@ class RelatedOutputs(PairData):
         tasks = (known(TASKS, task_a=task_a), known(TASKS, task_b=task_b))
         for argument, name, task in zip(("task_a", "task_b"), (task_a, task_b), tasks, strict=True):
             if task.about_digits and not source.shows_digits:
-                others = ", ".join(
-                    f'"{name}"' for name, other in TASKS.items() if not other.about_digits
-                )
+                others = [f'"{key}"' for key, other in TASKS.items() if not other.about_digits]
                 raise ValueError(
-                    f'{argument}="{name}" asks about digits, and dataset="{dataset}" shows none: write one of {others}'
+                    f'{argument}="{name}" asks about digits, and dataset="{dataset}" shows none: '
+                    f"write one of {', '.join(others)}"
                 )
         first, second = (task.num_classes or source.num_classes for task in tasks)
         super().__init__(
             dataset=dataset,
-            views=(partial(_ask, tasks[0], seed), partial(_ask, tasks[1], seed)),
+            views=(partial(_label, tasks[0], seed), partial(_label, tasks[1], seed)),
             num_classes=(first, second),
             n_a=n_a,
             n_b=n_b,
@@ -88,5 +88,5 @@ class RelatedOutputs(PairData):
         )
 
 
-def _ask(task: Task, seed: int, arrays: Arrays) -> Arrays:
+def _label(task: Task, seed: int, arrays: Arrays) -> Arrays:
     return arrays._replace(labels=task(arrays, seed))

@@ -1,4 +1,4 @@
-"""Cutting a data set into parts that share no example."""
+"""Stratified splits."""
 
 from collections.abc import Mapping
 
@@ -9,26 +9,26 @@ from lit_share.lab.data._arrays import Ints
 
 
 def split(labels: Ints, sizes: Mapping[str, int], seed: int) -> dict[str, NDArray[np.intp]]:
-    """Cut a data set into disjoint parts that all have its mixture of classes.
+    """Split a data set into disjoint parts, stratified by class.
 
-    The examples are put into one random order of which every stretch has the mixture, and the parts are cut
-    from it one after the other. So a part keeps its examples when a later part changes its size, and when it
-    grows itself it keeps those that it had, which is what a learning curve wants.
+    The parts are consecutive slices of one random order, in which classes are evenly mixed. So a
+    part keeps its examples if a later part changes its size, and a part that grows keeps the
+    examples it had, as learning curves need it.
 
     Args:
         labels: Classes of the examples, shape `(examples,)`.
-        sizes: Size of each part by name, in the order of cutting. They may leave examples over.
-        seed: Draws the order, at least 0.
+        sizes: Size of each part by name, in the order of slicing; they may leave examples unused.
+        seed: Seed of the order, at least 0.
 
     Returns:
-        Places of each part's examples, by name.
+        Indices of each part's examples, by name.
 
     Raises:
-        ValueError: If the parts need more examples than there are.
+        ValueError: If the parts need more examples than the data set has.
 
     Example:
         >>> parts = split(np.array([0, 0, 0, 0, 1, 1, 1, 1]), {"test": 4, "train": 2}, seed=0)
-        >>> {name: sorted(int(place) for place in places) for name, places in parts.items()}
+        >>> {name: sorted(indices.tolist()) for name, indices in parts.items()}
         {'test': [0, 2, 4, 7], 'train': [1, 6]}
     """
     total = sum(sizes.values())
@@ -37,14 +37,14 @@ def split(labels: Ints, sizes: Mapping[str, int], seed: int) -> dict[str, NDArra
             f"the parts {dict(sizes)} need {total} examples, but there are {len(labels)}"
         )
     rng = np.random.default_rng(seed)
-    position = np.empty(len(labels))
+    keys = np.empty(len(labels))
     for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        # Spread evenly over [0, 1), a class has its share of examples in every stretch. The random start
-        # keeps the first classes from always coming first.
-        position[members] = (np.arange(len(members)) + rng.random()) / len(members)
-    order = np.argsort(position)
-    cuts = np.cumsum([0, *sizes.values()])
+        of_class = rng.permutation(np.flatnonzero(labels == label))
+        # Each class is spread evenly over [0, 1), so that every slice of the sorted keys has the
+        # class's fraction of examples. The random offset keeps low labels from always coming first.
+        keys[of_class] = (np.arange(len(of_class)) + rng.random()) / len(of_class)
+    order = np.argsort(keys)
+    ends = np.cumsum([*sizes.values()])
     return {
-        name: order[start:stop] for name, start, stop in zip(sizes, cuts, cuts[1:], strict=False)
+        name: order[end - size : end] for (name, size), end in zip(sizes.items(), ends, strict=True)
     }

@@ -1,4 +1,4 @@
-"""Tasks: different questions about the same inputs."""
+"""Tasks: different labels for the same inputs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,13 +9,7 @@ from lit_share.lab.data._arrays import Arrays, Ints
 
 
 def classes(arrays: Arrays) -> Ints:
-    """Ask for the class that the data set gives.
-
-    Args:
-        arrays: Any data set.
-
-    Returns:
-        Its labels.
+    """Return the labels of the data set.
 
     Example:
         >>> classes(Arrays(np.zeros((3, 1), np.float32), np.array([4, 5, 9])))
@@ -25,13 +19,7 @@ def classes(arrays: Arrays) -> Ints:
 
 
 def at_least_five(arrays: Arrays) -> Ints:
-    """Ask whether a digit is at least five.
-
-    Args:
-        arrays: Labelled with digits, 0 to 9.
-
-    Returns:
-        1 for at least five, else 0.
+    """Return 1 for digits that are at least five, else 0.
 
     Example:
         >>> at_least_five(Arrays(np.zeros((3, 1), np.float32), np.array([4, 5, 9])))
@@ -41,13 +29,7 @@ def at_least_five(arrays: Arrays) -> Ints:
 
 
 def parity(arrays: Arrays) -> Ints:
-    """Ask whether a digit is odd.
-
-    Args:
-        arrays: Labelled with digits, 0 to 9.
-
-    Returns:
-        1 for odd, 0 for even.
+    """Return 1 for odd digits, 0 for even digits.
 
     Example:
         >>> parity(Arrays(np.zeros((3, 1), np.float32), np.array([4, 6, 9])))
@@ -57,13 +39,7 @@ def parity(arrays: Arrays) -> Ints:
 
 
 def closed_loop(arrays: Arrays) -> Ints:
-    """Ask whether the stroke of a digit closes a loop, as in 0, 6, 8 and 9.
-
-    Args:
-        arrays: Labelled with digits, 0 to 9.
-
-    Returns:
-        1 with a loop, 0 without.
+    """Return 1 for digits with a closed loop (0, 6, 8 and 9), else 0.
 
     Example:
         >>> closed_loop(Arrays(np.zeros((3, 1), np.float32), np.array([4, 6, 9])))
@@ -73,20 +49,21 @@ def closed_loop(arrays: Arrays) -> Ints:
 
 
 def direction(arrays: Arrays, seed: int) -> Ints:
-    r"""Ask on which side of a random hyperplane an input lies: a question without a relation to the class.
+    r"""Return the side of a random hyperplane on which each input lies, independent of its class.
 
     .. math:: y_i = [\langle w, x_i \rangle > \operatorname{median}_j \langle w, x_j \rangle],
         \quad w \sim N(0, I)
 
-    This is the control of a sharing experiment. Unlike shuffled labels it can be learnt, so sharing has
-    something to lose; and as w is drawn without a look at the classes, a gain would be an accident.
+    This is the control of a sharing experiment: unlike shuffled labels it can be learnt, so that
+    sharing can do harm; and w is drawn independently of the classes, so that sharing cannot help
+    but by chance.
 
     Args:
-        arrays: Inputs of any shape; their labels play no part.
-        seed: Draws w, at least 0.
+        arrays: Inputs of any shape; their labels are ignored.
+        seed: Seed of w, at least 0.
 
     Returns:
-        1 for one half of the inputs, 0 for the other.
+        1 for one half of the inputs, 0 for the other, shape `(examples,)`.
 
     Example:
         >>> inputs = np.array([[-1.0], [2.0], [5.0], [-4.0]], np.float32)
@@ -95,18 +72,20 @@ def direction(arrays: Arrays, seed: int) -> Ints:
     """
     inputs = arrays.inputs.reshape(len(arrays.inputs), -1)
     sides = inputs @ np.random.default_rng(seed).standard_normal(inputs.shape[1])
+    # The median as threshold balances the classes, so that chance is an accuracy of one half.
     return (sides > np.median(sides)).astype(np.int64)
 
 
 @dataclass(frozen=True)
 class Task:
-    """A question about each example, and what it needs.
+    """A function that labels examples, and the properties that data modules need.
 
     Args:
-        function: Called with the arrays, then with the seed if it takes one; returns a label for each example.
-        num_classes: Number of answers; `None` for as many as the data set has classes.
-        about_digits: Whether it makes sense only where a class is the digit that is shown.
-        seeded: Whether it takes a seed.
+        function: Called with the arrays, then with the seed if it takes one; returns labels of
+            shape `(examples,)`.
+        num_classes: Number of labels; `None` for the data set's number of classes.
+        about_digits: Whether the task needs a data set whose classes are digits.
+        seeded: Whether the function takes a seed.
 
     Example:
         >>> TASKS["parity"](Arrays(np.zeros((2, 1), np.float32), np.array([4, 9])))
@@ -119,16 +98,18 @@ class Task:
     seeded: bool = False
 
     def __call__(self, arrays: Arrays, seed: int = 0) -> Ints:
-        """Answer the question.
+        """Label the examples.
 
         Args:
             arrays: The examples.
-            seed: For what is random, at least 0.
+            seed: Seed of random tasks, at least 0.
 
         Returns:
-            The answers, shape `(examples,)`.
+            Labels of shape `(examples,)`.
         """
-        return self.function(arrays, seed) if self.seeded else self.function(arrays)
+        if self.seeded:
+            return self.function(arrays, seed)
+        return self.function(arrays)
 
 
 TASKS = {

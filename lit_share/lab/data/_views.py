@@ -1,4 +1,4 @@
-"""What the data modules for several models have in common."""
+"""The base class of the data modules for several models."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -15,13 +15,13 @@ from lit_share.lab.data._split import split
 
 
 class View(NamedTuple):
-    """What one model sees, and how much of it.
+    """The data of one model.
 
     Args:
-        see: What it sees of some examples.
-        num_classes: How many classes there are.
-        n_train: Its training examples, at least 1.
-        argument: What the user calls their number.
+        see: Transforms the inputs or the labels of examples.
+        num_classes: Number of classes after the transform.
+        n_train: Training examples, at least 1.
+        argument: Name of the user's argument for `n_train`, for error messages.
     """
 
     see: Callable[[Arrays], Arrays]
@@ -31,20 +31,19 @@ class View(NamedTuple):
 
 
 class ManyViews(LightningDataModule):
-    """Several views of one data set, each with training examples of its own.
+    """Several views of one data set, with disjoint training examples.
 
-    No two views have a training example in common. The validation examples are the same in all views, and so are
-    the test examples, so that the models are judged on the same ground; neither is ever trained on. Every part has
-    the data set's mixture of classes. Tables are standardised by what the training examples of all views show;
-    images lie in `[0, 1]` already.
+    The validation examples are the same in all views, and so are the test examples, so that the
+    models' scores can be compared. The split is stratified by class. Tables are standardised by
+    the training examples of all views; images are in `[0, 1]` already.
 
     Args:
         dataset: A name in `SOURCES`.
-        views: At least one, by the names that are the keys in the dicts of loaders.
+        views: At least one view; the names are the keys in the dicts of loaders.
         n_val: Validation examples, at least 1.
         n_test: Test examples, at least 1.
-        batch_size: Examples of a batch, at least 1; the last one of a pass may be short.
-        seed: Draws the split and the order of training, at least 0.
+        batch_size: Examples per batch, at least 1; the last batch of a pass may be smaller.
+        seed: Seed of the split and the training order, at least 0.
 
     Raises:
         ValueError: If an argument is out of range, or the data set has too few examples.
@@ -52,10 +51,12 @@ class ManyViews(LightningDataModule):
     Example:
         >>> def see(examples):
         ...     return examples
-        >>> views = {name: View(see, 3, n, f"n_{name}") for name, n in (("red", 60), ("white", 20), ("rose", 5))}
-        >>> data = ManyViews(dataset="wine", views=views, n_val=30, n_test=60, batch_size=20, seed=0)
+        >>> views = {"red": View(see, 3, 60, "n_red"), "white": View(see, 3, 20, "n_white")}
+        >>> data = ManyViews(
+        ...     dataset="wine", views=views, n_val=30, n_test=60, batch_size=20, seed=0
+        ... )
         >>> {name: len(loader) for name, loader in data.train_dataloader().items()}
-        {'red': 3, 'white': 1, 'rose': 1}
+        {'red': 3, 'white': 1}
     """
 
     def __init__(
@@ -70,83 +71,68 @@ class ManyViews(LightningDataModule):
     ) -> None:
         super().__init__()
         source = known(SOURCES, dataset=dataset)
-        sizes = {
-            **{view.argument: view.n_train for view in views.values()},
-            "n_val": n_val,
-            "n_test": n_test,
-        }
+        sizes = {view.argument: view.n_train for view in views.values()}
+        sizes |= {"n_val": n_val, "n_test": n_test}
         check_sizes(sizes, batch_size, seed, dataset, source)
         self.batch_size = batch_size
         self.num_classes = {name: view.num_classes for name, view in views.items()}
         self.input_shape = source.input_shape
         self._source = source
         self._views = dict(views)
-        # Training examples are cut last, in the views' order: a curve over the size of the last one changes nothing
-        # else.
-        self._sizes = {
-            "test": n_test,
-            "val": n_val,
-            **{_train(name): view.n_train for name, view in views.items()},
-        }
+        # Training parts come last, in the order of the views, so that a learning curve over the
+        # size of the last view changes nothing else.
+        self._sizes = {"test": n_test, "val": n_val}
+        for name, view in views.items():
+            self._sizes[_train(name)] = view.n_train
         self._seed = seed
         self._parts: dict[str, dict[str, MemoryDataset]] = {}
 
-    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 (all stages come from one split)
-        """Load and split the data, the first time; the loaders do so themselves when asked without it.
+    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002
+        """Load and split the data at the first call.
 
         Args:
-            stage: Makes no difference.
+            stage: Ignored; all stages come from one split.
         """
+        # Lightning calls this once per stage, and the loaders call it for use without a trainer.
         if self._parts:
             return
         arrays = self._source.load()
-        places = split(arrays.labels, self._sizes, self._seed)
+        indices = split(arrays.labels, self._sizes, self._seed)
         if self._source.is_table:
-            seen = np.concatenate([places[_train(name)] for name in self._views])
-            arrays = arrays._replace(inputs=standardised(arrays.inputs, using=seen))
+            # One scale for all views: tied weights must mean the same in every model.
+            training = np.concatenate([indices[_train(name)] for name in self._views])
+            arrays = arrays._replace(inputs=standardised(arrays.inputs, using=training))
         for name, view in self._views.items():
-            parts = {"train": places[_train(name)], "val": places["val"], "test": places["test"]}
+            parts = {"train": indices[_train(name)], "val": indices["val"], "test": indices["test"]}
             lengths = [len(part) for part in parts.values()]
-            # Seen all at once: separate calls would put the noise of the training images on the test images.
-            inputs, labels = map(
-                torch.from_numpy, view.see(arrays.rows(np.concatenate(list(parts.values()))))
-            )
-            cut = zip(parts, inputs.split(lengths), labels.split(lengths), strict=True)
-            self._parts[name] = {part: MemoryDataset(x, y) for part, x, y in cut}
+            # One call for all parts: with one call each, a seeded domain would draw the same noise
+            # for the training images as for the test images.
+            examples = view.see(arrays.rows(np.concatenate(list(parts.values()))))
+            inputs = torch.from_numpy(examples.inputs).split(lengths)
+            labels = torch.from_numpy(examples.labels).split(lengths)
+            self._parts[name] = dict(zip(parts, map(MemoryDataset, inputs, labels), strict=True))
 
     def train_dataloader(self) -> dict[str, DataLoader]:
-        """Make loaders of the training examples, in a new order each pass.
-
-        Returns:
-            A loader of `(inputs, labels)` batches for each name.
-        """
+        """Return a loader of `(inputs, labels)` batches for each name, reshuffled each pass."""
         self.setup()
-        return {
-            name: batches(
-                parts["train"], self.batch_size, Shuffle(len(parts["train"]), (self._seed, member))
-            )
-            for member, (name, parts) in enumerate(self._parts.items())
-        }
+        loaders = {}
+        for member, (name, parts) in enumerate(self._parts.items()):
+            # The member's number gives each loader an order that is independent of the others.
+            shuffle = Shuffle(len(parts["train"]), (self._seed, member))
+            loaders[name] = batches(parts["train"], self.batch_size, shuffle)
+        return loaders
 
     def val_dataloader(self) -> dict[str, DataLoader]:
-        """Make loaders of the validation examples.
-
-        Returns:
-            A loader of `(inputs, labels)` batches for each name, with the same examples in the same order.
-        """
-        self.setup()
-        return {name: batches(parts["val"], self.batch_size) for name, parts in self._parts.items()}
+        """Return a loader for each name, all with the same examples in the same order."""
+        return self._fixed("val")
 
     def test_dataloader(self) -> dict[str, DataLoader]:
-        """Make loaders of the test examples.
+        """Return a loader for each name, all with the same examples in the same order."""
+        return self._fixed("test")
 
-        Returns:
-            A loader of `(inputs, labels)` batches for each name, with the same examples in the same order.
-        """
+    def _fixed(self, part: str) -> dict[str, DataLoader]:
         self.setup()
-        return {
-            name: batches(parts["test"], self.batch_size) for name, parts in self._parts.items()
-        }
+        return {name: batches(parts[part], self.batch_size) for name, parts in self._parts.items()}
 
 
 def _train(name: str) -> str:
