@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 from lit_share.lab.data._many_domains import known_images, seen_in
-from lit_share.lab.data._pair import PairData
+from lit_share.lab.data._pair import pair
+from lit_share.lab.data._views import ManyViews, View
 
 
-class PairedDomains(PairData):
+class PairedDomains(ManyViews):
     """Unchanged images for model A, and few images in another domain for model B.
 
     The training images of A and B are disjoint; the validation images are the same for both, each
@@ -57,15 +58,13 @@ class PairedDomains(PairData):
         names: Sequence[str] = ("a", "b"),
     ) -> None:
         source = known_images(dataset)
+        a = View(seen_in("same", None, seed), source.num_classes, n_a, "n_a")
+        b = View(seen_in(domain, amount, seed), source.num_classes, n_b, "n_b")
         super().__init__(
             dataset=dataset,
-            views=(seen_in("same", None, seed), seen_in(domain, amount, seed)),
-            num_classes=(source.num_classes, source.num_classes),
-            n_a=n_a,
-            n_b=n_b,
+            views=pair(names, a, b),
             n_val=n_val,
             n_test=n_test,
             batch_size=batch_size,
             seed=seed,
-            names=names,
         )

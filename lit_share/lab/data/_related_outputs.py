@@ -5,11 +5,12 @@ from functools import partial
 
 from lit_share.lab.data._arrays import SOURCES, Arrays
 from lit_share.lab.data._known import known
-from lit_share.lab.data._pair import PairData
+from lit_share.lab.data._pair import pair
 from lit_share.lab.data._tasks import TASKS, Task
+from lit_share.lab.data._views import ManyViews, View
 
 
-class RelatedOutputs(PairData):
+class RelatedOutputs(ManyViews):
     """The same kind of inputs for two models with different tasks; model B has few examples.
 
     The training examples of A and B are disjoint; the validation inputs are the same for both, each
@@ -73,18 +74,18 @@ class RelatedOutputs(PairData):
                     f'{argument}="{name}" asks about digits, and dataset="{dataset}" shows none: '
                     f"write one of {', '.join(others)}"
                 )
-        first, second = (task.num_classes or source.num_classes for task in tasks)
+
+        def view(task: Task, n: int, argument: str) -> View:
+            num_classes = task.num_classes or source.num_classes
+            return View(partial(_label, task, seed), num_classes, n, argument)
+
         super().__init__(
             dataset=dataset,
-            views=(partial(_label, tasks[0], seed), partial(_label, tasks[1], seed)),
-            num_classes=(first, second),
-            n_a=n_a,
-            n_b=n_b,
+            views=pair(names, view(tasks[0], n_a, "n_a"), view(tasks[1], n_b, "n_b")),
             n_val=n_val,
             n_test=n_test,
             batch_size=batch_size,
             seed=seed,
-            names=names,
         )
 
 
