@@ -1,4 +1,4 @@
-"""Small nets, ordinary LightningModules around them and several of these together, for experiments and examples."""
+"""Small nets, LightningModules that train them, and pairs of these, for experiments."""
 
 from lit_share.lab.models._autoencoder import Autoencoder, autoencoder
 from lit_share.lab.models._classifier import Classifier

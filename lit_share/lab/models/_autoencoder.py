@@ -1,4 +1,4 @@
-"""An autoencoder whose decoder undoes the encoder layer by layer."""
+"""An autoencoder whose decoder mirrors the encoder."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Autoencoder(LightningModule):
-    r"""Squeezes inputs through a few numbers and restores them.
+    r"""Compress inputs to a code of few features, and reconstruct them.
 
-    Layers of the decoder have the name of the encoder's layer that they undo, so that
-    `Ties("encoder.*.weight", "decoder.*.weight.T")` ties each weight to the transpose of the other: with hard ties
-    and one linear layer, this is principal component analysis.
+    Each decoder layer has the name of the encoder layer with the transposed shape, so that
+    `Ties("encoder.*.weight", "decoder.*.weight.T")` ties each weight to the transpose of its
+    counterpart: with hard ties and one linear layer, this is principal component analysis.
 
     .. math:: \hat x = D_0(\rho(D_1(\ldots \rho(E_1(\rho(E_0(x)))))))
 
-    with linear layers :math:`E_i` and :math:`D_i`, and :math:`\rho` the ReLU between them; the code and the output are
-    linear.
+    with linear layers :math:`E_i` and :math:`D_i`, and :math:`\rho` the ReLU between them; the
+    code and the reconstruction have no activation.
 
-    Trains on `(inputs, labels)` batches and pays no heed to labels. Logged, once per epoch: `train/mse`, `val/mse` and
-    `test/mse`, the mean squared error of an element of an input.
+    Trains on `(inputs, labels)` batches and ignores the labels. Logs the mean squared error per
+    element once per epoch, as `train/mse`, `val/mse` and `test/mse`.
 
     Args:
         input_shape: Shape of one input, which is flattened.
-        widths: Outputs of each layer of the encoder, at least one; the last is the length of the code.
+        widths: Output features of each encoder layer, at least one layer; the last is the length
+            of the code.
         lr: Learning rate of Adam, positive.
 
     Raises:
@@ -70,6 +71,7 @@ class Autoencoder(LightningModule):
         last = len(widths) - 1
         for i in range(last + 1):
             encoder[f"linear{i}"] = nn.Linear(sizes[i], sizes[i + 1])
+            # A ReLU would restrict the code to positive numbers.
             if i < last:
                 encoder[f"relu{i}"] = nn.ReLU()
         for i in reversed(range(last + 1)):
@@ -81,27 +83,20 @@ class Autoencoder(LightningModule):
         self.decoder = nn.Sequential(decoder)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Squeeze and restore.
-
-        Args:
-            x: A batch of inputs, shape `(batch, *input_shape)`.
-
-        Returns:
-            What is restored of them, of the same shape.
-        """
-        restored: Tensor = self.decoder(self.encoder(x))
-        return restored
+        """Reconstruct a batch of inputs, shape `(batch, *input_shape)`."""
+        reconstruction: Tensor = self.decoder(self.encoder(x))
+        return reconstruction
 
     def training_step(self, batch: Batch) -> Tensor:
         """Compute the loss of one training batch."""
         return self._measure("train", batch)
 
     def validation_step(self, batch: Batch) -> None:
-        """Measure one validation batch."""
+        """Log the error of one validation batch."""
         self._measure("val", batch)
 
     def test_step(self, batch: Batch) -> None:
-        """Measure one test batch."""
+        """Log the error of one test batch."""
         self._measure("test", batch)
 
     def _measure(self, stage: str, batch: Batch) -> Tensor:
@@ -120,14 +115,11 @@ class Autoencoder(LightningModule):
 def autoencoder(
     data: PlacedImages, widths: Sequence[int] = (32, 16), lr: float = 1e-3
 ) -> Autoencoder:
-    """An autoencoder, made to fit the data.
+    """Build an `Autoencoder` for the input shape of a data module.
 
     Args:
-        data: Knows the shape of inputs.
-        widths: Outputs of each layer of the encoder, at least one; the last is the length of the code.
+        data: Has an `input_shape`.
+        widths: See `Autoencoder`.
         lr: Learning rate of Adam, positive.
-
-    Returns:
-        The autoencoder.
     """
     return Autoencoder(data.input_shape, widths, lr)

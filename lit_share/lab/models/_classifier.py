@@ -1,4 +1,4 @@
-"""A LightningModule that classifies, as one would write it without thinking of sharing."""
+"""A LightningModule for classification that knows nothing of sharing."""
 
 import math
 from typing import Literal
@@ -13,24 +13,23 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Classifier(LightningModule):
-    """Trains a net on `(inputs, labels)` batches with cross entropy.
+    """Train a net on `(inputs, labels)` batches with cross entropy.
 
-    It knows nothing of ties and partners: sharing is added from outside, to this module as to any other.
-
-    Logged, once per epoch: `train/loss` (as optimised), `val/loss`, `val/acc`, `test/loss` and `test/acc`
-    (cross entropy without label smoothing, so that runs with and without it compare).
+    Logs once per epoch: `train/loss` (the objective), `val/loss`, `val/acc`, `test/loss` and
+    `test/acc` (losses without label smoothing, so that runs with and without it can be compared).
 
     Args:
         net: Maps a batch of inputs to class scores, shape `(batch, num_classes)`.
-        num_classes: Classes to tell apart, at least 1.
-        lr: Learning rate, positive.
+        num_classes: Number of classes, at least 1.
+        lr: Learning rate, finite and at least 0.
         optimizer: `"adam"`, `"adamw"` or `"sgd"`.
-        momentum: Momentum of `"sgd"`, in `[0, 1)`; the others have their own.
+        momentum: Momentum of `"sgd"`, in `[0, 1)`; ignored by the others.
         weight_decay: Weight decay of the optimizer, at least 0.
-        label_smoothing: Share of each training target spread evenly over the classes, in `[0, 1]`.
+        label_smoothing: Fraction of each training target that is spread evenly over the classes,
+            in `[0, 1]`.
 
     Raises:
-        ValueError: If `optimizer` is none of the three.
+        ValueError: If `optimizer` is unknown or `lr` is out of range.
 
     Example:
         >>> from lit_share.lab.models import MLP
@@ -58,6 +57,7 @@ class Classifier(LightningModule):
             )
         if not (math.isfinite(lr) and lr >= 0.0):
             raise ValueError(f"lr={lr} must be a finite number of at least 0")
+        # The net is saved in the state dict; as a hyperparameter it would be pickled a second time.
         self.save_hyperparameters(ignore=["net"])
         self.net = net
         self.lr = lr
@@ -69,14 +69,7 @@ class Classifier(LightningModule):
         self.test_acc = MulticlassAccuracy(num_classes, average="micro")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Score each class.
-
-        Args:
-            x: A batch of inputs, as `net` takes them.
-
-        Returns:
-            Unnormalised class scores, shape `(batch, num_classes)`.
-        """
+        """Return unnormalised class scores, shape `(batch, num_classes)`."""
         scores: Tensor = self.net(x)
         return scores
 
@@ -90,25 +83,27 @@ class Classifier(LightningModule):
         return loss
 
     def validation_step(self, batch: Batch) -> None:
-        """Measure one validation batch."""
+        """Log loss and accuracy of one validation batch."""
         self._measure("val", self.val_acc, batch)
 
     def test_step(self, batch: Batch) -> None:
-        """Measure one test batch."""
+        """Log loss and accuracy of one test batch."""
         self._measure("test", self.test_acc, batch)
 
     def _measure(self, stage: str, accuracy: MulticlassAccuracy, batch: Batch) -> None:
         x, y = batch
         scores = self(x)
+        # Logged as a metric object, the accuracy is that of all examples; a mean of batches would
+        # overweight those of a smaller last batch.
         accuracy.update(scores, y)
         self.log(f"{stage}/loss", F.cross_entropy(scores, y), sync_dist=True, batch_size=len(x))
         self.log(f"{stage}/acc", accuracy, batch_size=len(x))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Build the optimizer that was asked for."""
+        """Build the optimizer."""
+        weights, decay = self.parameters(), self.weight_decay
         if self.optimizer == "sgd":
-            return torch.optim.SGD(
-                self.parameters(), self.lr, self.momentum, weight_decay=self.weight_decay
-            )
-        algorithm = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
-        return algorithm(self.parameters(), self.lr, weight_decay=self.weight_decay)
+            return torch.optim.SGD(weights, self.lr, self.momentum, weight_decay=decay)
+        if self.optimizer == "adam":
+            return torch.optim.Adam(weights, self.lr, weight_decay=decay)
+        return torch.optim.AdamW(weights, self.lr, weight_decay=decay)

@@ -1,4 +1,4 @@
-"""A small convolutional net."""
+"""A small convolutional network."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -10,20 +10,22 @@ from lit_share.local import LocallyConnected2d
 
 
 class CNN(TrunkHead):
-    """A small VGG-style net: 3×3 convolutions with ReLU, each followed by a halving of the image.
+    """A small VGG-style network: 3×3 convolutions with ReLU, each followed by 2×2 max pooling.
 
-    The last feature maps are averaged over the cells of a coarse grid, so any image size goes. A grid of 1 is
-    the usual global average, which learns slowly from a few hundred images.
+    The last feature maps are average-pooled to a fixed grid, so that images can have any size. A
+    grid of 1 is global average pooling, which learns slowly from a few hundred images.
 
     Args:
-        input_shape: Shape of an input image, `(channels, height, width)`; without `local` only the channels matter.
-        num_classes: Classes to tell apart, at least 1.
-        channels: Filters of each convolution, at least one of them.
-        grid: Cells along each side of that grid, at least 1.
+        input_shape: `(channels, height, width)` of an image; height and width matter only if
+            `local`.
+        num_classes: Number of classes, at least 1.
+        channels: Filters of each convolution, at least one convolution.
+        grid: Height and width of the pooled feature maps, at least 1.
         dropout: Probability of dropping a feature before the head, in `[0, 1]`.
         batch_norm: Whether a batch normalisation follows each ReLU.
-        local: Whether positions have filters of their own, which start from the same values: the convolutions become
-            `LocallyConnected2d`, and images have to be of the input shape.
+        local: Whether to use `LocallyConnected2d`, which has a filter for each position, instead of
+            convolutions. All positions start from the same filters; images must have the input
+            shape.
 
     Raises:
         ValueError: If `channels` is empty.
@@ -34,7 +36,8 @@ class CNN(TrunkHead):
         >>> net(torch.zeros(5, 1, 28, 28)).shape
         torch.Size([5, 10])
         >>> [name for name, _ in net.named_parameters() if name.endswith("weight")]
-        ['trunk.conv0.weight', 'trunk.norm0.weight', 'trunk.conv1.weight', 'trunk.norm1.weight', 'head.weight']
+        ['trunk.conv0.weight', 'trunk.norm0.weight',
+         'trunk.conv1.weight', 'trunk.norm1.weight', 'head.weight']
     """
 
     def __init__(
@@ -49,18 +52,21 @@ class CNN(TrunkHead):
     ) -> None:
         if not channels:
             raise ValueError(
-                "channels is empty: name the filters of at least one convolution, as in channels=(16,)"
+                "channels is empty: name the filters of at least one convolution, "
+                "as in channels=(16,)"
             )
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         maps, *size = input_shape
         for i, filters in enumerate(channels):
             conv = nn.Conv2d(maps, filters, kernel_size=3, padding=1)
-            layers[f"conv{i}"] = LocallyConnected2d.from_conv(conv, tuple(size)) if local else conv
+            layers[f"conv{i}"] = conv
+            if local:
+                layers[f"conv{i}"] = LocallyConnected2d.from_conv(conv, tuple(size))
             size = [(n + 1) // 2 for n in size]
             layers[f"relu{i}"] = nn.ReLU()
             if batch_norm:
                 layers[f"norm{i}"] = nn.BatchNorm2d(filters)
-            # Rounding up keeps a 1×1 image alive, so depth is not limited by the size of an image.
+            # Rounding up keeps a 1×1 image at 1×1, so that images do not limit the depth.
             layers[f"pool{i}"] = nn.MaxPool2d(2, ceil_mode=True)
             maps = filters
         layers["average"] = nn.AdaptiveAvgPool2d(grid)

@@ -10,15 +10,16 @@ from lit_share.lab.models._trunk_head import TrunkHead
 
 
 class MLP(TrunkHead):
-    """A multilayer perceptron: linear layers with ReLU, and optionally batch normalisation and dropout.
+    """A multilayer perceptron: linear layers with ReLU, batch normalisation and dropout.
 
-    `MLP([784], 10, hidden=(300,), batch_norm=True)` is the 784-300-10 net of Zhang et al., "Learning to share:
-    simultaneous parameter tying and sparsification in deep learning" (ICLR 2018), trained there on MNIST.
+    `MLP([784], 10, hidden=(300,), batch_norm=True)` is the 784-300-10 network that Zhang et al.,
+    *Learning to share: simultaneous parameter tying and sparsification in deep learning*, ICLR
+    2018, train on MNIST.
 
     Args:
         input_shape: Shape of one input, which is flattened.
-        num_classes: Classes to tell apart, at least 1.
-        hidden: Widths of the hidden layers. `()` leaves a linear model.
+        num_classes: Number of classes, at least 1.
+        hidden: Widths of the hidden layers; `()` for a linear model.
         dropout: Probability of dropping a hidden unit, in `[0, 1]`.
         batch_norm: Whether a batch normalisation follows each ReLU.
 
@@ -45,6 +46,7 @@ class MLP(TrunkHead):
         for i, width in enumerate(hidden):
             layers[f"linear{i}"] = nn.Linear(features, width)
             layers[f"relu{i}"] = nn.ReLU()
+            # The optional layers have names, not indices: patterns match with and without them.
             if batch_norm:
                 layers[f"norm{i}"] = nn.BatchNorm1d(width)
             if dropout:

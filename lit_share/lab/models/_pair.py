@@ -1,4 +1,4 @@
-"""Classifiers that fit data for several models."""
+"""Classifiers for the data modules for several models."""
 
 from __future__ import annotations
 
@@ -22,44 +22,45 @@ def paired_classifiers(
     same_init: bool = True,
     pretraining: int = 0,
 ) -> Paired:
-    """A pair of classifiers of one architecture, or as many as the data is for, made to fit the data.
+    """Build a classifier for each name in a data module, all of one architecture.
 
     Args:
-        data: Knows the members' names, the shape of their inputs and the number of their classes.
-        net: Makes a network from ``input_shape`` and ``num_classes``.
-        classifier: Makes a LightningModule from ``net`` and ``num_classes``.
+        data: Has the members' names, input shape and numbers of classes.
+        net: Builds a network from ``input_shape`` and ``num_classes``.
+        classifier: Builds a LightningModule from ``net`` and ``num_classes``.
         same_init: Whether parameters of the same name and shape start from the same values.
-        pretraining: Epochs that the first member trains alone, on its own training data, before the others start
-            from its values: transfer learning. At least 0; more than that needs ``same_init``.
+        pretraining: Epochs for which the first member is trained alone, on its own training data,
+            before the others start from its weights (transfer learning). At least 0; a positive
+            number requires ``same_init``.
 
     Returns:
-        The members under one roof.
+        The classifiers as children of one LightningModule.
 
     Raises:
-        ValueError: If ``pretraining`` is negative, or the members are not to start from what it learns.
+        ValueError: If ``pretraining`` is negative, or positive without ``same_init``.
 
     Example:
         >>> from functools import partial
         >>> from lit_share.lab.data import ManyDomains
         >>> from lit_share.lab.models import MLP, Classifier
-        >>> data = ManyDomains({name: {"domain": "same", "n": 20} for name in ("east", "west", "south")})
+        >>> data = ManyDomains({name: {"domain": "same", "n": 20} for name in ("east", "west")})
         >>> pair = paired_classifiers(data, partial(MLP, hidden=(5,)), Classifier)
         >>> pair.child_names
-        ('east', 'west', 'south')
-        >>> bool((pair.east.net.head.weight == pair.south.net.head.weight).all())
+        ('east', 'west')
+        >>> bool((pair.east.net.head.weight == pair.west.net.head.weight).all())
         True
     """
     if pretraining < 0:
         raise ValueError(f"pretraining={pretraining} must be at least 0 epochs")
     if pretraining and not same_init:
         raise ValueError(
-            f"pretraining={pretraining} is of no use to members that start elsewhere: write same_init=true"
+            f"pretraining={pretraining} is of no use to members that start from other values: "
+            "write same_init=true"
         )
     members: dict[str, LightningModule] = {}
     for name, num_classes in data.num_classes.items():
-        members[name] = classifier(
-            net=net(input_shape=data.input_shape, num_classes=num_classes), num_classes=num_classes
-        )
+        built = net(input_shape=data.input_shape, num_classes=num_classes)
+        members[name] = classifier(net=built, num_classes=num_classes)
     if pretraining:
         name, first = next(iter(members.items()))
         _train_alone(first, data.train_dataloader()[name], data.val_dataloader()[name], pretraining)
@@ -78,6 +79,7 @@ def _train_alone(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    # Lightning warns where there is a validation_step and no data for it.
+    # Without a validation loader, Lightning would warn about the `validation_step`.
     trainer.fit(member, training, validation)
+    # The reference would keep the loaders and the optimizer state of the pretraining alive.
     member.trainer = None

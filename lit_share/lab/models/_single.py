@@ -1,4 +1,4 @@
-"""One classifier that fits its data."""
+"""A classifier for the data modules for one model."""
 
 from __future__ import annotations
 
@@ -15,15 +15,12 @@ if TYPE_CHECKING:
 def single_classifier(
     data: PlacedImages, net: Callable[..., nn.Module], classifier: Callable[..., LightningModule]
 ) -> LightningModule:
-    """A classifier, made to fit the data.
+    """Build a classifier for the input shape and the number of classes of a data module.
 
     Args:
-        data: Knows the shape of inputs and the number of classes.
-        net: Makes a network from ``input_shape`` and ``num_classes``.
-        classifier: Makes a LightningModule from ``net`` and ``num_classes``.
-
-    Returns:
-        The classifier.
+        data: Has an ``input_shape`` and ``num_classes``.
+        net: Builds a network from ``input_shape`` and ``num_classes``.
+        classifier: Builds a LightningModule from ``net`` and ``num_classes``.
     """
-    made = net(input_shape=data.input_shape, num_classes=data.num_classes)
-    return classifier(net=made, num_classes=data.num_classes)
+    built = net(input_shape=data.input_shape, num_classes=data.num_classes)
+    return classifier(net=built, num_classes=data.num_classes)

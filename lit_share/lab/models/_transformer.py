@@ -1,4 +1,4 @@
-"""A small transformer that reads an image row by row."""
+"""A small transformer whose tokens are the rows of an image."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from lit_share.lab.models._trunk_head import TrunkHead
 
 
 class RowTokens(nn.Module):
-    """Turns images into sequences, one token for each image row.
+    """Reshape images to sequences with a token for each image row.
 
     Example:
         >>> RowTokens()(torch.zeros(5, 3, 8, 6)).shape
@@ -18,22 +18,25 @@ class RowTokens(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Cut images into rows.
+        """Reshape images and return sequences unchanged.
 
         Args:
-            x: Images, shape `(batch, channels, height, width)`, or sequences, `(batch, tokens, features)`.
+            x: Images, shape `(batch, channels, height, width)`, or sequences, shape
+                `(batch, tokens, features)`.
 
         Returns:
-            Sequences, shape `(batch, height, channels * width)`; sequences come back as they are.
+            Sequences; of images, shape `(batch, height, channels * width)`.
         """
-        return x.transpose(1, 2).flatten(2) if x.ndim == 4 else x
+        if x.ndim == 4:
+            return x.transpose(1, 2).flatten(2)
+        return x
 
 
 class Position(nn.Module):
-    """Adds a learned vector to each place of a sequence.
+    """Add a learned position embedding to sequences.
 
     Args:
-        num_tokens: Length of every sequence.
+        num_tokens: Length of the sequences.
         width: Features of a token.
 
     Example:
@@ -47,19 +50,12 @@ class Position(nn.Module):
         nn.init.normal_(self.weight, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add the vectors.
-
-        Args:
-            x: Sequences, shape `(batch, num_tokens, width)`.
-
-        Returns:
-            Sequences of the same shape.
-        """
+        """Add the embedding to sequences of shape `(batch, num_tokens, width)`."""
         return x + self.weight
 
 
 class MeanTokens(nn.Module):
-    """Averages a sequence over its tokens.
+    """Average sequences over their tokens.
 
     Example:
         >>> MeanTokens()(torch.ones(5, 8, 32)).shape
@@ -67,14 +63,7 @@ class MeanTokens(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Average the tokens.
-
-        Args:
-            x: Sequences, shape `(batch, tokens, width)`.
-
-        Returns:
-            One vector for each sequence, shape `(batch, width)`.
-        """
+        """Reduce sequences of shape `(batch, tokens, width)` to `(batch, width)`."""
         return x.mean(dim=1)
 
 
@@ -82,14 +71,14 @@ class TransformerClassifier(TrunkHead):
     """A small pre-norm transformer encoder with learned positions and mean pooling.
 
     Args:
-        input_shape: Shape of an input: `(channels, height, width)` of an image, whose rows are the tokens, or
-            `(tokens, features)` of a sequence.
-        num_classes: Classes to tell apart, at least 1.
-        width: Features inside the encoder, a multiple of `heads`.
+        input_shape: `(channels, height, width)` for images, whose rows are the tokens, or
+            `(tokens, features)` for sequences.
+        num_classes: Number of classes, at least 1.
+        width: Features of a token in the encoder, a multiple of `heads`.
         heads: Attention heads of each layer.
         depth: Encoder layers, at least 1.
         dropout: Dropout probability inside the encoder, in `[0, 1]`.
-        same_init: Whether all layers start from the same values, so that tied layers can stay alike.
+        same_init: Whether all layers start from the same values, as tied layers should.
 
     Raises:
         ValueError: If `width` is not a multiple of `heads`.
@@ -116,7 +105,8 @@ class TransformerClassifier(TrunkHead):
     ) -> None:
         if width % heads:
             raise ValueError(
-                f"width={width} is not a multiple of heads={heads}: every head needs an equal share"
+                f"width={width} is not a multiple of heads={heads}: every head has width/heads "
+                "features"
             )
 
         def layer() -> nn.TransformerEncoderLayer:
@@ -129,16 +119,16 @@ class TransformerClassifier(TrunkHead):
                 norm_first=True,
             )
 
-        num_tokens, token_features = RowTokens()(torch.empty(1, *input_shape, device="meta")).shape[
-            1:
-        ]
-        # Nested tensors only pay off for padded sequences, and pre-norm layers warn about them.
+        # A meta tensor has a shape and no memory.
+        example = torch.empty(1, *input_shape, device="meta")
+        _, num_tokens, token_features = RowTokens()(example).shape
+        # Nested tensors only speed up padded sequences, and PyTorch warns about them with pre-norm.
         encoder = nn.TransformerEncoder(
             layer(), depth, norm=nn.LayerNorm(width), enable_nested_tensor=False
         )
         if not same_init:
-            # PyTorch copies one layer `depth` times, initial values and all. Layers that begin equal would make
-            # any measure of sharing between layers look good before training.
+            # PyTorch copies one layer `depth` times, with its initial values. Layers that start
+            # equal would have a distance of 0 before training.
             encoder.layers = nn.ModuleList(layer() for _ in range(depth))
         trunk = OrderedDict[str, nn.Module](
             tokens=RowTokens(),

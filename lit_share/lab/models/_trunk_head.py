@@ -1,16 +1,16 @@
-"""The shape that every net of this package has: a trunk of features and a linear head."""
+"""The base class of the networks: a trunk and a linear head."""
 
 from torch import Tensor, nn
 
 
 class TrunkHead(nn.Module):
-    """Features from a `trunk`, class scores from a linear `head`.
+    """Compute features with a `trunk` and class scores with a linear `head`.
 
-    Sharing experiments ask about the two apart (share the trunk, keep the heads), so every net has exactly
-    these two children and `trunk.*` is a pattern for "all but the outputs".
+    Every network has exactly these two children, so that the pattern `trunk.*` matches all
+    parameters except those of the head, in every architecture.
 
     Args:
-        trunk: Maps a batch of inputs to a batch of feature vectors, shape `(batch, features)`.
+        trunk: Maps a batch of inputs to feature vectors, shape `(batch, features)`.
         head: Maps feature vectors to class scores, shape `(batch, num_classes)`.
 
     Example:
@@ -26,13 +26,6 @@ class TrunkHead(nn.Module):
         self.head = head
 
     def forward(self, x: Tensor) -> Tensor:
-        """Score each class.
-
-        Args:
-            x: A batch of inputs, shape `(batch, *input_shape)`.
-
-        Returns:
-            Unnormalised class scores, shape `(batch, num_classes)`.
-        """
+        """Return unnormalised class scores, shape `(batch, num_classes)`."""
         scores: Tensor = self.head(self.trunk(x))
         return scores
