@@ -1,1 +1,1 @@
-"""The laboratory: what compares sharing strategies. Nothing outside this folder imports it."""
+"""The laboratory, which compares sharing strategies; nothing outside this folder imports it."""
