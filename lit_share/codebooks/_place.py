@@ -1,4 +1,4 @@
-"""Codebook layers without values, for files that have them."""
+"""Codebook layers without values, which a file provides."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from lit_share.codebooks._replaceable import reason_to_stay
 
 
 def place_codebook(module: nn.Module, layer: nn.Module, inputs: int, clusters: int) -> None:
-    """Put a codebook layer, whose values are to be loaded, in the place of an ordinary one.
+    """Replace an ordinary layer by a codebook layer whose values are still to be loaded.
 
     Args:
         module: The module that holds the layer.
         layer: A linear layer or a convolution.
-        inputs: The number of inputs of the codebook.
-        clusters: The number of its rows, at most as many.
+        inputs: Number of inputs of the codebook.
+        clusters: Number of rows of the codebook, at most ``inputs``.
 
     Raises:
-        ValueError: If the layer cannot be replaced by such a layer; the message is the end of a
-            sentence about it.
+        ValueError: If the layer cannot be replaced; the message is the end of a sentence about it.
     """
     reason = reason_to_stay(module, layer)
     if reason is not None:
@@ -29,5 +28,6 @@ def place_codebook(module: nn.Module, layer: nn.Module, inputs: int, clusters: i
     assert isinstance(layer, (nn.Linear, nn.Conv2d))
     if layer.weight.shape[1] != inputs:
         raise ValueError(f"is a {layer}")
+    # Any assignment that uses all clusters gives the codebook its shape.
     assignment = torch.arange(inputs).clamp_max(clusters - 1)
     replace_module(module, layer, with_codebook(layer, assignment))

@@ -1,21 +1,22 @@
-"""Which layers can be replaced by others of the same outputs."""
+"""Which layers can be replaced by layers with the same outputs."""
 
 from __future__ import annotations
 
 from torch import nn
 
 from lit_share.aliases import has_hooks, shared_with
-from lit_share.codebooks._layers import CODEBOOKS
+from lit_share.codebooks._layers import CODEBOOKS, ORDINARY
 from lit_share.ties import Ties, parameter_refs
 
-_ORDINARY = (nn.Linear, nn.Conv2d)
-# Modules whose `forward` reads the weights of these children past the children's own.
+# These modules read the weights of some children in their own `forward`, without calling the
+# children, so that the `forward` of a replacement would not run.
 _READS_PAST = {nn.TransformerEncoderLayer: ("linear1", "linear2")}
 
 
 def reason_to_stay(module: nn.Module, layer: nn.Module) -> str | None:
-    """Say why a layer cannot be replaced, as the end of a sentence; ``None`` if it can."""
-    if type(layer) not in (*_ORDINARY, *CODEBOOKS):
+    """Return why a layer cannot be replaced, as the end of a sentence; ``None`` if it can."""
+    # A subclass is refused, because its `forward` may compute something else.
+    if type(layer) not in (*ORDINARY, *CODEBOOKS):
         return f"is not the weight of a Linear or Conv2d but of a {type(layer).__name__}"
     if getattr(layer, "groups", 1) != 1:
         return f"belongs to a convolution of {layer.groups} groups"
@@ -23,19 +24,18 @@ def reason_to_stay(module: nn.Module, layer: nn.Module) -> str | None:
         return "belongs to a layer with hooks, such as those of torch.nn.utils.prune"
     for parent in module.modules():
         for kind, children in _READS_PAST.items():
-            if isinstance(parent, kind) and any(
-                parent._modules.get(name) is layer for name in children
-            ):
+            read = (parent._modules.get(name) for name in children)
+            if isinstance(parent, kind) and any(child is layer for child in read):
                 return f"is read by {type(parent).__name__} itself"
     others = shared_with(module, layer)
     return f"is shared with {others}" if others else None
 
 
 def row_weights(module: nn.Module) -> Ties:
-    """Return the weights that have rows to be tied: of linear layers and convolutions.
+    """Return ties for the weights whose rows can be tied: those of linear layers and convolutions.
 
     Args:
-        module: The module; what its layers share, or other code reads, is excluded.
+        module: The module; layers that cannot be replaced, as if they are shared, are excluded.
     """
     others = [
         ref.name

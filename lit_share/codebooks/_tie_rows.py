@@ -1,44 +1,38 @@
-"""Clustering the rows of layers, and putting codebook layers in their places."""
+"""`tie_rows` and `densify`: from ordinary layers to codebook layers, and back."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from lit_share.aliases import replace_module, shared_with
-from lit_share.codebooks._cluster_rows import cluster_rows
-from lit_share.codebooks._layers import (
-    CODEBOOKS,
-    CodebookLayer,
-    with_codebook,
-    without_codebook,
-)
+from lit_share.codebooks._cluster_rows import MethodName, cluster_rows
+from lit_share.codebooks._layers import CODEBOOKS, CodebookLayer, with_codebook, without_codebook
 from lit_share.codebooks._replaceable import reason_to_stay
 from lit_share.ties import ParameterRef, TieError, Ties, check_ties, unwrapped
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-Method = Literal["auto", "affinity_propagation", "linkage"]
-
-# A layer keeps its rows if fewer than this share of them would go.
+# A layer keeps its rows if at most this fraction of them would be saved.
 _LEAST_SAVED = 0.05
 
 
 @dataclass(frozen=True)
 class LayerRows:
-    """What became of one layer's rows.
+    """The clusters found in a layer.
 
     Attributes:
-        name: The name of its weight.
-        rows: The number of its rows: inputs, or input channels.
-        zero: How many of them are exactly zero.
-        clusters: How many different rows are left.
-        replaced: Whether the layer is a codebook layer now; one in which hardly anything clusters is left alone.
+        name: The name of the layer's weight.
+        rows: Number of rows: inputs, or input channels.
+        zero: Number of rows that are exactly zero.
+        clusters: Number of clusters.
+        replaced: Whether the layer is now a codebook layer; a layer that would save hardly any rows
+            stays unchanged.
     """
 
     name: str
@@ -49,13 +43,13 @@ class LayerRows:
 
     @property
     def sharing(self) -> float:
-        """Rows that are not zero per cluster, at least 1."""
+        """The number of nonzero rows per cluster, at least 1."""
         return (self.rows - self.zero) / max(self.clusters, 1)
 
 
 @dataclass(frozen=True)
 class RowReport:
-    """What became of the rows of all layers, printable with `rich.print` and `print`."""
+    """The clusters found in all layers, as a table for `print` and `rich.print`."""
 
     layers: tuple[LayerRows, ...]
 
@@ -66,14 +60,16 @@ class RowReport:
         return len(self.layers)
 
     def __str__(self) -> str:
-        return "\n".join(
-            f"{layer.name}: {layer.rows} rows, {layer.zero} zero, {layer.clusters} clusters"
-            + ("" if layer.replaced else " (left alone)")
-            for layer in self.layers
-        )
+        lines = []
+        for layer in self.layers:
+            counts = f"{layer.rows} rows, {layer.zero} zero, {layer.clusters} clusters"
+            remark = "" if layer.replaced else " (left alone)"
+            lines.append(f"{layer.name}: {counts}{remark}")
+        return "\n".join(lines)
 
     def __rich__(self) -> Table:
-        from rich.box import SIMPLE  # only to print: it takes 50 ms
+        # Rich takes 50 ms to import, and is needed to print only.
+        from rich.box import SIMPLE
         from rich.table import Table
 
         table = Table(title="Rows", box=SIMPLE)
@@ -82,41 +78,38 @@ class RowReport:
             table.add_column(name, justify="right")
         for layer in self.layers:
             counts = (f"{n:,}" for n in (layer.rows, layer.zero, layer.clusters))
-            table.add_row(
-                layer.name, *counts, f"{layer.sharing:.2f}" if layer.replaced else "left alone"
-            )
+            rows_per_cluster = f"{layer.sharing:.2f}" if layer.replaced else "left alone"
+            table.add_row(layer.name, *counts, rows_per_cluster)
         return table
 
 
 @torch.no_grad()
 def tie_rows(
-    module: nn.Module,
-    ties: Ties,
-    similarity: float = 0.7,
-    method: Method = "auto",
+    module: nn.Module, ties: Ties, similarity: float = 0.7, method: MethodName = "auto"
 ) -> RowReport:
-    """Cluster the rows of layers, and make each cluster one row, stored once, that is trained as one.
+    """Cluster the rows of layers, and replace the rows of each cluster by their mean, stored once.
 
-    A row is all weights of one input of a `torch.nn.Linear`, or of one input channel of a `torch.nn.Conv2d`. Rows that
-    are exactly zero are dropped. The layers become `CodebookLinear` and `CodebookConv2d`, with the means of clusters as
-    weights: so the module's outputs change a little, and it is to be trained again, with a new optimizer and without
-    the penalty that brought the rows together. The gradient of a row is the sum of those of its inputs, so that plain
-    SGD needs a smaller learning rate than before: with the learning rate over the size of the largest cluster it is
-    stable where it was.
+    A row is all weights of one input of a `torch.nn.Linear`, or of one input channel of a
+    `torch.nn.Conv2d`. Rows that are exactly zero are dropped. The layers become `CodebookLinear`
+    and `CodebookConv2d`. Because rows become means, outputs change slightly: train the module
+    again, with a new optimizer and without the penalty that brought the rows together. The gradient
+    of a row is the sum over its inputs, so that plain SGD needs a smaller learning rate: divide it
+    by the size of the largest cluster to keep training as stable as before.
 
     Args:
         module: The module, changed in place.
-        ties: The weights of the layers, by one pattern, as ``Ties("net.*.weight")``; what belongs to other layers has
-            to be excluded.
-        similarity: How alike rows of a cluster are, in (0, 1]; see `lit_share.functional.cluster_rows`.
-        method: How rows are clustered.
+        ties: The weights of the layers, by one pattern, such as ``Ties("net.*.weight")``; exclude
+            the weights of other kinds of layers.
+        similarity: The similarity of the rows of a cluster, in (0, 1]; see `cluster_rows`.
+        method: The clustering method; see `cluster_rows`.
 
     Returns:
-        What became of each layer's rows; layers in which less than a twentieth of the rows would go are left alone.
+        The clusters of each layer. Layers in which at most a twentieth of the rows would be saved
+        stay unchanged.
 
     Raises:
-        TieError: If the patterns do not fit the module (see `Ties.find`), or a weight is not that of a linear layer or
-            convolution of its own, without groups and hooks.
+        TieError: If the patterns do not fit the module (see `Ties.find`), or a weight does not
+            belong to an unshared linear layer or convolution without groups and hooks.
         ValueError: If the similarity is not in (0, 1], or a weight is not finite.
 
     Example:
@@ -128,12 +121,13 @@ def tie_rows(
         0.weight: 6 rows, 1 zero, 3 clusters
 
     Source:
-        Zhang et al., *Learning to Share: Simultaneous Parameter Tying and Sparsification in Deep Learning*, ICLR 2018,
-        Section 3.
+        Zhang et al., *Learning to Share: Simultaneous Parameter Tying and Sparsification in Deep
+        Learning*, ICLR 2018, Section 3.
     """
     check_ties(ties)
+    # All layers are checked and clustered first: an error leaves the module unchanged.
     layers = [_layer(module, ref) for ref in _weights(module, ties)]
-    assignments = [_cluster(name, layer, similarity, method) for name, layer in layers]
+    assignments = [_cluster(name, layer.weight, similarity, method) for name, layer in layers]
     reports = []
     for (name, layer), labels in zip(layers, assignments, strict=True):
         clusters, zero = int(labels.max()) + 1, int((labels < 0).sum())
@@ -145,14 +139,14 @@ def tie_rows(
 
 
 def densify(module: nn.Module) -> None:
-    """Make codebook layers ordinary ones again, of the same outputs.
+    """Replace codebook layers by ordinary layers with the same outputs.
 
     Args:
         module: The module, changed in place.
 
     Raises:
-        TieError: If the module is itself a codebook layer, which cannot be replaced in itself, or a codebook layer
-            shares a parameter with another one.
+        TieError: If the module itself is a codebook layer, which has no parent to be replaced in,
+            or a codebook layer shares a parameter with another layer.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(6, 4))
@@ -164,6 +158,7 @@ def densify(module: nn.Module) -> None:
           (0): Linear(in_features=6, out_features=4, bias=True)
         )
     """
+    # A layer with several names is replaced once.
     layers = dict.fromkeys(layer for _, layer in codebook_layers(module))
     for layer in layers:
         others = shared_with(module, layer)
@@ -174,7 +169,7 @@ def densify(module: nn.Module) -> None:
 
 
 def codebook_layers(module: nn.Module) -> list[tuple[str, CodebookLayer]]:
-    """The codebook layers of a module, under all of their names."""
+    """Return the codebook layers of a module, under all of their names."""
     named = unwrapped(module).named_modules(remove_duplicate=False)
     return [(name, layer) for name, layer in named if isinstance(layer, CODEBOOKS)]
 
@@ -198,16 +193,18 @@ def _layer(module: nn.Module, ref: ParameterRef) -> tuple[str, nn.Linear | nn.Co
             f"{ref.name!r} is a codebook already: call lit_share.densify first, or exclude it"
         )
     if ref.attribute != "weight":
-        reason = f"is not the weight of a Linear or Conv2d but the {ref.attribute} of a {type(layer).__name__}"
+        kind = type(layer).__name__
+        reason = f"is not the weight of a Linear or Conv2d but the {ref.attribute} of a {kind}"
     if reason is not None:
         raise TieError(f"{ref.name!r} {reason}: exclude it")
     assert isinstance(layer, (nn.Linear, nn.Conv2d))
     return ref.name, layer
 
 
-def _cluster(name: str, layer: nn.Linear | nn.Conv2d, similarity: float, method: Method) -> Tensor:
-    rows = layer.weight.detach().transpose(0, 1).flatten(1)
+def _cluster(name: str, weight: Tensor, similarity: float, method: MethodName) -> Tensor:
+    rows = weight.detach().transpose(0, 1).flatten(1)
     try:
         return cluster_rows(rows, similarity, method).to(rows.device)
     except ValueError as error:
+        # `cluster_rows` knows no names, and users look for the layer that diverged.
         raise ValueError(f"{name}: {error}") from None
