@@ -1,4 +1,4 @@
-"""Figures: numbers in, Plotly figures out."""
+"""Functions that draw Plotly figures from numbers."""
 
 from lit_share.lab.plots._clusters import cluster_map
 from lit_share.lab.plots._curves import Curve, curves

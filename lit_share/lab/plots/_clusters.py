@@ -1,4 +1,4 @@
-"""The map of clusters: how alike a layer's rows are, before and after those of a cluster became one."""
+"""The similarities of a layer's rows, before and after the rows of each cluster are tied."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from lit_share.lab.plots._layout import as_matrices, finish, literal
+from lit_share.lab.plots._layout import as_matrices, finish
 from lit_share.lab.plots._palette import BLUE_TO_ORANGE
 
 
@@ -23,23 +23,25 @@ def cluster_map(
     title: str = "",
     most: int = 200,
 ) -> go.Figure:
-    r"""Draw how alike rows are, before and after clustering, in the order of their clusters.
+    r"""Draw the similarities of rows before and after clustering, sorted by cluster.
 
     .. math::
         S_{ij} = \frac{\langle w_i, w_j \rangle}{\max(\lVert w_i \rVert^2, \lVert w_j \rVert^2)}
 
-    is what clusters are made by (see `lit_share.functional.cluster_rows`): 1 for equal rows, 0 for orthogonal and −1
-    for opposite ones.
+    is the similarity that `lit_share.functional.cluster_rows` uses: 1 for equal, 0 for orthogonal
+    and −1 for opposite rows.
 
     Args:
-        before: The rows, of shape (n, d).
-        after: The rows with those of a cluster made one, (n, d).
-        labels: The cluster of each row, n whole numbers; rows of −1, which are zero, are left out.
+        before: The rows before clustering, shape (n, d).
+        after: The rows after those of each cluster were tied, shape (n, d).
+        labels: The cluster of each row, n integers; rows with −1 (zero rows) are not drawn.
         title: The figure's title.
-        most: Of more rows than this, as many are drawn, evenly over the clusters.
+        most: The largest number of rows to draw; of more rows, a subset that is even over the
+            clusters.
 
     Returns:
-        Two maps of rows × rows, the largest clusters first; a line is around the clusters of several rows.
+        Two heat maps of rows × rows, the largest clusters first; clusters of several rows are
+        outlined.
 
     Example:
         >>> rows = [[1.0, 0.0], [0.0, 1.0], [0.5, 0.0], [0.0, 0.0]]
@@ -53,17 +55,16 @@ def cluster_map(
         (i for i, label in enumerate(labels) if label >= 0),
         key=lambda i: (-sizes[labels[i]], labels[i], i),
     )
-    shown = [order[i * len(order) // most] for i in range(most)] if len(order) > most else order
+    shown, count = order, f"{len(order):,} rows"
+    # The maps have a number for each pair of rows: 5,000 rows would take about 250 MB of a page.
+    if len(order) > most:
+        shown = [order[i * len(order) // most] for i in range(most)]
+        count = f"{len(shown)} of {count}"
     outlines = list(_outlines([labels[i] for i in shown]))
-    of = (
-        f"{len(shown)} of {len(order):,} rows"
-        if len(shown) < len(order)
-        else f"{len(order):,} rows"
-    )
     figure = make_subplots(
         cols=2,
         horizontal_spacing=0.04,
-        subplot_titles=[f"before: {of}", f"after: {len(sizes):,} clusters"],
+        subplot_titles=[f"before: {count}", f"after: {len(sizes):,} clusters"],
     )
     for column, rows in enumerate((before, after), start=1):
         similarity = _similarity(np.asarray(rows, dtype=float)[shown])
@@ -83,8 +84,12 @@ def cluster_map(
             row=1,
             col=column,
         )
-    finish(figure, **({"title": literal(title)} if title else {}), showlegend=False)
-    figure.update_layout(height=400, coloraxis=_SIMILARITY, margin_t=80 if title else 40)
+    finish(figure, title=title, showlegend=False)
+    # The titles of the panels are in the top margin, below the title of the figure.
+    top = 40
+    if title:
+        top = 80
+    figure.update_layout(height=400, coloraxis=_SIMILARITY, margin_t=top)
     return as_matrices(figure)
 
 
@@ -97,20 +102,22 @@ _SIMILARITY = {
 
 
 def _similarity(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The similarities of all pairs of rows; that of two rows of zeros is 0."""
     products = rows @ rows.T
     squares = np.diag(products)
+    # Dividing by 1 instead of 0 makes two zero rows orthogonal, like a zero row and any other.
     largest = np.maximum(squares[:, None], squares[None, :])
     similarity: npt.NDArray[Any] = products / np.where(largest > 0.0, largest, 1.0)
     return similarity
 
 
 def _outlines(labels: Sequence[int]) -> Iterator[tuple[float | None, float | None]]:
-    """Squares around the clusters of several rows, as one line with gaps."""
+    """Yield the corners of squares around the clusters of several rows."""
     begin = 0
-    for _, members in groupby(labels):
-        end = begin + len(list(members))
+    for _, cluster in groupby(labels):
+        end = begin + len(list(cluster))
         if end - begin > 1:
+            # Cell i extends from i - 0.5 to i + 0.5. The point `None` interrupts the line, so that
+            # one trace draws all squares.
             a, b = begin - 0.5, end - 0.5
             yield from ((a, a), (b, a), (b, b), (a, b), (a, a), (None, None))
         begin = end

@@ -1,4 +1,4 @@
-"""Curves: one line per strategy."""
+"""One curve per strategy, with confidence bands."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from lit_share.lab.plots._palette import Style
 
 
 class Curve(NamedTuple):
-    """A line, with a band around it where it has one.
+    """A line and its band.
 
     Attributes:
-        x: The horizontal axis.
+        x: Positions on the horizontal axis.
         y: Means over seeds.
-        low: The lower ends of their intervals; `None` where one is undefined, and empty for no band.
-        high: The upper ends.
+        low: Lower ends of the means' intervals, `None` where undefined; empty for no band.
+        high: Upper ends of the intervals.
     """
 
     x: Sequence[float]
@@ -35,18 +35,16 @@ def curves(
     title: str = "",
     markers: bool = True,
 ) -> go.Figure:
-    """Draw a quantity over another one, such as the score over the number of examples.
+    """Draw one quantity over another, such as the score over the number of examples.
 
     Args:
-        lines: What to draw, by strategy.
-        styles: How each strategy looks.
-        x: The horizontal axis' title; it is logarithmic where the numbers span a decade and there are markers.
-        y: The vertical axis' title.
+        lines: The curve of each strategy.
+        styles: The style of each strategy.
+        x: Title of the horizontal axis, which is logarithmic if `markers` and the values are
+            positive and span a decade.
+        y: Title of the vertical axis.
         title: The figure's title.
-        markers: Whether each number has a marker, or only the last.
-
-    Returns:
-        The figure: one line per strategy.
+        markers: Whether every point has a marker, or only the last.
 
     Example:
         >>> from lit_share.lab.plots import styles
@@ -55,45 +53,53 @@ def curves(
         ['none', 'soft_tie']
     """
     figure = go.Figure()
+    # Plotly draws traces in order: bands come first, so that they cover no line.
     for strategy, line in lines.items():
         add_band(figure, strategy, line, styles[strategy])
     for strategy, line in lines.items():
-        last = [0] * (len(line.x) - 1) + [9]
-        add_line(figure, strategy, line, styles[strategy], {"size": 9 if markers else last})
-    finish(figure, literal(x), literal(y), **({"title": literal(title)} if title else {}))
-    figure.update_layout(height=420 if markers else 260, hovermode="x unified", showlegend=True)
-    ticks = sorted({at for line in lines.values() for at in line.x})
-    if markers and len(ticks) <= 10:
-        figure.update_xaxes(
-            tickmode="array", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks]
-        )
-    if markers and spans_decades(ticks):
+        size: int | list[int] = 9
+        if not markers:
+            size = [0] * (len(line.x) - 1) + [9]
+        add_line(figure, strategy, line, styles[strategy], {"size": size})
+    finish(figure, x, y, title, hovermode="x unified", showlegend=True)
+    if not markers:
+        return figure.update_layout(height=260)
+    figure.update_layout(height=420)
+    ticks: list[float] = sorted(set().union(*(line.x for line in lines.values())))
+    # More than ten numbers would overlap.
+    if len(ticks) <= 10:
+        texts = [f"{tick:g}" for tick in ticks]
+        figure.update_xaxes(tickmode="array", tickvals=ticks, ticktext=texts)
+    if spans_decades(ticks):
         figure.update_xaxes(type="log")
     return figure
 
 
 def add_band(figure: go.Figure, strategy: str, line: Curve, style: Style, **place: Any) -> None:
-    """Draw a line's band, without those of its ends that are undefined."""
-    ends = [
-        (at, low, high)
-        for at, low, high in zip(line.x, line.low, line.high, strict=False)
-        if low is not None and high is not None
-    ]
-    if ends:
-        at, low, high = zip(*ends, strict=True)
-        figure.add_scatter(
-            x=[*at, *reversed(at)],
-            y=[*high, *reversed(low)],
-            fill="toself",
-            fillcolor=style.color,
-            opacity=0.12,
-            line={"width": 0},
-            mode="lines",
-            legendgroup=literal(strategy),
-            showlegend=False,
-            hoverinfo="skip",
-            **place,
-        )
+    """Draw the band of a line, over the points whose interval is defined."""
+    x, lows, highs = [], [], []
+    # Not strict: a line without a band has empty ends.
+    for at, low, high in zip(line.x, line.low, line.high, strict=False):
+        if low is not None and high is not None:
+            x.append(at)
+            lows.append(low)
+            highs.append(high)
+    if not x:
+        return
+    figure.add_scatter(
+        # The polygon follows the upper ends to the right and the lower ends back.
+        x=[*x, *reversed(x)],
+        y=[*highs, *reversed(lows)],
+        fill="toself",
+        fillcolor=style.color,
+        opacity=0.12,
+        line={"width": 0},
+        mode="lines",
+        legendgroup=literal(strategy),
+        showlegend=False,
+        hoverinfo="skip",
+        **place,
+    )
 
 
 def add_line(
@@ -104,7 +110,7 @@ def add_line(
     marker: Mapping[str, object],
     **options: Any,
 ) -> None:
-    """Draw a line, with markers in its strategy's style as far as nothing else is said of them."""
+    """Draw a line in its strategy's style, with markers that `marker` may change."""
     figure.add_scatter(
         x=list(line.x),
         y=list(line.y),

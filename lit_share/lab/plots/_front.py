@@ -1,7 +1,8 @@
-"""Score against size, and which strategies are on the front."""
+"""Score against size, with the Pareto front."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -13,13 +14,13 @@ from lit_share.lab.plots._palette import Style
 
 
 class Point(NamedTuple):
-    """One strategy with what it takes and what it gives.
+    """Size and score of one strategy.
 
     Attributes:
-        strategy: Its name.
-        size: The number of unique parameters.
-        score: The metric.
-        text: What is shown when the mouse is on it, such as the strength.
+        strategy: Name of the strategy.
+        size: Number of unique parameters.
+        score: Mean and interval of the metric.
+        text: Hover text, such as the strength.
     """
 
     strategy: str
@@ -31,27 +32,33 @@ class Point(NamedTuple):
 def pareto_front(
     points: Sequence[tuple[float, float]], mode: Literal["min", "max"] = "max"
 ) -> list[int]:
-    """Find the points that no other one betters: none is at most as large and at least as good, and not the same.
+    """Find the points that are not dominated.
+
+    A point dominates another if it is at most as large, has at least as good a score, and differs
+    from it.
 
     Args:
-        points: Size, which is to be small, and score.
-        mode: Whether the score is to be large or small.
+        points: Size and score of each point; small sizes are better.
+        mode: Whether large (`"max"`) or small (`"min"`) scores are better.
 
     Returns:
-        The positions of these points, by size.
+        The indices of the points on the Pareto front, sorted by size. Points with a score of NaN
+        are not on it.
 
     Example:
         >>> pareto_front([(100, 0.9), (50, 0.8), (60, 0.7), (100, 0.5)])
         [1, 0]
     """
-    sign = 1.0 if mode == "max" else -1.0
+    sign = {"max": 1.0, "min": -1.0}[mode]
     front = []
     for i, (size, score) in enumerate(points):
-        bettered = any(
-            s <= size and sign * other >= sign * score and (s, other) != (size, score)
-            for s, other in points
+        dominated = any(
+            other_size <= size
+            and sign * other >= sign * score
+            and (other_size, other) != (size, score)
+            for other_size, other in points
         )
-        if not bettered and score == score:
+        if not dominated and not math.isnan(score):
             front.append(i)
     return sorted(front, key=lambda i: points[i])
 
@@ -64,18 +71,19 @@ def score_against_size(
     others: Sequence[Point] = (),
     title: str = "",
 ) -> go.Figure:
-    """Draw the score over the number of unique parameters, and the Pareto front of the points.
+    """Draw the score over the number of unique parameters, with the Pareto front.
 
     Args:
-        points: One per strategy.
-        styles: How each strategy looks.
-        metric: The score's name.
-        mode: Whether the score is to be large or small; without it there is no front.
-        others: Settings that were not chosen, such as other strengths: small, open, and not on the front.
+        points: One point per strategy.
+        styles: The style of each strategy.
+        metric: Name of the score.
+        mode: Whether large or small scores are better; `None` draws no front.
+        others: Settings that were not chosen, such as other strengths, drawn as small open markers
+            and not considered for the front.
         title: The figure's title.
 
     Returns:
-        The figure; points on the front have a ring, and a line connects them.
+        The figure; points on the front have a ring and are connected by a line.
 
     Example:
         >>> from lit_share.lab.plots import styles
@@ -87,57 +95,38 @@ def score_against_size(
         [100]
     """
     figure = go.Figure()
+    # Plotly draws traces in order: the chosen points come last, so that nothing covers them.
     if mode is not None:
-        front = [
-            points[i]
-            for i in pareto_front([(point.size, point.score.mean) for point in points], mode)
-        ]
+        sizes_and_scores = [(point.size, point.score.mean) for point in points]
+        indices = pareto_front(sizes_and_scores, mode)
+        ring = {"color": "#666666", "symbol": "circle-open", "size": 22, "line": {"width": 1.5}}
         figure.add_scatter(
-            x=[point.size for point in front],
-            y=[point.score.mean for point in front],
+            x=[points[i].size for i in indices],
+            y=[points[i].score.mean for i in indices],
             mode="lines+markers",
             name="Pareto front",
             line={"color": "#666666", "width": 1.5, "dash": "dot"},
-            marker={
-                "color": "#666666",
-                "symbol": "circle-open",
-                "size": 22,
-                "line": {"width": 1.5},
-            },
+            marker=ring,
             hoverinfo="skip",
         )
     for point in others:
         style = styles[point.strategy]
-        figure.add_scatter(
-            **_place(point),
-            showlegend=False,
-            marker={
-                "color": style.color,
-                "symbol": f"{style.symbol}-open",
-                "size": 7,
-                "opacity": 0.7,
-            },
-        )
+        marker = {"color": style.color, "symbol": f"{style.symbol}-open", "size": 7, "opacity": 0.7}
+        figure.add_scatter(**_trace(point), showlegend=False, marker=marker)
     for point in points:
         style = styles[point.strategy]
-        figure.add_scatter(
-            **_place(point),
-            marker={"color": style.color, "symbol": style.symbol, "size": 12},
-            error_y=error_bar(point.score, style),
-        )
-    finish(
-        figure, "unique parameters", literal(metric), **({"title": literal(title)} if title else {})
-    )
-    log = spans_decades([point.size for point in (*points, *others)])
-    figure.update_layout(height=420, showlegend=True)
-    figure.update_xaxes(
-        type="log" if log else "linear", rangemode="normal" if log else "tozero", nticks=6
-    )
+        marker = {"color": style.color, "symbol": style.symbol, "size": 12}
+        figure.add_scatter(**_trace(point), marker=marker, error_y=error_bar(point.score, style))
+    finish(figure, "unique parameters", metric, title, height=420, showlegend=True)
+    if spans_decades([point.size for point in (*points, *others)]):
+        figure.update_xaxes(type="log", rangemode="normal", nticks=6)
+    else:
+        # An axis from 0 shows by which factor sizes differ.
+        figure.update_xaxes(type="linear", rangemode="tozero", nticks=6)
     return figure
 
 
-def _place(point: Point) -> dict[str, Any]:
-    """Where a point is, and what it says."""
+def _trace(point: Point) -> dict[str, Any]:
     return {
         "x": [point.size],
         "y": [point.score.mean],

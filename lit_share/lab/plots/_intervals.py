@@ -1,8 +1,8 @@
-"""Dots with intervals: one quantity, strategy by strategy."""
+"""Dot plots with intervals: one quantity, one row per strategy."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import plotly.graph_objects as go
@@ -10,19 +10,20 @@ import plotly.graph_objects as go
 from lit_share.lab.plots._layout import finish, literal
 from lit_share.lab.plots._palette import Style
 
-# Where the seeds are, in rows below their mean, so that they and the interval do not hide each other.
+# The dots of the seeds are this fraction of a row below their mean, so that the interval does not
+# cover them.
 _BELOW = 0.22
 
 
 class Interval(NamedTuple):
-    """A mean over seeds.
+    """A mean over seeds and its interval.
 
     Attributes:
         mean: The mean.
-        low: The lower end of its interval; `None` where it is undefined, as for one seed.
-        high: The upper end.
-        text: What is written at the dot.
-        values: The number of each seed, drawn as small dots.
+        low: Lower end of the interval; `None` where undefined, as for one seed.
+        high: Upper end of the interval.
+        text: Label of the dot.
+        values: The value of each seed, drawn as small dots.
     """
 
     mean: float
@@ -39,17 +40,14 @@ def intervals(
     title: str = "",
     from_zero: bool = False,
 ) -> go.Figure:
-    """Draw a dot and an interval for each strategy, and the seeds behind them.
+    """Draw mean, interval and seeds of each strategy.
 
     Args:
-        points: What to draw, by strategy; the first is on top.
-        styles: How each strategy looks.
-        quantity: The title of the axis.
+        points: The interval of each strategy, from top to bottom.
+        styles: The style of each strategy.
+        quantity: Title of the axis.
         title: The figure's title.
-        from_zero: Whether the axis begins at 0, as it should for sizes and times.
-
-    Returns:
-        A figure with one row per strategy.
+        from_zero: Whether the axis starts at 0, as it should for sizes and times.
 
     Example:
         >>> from lit_share.lab.plots import styles
@@ -60,27 +58,21 @@ def intervals(
     """
     figure = go.Figure()
     if from_zero:
+        # Intervals are symmetric and could extend to sizes below 0, which do not exist.
         points = {
             name: point._replace(low=point.low and max(point.low, 0.0))
             for name, point in points.items()
         }
-    drawn = [
-        x for p in points.values() for x in (p.mean, p.low, p.high, *p.values) if x is not None
-    ]
-    left, right = (min([0.0, *drawn] if from_zero else drawn), max(drawn)) if drawn else (0.0, 0.0)
+    left, right = _limits(points.values(), from_zero)
     for row, (strategy, point) in enumerate(points.items()):
         name, style = literal(strategy), styles[strategy]
         if len(point.values) > 1:
+            open_symbol = f"{style.symbol}-open"
             figure.add_scatter(
                 x=list(point.values),
                 y=[row + _BELOW] * len(point.values),
                 mode="markers",
-                marker={
-                    "color": style.color,
-                    "symbol": f"{style.symbol}-open",
-                    "size": 6,
-                    "opacity": 0.7,
-                },
+                marker={"color": style.color, "symbol": open_symbol, "size": 6, "opacity": 0.7},
                 hovertemplate="one seed: %{x}<extra></extra>",
             )
         figure.add_scatter(
@@ -96,39 +88,49 @@ def intervals(
             error_x=error_bar(point, style),
             hovertemplate="%{text}",
         )
-    finish(
-        figure, literal(quantity), **({"title": literal(title)} if title else {}), showlegend=False
-    )
-    figure.update_layout(height=(120 if title else 90) + 46 * len(points))
-    rows = list(range(len(points)))
+    height = 90 + 46 * len(points)
+    if title:
+        height += 30
+    finish(figure, quantity, title=title, height=height, showlegend=False)
     names = [literal(strategy) for strategy in points]
-    figure.update_yaxes(
-        tickmode="array",
-        tickvals=rows,
-        ticktext=names,
-        range=[len(rows) - 0.5, -0.7],
-        zeroline=False,
-    )
-    figure.update_xaxes(rangemode="tozero" if from_zero else "normal", nticks=6)
+    figure.update_yaxes(tickmode="array", tickvals=list(range(len(names))), ticktext=names)
+    # A range from high to low has the first strategy on top; 0.7 leaves space for its label.
+    figure.update_yaxes(range=[len(names) - 0.5, -0.7], zeroline=False)
+    figure.update_xaxes(rangemode="normal", nticks=6)
+    if from_zero:
+        figure.update_xaxes(rangemode="tozero")
     return figure
 
 
+def _limits(points: Iterable[Interval], from_zero: bool) -> tuple[float, float]:
+    """Return the smallest and the largest number that is drawn."""
+    drawn: list[float] = []
+    for point in points:
+        numbers = (point.mean, point.low, point.high, *point.values)
+        drawn += [number for number in numbers if number is not None]
+    right = max(drawn, default=0.0)
+    if from_zero:
+        drawn = [0.0, *drawn]
+    return min(drawn, default=0.0), right
+
+
 def _side(x: float, left: float, right: float) -> str:
-    """Where a dot's text is not cut off at the edge of a narrow figure."""
-    at = (x - left) / (right - left) if right > left else 0.5
-    return "top left" if at > 0.8 else "top right" if at < 0.2 else "top center"
+    """Return the position of a dot's label that keeps it inside a narrow figure."""
+    if right <= left:
+        return "top center"
+    fraction = (x - left) / (right - left)
+    if fraction > 0.8:
+        return "top left"
+    if fraction < 0.2:
+        return "top right"
+    return "top center"
 
 
 def error_bar(point: Interval, style: Style) -> dict[str, object] | None:
-    """Plotly's asymmetric error bar; `None` where there is no interval."""
+    """Return Plotly's error bar of an interval, or `None` if it is undefined."""
     if point.low is None or point.high is None:
         return None
+    bar = {"type": "data", "color": style.color, "thickness": 2, "width": 6}
+    # With `from_zero` the lower end is cut off, so that the two ends differ.
     ends = {"array": [point.high - point.mean], "arrayminus": [point.mean - point.low]}
-    return {
-        "type": "data",
-        "symmetric": False,
-        **ends,
-        "color": style.color,
-        "thickness": 2,
-        "width": 6,
-    }
+    return {**bar, **ends, "symmetric": False}

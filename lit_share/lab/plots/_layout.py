@@ -1,4 +1,4 @@
-"""What all figures have in common."""
+"""The layout that all figures have in common."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 
 
 
 def literal(text: str) -> str:
-    """A name as Plotly shows it letter by letter, where it would read tags such as ``<b>``."""
+    """Escape text, in which Plotly would interpret tags such as ``<b>``."""
     return escape(" ".join(text.split()), quote=False)
 
 
-def finish(figure: go.Figure, x: str = "", y: str = "", **layout: Any) -> go.Figure:
-    """Give a figure the common look, and titles of its axes.
-
-    A finger that moves over it scrolls the page, so there is no zoom.
-    """
+def finish(
+    figure: go.Figure, x: str = "", y: str = "", title: str = "", **layout: Any
+) -> go.Figure:
+    """Set fonts, margins and legend of a figure, and the titles of the figure and its axes."""
     figure.update_layout(
         template="plotly_white",
         font={"family": _FONT, "size": 13},
-        margin={"l": 8, "r": 16, "t": 44 if "title" in layout else 30, "b": 8},
+        margin={"l": 8, "r": 16, "t": 30, "b": 8},
+        # A legend below the plot leaves its full width to narrow screens.
         legend={
             "orientation": "h",
             "yref": "container",
@@ -34,18 +34,22 @@ def finish(figure: go.Figure, x: str = "", y: str = "", **layout: Any) -> go.Fig
             "x": 0.0,
         },
         hoverlabel={"namelength": -1},
+        # Without drag and zoom, a finger that moves over the figure scrolls the page.
         dragmode=False,
-        xaxis_title={"text": x, "standoff": 8},
-        yaxis_title={"text": y, "standoff": 8},
+        xaxis_title={"text": literal(x), "standoff": 8},
+        yaxis_title={"text": literal(y), "standoff": 8},
     )
-    if "title" in layout:
-        layout["title"] = {
-            "text": layout["title"],
-            "font": {"size": 14},
-            "x": 0.0,
-            "xanchor": "left",
-            "pad": {"l": 8},
-        }
+    if title:
+        figure.update_layout(
+            title={
+                "text": literal(title),
+                "font": {"size": 14},
+                "x": 0.0,
+                "xanchor": "left",
+                "pad": {"l": 8},
+            },
+            margin_t=44,
+        )
     figure.update_layout(**layout)
     figure.update_xaxes(automargin=True, fixedrange=True)
     figure.update_yaxes(automargin=True, fixedrange=True)
@@ -53,22 +57,18 @@ def finish(figure: go.Figure, x: str = "", y: str = "", **layout: Any) -> go.Fig
 
 
 def as_matrices(figure: go.Figure) -> go.Figure:
-    """Draw the panels of a figure as matrices: square cells, the first row on top, and no numbers at the axes."""
+    """Draw heat maps as matrices: square cells, the first row on top, axes without numbers."""
     figure.update_annotations(font_size=13)
-    figure.update_xaxes(showticklabels=False, showgrid=False, zeroline=False, constrain="domain")
-    figure.update_yaxes(
-        showticklabels=False,
-        showgrid=False,
-        zeroline=False,
-        constrain="domain",
-        autorange="reversed",
-    )
+    hidden = {"showticklabels": False, "showgrid": False, "zeroline": False}
+    # With "domain" the panel shrinks to its square cells; otherwise Plotly would extend the range.
+    figure.update_xaxes(**hidden, constrain="domain")
+    figure.update_yaxes(**hidden, constrain="domain", autorange="reversed")
     for axis in figure.select_yaxes():
         axis.update(scaleanchor=axis.anchor, constraintoward="top")
     return figure
 
 
 def spans_decades(values: Iterable[float]) -> bool:
-    """Whether a logarithmic axis suits numbers: they are positive, and the largest is ten times the smallest."""
+    """Whether values suit a logarithmic axis: positive, the largest at least 10 × the smallest."""
     values = list(values)
     return bool(values) and min(values) > 0.0 and max(values) >= 10.0 * min(values)

@@ -1,7 +1,8 @@
-"""The filters of a locally connected layer, position by position: many of them, or one."""
+"""The filters of a locally connected layer, drawn at their positions."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,28 +14,29 @@ from plotly.subplots import make_subplots
 from lit_share.lab.plots._layout import as_matrices, finish, literal
 from lit_share.lab.plots._palette import BLUE_TO_ORANGE
 
-# Panels beside each other, and how wide and high one is.
+# The number of panels in a row of panels, and the height of a panel in pixels.
 _COLUMNS, _PANEL = 4, 250
 
 
 def position_filters(filters: Mapping[str, npt.ArrayLike], title: str = "") -> go.Figure:
-    """Draw the filter at each position, as small pictures where the positions are.
+    """Draw the filter at each position as a small image at that position.
 
     Args:
-        filters: By what a panel is of, such as a strength or an epoch: one filter (of one input and one output channel)
-            at all positions, of shape (rows, columns, height, width).
+        filters: For each panel, such as a strength or an epoch, the filters from one input channel
+            to one output channel, of shape (rows, columns, height, width).
         title: The figure's title.
 
     Returns:
-        One panel for each, with the same colours. Filters that differ look like noise, and one filter at all positions
-        like a pattern.
+        A figure with a panel per entry, on one colour scale. Different filters look like noise,
+        shared filters like a repeated pattern.
 
     Raises:
         ValueError: If an array does not have four dimensions.
 
     Example:
         >>> import numpy as np
-        >>> figure = position_filters({"start": np.ones((2, 2, 1, 1)), "end": np.zeros((2, 2, 1, 1))})
+        >>> filters = {"start": np.ones((2, 2, 1, 1)), "end": np.zeros((2, 2, 1, 1))}
+        >>> figure = position_filters(filters)
         >>> [list(row) for row in figure.data[0].z]
         [[1.0, None, 1.0], [None, None, None], [1.0, None, 1.0]]
     """
@@ -44,6 +46,7 @@ def position_filters(filters: Mapping[str, npt.ArrayLike], title: str = "") -> g
             raise ValueError(
                 f"{name!r} must have shape (rows, columns, height, width), got {panel.shape}"
             )
+    # Plotly needs at least one panel.
     columns = max(min(_COLUMNS, len(panels)), 1)
     rows = max(-(-len(panels) // columns), 1)
     figure = make_subplots(
@@ -53,14 +56,14 @@ def position_filters(filters: Mapping[str, npt.ArrayLike], title: str = "") -> g
         vertical_spacing=0.12 / rows,
         subplot_titles=[literal(name) for name in panels],
     )
-    largest = max(
-        (float(np.abs(panel).max()) for panel in panels.values() if panel.size), default=0.0
-    )
+    magnitudes = [float(np.abs(panel).max()) for panel in panels.values() if panel.size]
+    # The colour range must not be empty, even if all filters are zero.
+    limit = max(magnitudes, default=0.0) or 1.0
     for i, panel in enumerate(panels.values()):
         figure.add_heatmap(
             z=_mosaic(panel),
-            zmin=-(largest or 1.0),
-            zmax=largest or 1.0,
+            zmin=-limit,
+            zmax=limit,
             colorscale=BLUE_TO_ORANGE,
             showscale=False,
             hovertemplate="%{z:.3g}<extra></extra>",
@@ -68,16 +71,25 @@ def position_filters(filters: Mapping[str, npt.ArrayLike], title: str = "") -> g
             row=i // columns + 1,
             col=i % columns + 1,
         )
-    finish(figure, **({"title": literal(title)} if title else {}))
-    top = 84 if title else 40
+    finish(figure, title=title)
+    top = 40
+    if title:
+        top = 84
     figure.update_layout(height=_PANEL * rows + top, margin_t=top)
     return as_matrices(figure)
 
 
 def _mosaic(filters: npt.NDArray[Any]) -> list[list[float | None]]:
-    """The filters where their positions are, with gaps of one cell."""
+    """Arrange filters by position, with gaps of one cell."""
     rows, columns, height, width = filters.shape
-    apart = np.full((rows, height + 1, columns, width + 1), np.nan)
-    apart[:, :height, :, :width] = filters.transpose(0, 2, 1, 3)
-    flat = apart.reshape(rows * (height + 1), columns * (width + 1))[:-1, :-1]
-    return [[None if cell != cell else float(f"{cell:.4g}") for cell in row] for row in flat]
+    spaced = np.full((rows, height + 1, columns, width + 1), np.nan)
+    spaced[:, :height, :, :width] = filters.transpose(0, 2, 1, 3)
+    mosaic = spaced.reshape(rows * (height + 1), columns * (width + 1))[:-1, :-1]
+    return [list(map(_cell, row)) for row in mosaic]
+
+
+def _cell(value: float) -> float | None:
+    # JSON has no NaN. Four digits are enough for a colour and keep pages small.
+    if math.isnan(value):
+        return None
+    return float(f"{value:.4g}")

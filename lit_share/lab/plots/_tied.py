@@ -1,41 +1,44 @@
-"""The heat map of what became equal: ties × strategies."""
+"""The heat map of tied fractions: ties × strategies."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import chain
 
 import plotly.graph_objects as go
 
 from lit_share.lab.plots._layout import finish, literal
 
-# Its lightness falls evenly, so that it can be read without colour, too, and nothing tied is the colour of paper.
+# Lightness decreases evenly, so that the scale can be read without colour, too. A fraction of 0 has
+# the colour of the background.
 _LIGHT_TO_DARK = [[0.0, "#f4f8fb"], [0.5, "#7db4d6"], [1.0, "#003a5d"]]
 
 
 def tied_heatmap(tied: Mapping[str, Mapping[str, float]], title: str = "") -> go.Figure:
-    """Draw which fraction of each tie ended up exactly equal.
+    """Draw the fraction of each tie that is exactly equal after training.
 
     Args:
-        tied: By strategy, the fraction in [0, 1] by the tie's name.
+        tied: For each strategy, the fraction in [0, 1] by the tie's name.
         title: The figure's title.
 
     Returns:
-        A figure with ties as rows, in the order of the network, and strategies as columns; each cell has its number.
+        A heat map with a row per tie, in the order of the network, and a column per strategy.
 
     Example:
         >>> figure = tied_heatmap({"none": {"w": 0.0}, "hard_tie": {"w": 1.0}})
         >>> [list(row) for row in figure.data[0].text]
         [['0 %', '100 %']]
     """
-    ties = list(dict.fromkeys(tie for fractions in tied.values() for tie in fractions))
+    # A dict keeps the order of the ties in the network, where a set would not.
+    ties = list(dict.fromkeys(chain.from_iterable(tied.values())))
     cells = [[fractions.get(tie) for fractions in tied.values()] for tie in ties]
     figure = go.Figure(
         go.Heatmap(
             z=cells,
             x=[literal(strategy) for strategy in tied],
             y=[literal(tie) for tie in ties],
-            text=[["" if cell is None else _percent(cell) for cell in row] for row in cells],
+            text=[list(map(_percent, row)) for row in cells],
             texttemplate="%{text}",
             zmin=0.0,
             zmax=1.0,
@@ -46,14 +49,18 @@ def tied_heatmap(tied: Mapping[str, Mapping[str, float]], title: str = "") -> go
             hovertemplate="%{y}<br>%{x}: %{text} equal<extra></extra>",
         )
     )
-    finish(figure, **({"title": literal(title)} if title else {}), height=110 + 34 * len(ties))
-    figure.update_yaxes(
-        autorange="reversed", type="category", showgrid=False, tickfont={"size": 12}
-    )
+    finish(figure, title=title, height=110 + 34 * len(ties))
+    # Without "category", names that are numbers would be placed by their value.
     figure.update_xaxes(type="category", showgrid=False, side="bottom")
+    figure.update_yaxes(type="category", showgrid=False, tickfont={"size": 12})
+    figure.update_yaxes(autorange="reversed")
     return figure
 
 
-def _percent(fraction: float) -> str:
-    """So rounded that 0 % is nothing and 100 % is all."""
-    return literal("<1 %") if 0.0 < fraction < 0.01 else f"{math.floor(100.0 * fraction)} %"
+def _percent(fraction: float | None) -> str:
+    if fraction is None:
+        return ""
+    # Only fractions of exactly 0 and 1 are shown as 0 % and 100 %.
+    if 0.0 < fraction < 0.01:
+        return literal("<1 %")
+    return f"{math.floor(100.0 * fraction)} %"
