@@ -12,29 +12,21 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 class MemoryDataset(TensorDataset):
     """A `TensorDataset` that gathers a batch with one indexing operation.
 
-    A `DataLoader` normally fetches the examples of a batch one at a time and stacks them, which
-    for small inputs takes longer than the training step.
-
-    Args:
-        *tensors: Tensors with one entry per example along dim 0.
-
     Example:
         >>> import torch
         >>> MemoryDataset(torch.arange(10, 20), torch.arange(10)).__getitems__([3, 5])
         (tensor([13, 15]), tensor([3, 5]))
     """
 
+    # Without this method a `DataLoader` fetches the examples of a batch one at a time and stacks
+    # them, which for small inputs takes longer than the training step.
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, ...]:
-        """Gather the examples with these indices; `DataLoader` calls it once per batch."""
+        """Gather the examples with these indices."""
         return tuple(tensor[indices] for tensor in self.tensors)
 
 
 class Shuffle(Sampler[int]):
     """A random order for every pass over the data, determined by seed, epoch and pass.
-
-    No random state is kept between passes, so that a resumed run sees the same orders as an
-    uninterrupted one. Passes are counted from the start of an epoch, because the smaller of two
-    data sets is repeated within it.
 
     Args:
         size: Number of examples.
@@ -57,10 +49,12 @@ class Shuffle(Sampler[int]):
     def set_epoch(self, epoch: int) -> None:
         """Start epoch `epoch`, counted from 0, at its first pass; Lightning calls this."""
         self.epoch = epoch
+        # An epoch has several passes if the data set is the smaller of two, and is repeated.
         self.passes = 0
 
     def __iter__(self) -> Iterator[int]:
-        # A new generator for each pass leaves no random state that a checkpoint would have to save.
+        # A new generator for each pass leaves no random state that a checkpoint would have to save:
+        # a resumed run sees the same orders as an uninterrupted one.
         rng = np.random.default_rng([*self.seed, self.epoch, self.passes])
         self.passes += 1
         return iter(rng.permutation(self.size).tolist())

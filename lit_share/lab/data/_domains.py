@@ -1,4 +1,7 @@
-"""Domains: transforms of images that keep their labels and their shape."""
+"""Domains: transforms of images that keep their labels and their shape.
+
+Images have the shape `(..., height, width)` and values in `[0, 1]`.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,9 +15,6 @@ from lit_share.lab.data._arrays import Floats
 def same(images: Floats) -> Floats:
     """Return the images unchanged.
 
-    Args:
-        images: Shape `(..., height, width)`, values in `[0, 1]`.
-
     Example:
         >>> same(np.array([[[0.0, 0.25]]], np.float32))
         array([[[0.  , 0.25]]], dtype=float32)
@@ -23,11 +23,7 @@ def same(images: Floats) -> Floats:
 
 
 def rotated(images: Floats, degrees: float) -> Floats:
-    """Rotate images about their centre, with linear interpolation and zero padding.
-
-    Args:
-        images: Shape `(..., height, width)`, values in `[0, 1]`.
-        degrees: Angle, counter-clockwise.
+    """Rotate images counter-clockwise, with linear interpolation and zero padding.
 
     Example:
         >>> rotated(np.array([[[0, 1], [0, 0]]], np.float32), degrees=90)
@@ -42,13 +38,8 @@ def rotated(images: Floats, degrees: float) -> Floats:
 def noisy(images: Floats, sigma: float, seed: int) -> Floats:
     """Add independent Gaussian noise to every pixel and clip the result to `[0, 1]`.
 
-    Args:
-        images: Shape `(..., height, width)`, values in `[0, 1]`.
-        sigma: Standard deviation of the noise, at least 0.
-        seed: Draws the noise, at least 0.
-
     Raises:
-        ValueError: If `sigma` is negative.
+        ValueError: If `sigma`, the standard deviation, is negative.
 
     Example:
         >>> noisy(np.full((1, 1, 3), 0.5, np.float32), sigma=0.1, seed=0).round(2)
@@ -63,11 +54,7 @@ def noisy(images: Floats, sigma: float, seed: int) -> Floats:
 
 
 def binarised(images: Floats, threshold: float) -> Floats:
-    """Threshold pixels to 0 or 1.
-
-    Args:
-        images: Shape `(..., height, width)`, values in `[0, 1]`.
-        threshold: In `[0, 1]`; pixels above it become 1, the others 0.
+    """Set pixels above the threshold to 1 and the others to 0.
 
     Example:
         >>> binarised(np.array([[[0.2, 0.7]]], np.float32), threshold=0.5)
@@ -79,9 +66,6 @@ def binarised(images: Floats, threshold: float) -> Floats:
 def inverted(images: Floats) -> Floats:
     """Swap black and white.
 
-    Args:
-        images: Shape `(..., height, width)`, values in `[0, 1]`.
-
     Example:
         >>> inverted(np.array([[[0.0, 0.25]]], np.float32))
         array([[[1.  , 0.75]]], dtype=float32)
@@ -91,9 +75,6 @@ def inverted(images: Floats) -> Floats:
 
 def mirrored(images: Floats) -> Floats:
     """Swap left and right.
-
-    Args:
-        images: Shape `(..., height, width)`, values in `[0, 1]`.
 
     Example:
         >>> mirrored(np.array([[[0.0, 0.25]]], np.float32))
@@ -106,10 +87,6 @@ def mirrored(images: Floats) -> Floats:
 
 def permuted(images: Floats, seed: int) -> Floats:
     """Permute the pixels, with the same permutation for every image.
-
-    Args:
-        images: Shape `(..., height, width)`, values in `[0, 1]`.
-        seed: Draws the permutation, at least 0.
 
     Example:
         >>> permuted(np.array([[[0.1, 0.2, 0.3]], [[0.4, 0.5, 0.6]]], np.float32), seed=0)

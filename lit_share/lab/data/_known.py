@@ -12,11 +12,7 @@ T = TypeVar("T")
 
 
 def known(table: Mapping[str, T], **argument: str) -> T:
-    """Look up a name in a table.
-
-    Args:
-        table: The known values by name.
-        **argument: One name to look up, under the name of the user's argument.
+    """Look up the name that is the value of the keyword argument.
 
     Raises:
         ValueError: If the table has no such name; the message lists its names.
@@ -40,23 +36,16 @@ def known(table: Mapping[str, T], **argument: str) -> T:
 def check_sizes(
     sizes: Mapping[str, int], batch_size: int, seed: int, dataset: str, source: Source
 ) -> None:
-    """Check the sizes of a split.
+    """Raise `ValueError` if a number is out of range, or a data set has too few examples.
 
-    Args:
-        sizes: Sizes of the disjoint parts, by the name of the user's argument.
-        batch_size: Examples per batch.
-        seed: Seed of the split.
-        dataset: Name of the data set.
-        source: The data set.
-
-    Raises:
-        ValueError: If a number is out of range, or the data set has too few examples.
+    Sizes are those of disjoint parts, by the names of the user's arguments.
     """
     for argument, count in {**sizes, "batch_size": batch_size}.items():
         if count < 1:
             raise ValueError(f"{argument}={count} must be at least 1")
     if seed < 0:
         raise ValueError(f"seed={seed} must be at least 0")
+    # The message shows the sum, because any of its terms can be the number to change.
     needed = sum(sizes.values())
     if needed > source.examples:
         raise ValueError(

@@ -11,10 +11,6 @@ from lit_share.lab.data._arrays import Ints
 def split(labels: Ints, sizes: Mapping[str, int], seed: int) -> dict[str, NDArray[np.intp]]:
     """Split a data set into disjoint parts, stratified by class.
 
-    The parts are consecutive slices of one random order, in which classes are evenly mixed. So a
-    part keeps its examples if a later part changes its size, and a part that grows keeps the
-    examples it had, as learning curves need it.
-
     Args:
         labels: Classes of the examples, shape `(examples,)`.
         sizes: Size of each part by name, in the order of slicing; they may leave examples unused.
@@ -44,6 +40,8 @@ def split(labels: Ints, sizes: Mapping[str, int], seed: int) -> dict[str, NDArra
         # class's fraction of examples. The random offset keeps low labels from always coming first.
         keys[of_class] = (np.arange(len(of_class)) + rng.random()) / len(of_class)
     order = np.argsort(keys)
+    # The parts are consecutive slices of one order, as learning curves need it: a part keeps its
+    # examples if it grows, or if a later part changes its size.
     ends = np.cumsum([*sizes.values()])
     return {
         name: order[end - size : end] for (name, size), end in zip(sizes.items(), ends, strict=True)

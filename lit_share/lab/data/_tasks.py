@@ -54,10 +54,6 @@ def direction(arrays: Arrays, seed: int) -> Ints:
     .. math:: y_i = [\langle w, x_i \rangle > \operatorname{median}_j \langle w, x_j \rangle],
         \quad w \sim N(0, I)
 
-    This is the control of a sharing experiment: unlike shuffled labels it can be learnt, so that
-    sharing can do harm; and w is drawn independently of the classes, so that sharing cannot help
-    but by chance.
-
     Args:
         arrays: Inputs of any shape; their labels are ignored.
         seed: Seed of w, at least 0.
@@ -70,6 +66,8 @@ def direction(arrays: Arrays, seed: int) -> Ints:
         >>> direction(Arrays(inputs, np.zeros(4, np.int64)), seed=0)
         array([0, 1, 1, 0])
     """
+    # This is the control of a sharing experiment: unlike shuffled labels it can be learnt, so that
+    # sharing can do harm; w is independent of the classes, so that it helps only by chance.
     inputs = arrays.inputs.reshape(len(arrays.inputs), -1)
     sides = inputs @ np.random.default_rng(seed).standard_normal(inputs.shape[1])
     # The median as threshold balances the classes, so that chance is an accuracy of one half.

@@ -51,10 +51,12 @@ class Classifier(LightningModule):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
+        # `Literal` is not checked at run time, and configs pass any text.
         if optimizer not in ("adam", "adamw", "sgd"):
             raise ValueError(
                 f'optimizer={optimizer!r} is not known: write "adam", "adamw" or "sgd"'
             )
+        # PyTorch accepts an infinite rate, and refuses others only when training starts.
         if not (math.isfinite(lr) and lr >= 0.0):
             raise ValueError(f"lr={lr} must be a finite number of at least 0")
         # The net is saved in the state dict; as a hyperparameter it would be pickled a second time.

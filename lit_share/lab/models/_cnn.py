@@ -62,6 +62,7 @@ class CNN(TrunkHead):
             layers[f"conv{i}"] = conv
             if local:
                 layers[f"conv{i}"] = LocallyConnected2d.from_conv(conv, tuple(size))
+            # `LocallyConnected2d` needs the image size; the pooling below halves it, rounding up.
             size = [(n + 1) // 2 for n in size]
             layers[f"relu{i}"] = nn.ReLU()
             if batch_norm:

@@ -61,6 +61,7 @@ def paired_classifiers(
     for name, num_classes in data.num_classes.items():
         built = net(input_shape=data.input_shape, num_classes=num_classes)
         members[name] = classifier(net=built, num_classes=num_classes)
+    # `Paired` copies the weights of the first member, so that it has to be trained before.
     if pretraining:
         name, first = next(iter(members.items()))
         _train_alone(first, data.train_dataloader()[name], data.val_dataloader()[name], pretraining)

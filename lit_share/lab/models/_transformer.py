@@ -47,6 +47,7 @@ class Position(nn.Module):
     def __init__(self, num_tokens: int, width: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num_tokens, width))
+        # BERT initialises its embeddings with this standard deviation, too.
         nn.init.normal_(self.weight, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -109,6 +110,7 @@ class TransformerClassifier(TrunkHead):
                 "features"
             )
 
+        # Layers with pre-norm need no warm-up of the learning rate.
         def layer() -> nn.TransformerEncoderLayer:
             return nn.TransformerEncoderLayer(
                 width,

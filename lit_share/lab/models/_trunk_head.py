@@ -6,9 +6,6 @@ from torch import Tensor, nn
 class TrunkHead(nn.Module):
     """Compute features with a `trunk` and class scores with a linear `head`.
 
-    Every network has exactly these two children, so that the pattern `trunk.*` matches all
-    parameters except those of the head, in every architecture.
-
     Args:
         trunk: Maps a batch of inputs to feature vectors, shape `(batch, features)`.
         head: Maps feature vectors to class scores, shape `(batch, num_classes)`.
@@ -22,6 +19,8 @@ class TrunkHead(nn.Module):
 
     def __init__(self, trunk: nn.Module, head: nn.Linear) -> None:
         super().__init__()
+        # Every network has exactly these two children, so that the pattern `trunk.*` matches all
+        # parameters except those of the head, in every architecture.
         self.trunk = trunk
         self.head = head
 
