@@ -1,4 +1,4 @@
-"""Layers in which inputs share rows of weights, and how they come about."""
+"""Codebook layers, in which inputs share rows of weights, and the clustering that makes them."""
 
 from lit_share.codebooks._cluster_rows import cluster_rows
 from lit_share.codebooks._compact import compact
