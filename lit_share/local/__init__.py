@@ -1,4 +1,4 @@
-"""Locally connected layers, and what becomes of them when their positions are shared: convolutions."""
+"""Locally connected layers: convolutions that do not share filters between positions."""
 
 from lit_share.local._layers import LocallyConnected1d, LocallyConnected2d
 from lit_share.local._operation import locally_connected, output_size

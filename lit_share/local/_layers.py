@@ -1,11 +1,4 @@
-r"""Locally connected layers: convolutions that do not share their filters between positions.
-
-With a filter :math:`W_p` and a bias :math:`b_p` for each position p, and the patch :math:`x_p` of the input there,
-
-.. math:: y_p = W_p x_p + b_p
-
-A convolution is the same with equal :math:`W_p` and :math:`b_p`.
-"""
+"""Locally connected layers: convolutions that do not share filters between positions."""
 
 from __future__ import annotations
 
@@ -19,17 +12,20 @@ from torch import Tensor, nn
 from typing_extensions import Self, override
 
 from lit_share.functional import mean
-from lit_share.local._operation import locally_connected, output_size
+from lit_share.local._operation import Pair, locally_connected, output_size
 from lit_share.ties import TieError, equal_slice, mark_positions
 
-Pair = tuple[int, int]
 Size = int | tuple[int, ...]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
+# These options are attributes of convolutions and of the layers below, under the names that they
+# have in constructors. Sizes of the input come after `_SHAPE` when a layer is printed.
+_SHAPE = ("in_channels", "out_channels", "kernel_size")
+_STEPS = ("stride", "padding", "dilation", "groups")
+_OPTIONS = (*_SHAPE, *_STEPS, "padding_mode")
+
 
 class _LocallyConnected(nn.Module):
-    """What the layers of one and two dimensions have in common."""
-
     weight: nn.Parameter
     bias: nn.Parameter | None
     _ndim: int
@@ -51,50 +47,50 @@ class _LocallyConnected(nn.Module):
         dtype: Any = None,
     ) -> None:
         super().__init__()
-        # A convolution knows which options go together, and what they are by default.
-        conv = self._convolution(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups,  # type: ignore[arg-type]
-            bias, padding_mode, device="meta",
-        )  # fmt: skip
+        # A convolution on the meta device checks the options, and gives them their canonical form.
+        options: Any = kernel_size, stride, padding, dilation, groups, bias, padding_mode, "meta"
+        conv = self._convolution(in_channels, out_channels, *options)
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size, self.stride, self.dilation = conv.kernel_size, conv.stride, conv.dilation
         self.padding, self.padding_mode = conv.padding, padding_mode
         self._margins: list[int] = list(conv._reversed_padding_repeated_twice)
-        self.input_size = (
-            (input_size,) * self._ndim if isinstance(input_size, int) else tuple(input_size)
-        )
+        if isinstance(input_size, int):
+            self.input_size = (input_size,) * self._ndim
+        else:
+            self.input_size = tuple(input_size)
         if len(self.input_size) != self._ndim:
             raise ValueError(
-                f"input_size={input_size} must have {self._ndim} numbers, as {type(self).__name__} needs"
+                f"input_size={input_size} must have {self._ndim} numbers, as {type(self).__name__} "
+                "needs"
             )
+        # Margins begin with the last dimension, as `F.pad` takes them.
         padded = [n + sum(self._margins[-2 * i - 2 :][:2]) for i, n in enumerate(self.input_size)]
         size = output_size(
             _two(padded), _two(self.kernel_size), _two(self.stride), _two(self.dilation)
         )
         self.output_size = size[-self._ndim :]
-        if not math.prod(size):
-            raise ValueError(
-                f"input_size={input_size} is too small for kernel_size={kernel_size}: padded it is {tuple(padded)}"
-            )
         positions = math.prod(size)
-        self.weight = nn.Parameter(
-            torch.empty(positions, *conv.weight.shape, device=device, dtype=dtype)
-        )
-        if bias:
-            self.bias = nn.Parameter(
-                torch.empty(positions, out_channels, device=device, dtype=dtype)
+        if not positions:
+            raise ValueError(
+                f"input_size={input_size} is too small for kernel_size={kernel_size}: padded it is "
+                f"{tuple(padded)}"
             )
+        filters = torch.empty(positions, *conv.weight.shape, device=device, dtype=dtype)
+        self.weight = nn.Parameter(filters)
+        if bias:
+            biases = torch.empty(positions, out_channels, device=device, dtype=dtype)
+            self.bias = nn.Parameter(biases)
         else:
             self.register_parameter("bias", None)
         self.reset_parameters()
 
     @property
     def positions(self) -> int:
-        """The number of positions, each with a filter of its own."""
+        """The number of positions, each with its own filters."""
         return len(self.weight)
 
     def reset_parameters(self) -> None:
-        """Draw new filters, for each position as a convolution draws its own."""
+        """Draw new filters at each position, from the distribution that a convolution uses."""
         bound = 1.0 / math.sqrt(self.weight[0, 0].numel())
         for parameter in self.parameters(recurse=False):
             nn.init.uniform_(parameter, -bound, bound)
@@ -102,40 +98,40 @@ class _LocallyConnected(nn.Module):
     @override
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim == self._ndim + 1:
-            alone: Tensor = self(x.unsqueeze(0))
-            return alone.squeeze(0)
-        if tuple(x.shape[1:]) != (self.in_channels, *self.input_size):
+            batch: Tensor = self(x.unsqueeze(0))
+            return batch.squeeze(0)
+        sizes = (self.in_channels, *self.input_size)
+        if tuple(x.shape[1:]) != sizes:
             raise ValueError(
                 f"{type(self).__name__} has filters for each position of inputs of shape "
-                f"(batch, {', '.join(map(str, (self.in_channels, *self.input_size)))}), got {tuple(x.shape)}"
+                f"(batch, {', '.join(map(str, sizes))}), got {tuple(x.shape)}"
             )
         if any(self._margins):
-            x = F.pad(
-                x, self._margins, "constant" if self.padding_mode == "zeros" else self.padding_mode
-            )
+            # `F.pad` has another name for zeros than convolutions.
+            mode = {"zeros": "constant"}.get(self.padding_mode, self.padding_mode)
+            x = F.pad(x, self._margins, mode)
         stride, dilation = _two(self.stride), _two(self.dilation)
         if self._ndim == 2:
             return locally_connected(x, self.weight, self.bias, stride, dilation, self.groups)
-        rows = locally_connected(
-            x.unsqueeze(2), self.weight.unsqueeze(3), self.bias, stride, dilation, self.groups
-        )
-        return rows.squeeze(2)
+        images, filters = x.unsqueeze(2), self.weight.unsqueeze(3)
+        y = locally_connected(images, filters, self.bias, stride, dilation, self.groups)
+        return y.squeeze(2)
 
     @classmethod
     @torch.no_grad()
     def from_conv(cls, convolution: nn.Conv1d | nn.Conv2d, input_size: Size) -> Self:
-        """A layer that computes what a convolution does, with filters at each position that can part.
+        """Return a layer that computes what a convolution does, with filters at each position.
 
         Args:
-            convolution: The convolution; it is left as it is.
-            input_size: Of the images that it gets, without the batch and channels.
+            convolution: The convolution, which stays unchanged.
+            input_size: Size of its inputs, without batch and channels.
 
         Returns:
             The layer, with copies of the convolution's filters, on its device and in its dtype.
 
         Raises:
-            TypeError: If the convolution is of another kind, or parametrized.
-            ValueError: If the input is too small for it.
+            TypeError: If the convolution has another class, or is parametrized.
+            ValueError: If the input is too small for the kernel.
         """
         if type(convolution) is not cls._convolution:
             raise TypeError(
@@ -143,28 +139,32 @@ class _LocallyConnected(nn.Module):
             )
         options: dict[str, Any] = {name: getattr(convolution, name) for name in _OPTIONS}
         bias = convolution.bias is not None
-        # Whoever has set a seed goes on with the numbers that it gives: none is drawn here.
+        # `skip_init` draws no random numbers: what a user's seed gives later stays the same.
         layer: Self = nn.utils.skip_init(
-            cls, input_size=input_size, bias=bias, device=convolution.weight.device,
-            dtype=convolution.weight.dtype, **options,
-        )  # fmt: skip
+            cls,
+            input_size=input_size,
+            bias=bias,
+            device=convolution.weight.device,
+            dtype=convolution.weight.dtype,
+            **options,
+        )
         for name, parameter in layer.named_parameters():
-            own = getattr(convolution, name)
-            parameter.copy_(own)
-            parameter.requires_grad_(own.requires_grad)
+            filters = getattr(convolution, name)
+            parameter.copy_(filters)
+            parameter.requires_grad_(filters.requires_grad)
         return layer.train(convolution.training)
 
     @torch.no_grad()
     def to_conv(self, average: bool = False) -> nn.Conv1d | nn.Conv2d:
-        """The convolution that computes the same, if all positions have equal filters.
+        """Return the convolution that computes the same, if all positions have equal filters.
 
         Args:
-            average: Whether filters that differ are averaged over positions; the convolution does then not compute the
-                same.
+            average: Whether filters that differ are averaged over positions; the convolution then
+                computes something else.
 
         Returns:
-            A new convolution with copies of the filters. In `Ties`, ``"[:]"`` after a name of its parameters means
-            the positions that they were made of, as for the layer.
+            A new convolution with copies of the filters. In `Ties`, ``"[:]"`` after the name of a
+            parameter still means the positions, as for the layer.
 
         Raises:
             TieError: If the filters or biases of positions differ, with the largest difference.
@@ -180,9 +180,8 @@ class _LocallyConnected(nn.Module):
             choose: Returns the filters, given the name of a parameter and its value of shape
                 (positions, …).
         """
-        values = {
-            name: choose(name, parameter.detach()) for name, parameter in self.named_parameters()
-        }
+        # Filters are chosen before the convolution is made, because `choose` may raise.
+        values = {name: choose(name, p.detach()) for name, p in self.named_parameters()}
         options: dict[str, Any] = {name: getattr(self, name) for name in _OPTIONS}
         conv = self._convolution(bias=self.bias is not None, device="meta", **options)
         for name, value in values.items():
@@ -192,31 +191,22 @@ class _LocallyConnected(nn.Module):
         return conv.train(self.training)
 
     def reason_to_keep_positions(self) -> str | None:
-        """Say why no convolution can take the layer's place; ``None`` if one can."""
+        """Return why no convolution can replace the layer; ``None`` if it can be replaced."""
+        # A subclass may have its own `forward`.
         if type(self) in LOCAL_LAYERS:
             return None
-        return (
-            f"as it is a {type(self).__name__}, which may compute something else than a convolution"
-        )
+        kind = type(self).__name__
+        return f"as it is a {kind}, which may compute something else than a convolution"
 
     @override
     def extra_repr(self) -> str:
-        names = [
-            "in_channels",
-            "out_channels",
-            "kernel_size",
-            "input_size",
-            "stride",
-            "padding",
-            "dilation",
-            "groups",
-        ]
+        names = (*_SHAPE, "input_size", *_STEPS)
         shown = ", ".join(f"{name}={getattr(self, name)}" for name in names)
         return f"{shown}, bias={self.bias is not None}, padding_mode={self.padding_mode!r}"
 
     @override
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        # A convolution's filters are those of all positions.
+        # A checkpoint of a convolution has the filters that are equal at all positions.
         for name, parameter in self.named_parameters(recurse=False):
             entry = state_dict.get(prefix + name)
             if entry is not None and entry.shape == parameter.shape[1:]:
@@ -224,36 +214,36 @@ class _LocallyConnected(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
-_OPTIONS = (
-    "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode",
-)  # fmt: skip
-
-
 class LocallyConnected2d(_LocallyConnected):
-    """A convolution of images that does not share its filters between positions.
+    r"""A convolution of images that does not share filters between positions.
 
-    ``weight`` has shape (positions, outputs, channels / groups, height, width) and ``bias`` (positions, outputs), with
-    the positions of the output row by row. So ``Ties("name.*[:]")`` ties the positions, softly with a penalty, and
-    `share` makes the layer a `torch.nn.Conv2d`. It maps (batch, channels, height, width) to (batch, outputs, height,
-    width) as that would, and without the batch dimension likewise; inputs of another size than ``input_size`` are a
-    `ValueError`.
+    At position p of the output, with the patch :math:`x_p` of the input,
+
+    .. math:: y_p = W_p x_p + b_p
+
+    ``weight`` has shape (positions, outputs, channels / groups, height, width) and ``bias``
+    (positions, outputs), with the positions of the output row by row: ``Ties("name.*[:]")`` ties
+    the positions, for penalties or for `share`, which replaces the layer by a `torch.nn.Conv2d`.
+    Like `torch.nn.Conv2d`, it maps (batch, channels, height, width) to (batch, outputs, height,
+    width), and accepts images without the batch dimension. Inputs of another size than
+    ``input_size`` raise a `ValueError`.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output: filters at each position.
-        kernel_size: As for `torch.nn.Conv2d`, like the other options that it has, too.
+        kernel_size: Height and width of the window, or one number for both.
         input_size: Height and width of all inputs, or one number for both.
         stride: Steps between positions.
-        padding: Margin around the input, or ``"valid"`` for none, or ``"same"``.
+        padding: Margin around the input, ``"valid"`` for none, or ``"same"``.
         dilation: Distance between the pixels under a filter.
-        groups: Blocks of channels that only see each other.
-        bias: Whether there is a bias, for each position.
-        padding_mode: What is in the margin.
-        device: Of the parameters.
-        dtype: Of the parameters.
+        groups: Number of blocks of channels, each connected to a block of outputs.
+        bias: Whether there is a bias at each position.
+        padding_mode: The values in the margin, as in `torch.nn.Conv2d`.
+        device: The device of the parameters.
+        dtype: The dtype of the parameters.
 
     Raises:
-        ValueError: If the input is too small for the kernel, or options do not go together.
+        ValueError: If the input is too small for the kernel, or options contradict each other.
 
     Example:
         >>> layer = LocallyConnected2d(3, 64, kernel_size=3, input_size=32)
@@ -265,7 +255,8 @@ class LocallyConnected2d(_LocallyConnected):
         1792
 
     Source:
-        LeCun, *Generalization and network design strategies*, 1989, compares such layers with shared filters.
+        LeCun, *Generalization and network design strategies*, 1989, compares such layers with
+        shared filters.
     """
 
     _ndim = 2
@@ -273,9 +264,9 @@ class LocallyConnected2d(_LocallyConnected):
 
 
 class LocallyConnected1d(_LocallyConnected):
-    """A convolution of sequences that does not share its filters between positions.
+    """A convolution of sequences that does not share filters between positions.
 
-    As `LocallyConnected2d`, with ``weight`` of shape (positions, outputs, channels / groups, width).
+    As `LocallyConnected2d`; ``weight`` has shape (positions, outputs, channels / groups, width).
 
     Example:
         >>> layer = LocallyConnected1d(2, 4, kernel_size=3, input_size=10)
@@ -292,24 +283,26 @@ LocalLayer = LocallyConnected1d | LocallyConnected2d
 
 
 def _two(numbers: Any) -> Pair:
-    """Two numbers, of one or two: a sequence is an image of one row."""
-    return (1, numbers[0]) if len(numbers) == 1 else (numbers[0], numbers[1])
+    # A sequence is an image with one row.
+    down, across = (1, *numbers)[-2:]
+    return down, across
 
 
 def _load_positions_as_one(
     convolution: nn.Module, state_dict: dict[str, Any], prefix: str, *rest: Any
 ) -> None:
-    """Take what a locally connected layer saved, if its positions are equal."""
-    errors, apart = rest[-1], False
+    """Load the filters of a locally connected layer, if they are equal at all positions."""
+    error_messages, differ = rest[-1], False
     for name, parameter in convolution.named_parameters(recurse=False):
         entry = state_dict.get(prefix + name)
         if entry is not None and entry.shape[1:] == parameter.shape:
             try:
                 state_dict[prefix + name] = equal_slice(name, entry)
             except TieError as error:
-                errors.append(f"{prefix}{name} is one for all positions here, but {error}")
-                apart = True
-    if apart:  # nothing is loaded
-        state_dict.update(
-            {prefix + name: p for name, p in convolution.named_parameters(recurse=False)}
-        )
+                error_messages.append(f"{prefix}{name} is one for all positions here, but {error}")
+                differ = True
+    if differ:
+        # torch raises the errors after it has loaded all entries: the convolution's own values keep
+        # it unchanged.
+        for name, parameter in convolution.named_parameters(recurse=False):
+            state_dict[prefix + name] = parameter

@@ -1,11 +1,4 @@
-r"""Locally connected layers: a convolution in which every position has a filter of its own.
-
-At position p of the output, with the patch :math:`x_p` of the input that lies under the window there,
-
-.. math:: y_p = W_p x_p + b_p
-
-With equal :math:`W_p` and :math:`b_p` this is a convolution.
-"""
+"""The operation of locally connected layers, with its gradients."""
 
 from __future__ import annotations
 
@@ -27,22 +20,30 @@ def locally_connected(
     dilation: Pair = (1, 1),
     groups: int = 1,
 ) -> Tensor:
-    """Apply to every position of an image the filters of that position.
+    r"""Apply to each position of an image the filters of that position.
+
+    At position p, with the patch :math:`x_p` of the image under the window,
+
+    .. math:: y_p = W_p x_p + b_p
+
+    With equal :math:`W_p` and :math:`b_p` this is a convolution.
 
     Args:
-        x: Images, (batch, channels, height, width), padded already.
-        weight: Filters, (positions, outputs, channels / groups, kernel height, kernel width), positions row by row.
-        bias: One number for each position and output, (positions, outputs), or ``None``.
+        x: Images, (batch, channels, height, width), already padded.
+        weight: Filters, (positions, outputs, channels / groups, kernel height, kernel width), with
+            the positions row by row.
+        bias: (positions, outputs), or ``None``.
         stride: Steps of the window, down and across.
         dilation: Distances between the pixels of the window.
-        groups: Blocks of channels that are connected to blocks of outputs, as in `torch.nn.functional.conv2d`.
+        groups: Number of blocks of channels, each connected to a block of outputs, as in
+            `torch.nn.functional.conv2d`.
 
     Returns:
-        (batch, outputs, height, width), with positions in the same order as the weight.
+        (batch, outputs, height, width), with the positions in the order of the weight.
 
     Raises:
-        ValueError: If there are not as many filters as the window has positions, or the channels of the images or the
-            shape of the bias do not fit the filters.
+        ValueError: If the number of filters is not that of the window's positions, or the channels
+            of the images or the shape of the bias do not fit the filters.
 
     Example:
         >>> x, filters = torch.ones(1, 1, 2, 3), torch.arange(6.0).view(6, 1, 1, 1, 1)
@@ -61,23 +62,29 @@ def locally_connected(
         )
     if rows * columns != len(weight):
         raise ValueError(
-            f"{len(weight)} filters for {rows} × {columns} positions of an image of {tuple(x.shape[2:])}"
+            f"{len(weight)} filters for {rows} × {columns} positions of an image of "
+            f"{tuple(x.shape[2:])}"
         )
-    # As a convolution: autocasting leaves double precision alone.
+    # Autocasting inside the function would leave the tensors that it saves in full precision, while
+    # gradients are in half. They are cast before; double precision is kept, as by convolutions.
     device = x.device.type
     casts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     if casts and x.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(device)
-        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+        x, weight = x.to(dtype), weight.to(dtype)
+        if bias is not None:
+            bias = bias.to(dtype)
     with torch.autocast(device, enabled=False) if casts else nullcontext():
-        y: Tensor = _LocallyConnected.apply(
-            x, weight, bias, (rows, columns), stride, dilation, groups
-        )
+        size = (rows, columns)
+        y: Tensor = _MatrixPerPosition.apply(x, weight, bias, size, stride, dilation, groups)
     return y
 
 
 def output_size(size: Pair, kernel: Pair, stride: Pair, dilation: Pair) -> Pair:
-    """How many positions a window has in a padded image, down and across; 0 where it is larger than the image."""
+    """Return the number of positions of a window in a padded image, down and across.
+
+    It is 0 if the window is larger than the image.
+    """
     rows, columns = (
         max((n - d * (k - 1) - 1) // s + 1, 0)
         for n, k, s, d in zip(size, kernel, stride, dilation, strict=True)
@@ -85,12 +92,11 @@ def output_size(size: Pair, kernel: Pair, stride: Pair, dilation: Pair) -> Pair:
     return rows, columns
 
 
-class _LocallyConnected(torch.autograd.Function):
-    """One matrix product for each position and group.
+class _MatrixPerPosition(torch.autograd.Function):
+    """Multiply the patches at each position, of each group, by a matrix."""
 
-    The patches are made in one copy, in which the batch is innermost so that whole runs of memory are moved; and they
-    are made again in the backward pass, rather than kept.
-    """
+    # Autograd would keep the patches: 6 MB for a layer of 3×32×32 → 64 at batch 64. They are
+    # recomputed in the backward pass, so that nothing but input and weight is kept.
 
     generate_vmap_rule = True
 
@@ -113,7 +119,11 @@ class _LocallyConnected(torch.autograd.Function):
         return _as_images(y, size, groups)
 
     @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
+    def setup_context(
+        ctx: FunctionCtx,
+        inputs: tuple[Any, ...],
+        output: Tensor,  # noqa: ARG004
+    ) -> None:
         x, weight, bias, *options = inputs
         ctx.save_for_backward(x, weight)
         ctx.bias, ctx.options = bias is not None, options  # type: ignore[attr-defined]
@@ -123,74 +133,77 @@ class _LocallyConnected(torch.autograd.Function):
         (x, weight), (size, stride, dilation, groups) = ctx.saved_tensors, ctx.options
         kernel = weight.shape[3:]
         g = _by_position(grad, groups)
-        of_x = of_weight = of_bias = None
+        grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
-            of_patches = torch.bmm(_per_group(weight, groups).mH, g.transpose(1, 2))
-            of_x = _fold(of_patches, x.shape, size, kernel, stride, dilation)
+            grad_patches = torch.bmm(_per_group(weight, groups).mH, g.transpose(1, 2))
+            grad_x = _fold(grad_patches, x.shape, size, kernel, stride, dilation)
         if ctx.needs_input_grad[1]:
             patches = _patches(x, size, kernel, stride, dilation, groups)
-            of_weight = torch.bmm(g.transpose(1, 2), patches.mH).reshape(weight.shape)
+            grad_weight = torch.bmm(g.transpose(1, 2), patches.mH).reshape(weight.shape)
         if ctx.bias and ctx.needs_input_grad[2]:
-            of_bias = g.sum(dim=1).reshape(len(weight), -1)
-        return of_x, of_weight, of_bias, None, None, None, None
+            grad_bias = g.sum(dim=1).reshape(len(weight), -1)
+        return grad_x, grad_weight, grad_bias, None, None, None, None
 
 
 def _patches(
     x: Tensor, size: Pair, kernel: torch.Size, stride: Pair, dilation: Pair, groups: int
 ) -> Tensor:
-    """What lies under the window at each position: (positions · groups, channels / groups · kernel, batch)."""
+    """Return the patches as (positions · groups, channels / groups · kernel, batch)."""
+    # The batch is innermost, so that whole runs of memory are copied, 3 times faster than pixels.
     images = x.permute(2, 3, 1, 0).contiguous()  # height, width, channels, batch
-    parts = [images[window] for window in _windows(size, kernel, stride, dilation)]
-    patches = torch.stack(parts, dim=3)  # rows, columns, channels, pixels of the window, batch
-    # No -1, which is unknown where the batch is empty.
-    return patches.reshape(
-        size[0] * size[1] * groups, x.shape[1] // groups * kernel.numel(), len(x)
-    )
+    pixels = [images[window] for window in _windows(size, kernel, stride, dilation)]
+    patches = torch.stack(pixels, dim=3)  # rows, columns, channels, pixels of the window, batch
+    # All sizes are given, because torch cannot infer a size of -1 if the batch is empty.
+    height, width = size[0] * size[1] * groups, x.shape[1] // groups * kernel.numel()
+    return patches.reshape(height, width, len(x))
 
 
 def _fold(
     patches: Tensor, shape: torch.Size, size: Pair, kernel: torch.Size, stride: Pair, dilation: Pair
 ) -> Tensor:
-    """The adjoint of `_patches`: sums what lies on the same pixel."""
+    """Sum the numbers of all patches that lie on the same pixel: the adjoint of `_patches`."""
     batch, channels, height, width = shape
     by_pixel = patches.view(*size, channels, kernel.numel(), batch).unbind(dim=3)
-    # Sums of many terms: not in half precision.
+    # Sums of many terms lose too many digits in half precision.
     dtype = torch.promote_types(patches.dtype, torch.float32)
     images = patches.new_zeros(height, width, channels, batch, dtype=dtype)
-    for window, part in zip(_windows(size, kernel, stride, dilation), by_pixel, strict=True):
-        images[window] += part
+    for window, pixels in zip(_windows(size, kernel, stride, dilation), by_pixel, strict=True):
+        images[window] += pixels
     return images.permute(3, 2, 0, 1).to(patches.dtype)
 
 
 def _windows(
     size: Pair, kernel: torch.Size, stride: Pair, dilation: Pair
 ) -> list[tuple[slice, slice]]:
-    """For each pixel of the window, where it lies in the image as the window moves over all positions."""
+    """Return for each pixel of the window the part of the image that it covers at all positions."""
 
     def along(axis: int, offset: int) -> slice:
         first = offset * dilation[axis]
         return slice(first, first + (size[axis] - 1) * stride[axis] + 1, stride[axis])
 
-    return [(along(0, i), along(1, j)) for i in range(kernel[0]) for j in range(kernel[1])]
+    windows = []
+    for i in range(kernel[0]):
+        windows += [(along(0, i), along(1, j)) for j in range(kernel[1])]
+    return windows
 
 
 def _per_group(weight: Tensor, groups: int) -> Tensor:
-    """(positions · groups, outputs / groups, channels / groups · kernel)."""
+    """Reshape to (positions · groups, outputs / groups, channels / groups · kernel)."""
     positions, outputs, *rest = weight.shape
     return weight.reshape(positions * groups, outputs // groups, torch.Size(rest).numel())
 
 
 def _as_images(y: Tensor, size: Pair, groups: int) -> Tensor:
-    """From (positions · groups, batch, outputs / groups) to (batch, outputs, height, width)."""
+    """Reshape (positions · groups, batch, outputs / groups) to (batch, outputs, height, width)."""
     _, batch, outputs = y.shape
     by_position = y.view(size[0] * size[1], groups, batch, outputs).transpose(1, 2)
-    # As one matrix, which is transposed much faster than a tensor of several dimensions.
+    # torch transposes a matrix 2 to 3 times faster than it permutes several dimensions.
     flat = by_position.reshape(size[0] * size[1], batch * groups * outputs).t().contiguous()
     return flat.view(batch, groups * outputs, *size)
 
 
 def _by_position(images: Tensor, groups: int) -> Tensor:
-    """The inverse of `_as_images`."""
+    """Invert `_as_images`."""
     batch, outputs, rows, columns = images.shape
     flat = images.reshape(batch * outputs, rows * columns).t().contiguous()
     by_group = flat.view(rows * columns, batch, groups, outputs // groups).transpose(1, 2)
