@@ -56,7 +56,7 @@ def page(
 
     Example:
         >>> from lit_share.lab.report import compare
-    from lit_share.lab.results import Result
+        >>> from lit_share.lab.results import Result
         >>> run = Result(Path("0/result.json"), 1, "finished", "<b>", 0, "val", "max", validation={"val": 1.0},
         ...              test={"test": 0.75})
         >>> html = page(compare([run]))
