@@ -84,6 +84,7 @@ class PenaltySteps:
         ValueError: If an argument is out of its range, or arguments do not go together.
 
     Example:
+        >>> import torch
         >>> pair = nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2)})
         >>> optimizer = torch.optim.SGD(pair.parameters(), lr=0.1)
         >>> steps = PenaltySteps("layer_tie", Ties("a.*", "b.*"), strength=100.0)
