@@ -1,17 +1,15 @@
 """The algebra of tying: tensors in, tensors out.
 
-Everything here is one line:
-
 .. code-block:: text
 
-    penalty = norm  ∘  groups  ∘  (weights − center)      strength: 0 → soft → exact → hard (one copy)
+    penalty = norm ∘ groups ∘ (weights − center)
+    strength: 0 → soft → exact → hard (one copy)
 
-`Penalty` composes the three; norms, groupings and centers are tables in files of those names, and a
-new method is a new row.
+`Penalty` composes a norm, a grouping and a center, each a row of the table in the file of its name.
 
-Smooth penalties (``squared``) are added to training as a gradient; the others are followed by a
+Smooth penalties (``norm="squared"``) are added to training as a gradient. The others take a
 proximal step of size learning rate × strength, which makes groups *exactly* equal to their center.
-Hard sharing (``hard_tie``) is the end of the line: one copy, see `lit_share.sharing.share`.
+Hard sharing, the limit of infinite strength, stores one copy: see `lit_share.sharing.share`.
 """
 
 from lit_share.functional._batch import (

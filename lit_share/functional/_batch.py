@@ -1,4 +1,4 @@
-"""The algebra in place, on all ties of a penalty at once: what training loops use."""
+"""Add gradients and take proximal steps in place, for all ties of a penalty at once."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from lit_share.functional import _plain
-from lit_share.functional._fused import FusedGradient, FusedProx, Layout, takes
+from lit_share.functional._fused import FusedGradient, FusedProx, Layout, is_fusable
 from lit_share.functional._penalty import Penalty
 from lit_share.functional._tie_tensors import TieTensors, float64_on
 
-# Elements of a block on the plain path: smaller ones add calls, larger ones temporary memory.
+# Elements of a block on the plain path: smaller blocks add calls, larger ones temporary memory.
 _BLOCK = 2**19
 _BLOCK_ON_GPU = 2**21
 
@@ -25,7 +25,7 @@ def add_gradient_(penalty: Penalty, ties: Sequence[TieTensors], strength: float)
     Args:
         penalty: The penalty.
         ties: The ties, with their ``grads``.
-        strength: Finite number ≥ 0.
+        strength: Finite factor ≥ 0.
 
     Raises:
         ValueError: If members do not fit the penalty; see `Penalty.check`.
@@ -42,11 +42,11 @@ def add_gradient_(penalty: Penalty, ties: Sequence[TieTensors], strength: float)
 
 @torch.no_grad()
 def prox_(penalty: Penalty, ties: Sequence[TieTensors]) -> None:
-    """Replace the members of ties by their proximal step.
+    """Take the proximal step of ties, writing to their members.
 
     Args:
         penalty: The penalty.
-        ties: The ties, with their ``steps``; a member of step 0 is not written to.
+        ties: The ties, with their ``steps``; members of step 0 are not written to.
 
     Raises:
         ValueError: If members do not fit the penalty; see `Penalty.prox`.
@@ -64,12 +64,12 @@ def prox_(penalty: Penalty, ties: Sequence[TieTensors]) -> None:
 
 
 class TieBatch:
-    """Ties of one penalty that go through the algebra together, again and again.
+    """Ties of one penalty whose gradients and proximal steps are computed together, repeatedly.
 
     Args:
         penalty: The penalty.
-        ties: The ties. Their members stay the same tensors; ``grads`` and ``steps`` may change, and
-            steps have to pass `Penalty.check_prox`.
+        ties: The ties. Their members must stay the same tensors; ``grads`` and ``steps`` may
+            change, and steps must pass `Penalty.check_prox`.
 
     Raises:
         ValueError: If members do not fit the penalty; see `Penalty.check`.
@@ -83,39 +83,44 @@ class TieBatch:
 
     @cached_property
     def _gradients(self) -> tuple[list[FusedGradient], list[TieTensors]]:
-        """The ties by dtype that fused loops take, and the others."""
+        """The fused gradients, one per dtype, and the ties that loops do not support."""
         for tie in self.ties:
             if len(tie.grads) != len(tie.members):
                 raise ValueError(
                     f"a tie of {len(tie.members)} members needs as many grads, got {len(tie.grads)}"
                 )
-        taken, others = self._taken(as_gradient=True)
+        fusable, others = self._by_fusability(as_gradient=True)
+        # A loop is compiled for one dtype.
         by_dtype: dict[object, list[TieTensors]] = {}
-        for tie in taken:
+        for tie in fusable:
             by_dtype.setdefault(tie.members[0].dtype, []).append(tie)
         return [FusedGradient(self.penalty, own) for own in by_dtype.values()], others
 
     @cached_property
     def _proxes(self) -> tuple[list[FusedProx], list[TieTensors]]:
-        """The ties by dtype and layout that fused loops take, and the others."""
-        taken, others = self._taken(as_gradient=False)
+        """The fused steps, one per dtype and layout, and the ties that loops do not support."""
+        fusable, others = self._by_fusability(as_gradient=False)
         by_kind: dict[tuple[object, type[FusedProx]], list[TieTensors]] = {}
-        for tie in taken:
-            step = Layout.of(self.penalty, tie.shape).step
-            by_kind.setdefault((tie.members[0].dtype, step), []).append(tie)
-        return [step(self.penalty, own) for (_, step), own in by_kind.items()], others
+        for tie in fusable:
+            prox_type = Layout.of(self.penalty, tie.shape).prox_type
+            by_kind.setdefault((tie.members[0].dtype, prox_type), []).append(tie)
+        return [prox_type(self.penalty, own) for (_, prox_type), own in by_kind.items()], others
 
-    def _taken(self, as_gradient: bool) -> tuple[list[TieTensors], list[TieTensors]]:
-        taken: list[TieTensors] = []
+    def _by_fusability(self, as_gradient: bool) -> tuple[list[TieTensors], list[TieTensors]]:
+        fusable: list[TieTensors] = []
         others: list[TieTensors] = []
         for tie in self.ties:
-            (taken if takes(self.penalty, tie, as_gradient) else others).append(tie)
-        return taken, others
+            if is_fusable(self.penalty, tie, as_gradient):
+                fusable.append(tie)
+            else:
+                others.append(tie)
+        return fusable, others
 
     @torch.no_grad()
     def add_gradient_(self, strength: float) -> None:
         """Add ``strength`` times the gradient; see `add_gradient_`."""
         fused, others = self._gradients
+        # Buffers may change between calls, so the loops return the ties whose buffers they decline.
         for ties in fused:
             others = [*others, *ties.add(strength)]
         if others:
@@ -123,7 +128,7 @@ class TieBatch:
                 self._add_plain_gradient_(others, strength)
 
     def _add_plain_gradient_(self, ties: Sequence[TieTensors], strength: float) -> None:
-        statistics = _statistics_of_all_shards(self.penalty, ties)
+        statistics = _all_reduce_statistics(self.penalty, ties)
         for tie, own in zip(ties, statistics, strict=True):
             for block in _blocks(self.penalty, tie):
                 accumulate_(block.grads, _plain.gradient(self.penalty, block, own), strength)
@@ -140,16 +145,16 @@ class TieBatch:
                 self._take_plain_prox_(moving)
 
     def _take_plain_prox_(self, ties: Sequence[TieTensors]) -> None:
-        statistics = _statistics_of_all_shards(self.penalty, ties)
-        blocks = [
-            (block, own)
-            for tie, own in zip(ties, statistics, strict=True)
-            for block in _blocks(self.penalty, tie)
-        ]
-        # Only OWL gains from all ties at once, as they go to the host together; others are taken one
-        # by one, to free temporaries early.
-        together = [blocks] if self.penalty.omega.weighted else [[b] for b in blocks]
-        for batch in together:
+        statistics = _all_reduce_statistics(self.penalty, ties)
+        blocks: list[tuple[TieTensors, Tensor | None]] = []
+        for tie, own in zip(ties, statistics, strict=True):
+            blocks += [(block, own) for block in _blocks(self.penalty, tie)]
+        # Only OWL gains from a batch of all ties, which it copies to the host at once. Blocks of
+        # other norms are processed one by one, so that their temporaries are freed early.
+        batches = [[block] for block in blocks]
+        if self.penalty.omega.weighted:
+            batches = [blocks]
+        for batch in batches:
             own_ties, own_statistics = zip(*batch, strict=True)
             moved = _plain.prox(self.penalty, own_ties, own_statistics)
             for tie, new in zip(own_ties, moved, strict=True):
@@ -157,7 +162,7 @@ class TieBatch:
 
     @torch.no_grad()
     def restore_frozen_(self) -> None:
-        """Put frozen groups, which something else may have moved, to their center again."""
+        """Move frozen groups back to their center, as an optimizer may have moved them."""
         for tie in self.ties:
             if tie.frozen is not None:
                 write_(tie.members, _plain.with_frozen_at_center(self.penalty, tie, tie.frozen))
@@ -167,7 +172,7 @@ class TieBatch:
 def accumulate_(
     buffers: Sequence[Tensor | None], increments: Sequence[Tensor], alpha: float
 ) -> None:
-    """Add ``alpha`` times each increment to its buffer, where there is one."""
+    """Add ``alpha`` times each increment to its buffer, unless that is ``None``."""
     for buffer, increment in zip(buffers, increments, strict=True):
         if buffer is not None:
             buffer.add_(increment, alpha=alpha)
@@ -184,17 +189,17 @@ def write_(
 
 
 def empty_group_mask(penalty: Penalty, members: Sequence[Tensor]) -> Tensor:
-    """Return a mask of groups with none marked, of a shape that broadcasts over the members.
+    """Return a mask for ``TieTensors(frozen=...)`` with no group marked.
 
     Args:
         penalty: The penalty.
         members: The members of a tie.
 
     Returns:
-        New bool tensor of ``False``, for ``TieTensors(frozen=...)``.
+        New bool tensor of ``False``, with a shape that broadcasts over the members.
 
     Raises:
-        ValueError: If groups are not made of elements: ``groups="spectrum"``.
+        ValueError: If groups are not sets of elements, as with ``groups="spectrum"``.
 
     Example:
         >>> lasso = Penalty(norm="l1", groups="input", center="zero")
@@ -213,17 +218,16 @@ def empty_group_mask(penalty: Penalty, members: Sequence[Tensor]) -> Tensor:
 
 
 def _full_precision(ties: Sequence[TieTensors]) -> torch.autocast:
-    """Return a context in which autocast leaves the dtype of computation alone."""
+    # Under autocast, matrix products would be computed in half precision.
     return torch.autocast(ties[0].members[0].device.type, enabled=False)
 
 
-def _statistics_of_all_shards(penalty: Penalty, ties: Sequence[TieTensors]) -> list[Tensor | None]:
-    """Sum the statistics of sharded members over their ranks, all ties of equal ranks in one message.
-
-    Deviations are not kept but computed again when members are moved, to save memory.
-    """
+def _all_reduce_statistics(penalty: Penalty, ties: Sequence[TieTensors]) -> list[Tensor | None]:
+    """Return each tie's statistics summed over ranks, or ``None`` if no group spans shards."""
     if all(tie.shard is None for tie in ties):
         return [None] * len(ties)
+    # Deviations are computed again when members move, as keeping those of all ties would take as
+    # much memory as the members.
     totals = [_plain.statistics(penalty, tie) for tie in ties]
     by_ranks: dict[object, list[int]] = {}
     for i, (tie, own) in enumerate(zip(ties, totals, strict=True)):
@@ -234,6 +238,7 @@ def _statistics_of_all_shards(penalty: Penalty, ties: Sequence[TieTensors]) -> l
         own_totals = [t for i in indices if (t := totals[i]) is not None]
         shard = ties[indices[0]].shard
         assert shard is not None
+        # All ties of the same ranks share one all-reduce, as small messages cost mostly latency.
         wide = float64_on(own_totals[0].device)
         message = torch.cat([total.flatten().to(wide) for total in own_totals])
         received = shard.ranks.sum(message).split([total.numel() for total in own_totals])
@@ -243,18 +248,21 @@ def _statistics_of_all_shards(penalty: Penalty, ties: Sequence[TieTensors]) -> l
 
 
 def _blocks(penalty: Penalty, tie: TieTensors) -> Iterator[TieTensors]:
-    """Yield the tie in blocks of bounded size where its elements do not depend on each other."""
-    size = _BLOCK if tie.members[0].is_cpu else _BLOCK_ON_GPU
+    """Yield the tie in blocks of bounded size if its elements are independent, else at once."""
+    size = _BLOCK_ON_GPU
+    if tie.members[0].is_cpu:
+        size = _BLOCK
     separable = penalty.grouping.is_elementwise(len(tie.shape)) or penalty.omega.quadratic
     if penalty.omega.weighted or not separable or tie.shape.numel() <= size:
         yield tie
         return
     tensors = [*tie.members, *(g for g in tie.grads if g is not None), *(tie.start or ())]
     mask = tie.frozen
-    if mask is not None and mask.numel() != tie.shape.numel():
-        yield tie  # a mask of groups of many elements
-    elif not all(tensor.is_contiguous() for tensor in tensors):
+    # A mask with fewer entries than elements, or a strided tensor, cannot be cut as flat vectors.
+    is_coarse = mask is not None and mask.numel() != tie.shape.numel()
+    if is_coarse or not all(tensor.is_contiguous() for tensor in tensors):
         yield tie
-    else:
-        for begin in range(0, tie.shape.numel(), size):
-            yield tie.map(lambda tensor, begin=begin: tensor.view(-1)[begin : begin + size])  # type: ignore[misc]
+        return
+    for begin in range(0, tie.shape.numel(), size):
+        end = begin + size
+        yield tie.map(lambda tensor, a=begin, b=end: tensor.view(-1)[a:b])  # type: ignore[misc]

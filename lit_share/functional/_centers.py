@@ -1,4 +1,4 @@
-"""Centers: the point that each member of a tie is pulled towards."""
+"""Centers: the points that the members of a tie are pulled towards."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from torch import Tensor
 CenterName = Literal["zero", "mean", "first", "start"]
 Split = tuple[list[Tensor], list[Tensor]]
 
-# For more members than this, one operation on a stack of them is faster than one on each.
+# For more members than this, one operation on their stack is faster than one on each member.
 _MANY = 8
 
 
 @dataclass(frozen=True)
 class Center:
-    """Where the members W_1 … W_N are pulled to, with the scale s of deviations D_i = s·(W_i − c_i).
+    """The points that members are pulled towards, and the scale s of D_i = s·(W_i − c_i).
 
-    The gradient and the proximal step have closed forms if the centers are held constant, or are an
-    orthogonal projection of the members, as their mean is: a center has to be one of these.
+    A center must be held constant or be an orthogonal projection of the members, as their mean is:
+    otherwise the closed forms of gradient and proximal step do not hold.
 
     Attributes:
-        split: Splits the members, given their starting values, into the points c_1 … c_N, which
+        split: Split the members, given their starting values, into the points c_1 … c_N, which
             broadcast to their shape, and the unscaled deviations W_1 − c_1 … W_N − c_N.
-        scale: s, given the number of members.
-        min_members: The fewest members that it makes sense for.
-        compares_members: Whether it pulls members towards each other, not to values of their own.
-        is_zero: Whether it is zero, so that groups at the center are zeros.
-        is_mean: Whether it is the members' mean.
-        follows_first: Whether it is the first member, which is held constant.
-        needs_start: Whether it is the members' starting values.
+        scale: Return s for a number of members.
+        min_members: The fewest members allowed.
+        compares_members: Whether the center depends on the other members.
+        is_zero: Whether the center is zero, so that groups at the center are zeros.
+        is_mean: Whether the center is the members' mean.
+        follows_first: Whether the center is the first member, held constant.
+        needs_start: Whether the center is each member's starting value.
     """
 
     split: Callable[[Sequence[Tensor], Sequence[Tensor] | None], Split]
@@ -47,7 +47,7 @@ class Center:
 
     @property
     def is_separate(self) -> bool:
-        """Whether each member has a center of its own that is known to stay."""
+        """Whether the center is known to be constant, so that members move independently."""
         return self.is_zero or self.follows_first or self.needs_start
 
 
@@ -56,7 +56,7 @@ def _zero(members: Sequence[Tensor], _: Sequence[Tensor] | None) -> Split:
 
 
 def mean(members: Sequence[Tensor]) -> Tensor:
-    """Return the members' mean; of equal members it is exactly that member.
+    """Return the members' mean, which for equal members is exactly that member.
 
     Args:
         members: N ≥ 1 tensors of one shape, dtype and device.
@@ -74,9 +74,9 @@ def mean(members: Sequence[Tensor]) -> Tensor:
 
 
 def _mean(members: Sequence[Tensor], _: Sequence[Tensor] | None) -> Split:
-    # Counted from the first member, so that what members have in common leaves no rounding errors:
-    # the mean of equal members is exactly that member, and deviations sum to zero however close the
-    # members are.
+    # The mean is taken of differences from the first member, so that values in common leave no
+    # rounding errors: the mean of equal members is exactly that member, and deviations sum to zero
+    # however close the members are.
     first = members[0]
     if len(members) > _MANY:
         stacked = torch.stack(list(members)) - first
@@ -88,6 +88,7 @@ def _mean(members: Sequence[Tensor], _: Sequence[Tensor] | None) -> Split:
 
 
 def _first(members: Sequence[Tensor], _: Sequence[Tensor] | None) -> Split:
+    # The center is held constant, so no gradient reaches the first member.
     first = members[0].detach()
     return [first] * len(members), [torch.zeros_like(first), *(w - first for w in members[1:])]
 
@@ -99,12 +100,12 @@ def _start(members: Sequence[Tensor], start: Sequence[Tensor] | None) -> Split:
 
 
 CENTERS: dict[str, Center] = {
-    # c = 0: plain regularisation; several members are regularised jointly
+    # c = 0 is plain regularisation; several members are regularised jointly.
     "zero": Center(_zero, is_zero=True),
-    # c = the members' mean; with s = √N a group's norm is n² = Σ_{i<j} ‖W_i − W_j‖²
+    # c is the members' mean; s = √N makes the group norms n² = Σ_{i<j} ‖W_i − W_j‖².
     "mean": Center(_mean, math.sqrt, min_members=2, compares_members=True, is_mean=True),
-    # c = W_1, held constant: the others follow it
+    # c = W_1 is held constant, and the others follow it.
     "first": Center(_first, min_members=2, compares_members=True, follows_first=True),
-    # c = the member's own value when training began (L2-SP)
+    # c_i is the member's starting value (L2-SP).
     "start": Center(_start, needs_start=True),
 }

@@ -1,7 +1,7 @@
-"""Fused loops over ties: which ties they take, and how they are launched.
+"""Launch the compiled loops of `_loops` on ties.
 
-They serve contiguous float32 and float64 tensors on the host, with penalties that the rows of the
-tables describe. Whatever they do not know they decline, and `_plain` takes it.
+The loops support contiguous float32 and float64 tensors on the host, and the norms, groupings and
+centers whose properties they know. They decline other ties, which `_plain` computes.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
     from lit_share.functional._penalty import Penalty
 
 _DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
-# How the members of a tie move; the loops know them by these numbers.
+# The kinds of ties are numbered as in `_loops`, which is not imported for them: Numba takes 0.3 s.
 _SINGLE, _PAIR, _JOINT, _MEAN = range(4)
 
-# Elements of a job: they fit into a core's cache, so that a group is read from memory once.
+# Elements of a job. They fit into a core's cache, so that a group is read from memory once.
 _JOB = 2**15
-# Fewer elements than this are not worth waking a thread for.
-_LEAST_PER_THREAD = 2**16
+# Fewer elements are processed before another thread wakes up.
+_MIN_PER_THREAD = 2**16
 
 Longs = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
 
 
 class Layout(NamedTuple):
-    """Groups of a contiguous tensor: (outer, groups, inner) indices, one group for each middle one."""
+    """The sizes (outer, groups, inner) of a contiguous tensor whose middle index is the group."""
 
     outer: int
     groups: int
@@ -47,26 +47,34 @@ class Layout(NamedTuple):
 
     @classmethod
     def of(cls, penalty: Penalty, shape: Sequence[int]) -> Layout:
-        """Return the layout of a grouping that is made of elements."""
+        """Return the layout of a grouping that has `Groups.kept` dimensions."""
         kept = penalty.grouping.kept(len(shape))
         assert kept is not None
-        sizes = [int(np.prod(shape[part])) for part in _parts(kept)]
-        return cls(*sizes)
+        # `kept` is a range of dimensions, so three products describe any number of dimensions.
+        outer = np.prod(shape[: kept.start])
+        groups = np.prod(shape[kept.start : kept.stop])
+        inner = np.prod(shape[kept.stop :])
+        return cls(int(outer), int(groups), int(inner))
 
     @property
-    def step(self) -> type[FusedProx]:
-        """The proximal step for such groups."""
+    def prox_type(self) -> type[FusedProx]:
+        """The class that takes the proximal step of this layout."""
         if self.outer == 1 and self.inner == 1:
             return ElementProx
         if self.outer > 1:
             return ColumnProx
-        return TensorProx if self.groups == 1 else RowProx
+        if self.groups == 1:
+            return TensorProx
+        return SegmentProx
 
 
-def takes(penalty: Penalty, tie: TieTensors, as_gradient: bool) -> bool:
-    """Whether the loops serve a tie: only what the rows of the tables say, and nothing unknown."""
+def is_fusable(penalty: Penalty, tie: TieTensors, as_gradient: bool) -> bool:
+    """Whether the loops support the gradient, or else the proximal step, of a tie."""
     norm, center = penalty.omega, penalty.centering
-    knows_norm = norm.quadratic if as_gradient else norm.soft_threshold
+    knows_norm = norm.soft_threshold
+    if as_gradient:
+        knows_norm = norm.quadratic
+    # A center without any of these properties is a new row of the table, and is declined.
     knows_center = center.is_zero or center.is_mean or center.follows_first or center.needs_start
     if not (knows_norm and knows_center and _loops()):
         return False
@@ -78,20 +86,22 @@ def takes(penalty: Penalty, tie: TieTensors, as_gradient: bool) -> bool:
     first = tie.members[0]
     if first.dtype not in _DTYPES or first.numel() == 0:
         return False
-    tensors = [*tie.members, *((tie.start or ()) if center.needs_start else ())]
+    tensors = list(tie.members)
+    if center.needs_start:
+        tensors += tie.start or ()
     for tensor in tensors:
         if not (tensor.is_cpu and tensor.dtype == first.dtype and tensor.is_contiguous()):
             return False
-    # Aliases would be moved twice.
+    # The loops would move aliases twice.
     return len({tensor.data_ptr() for tensor in tie.members}) == len(tie.members)
 
 
 class FusedTies:
-    """Ties that the loops take, of one dtype, with the addresses of their members.
+    """Fusable ties of one dtype, with the addresses of their members.
 
     Args:
         penalty: The penalty.
-        ties: The ties; their members stay the same tensors.
+        ties: The ties; their members must stay the same tensors.
     """
 
     def __init__(self, penalty: Penalty, ties: Sequence[TieTensors]) -> None:
@@ -99,29 +109,31 @@ class FusedTies:
         self.dtype = ties[0].members[0].dtype
         self.like = np.empty(0, _DTYPES[self.dtype])
         center = penalty.centering
-        # The members of each tie that can move; the first does not, if the others follow it.
+        # A first member that the others follow does not move.
         self.moving = [range(int(center.follows_first), len(tie.members)) for tie in ties]
         self.kinds = np.array([self._kind(len(own)) for own in self.moving], np.int64)
         self.first = np.cumsum([0, *map(len, self.moving)], dtype=np.int64)
-        pairs = [(tie, i) for tie, own in zip(ties, self.moving, strict=True) for i in own]
-        self.members = _addresses([tie.members[i] for tie, i in pairs])
-        self.origins = _addresses([self._origin(tie, i) for tie, i in pairs])
-        scales = [
-            1.0 if k == _PAIR else center.scale(len(t.members))
-            for k, t in zip(self.kinds, ties, strict=True)
-        ]
-        self.scales = np.array(scales)
+        members: list[Tensor | None] = []
+        origins: list[Tensor | None] = []
+        for tie, moving in zip(ties, self.moving, strict=True):
+            members += [tie.members[i] for i in moving]
+            origins += [self._origin(tie, i) for i in moving]
+        self.members, self.origins = _addresses(members), _addresses(origins)
+        self.scales = np.array([center.scale(len(tie.members)) for tie in ties])
+        # The loops use the difference d of a pair, as √2 · ‖(d/2, −d/2)‖ = ‖d‖.
+        self.scales[self.kinds == _PAIR] = 1.0
 
     def run(self, loop: str, jobs: Jobs, *arguments: object) -> None:
-        """Call a loop with all jobs, on as many threads as torch uses and the work is worth."""
+        """Call a loop with all jobs, on at most as many threads as torch uses."""
         function = getattr(_loops(), loop)
         threads = torch.get_num_threads()
-        parts = jobs.parts.get(threads) or jobs.split(threads)
+        chunks = jobs.chunks.get(threads) or jobs.split(threads)
         call = partial(function, self.like, self.members, *arguments)
-        others = [_threads(os.getpid()).submit(call, part) for part in parts[1:]]
-        call(parts[0])
-        for other in others:
-            other.result()
+        # The calling thread takes the first chunk, so small ties never wait for another thread.
+        futures = [_threads(os.getpid()).submit(call, chunk) for chunk in chunks[1:]]
+        call(chunks[0])
+        for future in futures:
+            future.result()
 
     def _kind(self, moving: int) -> int:
         if self.penalty.centering.is_mean:
@@ -145,44 +157,45 @@ class FusedGradient(FusedTies):
         self.jobs = Jobs([tie.shape.numel() for tie in ties])
 
     def add(self, strength: float) -> list[TieTensors]:
-        """Add ``strength`` times the gradient; return the ties whose buffers are declined."""
-        grads: list[int] = []
+        """Add ``strength`` times the gradient; return the ties whose buffers are not supported."""
+        addresses: list[int] = []
         written: list[Tensor] = []
         declined = []
         for tie, moving in zip(self.ties, self.moving, strict=True):
-            own = [tie.grads[i] for i in moving]
-            there = [grad for grad in own if grad is not None]
-            if all(grad.dtype == self.dtype and grad.is_contiguous() for grad in there):
-                grads += [0 if grad is None else grad.data_ptr() for grad in own]
-                written += there
+            buffers = [tie.grads[i] for i in moving]
+            present = [grad for grad in buffers if grad is not None]
+            if all(grad.dtype == self.dtype and grad.is_contiguous() for grad in present):
+                addresses += [0 if grad is None else grad.data_ptr() for grad in buffers]
+                written += present
             else:
-                grads += [0] * len(own)
+                addresses += [0] * len(buffers)
                 declined.append(tie)
-        # Of a pair, s² times a deviation is the difference.
+        # The gradient of a pair is s² · d/2 = d, as s² = 2: so its scale is 1 again.
         alpha = (strength * self.scales**2).astype(self.like.dtype)
-        own_grads = np.array(grads, np.int64)
-        self.run("add_gradients", self.jobs, own_grads, self.origins, self.first, self.kinds, alpha)
-        increment_version(written)  # which torch does for its own operations
+        grads = np.array(addresses, np.int64)
+        self.run("add_gradients", self.jobs, grads, self.origins, self.first, self.kinds, alpha)
+        # Torch does not see these writes, but autograd must know that saved tensors changed.
+        increment_version(written)
         return declined
 
 
 class FusedProx(FusedTies):
-    """The proximal step of soft thresholds; there is a subclass for each layout of groups."""
+    """The proximal step of a soft threshold, with a subclass for each layout."""
 
     def take(self) -> None:
         """Take the step of all ties."""
         steps: list[float] = []
         thresholds: list[float] = []
         written: list[Tensor] = []
-        for tie, moving, kind, scale in zip(
-            self.ties, self.moving, self.kinds, self.scales, strict=True
-        ):
+        rows = zip(self.ties, self.moving, self.kinds, self.scales, strict=True)
+        for tie, moving, kind, scale in rows:
             own = [tie.steps[i] for i in moving]
             steps += own
             written += [tie.members[i] for i, step in zip(moving, own, strict=True) if step > 0.0]
+            # Members of a pair may have different steps; `check_prox` refuses them for other ties.
             thresholds.append(sum(own) if kind == _PAIR else own[0] * scale**2)
-        frozen = [0 if tie.frozen is None else tie.frozen.data_ptr() for tie in self.ties]
-        self.thresholds, self.masks = np.array(thresholds), np.array(frozen, np.int64)
+        self.thresholds = np.array(thresholds)
+        self.masks = _addresses([tie.frozen for tie in self.ties])
         self.shared = (self.origins, self.first, self.kinds)
         self.shrink(np.array(steps))
         increment_version(written)
@@ -192,15 +205,12 @@ class FusedProx(FusedTies):
         raise NotImplementedError
 
     def fractions(self, norms: Sequence[Doubles]) -> list[Doubles]:
-        """Return the fraction of its deviation that each group keeps, given the groups' norms.
-
-        Ties of step 0 keep all, which is marked by −1.
-        """
+        """Return the fraction of its deviation that each group keeps; -1 for ties of step 0."""
         kept = []
-        for tie, own, scale, threshold in zip(
-            self.ties, norms, self.scales, self.thresholds, strict=True
-        ):
+        rows = zip(self.ties, norms, self.scales, self.thresholds, strict=True)
+        for tie, own, scale, threshold in rows:
             n = scale * own
+            # `where` discards the quotients of groups of norm 0.
             with np.errstate(divide="ignore", invalid="ignore"):
                 fraction = np.where(n > threshold, 1.0 - threshold / n, 0.0)
             if threshold == 0.0:
@@ -214,7 +224,7 @@ class FusedProx(FusedTies):
 
 
 class ElementProx(FusedProx):
-    """Every element is a group."""
+    """The step if every element is a group."""
 
     def __init__(self, penalty: Penalty, ties: Sequence[TieTensors]) -> None:
         super().__init__(penalty, ties)
@@ -226,8 +236,8 @@ class ElementProx(FusedProx):
         self.run("shrink_elements", self.jobs, *arguments)
 
 
-class RowProx(FusedProx):
-    """Groups are adjacent elements, several of them in a tensor: rows."""
+class SegmentProx(FusedProx):
+    """The step if groups are segments: several ranges of adjacent elements."""
 
     def __init__(self, penalty: Penalty, ties: Sequence[TieTensors]) -> None:
         super().__init__(penalty, ties)
@@ -236,31 +246,31 @@ class RowProx(FusedProx):
         self.jobs = Jobs([layout.groups for layout in layouts], self.widths)
 
     def shrink(self, steps: Doubles) -> None:
-        """Compute each row's norm and move it while it is in the cache."""
+        """Compute the norm of each segment, and move it while it is in the cache."""
         arguments = (*self.shared, steps, self.scales, self.thresholds, self.masks, self.widths)
-        self.run("shrink_rows", self.jobs, *arguments)
+        self.run("shrink_segments", self.jobs, *arguments)
 
 
 class TensorProx(FusedProx):
-    """A whole tensor is a group."""
+    """The step if a tensor is a group."""
 
     def __init__(self, penalty: Penalty, ties: Sequence[TieTensors]) -> None:
         super().__init__(penalty, ties)
         self.jobs = Jobs([tie.shape.numel() for tie in ties])
 
     def shrink(self, steps: Doubles) -> None:
-        """Compute the norms of all jobs, combine those of a tie, and move the members."""
+        """Compute the norm of each job, combine the norms of a tie, and move the members."""
         norms = np.empty(len(self.jobs.all))
         self.run("norms_of_ranges", self.jobs, *self.shared, norms)
         totals = np.zeros((len(self.ties), 1))
-        # `hypot` neither overflows nor loses small numbers.
+        # A sum of squares would overflow or underflow where `hypot` does not.
         np.hypot.at(totals[:, 0], self.jobs.all[:, 0], norms)
         fractions = np.concatenate(self.fractions(list(totals)))
         self.run("move_ranges", self.jobs, *self.shared, steps, fractions)
 
 
 class ColumnProx(FusedProx):
-    """Groups are columns, or blocks of adjacent columns, of matrices."""
+    """The step if groups are columns, or ranges of adjacent columns, of a matrix."""
 
     def __init__(self, penalty: Penalty, ties: Sequence[TieTensors]) -> None:
         super().__init__(penalty, ties)
@@ -269,7 +279,8 @@ class ColumnProx(FusedProx):
         self.jobs = Jobs([layout.outer for layout in self.layouts], self.widths)
 
     def shrink(self, steps: Doubles) -> None:
-        """Sum the squares of each column over all jobs of a tie, and move the members."""
+        """Sum the squares of each column over the jobs of a tie, and move the members."""
+        # Each job has its own sums, so that threads do not write to the same numbers.
         widths = self.widths[self.jobs.all[:, 0]]
         ends = np.cumsum(widths)
         squares = np.empty(int(ends[-1]))
@@ -281,56 +292,58 @@ class ColumnProx(FusedProx):
             _, groups, inner = self.layouts[tie]
             total = np.sum([columns for _, columns in own], axis=0)
             norms.append(np.sqrt(total.reshape(groups, inner).sum(axis=1)))
-        kept = [
-            np.repeat(fraction, layout.inner)
-            for fraction, layout in zip(self.fractions(norms), self.layouts, strict=True)
-        ]
+        kept = []
+        for fraction, layout in zip(self.fractions(norms), self.layouts, strict=True):
+            kept.append(np.repeat(fraction, layout.inner))
         starts = np.cumsum([0, *map(len, kept)])[:-1]
+        # The loop skips ties whose start is negative.
         starts[self.thresholds == 0.0] = -1
         fractions = np.concatenate(kept)
         self.run("move_columns", self.jobs, *self.shared, steps, self.widths, fractions, starts)
 
 
 class Jobs:
-    """Ranges of ties, of about as many elements as fit into the cache.
+    """Ranges of ties that fit into the cache.
 
     Attributes:
-        all: A row ``(tie, begin, count, number)`` for each of them.
-        parts: What `split` returned, by the number of threads.
+        all: An array with a row ``(tie, begin, count, number)`` for each job.
+        chunks: The results of `split` by the number of threads.
 
     Args:
-        lengths: The length of each tie, in elements or rows.
-        widths: The elements of each unit of length.
+        lengths: The length of each tie, in elements, segments or rows of a matrix.
+        widths: The elements of a segment or row; 1 if lengths are in elements.
     """
 
     def __init__(self, lengths: Sequence[int], widths: Longs | None = None) -> None:
         jobs: list[tuple[int, int, int, int]] = []
         sizes: list[int] = []
         for tie, length in enumerate(lengths):
-            width = 1 if widths is None else int(widths[tie])
+            width = 1
+            if widths is not None:
+                width = int(widths[tie])
             each = max(_JOB // width, 1)
             for begin in range(0, length, each):
                 count = min(each, length - begin)
                 jobs.append((tie, begin, count, len(jobs)))
                 sizes.append(count * width)
         self.all: Longs = np.array(jobs, np.int64)
-        self.parts: dict[int, list[Longs]] = {}
+        self.chunks: dict[int, list[Longs]] = {}
         self._ends = np.cumsum(sizes)
 
     def split(self, threads: int) -> list[Longs]:
-        """Split the jobs into parts of about equally many elements, at most one for each thread."""
+        """Split the jobs into at most ``threads`` chunks of similar numbers of elements."""
         total = int(self._ends[-1])
-        count = max(1, min(threads, total // _LEAST_PER_THREAD))
+        count = max(1, min(threads, total // _MIN_PER_THREAD))
         bounds = np.searchsorted(self._ends, np.arange(1, count) * (total / count)) + 1
-        self.parts[threads] = [part for part in np.split(self.all, bounds) if len(part)]
-        return self.parts[threads]
+        self.chunks[threads] = [chunk for chunk in np.split(self.all, bounds) if len(chunk)]
+        return self.chunks[threads]
 
 
 @cache
 def _loops() -> ModuleType | None:
-    """Import the loops; ``None`` where there is no Numba."""
+    """Import the loops, or return ``None`` without Numba."""
     try:
-        from lit_share.functional import _loops as loops  # takes a third of a second
+        from lit_share.functional import _loops as loops
     except ImportError:
         return None
     return loops
@@ -338,14 +351,10 @@ def _loops() -> ModuleType | None:
 
 @cache
 def _threads(process: int) -> ThreadPoolExecutor:  # noqa: ARG001
-    """Return the pool of a process; a forked one does not have its parent's threads."""
+    # A forked process has no threads of its parent, so each process has a pool.
     return ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="lit_share")
 
 
-def _parts(kept: range) -> tuple[slice, slice, slice]:
-    return slice(0, kept.start), slice(kept.start, kept.stop), slice(kept.stop, None)
-
-
 def _addresses(tensors: Sequence[Tensor | None]) -> Longs:
-    """Return the addresses of tensors, 0 for ``None``."""
+    # The loops take address 0 for a tensor that is missing.
     return np.array([0 if t is None else t.data_ptr() for t in tensors], np.int64)

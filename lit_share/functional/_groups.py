@@ -1,4 +1,4 @@
-"""Groups: how the elements of a tie are gathered; the member axis is always inside a group."""
+"""Groupings of the elements of a tie; a group has the same elements of all members."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Split:
     """The deviations of one tie, split into groups.
 
     Attributes:
-        norms: The vector n, of shape ``(groups,)``; of all shards where the members are sharded.
-        local: Returns the entries of such a vector for the groups of the local deviations.
-        multiply: Returns the local deviations with each group multiplied by its factor.
+        norms: The vector n, of shape ``(groups,)``, over all shards of sharded members.
+        local: Return the entries of such a vector for local groups.
+        multiply: Return the local deviations, each group multiplied by its factor.
     """
 
     norms: Tensor
@@ -38,50 +38,47 @@ class Groups(ABC):
 
     @abstractmethod
     def min_ndim(self, members: int) -> int:
-        """Return the fewest dimensions that so many members need."""
+        """Return the fewest dimensions allowed, given the number of members."""
 
     @abstractmethod
     def spans_shards(self, ndim: int, dim: int) -> bool:
-        """Whether groups are spread over shards of members that are sharded along ``dim``."""
+        """Whether groups span several shards of members that are sharded along ``dim``."""
 
     @abstractmethod
     def statistics(
         self, deviations: Sequence[Tensor], shard: Shard | None, frozen: Tensor | None
     ) -> Tensor:
-        """Return what `split` computes the group norms from; frozen groups have norm 0.
+        """Return the numbers from which `split` computes group norms; frozen groups have norm 0.
 
-        With a shard, the statistics of all shards sum to those of the full deviations.
+        The statistics of all shards sum to those of the full deviations.
         """
 
     @abstractmethod
     def split(self, deviations: Sequence[Tensor], statistics: Tensor, shard: Shard | None) -> Split:
-        """Split deviations into groups, given their statistics, summed over all shards."""
+        """Split deviations into groups, given the statistics summed over all shards."""
 
     def mask_shape(self, shape: Sequence[int]) -> torch.Size | None:  # noqa: ARG002
-        """Return the shape of a mask of groups that broadcasts over members of this shape.
+        """Return the shape of a mask of groups; ``None`` if groups are not sets of elements.
 
-        ``None`` if groups are not made of elements.
+        It broadcasts over members of ``shape``.
         """
         return None
 
     def kept(self, ndim: int) -> range | None:  # noqa: ARG002
-        """Return the dimensions along which elements are in different groups.
-
-        ``None`` if groups are not made of elements.
-        """
+        """Return the dimensions that index groups; ``None`` if groups are not sets of elements."""
         return None
 
     def is_elementwise(self, ndim: int) -> bool:
-        """Whether every element is a group by itself."""
+        """Whether every element is a group."""
         return self.kept(ndim) == range(ndim)
 
 
 @dataclass(frozen=True)
 class Partition(Groups):
-    """Groups of the elements that agree in their indices along some adjacent dimensions.
+    """Groups of elements with the same indices along some adjacent dimensions.
 
     Attributes:
-        kept_dims: Returns these dimensions, given the number of all.
+        kept_dims: Return these dimensions, given the number of all dimensions.
         least_ndim: The fewest dimensions that members need.
     """
 
@@ -93,7 +90,7 @@ class Partition(Groups):
         return self.least_ndim
 
     def kept(self, ndim: int) -> range:
-        """Return the dimensions along which elements are in different groups."""
+        """Return the dimensions that index groups."""
         return self.kept_dims(ndim)
 
     def spans_shards(self, ndim: int, dim: int) -> bool:
@@ -111,17 +108,19 @@ class Partition(Groups):
         """Return the group norms, or their squares where groups span shards."""
         ndim = deviations[0].ndim
         inside = tuple(dim for dim in range(ndim) if dim not in self.kept(ndim))
+        # `hypot` neither overflows nor underflows.
         norms = reduce(torch.hypot, (_norms_along(d, inside) for d in deviations))
         if frozen is not None:
             norms = norms.masked_fill(frozen.view_as(norms), 0.0)
         if shard is None:
             return norms
         if self.spans_shards(ndim, shard.dim):
+            # Squares add up over shards; those of float32 would overflow above 1.8e19.
             return norms.to(float64_on(norms.device)).square()
         return shard.in_full(norms)
 
     def split(self, deviations: Sequence[Tensor], statistics: Tensor, shard: Shard | None) -> Split:
-        """Split deviations into groups; a factor is broadcast over the dimensions inside."""
+        """Split deviations into groups; factors broadcast over the dimensions inside groups."""
         size = self.mask_shape(deviations[0].shape)
 
         def multiply(factor: Tensor) -> list[Tensor]:
@@ -139,19 +138,21 @@ class Partition(Groups):
 
 
 class Spectrum(Groups):
-    r"""Singular values: of the matrix itself (dim 0 × the rest) for N = 1, else of stacked members.
+    r"""Singular values as groups: of a matrix (dim 0 × the rest), or of N > 1 stacked members.
 
-    They are computed from the eigenvalues of a Gram matrix in float64, so that members are never
-    stacked. With :math:`D = U \Sigma V^\top`, multiplying the singular values by f is
+    They are square roots of the eigenvalues of a Gram matrix in float64, so that members are never
+    stacked. With :math:`D = U \Sigma V^\top`, multiplying the singular values by f gives
     :math:`U \operatorname{diag}(f) U^\top D`.
     """
 
     def min_ndim(self, members: int) -> int:
         """Return 2 for a single matrix."""
-        return 2 if members == 1 else 0
+        if members == 1:
+            return 2
+        return 0
 
     def spans_shards(self, ndim: int, dim: int) -> bool:  # noqa: ARG002
-        """Return ``True``: all elements have a part in all singular values."""
+        """Return ``True``, as every singular value depends on all elements."""
         return True
 
     def statistics(
@@ -162,7 +163,7 @@ class Spectrum(Groups):
     ) -> Tensor:
         """Return the Gram matrix of stacked members, or of the shorter side of a matrix.
 
-        Where that is not a sum over shards, return the full matrix instead.
+        If that is not a sum over shards, return the full matrix.
         """
         if len(deviations) > 1:
             return gram_matrix(deviations)
@@ -174,6 +175,7 @@ class Spectrum(Groups):
     def split(self, deviations: Sequence[Tensor], statistics: Tensor, shard: Shard | None) -> Split:
         """Split deviations into singular values."""
         first = deviations[0]
+        # The statistics are then the full matrix.
         if len(deviations) == 1 and shard is not None and not _adds_up(first, shard):
             full = self.split([statistics], self.statistics([statistics], None, None), None)
 
@@ -186,11 +188,14 @@ class Spectrum(Groups):
 
         def multiply(factor: Tensor) -> list[Tensor]:
             rotation = (basis * factor.to(basis)) @ basis.T
-            if len(deviations) == 1:
-                matrix = first.flatten(1).to(rotation)
-                product = rotation @ matrix if _is_wide(first, shard) else matrix @ rotation
-                return [product.view_as(first).to(first)]
-            return _mixed(rotation.to(first), deviations)
+            if len(deviations) > 1:
+                return _combine(rotation.to(first), deviations)
+            matrix = first.flatten(1).to(rotation)
+            if _is_wide(first, shard):
+                product = rotation @ matrix
+            else:
+                product = matrix @ rotation
+            return [product.view_as(first).to(first)]
 
         return Split(norms.to(first), _unchanged, multiply)
 
@@ -200,17 +205,15 @@ def _unchanged(vector: Tensor) -> Tensor:
 
 
 def _norms_along(deviation: Tensor, inside: tuple[int, ...]) -> Tensor:
-    """Return the norms along some dimensions, which are kept with length 1.
-
-    Sums of squares are computed in float64, where those of float32 cannot overflow; those of float64
-    are scaled by the largest element first.
-    """
+    # `vector_norm` takes no dimensions for all of them.
     if not inside:
-        return deviation.abs()  # to `vector_norm` no dimension would mean all of them
+        return deviation.abs()
+    # In float64, sums of squares of float32 cannot overflow.
     wide = float64_on(deviation.device)
     if deviation.dtype != wide or deviation.numel() == 0:
         norms: Tensor = torch.linalg.vector_norm(deviation, dim=inside, keepdim=True, dtype=wide)
         return norms
+    # Squares of float64 overflow above 1.3e154, so deviations are scaled by their largest element.
     largest = deviation.abs().amax(dim=inside, keepdim=True)
     unit = torch.where((largest > 0.0) & torch.isfinite(largest), largest, 1.0)
     norms = torch.linalg.vector_norm(deviation / unit, dim=inside, keepdim=True)
@@ -219,6 +222,7 @@ def _norms_along(deviation: Tensor, inside: tuple[int, ...]) -> Tensor:
 
 def _is_wide(matrix: Tensor, shard: Shard | None) -> bool:
     """Whether the full matrix has at most as many rows as columns."""
+    # All ranks must agree, so the length of the full matrix counts.
     size = list(matrix.shape)
     if shard is not None:
         size[shard.dim] = shard.length
@@ -230,26 +234,27 @@ def _adds_up(matrix: Tensor, shard: Shard) -> bool:
     return _is_wide(matrix, shard) == (shard.dim != 0)
 
 
-def _mixed(rotation: Tensor, deviations: Sequence[Tensor]) -> list[Tensor]:
-    """Return the combinations of the deviations that the rows of a matrix say."""
-    mixed = []
-    for weights in rotation:
+def _combine(coefficients: Tensor, deviations: Sequence[Tensor]) -> list[Tensor]:
+    """Return the linear combination of the deviations for each row of a matrix."""
+    combined = []
+    for row in coefficients:
+        # A matrix product would need the deviations in a stack.
         total = torch.zeros_like(deviations[0])
-        for weight, deviation in zip(weights, deviations, strict=True):
-            total = total + weight * deviation
-        mixed.append(total)
-    return mixed
+        for coefficient, deviation in zip(row, deviations, strict=True):
+            total = total + coefficient * deviation
+        combined.append(total)
+    return combined
 
 
 GROUPS: dict[str, Groups] = {
-    # every number by itself
+    # Every element is a group.
     "element": Partition(range),
-    # dim 0: one output unit or filter
+    # An index of dim 0 is an output unit or filter.
     "output": Partition(lambda _: range(1), least_ndim=1),
-    # dim 1: one input unit or channel, over all outputs (a row of the GrOWL paper's matrices)
+    # An index of dim 1 is an input unit or channel, a row of the matrix in the GrOWL paper.
     "input": Partition(lambda _: range(1, 2), least_ndim=2),
-    # the whole tensor
+    # A tensor is a group.
     "tensor": Partition(lambda _: range(0)),
-    # singular values: low rank
+    # Few singular values mean low rank.
     "spectrum": Spectrum(),
 }

@@ -1,20 +1,19 @@
-r"""Loops over the elements of many ties, compiled by Numba: one pass over memory for each.
+r"""Loops over the elements of many ties, compiled by Numba, each in one pass over memory.
 
-Tensors are given by their addresses. For tie t the members are those numbered from ``first[t]`` to
+Tensors are given by their addresses. The members of tie t are those from ``first[t]`` to
 ``first[t + 1]``, and ``kinds[t]`` says how they move:
 
-- ``SINGLE``: one member, towards its origin (address 0 stands for zeros);
-- ``PAIR``: two members, towards each other, each with a step of its own;
-- ``JOINT``: members towards an origin each, with groups that all of them share;
-- ``MEAN``: three members or more, towards their mean.
+- ``SINGLE``: one member moves towards its origin (address 0 stands for zeros);
+- ``PAIR``: two members move towards each other, with different steps;
+- ``JOINT``: each of several members moves towards its origin, with groups that span all members;
+- ``MEAN``: three or more members move towards their mean.
 
 With d a deviation from the origin or mean, or the difference of a pair, a group keeps the fraction
 
 .. math:: f = (1 - \theta / n)_+, \qquad n = \text{scale} \cdot \lVert d \rVert
 
-of its deviation: the proximal step of the l1 norm with threshold θ. A *job* is a range of one tie:
-``(tie, begin, count, number of the job)``, in elements or in rows. Sums of squares are computed in
-float64, and scaled by the largest element where they leave its range.
+of its deviation, which is the proximal step of the l1 norm with threshold θ. A *job* is a range of
+one tie, ``(tie, begin, count, number of the job)``, in elements, segments or rows of a matrix.
 """
 
 from __future__ import annotations
@@ -28,16 +27,17 @@ from numba.extending import intrinsic
 
 SINGLE, PAIR, JOINT, MEAN = 0, 1, 2, 3
 
-# Elements that are worked on at a time where several members are combined: they stay in the cache.
+# Several members are combined in blocks of this many elements, whose sums stay in the cache.
 _BLOCK = 512
+# `contract` allows fused multiply-adds. `reassoc` allows sums to be reordered, as they are not
+# vectorised otherwise. Neither assumes finite numbers, so NaN stays NaN.
 _compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
 _reduction = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
 
 
+# `carray` needs a pointer, and Numba has no cast from an integer to a pointer.
 @intrinsic
 def _pointer(_: Any, address: Any, like: Any) -> Any:  # noqa: ARG001
-    """Take a number for the address of elements of an array's dtype."""
-
     def cast(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
 
@@ -45,17 +45,18 @@ def _pointer(_: Any, address: Any, like: Any) -> Any:  # noqa: ARG001
 
 
 @njit(inline="always")
-def _at(address, begin, count, like):  # type: ignore[no-untyped-def]
+def _at(address, begin, count, like):
     return carray(_pointer(address + begin * like.itemsize, like), count)
 
 
 @_compiled
-def add_gradients(like, members, grads, origins, first, kinds, alpha, jobs):  # type: ignore[no-untyped-def]
-    """Add ``alpha[t]`` times the deviations to the gradients; ``alpha`` has s² in it."""
+def add_gradients(like, members, grads, origins, first, kinds, alpha, jobs):
+    """Add ``alpha[t]`` times the deviations to the gradients; ``alpha`` includes s²."""
     total = np.empty(_BLOCK, like.dtype)
     for j in range(len(jobs)):
         tie, begin, count, _ = jobs[j]
         a, lo, hi = alpha[tie], first[tie], first[tie + 1]
+        # Address 0 is a gradient that is not wanted, as of a frozen member.
         if kinds[tie] == PAIR:
             x, y = _at(members[lo], begin, count, like), _at(members[lo + 1], begin, count, like)
             if grads[lo] and grads[lo + 1]:
@@ -75,6 +76,7 @@ def add_gradients(like, members, grads, origins, first, kinds, alpha, jobs):  # 
         elif kinds[tie] == MEAN:
             for start in range(begin, begin + count, _BLOCK):
                 n = min(_BLOCK, begin + count - start)
+                # The mean is taken of differences from the first member, as in `_centers`.
                 x = _at(members[lo], start, n, like)
                 total[:n] = 0.0
                 for m in range(lo + 1, hi):
@@ -103,10 +105,9 @@ def add_gradients(like, members, grads, origins, first, kinds, alpha, jobs):  # 
 
 
 @_compiled
-def shrink_elements(  # type: ignore[no-untyped-def]
-    like, members, origins, first, kinds, steps, scales, thresholds, masks, jobs
-):
-    """Take the proximal step where every element is a group."""
+def shrink_elements(like, members, origins, first, kinds, steps, scales, thresholds, masks, jobs):
+    """Take the proximal step if every element is a group."""
+    # Squares of float32 overflow above 1.8e19, so they are summed in float64.
     squares, kept = np.empty(_BLOCK, np.float64), np.empty(_BLOCK, like.dtype)
     center = np.empty(_BLOCK, like.dtype)
     for j in range(len(jobs)):
@@ -115,6 +116,7 @@ def shrink_elements(  # type: ignore[no-untyped-def]
         if threshold == 0.0:
             continue
         t = like.dtype.type(threshold)
+        # A single member and a pair need no norms: a difference is clipped instead of scaled.
         if masks[tie] == 0 and kinds[tie] == SINGLE:
             w = _at(members[lo], begin, count, like)
             if origins[lo]:
@@ -148,22 +150,27 @@ def shrink_elements(  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _clipped(d, t):  # type: ignore[no-untyped-def]
+def _clipped(d, t):
     # NaN compares false, so it gives -t, and d - clipped(d) stays NaN.
     if abs(d) <= t:
         return d
-    return t if d > 0.0 else -t
+    if d > 0.0:
+        return t
+    return -t
 
 
 @njit(inline="always")
-def _kept_fraction(norm, scale, threshold):  # type: ignore[no-untyped-def]
+def _kept_fraction(norm, scale, threshold):
     n = scale * norm
-    return 1.0 - threshold / n if n > threshold else 0.0
+    if n > threshold:
+        return 1.0 - threshold / n
+    return 0.0
 
 
 @_compiled
-def _join_elements(x, y, t, step_x, step_y, like):  # type: ignore[no-untyped-def]
-    """Bring the elements of a pair together; one of step 0 stays."""
+def _join_elements(x, y, t, step_x, step_y, like):
+    """Move the elements of a pair towards each other; a member of step 0 stays."""
+    # x is computed from the new y, so that elements without a difference are bitwise equal.
     fraction = like.dtype.type(step_y / (step_x + step_y))
     if step_x > 0.0 and step_y > 0.0:
         for i in range(len(x)):
@@ -182,10 +189,8 @@ def _join_elements(x, y, t, step_x, step_y, like):  # type: ignore[no-untyped-de
 
 
 @_compiled
-def _square_deviations(  # type: ignore[no-untyped-def]
-    like, members, origins, lo, hi, kind, begin, count, center, squares
-):
-    """Compute the squared deviations of each element, summed over members, and their mean."""
+def _square_deviations(like, members, origins, lo, hi, kind, begin, count, center, squares):
+    """Compute the squared deviations of each element, summed over members, and the mean."""
     x = _at(members[lo], begin, count, like)
     squares[:count] = 0.0
     if kind == PAIR:
@@ -220,23 +225,24 @@ def _square_deviations(  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _move(like, members, origins, steps, lo, hi, kind, begin, count, center, kept):  # type: ignore[no-untyped-def]
-    """Move a block of at most _BLOCK elements, of which each keeps a fraction of its deviation."""
+def _move(like, members, origins, steps, lo, hi, kind, begin, count, center, kept):
+    """Scale the deviations of at most _BLOCK elements by the fractions ``kept``."""
     zero = like.dtype.type(0.0)
     if kind == PAIR:
         x, y = _at(members[lo], begin, count, like), _at(members[lo + 1], begin, count, like)
         step_x, step_y = steps[lo], steps[lo + 1]
         fraction = like.dtype.type(step_y / (step_x + step_y))
+        # A member of step 0 stays, and the other one takes the step.
         for i in range(count):
             d = x[i] - y[i]
-            left = d * kept[i]
+            shrunk = d * kept[i]
             if step_x > 0.0 and step_y > 0.0:
-                y[i] += (d - left) * fraction
-                x[i] = y[i] + left
+                y[i] += (d - shrunk) * fraction
+                x[i] = y[i] + shrunk
             elif step_x > 0.0:
-                x[i] = y[i] + left
+                x[i] = y[i] + shrunk
             else:
-                y[i] = x[i] - left
+                y[i] = x[i] - shrunk
         return
     for m in range(lo, hi):
         w = _at(members[m], begin, count, like)
@@ -248,15 +254,17 @@ def _move(like, members, origins, steps, lo, hi, kind, begin, count, center, kep
             for i in range(count):
                 w[i] = o[i] + (w[i] - o[i]) * kept[i]
         else:
+            # Adding 0.0 normalises -0.0, so that files can drop exact zeros.
             for i in range(count):
                 w[i] = w[i] * kept[i] + zero
 
 
 @_reduction
-def _sum_of_squares(like, members, origins, lo, hi, kind, begin, count, unit):  # type: ignore[no-untyped-def]
+def _sum_of_squares(like, members, origins, lo, hi, kind, begin, count, unit):
     """Sum the squares of all deviations in a range, each divided by ``unit``."""
     total, center = 0.0, np.empty(_BLOCK if kind == MEAN else 0, like.dtype)
     x = _at(members[lo], begin, count, like)
+    # A multiplication per element is faster than a division.
     inverse = 1.0 / unit
     if kind == PAIR:
         y = _at(members[lo + 1], begin, count, like)
@@ -293,8 +301,8 @@ def _sum_of_squares(like, members, origins, lo, hi, kind, begin, count, unit):  
 
 
 @_compiled
-def _largest(like, members, origins, lo, hi, kind, begin, count):  # type: ignore[no-untyped-def]
-    """Return the largest magnitude of members and origins, of whose order deviations are."""
+def _largest(like, members, origins, lo, hi, kind, begin, count):
+    """Return the largest magnitude of members and origins, an estimate of the largest deviation."""
     largest = 0.0
     for m in range(lo, hi):
         w = _at(members[m], begin, count, like)
@@ -308,7 +316,8 @@ def _largest(like, members, origins, lo, hi, kind, begin, count):  # type: ignor
 
 
 @_compiled
-def _norm(like, members, origins, lo, hi, kind, begin, count):  # type: ignore[no-untyped-def]
+def _norm(like, members, origins, lo, hi, kind, begin, count):
+    # Squares of float64 overflow above 1.3e154; only such groups are read again, to be scaled.
     total = _sum_of_squares(like, members, origins, lo, hi, kind, begin, count, 1.0)
     if 1e-280 < total < 1e280 or math.isnan(total):
         return math.sqrt(total)
@@ -320,29 +329,30 @@ def _norm(like, members, origins, lo, hi, kind, begin, count):  # type: ignore[n
 
 
 @_compiled
-def shrink_rows(  # type: ignore[no-untyped-def]
+def shrink_segments(
     like, members, origins, first, kinds, steps, scales, thresholds, masks, widths, jobs
 ):
-    """Take the proximal step where every row is a group; jobs count in rows."""
+    """Take the proximal step if groups are segments of ``widths[t]`` adjacent elements."""
     center, kept = np.empty(_BLOCK, like.dtype), np.empty(_BLOCK, like.dtype)
     for j in range(len(jobs)):
         tie, begin, count, _ = jobs[j]
         if thresholds[tie] == 0.0:
             continue
         lo, hi, width = first[tie], first[tie + 1], widths[tie]
-        for row in range(begin, begin + count):
-            norm = _norm(like, members, origins, lo, hi, kinds[tie], row * width, width)
+        for group in range(begin, begin + count):
+            at = group * width
+            norm = _norm(like, members, origins, lo, hi, kinds[tie], at, width)
             fraction = _kept_fraction(norm, scales[tie], thresholds[tie])
-            fraction = _frozen(masks[tie], row, norm, fraction)
+            fraction = _freeze(masks[tie], group, norm, fraction)
+            # The segment is still in the cache, so moving it now reads memory once.
             _move_all(
-                like, members, origins, steps, lo, hi, kinds[tie], row * width, width, fraction,
-                center, kept,
-            )  # fmt: skip
+                like, members, origins, steps, lo, hi, kinds[tie], at, width, fraction, center, kept
+            )
 
 
 @_compiled
-def _frozen(mask, group, norm, fraction):  # type: ignore[no-untyped-def]
-    """Return the fraction that a group keeps: none if it is frozen, or is from now on."""
+def _freeze(mask, group, norm, fraction):
+    """Return the fraction that a group keeps, and mark a group that keeps none as frozen."""
     if mask == 0:
         return fraction
     frozen = carray(_pointer(mask + group, np.empty(0, np.uint8)), 1)
@@ -354,10 +364,9 @@ def _frozen(mask, group, norm, fraction):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _move_all(  # type: ignore[no-untyped-def]
-    like, members, origins, steps, lo, hi, kind, begin, count, fraction, center, kept
-):
-    """Move a range of which all elements keep one fraction."""
+def _move_all(like, members, origins, steps, lo, hi, kind, begin, count, fraction, center, kept):
+    """Scale the deviations of a range by one fraction."""
+    # `_move` takes a fraction for each element, so all are set to the same number once.
     kept[:] = fraction
     for start in range(begin, begin + count, _BLOCK):
         n = min(_BLOCK, begin + count - start)
@@ -374,8 +383,8 @@ def _move_all(  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def norms_of_ranges(like, members, origins, first, kinds, norms, jobs):  # type: ignore[no-untyped-def]
-    """Compute the norm of each job's range, for groups that span several jobs."""
+def norms_of_ranges(like, members, origins, first, kinds, norms, jobs):
+    """Compute the norm of each job's range, as groups span several jobs."""
     for j in range(len(jobs)):
         tie, begin, count, number = jobs[j]
         norms[number] = _norm(
@@ -384,45 +393,38 @@ def norms_of_ranges(like, members, origins, first, kinds, norms, jobs):  # type:
 
 
 @_compiled
-def move_ranges(like, members, origins, first, kinds, steps, fractions, jobs):  # type: ignore[no-untyped-def]
-    """Move ranges of which all elements keep ``fractions[t]``."""
+def move_ranges(like, members, origins, first, kinds, steps, fractions, jobs):
+    """Scale the deviations of tie t by ``fractions[t]``, unless that is negative."""
     center, kept = np.empty(_BLOCK, like.dtype), np.empty(_BLOCK, like.dtype)
     for j in range(len(jobs)):
         tie, begin, count, _ = jobs[j]
         if fractions[tie] < 0.0:
             continue
         lo, hi = first[tie], first[tie + 1]
-        _move_all(
-            like, members, origins, steps, lo, hi, kinds[tie], begin, count, fractions[tie],
-            center, kept,
-        )  # fmt: skip
+        kind, fraction = kinds[tie], fractions[tie]
+        _move_all(like, members, origins, steps, lo, hi, kind, begin, count, fraction, center, kept)
 
 
 @_compiled
-def squares_of_columns(like, members, origins, first, kinds, widths, offsets, squares, jobs):  # type: ignore[no-untyped-def]
-    """Sum the squared deviations of each column over a job's rows."""
+def squares_of_columns(like, members, origins, first, kinds, widths, offsets, squares, jobs):
+    """Sum the squared deviations of each column over the rows of a job."""
     block, center = np.empty(_BLOCK, np.float64), np.empty(_BLOCK, like.dtype)
     for j in range(len(jobs)):
         tie, begin, count, number = jobs[j]
-        width = widths[tie]
+        lo, hi, kind, width = first[tie], first[tie + 1], kinds[tie], widths[tie]
         own = squares[offsets[number] : offsets[number] + width]
         own[:] = 0.0
         for row in range(begin, begin + count):
             for column in range(0, width, _BLOCK):
-                n = min(_BLOCK, width - column)
-                _square_deviations(
-                    like, members, origins, first[tie], first[tie + 1], kinds[tie],
-                    row * width + column, n, center, block,
-                )  # fmt: skip
+                n, at = min(_BLOCK, width - column), row * width + column
+                _square_deviations(like, members, origins, lo, hi, kind, at, n, center, block)
                 for i in range(n):
                     own[column + i] += block[i]
 
 
 @_compiled
-def move_columns(  # type: ignore[no-untyped-def]
-    like, members, origins, first, kinds, steps, widths, fractions, starts, jobs
-):
-    """Move rows of which each column keeps a fraction; those of tie t begin at ``starts[t]``."""
+def move_columns(like, members, origins, first, kinds, steps, widths, fractions, starts, jobs):
+    """Scale the deviations of column i of tie t by ``fractions[starts[t] + i]``."""
     center, squares = np.empty(_BLOCK, like.dtype), np.empty(_BLOCK, np.float64)
     for j in range(len(jobs)):
         tie, begin, count, _ = jobs[j]
@@ -433,6 +435,7 @@ def move_columns(  # type: ignore[no-untyped-def]
             for column in range(0, width, _BLOCK):
                 n = min(_BLOCK, width - column)
                 at = row * width + column
+                # Only the mean is needed; its squares are scratch.
                 if kinds[tie] == MEAN:
                     _square_deviations(like, members, origins, lo, hi, MEAN, at, n, center, squares)
                 kept = fractions[starts[tie] + column : starts[tie] + column + n]

@@ -1,4 +1,4 @@
-"""Norms: functions of the vector n ≥ 0 of group norms, with derivative and proximal operator."""
+"""Norms: functions of the vector n ≥ 0 of group norms, with their proximal operators."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lit_share.functional._owl import prox_owl_of_each
+from lit_share.functional._owl import prox_owl_batched
 
 NormName = Literal["squared", "l1", "owl"]
 Prox = Callable[[Sequence[Tensor], Sequence[Tensor | None], Sequence[float]], list[Tensor]]
@@ -17,19 +17,19 @@ Prox = Callable[[Sequence[Tensor], Sequence[Tensor | None], Sequence[float]], li
 
 @dataclass(frozen=True)
 class Norm:
-    r"""A function :math:`\omega` of the group norms n, given by three formulas, and what it is like.
+    r"""A function :math:`\omega` of the group norms n, with formulas and properties.
 
     Attributes:
-        value: :math:`\omega(n)`, from ``n`` of shape ``(groups,)`` and the OWL weights ``w`` of the
-            same shape (``None`` for a norm that has none).
-        derivative: :math:`\partial\omega / \partial n_g`, from the same.
-        prox: The proximal operator, :math:`\arg\min_r \tfrac12 \lVert r - n \rVert^2 + t\,\omega(r)`.
-            It takes the n, w and t of several ties, and returns the r of each. ``None`` if there is
-            no closed form: then the penalty can only be applied as a gradient.
-        weighted: Whether it has OWL weights, which couple all groups of a tie.
-        smooth: Whether it is differentiable, as a function of the weights, everywhere.
-        quadratic: Whether :math:`\omega'(n) = n`: then every element is pulled by its own deviation,
-            and groups do not matter.
+        value: Return :math:`\omega(n)`, given ``n`` of shape ``(groups,)`` and OWL weights ``w`` of
+            the same shape, or ``None``.
+        derivative: Return :math:`\partial\omega / \partial n_g`, given n and w.
+        prox: Return :math:`\arg\min_r \tfrac12 \lVert r - n \rVert^2 + t\,\omega(r)` for each of
+            several ties, given their n, w and t. ``None`` if there is no closed form: the penalty
+            can then only be applied as a gradient.
+        weighted: Whether the norm has OWL weights, which couple all groups of a tie.
+        smooth: Whether the norm is differentiable everywhere as a function of the weights.
+        quadratic: Whether :math:`\omega'(n) = n`, so that the gradient of an element is its own
+            deviation, whatever the groups.
         soft_threshold: Whether the proximal operator is :math:`r_g = (n_g - t)_+`.
     """
 
@@ -43,7 +43,7 @@ class Norm:
 
     @property
     def makes_exact(self) -> bool:
-        """Whether the proximal step puts whole groups exactly to their center."""
+        """Whether the proximal step makes groups exactly equal to their center."""
         return self.prox is not None and not self.smooth
 
 
@@ -54,20 +54,21 @@ def _owl_value(n: Tensor, w: Tensor | None) -> Tensor:
 
 def _owl_derivative(n: Tensor, w: Tensor | None) -> Tensor:
     assert w is not None
+    # A stable sort gives groups of equal norms the same subgradient in every run.
     return torch.empty_like(n).index_copy(0, n.argsort(descending=True, stable=True), w.to(n))
 
 
 def _owl_prox(n: Sequence[Tensor], w: Sequence[Tensor | None], t: Sequence[float]) -> list[Tensor]:
-    return prox_owl_of_each(n, [weights for weights in w if weights is not None], t)
+    return prox_owl_batched(n, [weights for weights in w if weights is not None], t)
 
 
 def per_tie(prox: Callable[[Tensor, float], Tensor]) -> Prox:
-    """Lift the proximal operator of one tie without OWL weights to several ties."""
+    """Lift a proximal operator without OWL weights from one tie to several."""
     return lambda n, _, t: [prox(norms, step) for norms, step in zip(n, t, strict=True)]
 
 
 NORMS: dict[str, Norm] = {
-    # ½ Σ n²
+    # ω(n) = ½ Σ n²
     "squared": Norm(
         value=lambda n, _: 0.5 * n.square().sum(),
         derivative=lambda n, _: n,
@@ -75,13 +76,13 @@ NORMS: dict[str, Norm] = {
         smooth=True,
         quadratic=True,
     ),
-    # Σ n
+    # ω(n) = Σ n
     "l1": Norm(
         value=lambda n, _: n.sum(),
         derivative=lambda n, _: torch.ones_like(n),
         prox=per_tie(lambda n, t: (n - t).clamp_min(0.0)),
         soft_threshold=True,
     ),
-    # Σ w_k n_(k), n sorted in descending order
+    # ω(n) = Σ w_k n_(k), with n sorted in descending order
     "owl": Norm(_owl_value, _owl_derivative, _owl_prox, weighted=True),
 }

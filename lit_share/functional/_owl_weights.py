@@ -1,4 +1,4 @@
-"""The weights of an ordered weighted l1 norm, whatever the number of groups."""
+"""OWL weights for any number of groups."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from lit_share.functional._owl import owl_weights
 
 @dataclass(frozen=True)
 class OwlWeights:
-    r"""`owl_weights` as a function of the number of groups, in which layers differ: for ``Penalty(weights=)``.
+    r"""`owl_weights` for ``Penalty(weights=)``, as a function of a layer's number of groups.
 
     Args:
-        lambda1: The weight that every group has, at least 0: drives groups to zero.
-        lambda2: The step of the ramp, at least 0: drives groups of similar norm to equal norms.
-        fraction: Share of the groups, in [0, 1], that the ramp covers.
+        lambda1: Weight of every group, at least 0, which drives groups to zero.
+        lambda2: Step of the ramp, at least 0, which drives groups of similar norm to equal norms.
+        fraction: Fraction of the groups that the ramp covers, in [0, 1].
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -34,8 +34,9 @@ class OwlWeights:
     fraction: float = 1.0
 
     def __post_init__(self) -> None:
+        # This raises for wrong arguments now rather than in training.
         self(1)
 
     def __call__(self, n: int) -> Tensor:
-        """The weights of ``n`` groups."""
+        """Return the weights of ``n`` groups."""
         return owl_weights(n, self.lambda1, self.lambda2, self.fraction)

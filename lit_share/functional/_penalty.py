@@ -18,39 +18,39 @@ from lit_share.functional._owl_weights import OwlWeights
 from lit_share.functional._steps import check_steps, common_step
 from lit_share.functional._tie_tensors import TieTensors
 
-# `OwlWeights` is such a function, too; it is named so that LightningCLI finds it.
+# `OwlWeights` is a callable, too, but LightningCLI needs its name to build it from a config.
 Weights = Tensor | Sequence[float] | OwlWeights | Callable[[int], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class Penalty:
-    r"""A penalty on the *members* of a tie: N ≥ 1 tensors that ought to be alike, or small.
+    r"""A penalty on the *members* of a tie: N ≥ 1 tensors that should be similar, or small.
 
     .. math::
         \Omega(W_1, \dots, W_N) = \omega(n), \qquad
         n_g = \lVert D_g \rVert_2, \qquad
         D_i = s\,(W_i - c_i)
 
-    The *center* c is what members are pulled towards, the *groups* g partition the elements of the
-    deviations D (the member axis is always inside a group), and the *norm* :math:`\omega` decides
-    what becomes exactly zero.
+    Members are pulled towards the *center* c. The *groups* g partition the elements of the
+    deviations D, and a group has the same elements of all members. The *norm* :math:`\omega`
+    decides which groups become exactly zero.
 
     Args:
-        norm: ``"squared"`` (½Σn²: pulls softly), ``"l1"`` (Σn: makes whole groups exactly equal to
-            the center) or ``"owl"`` (Σ w_k n_(k), n in descending order: also makes the norms of
-            groups equal).
-        groups: ``"element"``, ``"output"`` (dim 0: an output unit or filter), ``"input"`` (dim 1: an
-            input unit or channel), ``"tensor"`` or ``"spectrum"`` (singular values).
-        center: ``"zero"``, ``"mean"`` of the members, ``"first"`` (the first member, held constant),
-            or ``"start"`` (the member's own value when training began).
-        weights: For ``"owl"`` only: a tensor with one weight per group, or a function from the number
-            of groups to such a tensor: ``OwlWeights(lambda1=1.0, lambda2=0.1)``.
+        norm: ``"squared"`` (½Σn², makes nothing exact), ``"l1"`` (Σn, makes groups exactly equal
+            to the center) or ``"owl"`` (Σ w_k n_(k) with n in descending order, which also makes
+            norms of groups equal).
+        groups: ``"element"``, ``"output"`` (dim 0: an output unit or filter), ``"input"`` (dim 1:
+            an input unit or channel), ``"tensor"`` or ``"spectrum"`` (singular values).
+        center: ``"zero"``, ``"mean"`` (of the members), ``"first"`` (the first member, held
+            constant) or ``"start"`` (the member's value when training began).
+        weights: For ``"owl"`` only: a tensor with one weight per group, or a function that returns
+            it for a number of groups, such as ``OwlWeights(lambda1=1.0, lambda2=0.1)``.
 
     Raises:
-        ValueError: If a name is unknown, or ``weights`` are missing or not wanted.
+        ValueError: If a name is unknown, or ``weights`` are missing or not supported by the norm.
 
     Example:
-        Two models whose weights ought to be alike: half the squared distance, and its gradient.
+        Half the squared distance of two models' weights, and its gradient:
 
         >>> import torch
         >>> soft_tie = Penalty(norm="squared", groups="element", center="mean")
@@ -60,7 +60,7 @@ class Penalty:
         >>> soft_tie.gradient([a, b])
         [tensor([ 0., -2.]), tensor([0., 2.])]
 
-        The distance of each element, not squared, makes them exactly equal:
+        The distance of each element, not squared, makes members exactly equal:
 
         >>> exact_tie = Penalty(norm="l1", groups="element", center="mean")
         >>> exact_tie.prox([a, b], step=1.5)
@@ -69,7 +69,7 @@ class Penalty:
     Source:
         Parikh, Boyd: *Proximal Algorithms*, Foundations and Trends in Optimization 2014, Sections 2
         and 6; Bach, Jenatton, Mairal, Obozinski: *Optimization with Sparsity-Inducing Penalties*,
-        2012, Section 3. Those of the usual penalties are in `RECIPES`.
+        2012, Section 3. `RECIPES` has the sources of the usual penalties.
     """
 
     norm: NormName
@@ -90,8 +90,9 @@ class Penalty:
                 raise ValueError(f"unknown {key} {name!r}: write one of {known}")
         if self.omega.weighted and self.weights is None:
             raise ValueError(
-                f"norm={self.norm!r} needs weights=: a tensor with one weight per group, or a function "
-                "of the number of groups such as lit_share.OwlWeights(lambda1=1.0, lambda2=0.1)"
+                f"norm={self.norm!r} needs weights=: a tensor with one weight per group, or a "
+                "function of the number of groups such as "
+                "lit_share.OwlWeights(lambda1=1.0, lambda2=0.1)"
             )
         if not self.omega.weighted and self.weights is not None:
             raise ValueError(
@@ -101,45 +102,46 @@ class Penalty:
 
     @property
     def omega(self) -> Norm:
-        """The row of the norm's table."""
+        """The entry of `NORMS`."""
         return NORMS[self.norm]
 
     @property
     def grouping(self) -> Groups:
-        """The row of the groupings' table."""
+        """The entry of `GROUPS`."""
         return GROUPS[self.groups]
 
     @property
     def centering(self) -> Center:
-        """The row of the centers' table."""
+        """The entry of `CENTERS`."""
         return CENTERS[self.center]
 
     @property
     def is_smooth(self) -> bool:
-        """Whether the penalty is differentiable everywhere, so that its gradient serves it well."""
+        """Whether the penalty is differentiable everywhere, so that it needs no proximal step."""
         return self.omega.smooth
 
     @property
     def compares_members(self) -> bool:
-        """Whether members are pulled towards each other, not towards values of their own."""
+        """Whether the pull on a member depends on the other members."""
         return self.centering.compares_members
 
     @property
     def makes_zeros(self) -> bool:
-        """Whether its proximal step makes groups of elements exactly zero."""
+        """Whether the proximal step makes groups of elements exactly zero."""
         return self._makes_exact and self.centering.is_zero
 
     @property
     def makes_equal(self) -> bool:
-        """Whether its proximal step makes groups of elements exactly equal in all members."""
+        """Whether the proximal step makes groups of elements exactly equal in all members."""
         return self._makes_exact and self.compares_members
 
     @property
     def _makes_exact(self) -> bool:
+        # A zero singular value makes no element zero.
         return self.omega.makes_exact and self.grouping.kept(2) is not None
 
     def needs_other_shards(self, ndim: int, dim: int) -> bool:
-        """Whether moving a shard needs the norms of groups that are spread over all shards.
+        """Whether the update of a shard needs statistics of the other shards.
 
         Args:
             ndim: Number of dimensions of each member.
@@ -150,21 +152,21 @@ class Penalty:
             >>> [group_lasso.needs_other_shards(2, dim) for dim in (0, 1)]
             [True, False]
         """
-        # A quadratic norm pulls every element by its own deviation.
+        # With a quadratic norm, the pull on an element depends on its own deviation only.
         spans = self.omega.weighted or self.grouping.spans_shards(ndim, dim)
         return not self.omega.quadratic and spans
 
     def value(self, members: Sequence[Tensor], start: Sequence[Tensor] | None = None) -> Tensor:
-        r"""Compute the penalty :math:`\Omega`; it can be added to a loss.
+        r"""Compute the penalty :math:`\Omega`, which may be added to a loss.
 
-        Its backward pass is `gradient`, so it is finite, and zero where deviations are zero.
+        Its backward pass is `gradient`, which is finite, and zero where deviations are zero.
 
         Args:
             members: N tensors of one shape, dtype and device.
             start: For ``center="start"``, the members' starting values.
 
         Returns:
-            Scalar tensor, in float32 or the members' dtype if that is wider.
+            Scalar tensor in the members' dtype, or in float32 if that is wider.
 
         Raises:
             ValueError: If the members do not fit the penalty; see `check`.
@@ -188,7 +190,7 @@ class Penalty:
             start: For ``center="start"``, the members' starting values.
 
         Returns:
-            New tensors like ``members``; where :math:`\omega` has a kink, one of its subgradients.
+            New tensors like ``members``: a subgradient where :math:`\omega` has a kink.
 
         Raises:
             ValueError: If the members do not fit the penalty; see `check`.
@@ -214,16 +216,16 @@ class Penalty:
 
         Args:
             members: N tensors of one shape, dtype and device.
-            step: t ≥ 0. Or one t_i ≥ 0 per member: then the distance of member i is weighted by
-                1/t_i, and a member with t_i = 0 stays where it is.
+            step: t ≥ 0, or one t_i ≥ 0 per member, which weights the distance of member i by
+                1/t_i; a member with t_i = 0 does not move.
             start: For ``center="start"``, the members' starting values.
 
         Returns:
             New tensors like ``members``. Groups with r_g = 0 are *exactly* at the center.
 
         Raises:
-            ValueError: If the members do not fit the penalty (see `check`), or different steps have
-                no closed form: they have one for pairs and for ``norm="squared"``.
+            ValueError: If the members do not fit the penalty (see `check`), or steps differ and
+                have no closed form, which exists for pairs and for ``norm="squared"``.
         """
         shapes = [w.shape for w in members]
         steps = steps_of_members(step, len(members))
@@ -236,23 +238,23 @@ class Penalty:
         step: float | Sequence[float] | None = None,
         start: Sequence[Tensor] | None = None,
     ) -> None:
-        """Raise if members of these shapes do not fit the penalty, or its prox has no closed form.
+        """Raise if members do not fit the penalty, or its proximal step has no closed form.
 
         Args:
             shapes: The shape of each member.
-            step: The proximal step, as in `prox`; ``None`` if there is to be none.
-            start: The starting values, if they are known.
+            step: The proximal step, as in `prox`; not checked if ``None``.
+            start: The starting values; not checked if ``None``.
 
         Raises:
-            ValueError: If there are too few members for the center, their shapes differ, the grouping
-                needs more dimensions than they have, starting values are missing or of other shapes,
-                or the proximal step has no closed form.
+            ValueError: If there are too few members for the center, their shapes differ, the
+                grouping needs more dimensions, starting values have other shapes, or the proximal
+                step has no closed form.
 
         Example:
             >>> Penalty(norm="l1", groups="input", center="zero").check([(64,)])
             Traceback (most recent call last):
                 ...
-            ValueError: groups="input" needs tensors of at least 2 dimensions, not of shape (64,): ...
+            ValueError: groups="input" needs tensors of at least 2 dimensions, not of shape ...
         """
         least = self.centering.min_members
         if len(shapes) < least:
@@ -266,9 +268,9 @@ class Penalty:
         min_ndim = self.grouping.min_ndim(len(shapes))
         if len(shapes[0]) < min_ndim:
             raise ValueError(
-                f'groups="{self.groups}" needs tensors of at least {min_ndim} dimensions, not of shape '
-                f"{tuple(shapes[0])}: exclude them (for instance exclude=['*.bias', '*norm*']) or "
-                "choose other groups"
+                f'groups="{self.groups}" needs tensors of at least {min_ndim} dimensions, not of '
+                f"shape {tuple(shapes[0])}: exclude them (for instance exclude=['*.bias', "
+                "'*norm*']) or choose other groups"
             )
         if start is not None:
             self.check_start(start, shapes)
@@ -278,33 +280,39 @@ class Penalty:
     def check_start(
         self, start: Sequence[Tensor] | None, shapes: Sequence[Sequence[int]] = ()
     ) -> None:
-        """Raise `ValueError` if the center needs starting values, and they are missing or do not fit."""
+        """Raise `ValueError` if starting values are needed, but missing or of other shapes."""
         if not self.centering.needs_start:
             return
-        given = None if start is None else [tuple(s.shape) for s in start]
-        if given is None or (shapes and given != [tuple(shape) for shape in shapes]):
+        expected = [tuple(shape) for shape in shapes]
+        if start is None or (expected and [tuple(s.shape) for s in start] != expected):
             raise ValueError(
-                f'center="{self.center}" pulls every member to its own starting value: pass start=, '
-                "one tensor per member, of the members' shape"
+                f'center="{self.center}" pulls every member to its own starting value: pass '
+                "start=, one tensor per member, of the members' shape"
             )
 
     def owl_weights(self, n: Tensor) -> Tensor | None:
-        """Return the weights of a vector of group norms, in float64 on the host; ``None`` without.
+        """Return OWL weights for a vector of group norms, in float64 on the host.
+
+        Returns:
+            Tensor of shape ``(groups,)``; ``None`` if the norm has no weights.
 
         Raises:
-            ValueError: If there are not as many as groups, or they are not OWL weights.
+            ValueError: If their number is not the number of groups, or they are not OWL weights.
         """
-        if self.weights is None:
+        given, groups = self.weights, n.numel()
+        if given is None:
             return None
-        if n.numel() not in self._weights_of:
-            given = self.weights(n.numel()) if callable(self.weights) else self.weights
+        # Weights are computed and checked once for each number of groups, not at every step.
+        if groups not in self._weights_of:
+            if callable(given):
+                given = given(groups)
             weights = torch.as_tensor(given, dtype=torch.float64, device="cpu")
-            check_owl_weights(weights, n.numel())
-            self._weights_of[n.numel()] = weights
-        return self._weights_of[n.numel()]
+            check_owl_weights(weights, groups)
+            self._weights_of[groups] = weights
+        return self._weights_of[groups]
 
     def check_prox(self, steps: Sequence[float], members: int) -> None:
-        """Raise `ValueError` if there is no proximal step in closed form with these steps.
+        """Raise `ValueError` if the proximal step has no closed form for these steps.
 
         Args:
             steps: The step of each member.
@@ -316,20 +324,22 @@ class Penalty:
                 f'norm="{self.norm}" has no proximal step in closed form: write apply="gradient"'
             )
         center = self.centering
+        # `_steps` has the closed forms for different steps.
         if center.is_mean:
             differ = self.omega.quadratic or members == 2
         else:
             differ = self.omega.quadratic and center.is_separate
         if common_step(steps, center) is None and not differ:
             raise ValueError(
-                f"a {self.norm} penalty with center={self.center!r} has no closed-form proximal step "
-                f"for {members} members with different step sizes {list(steps)}: give them one "
-                f"learning rate, tie them in pairs, or use norm={either(NORMS, lambda n: n.quadratic)}"
+                f"a {self.norm} penalty with center={self.center!r} has no closed-form proximal "
+                f"step for {members} members with different step sizes {list(steps)}: give them "
+                "one learning rate, tie them in pairs, or use norm="
+                + either(NORMS, lambda norm: norm.quadratic)
             )
 
 
 class _Value(torch.autograd.Function):
-    """The penalty's value, whose backward pass is its closed-form gradient."""
+    # Autograd returns NaN for the gradient of a norm at 0, where the closed form returns 0.
 
     @staticmethod
     def forward(
@@ -341,19 +351,19 @@ class _Value(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
-        # Differentiable operations, so that there are second-order gradients.
+        # These operations are differentiable, so that there are second-order gradients.
         gradients = _plain.gradient(ctx.penalty, TieTensors(ctx.saved_tensors, start=ctx.start))
         own = zip(gradients, ctx.saved_tensors, strict=True)
         return None, None, *[outer.to(w) * g.to(w.dtype) for g, w in own]
 
 
 def steps_of_members(step: float | Sequence[float], members: int) -> list[float]:
-    """Return the step of each member, where one number stands for all."""
+    """Return a step for each member, given one for all or one for each."""
     if isinstance(step, (int, float)):
         return [float(step)] * members
     return [float(t) for t in step]
 
 
 def either(table: Mapping[str, Any], fits: Callable[[Any], bool]) -> str:
-    """Return the names of a table's rows that fit, in the words of error messages: ``"a" or "b"``."""
+    """Return the names of the rows that fit, as ``"a" or "b"`` for error messages."""
     return " or ".join(f'"{name}"' for name, row in table.items() if fits(row))

@@ -1,6 +1,6 @@
-"""The algebra in plain torch: the specification of every fast path, and the path of everything else.
+"""Compute penalties in plain torch: the specification of the fused loops, and their fallback.
 
-Functions take a penalty and ties that fit it, which `Penalty.check` has made sure of.
+Functions take a penalty and ties that passed `Penalty.check`.
 """
 
 from __future__ import annotations
@@ -19,30 +19,28 @@ if TYPE_CHECKING:
 
 
 class Decomposition:
-    """The members of a tie as centers plus deviations, with the norms of the deviations' groups.
+    """The members of a tie as centers plus deviations, with group norms.
 
     Attributes:
-        members: The members in the dtype of computation: half precision is computed in float32.
+        members: The members in the dtype of computation, which is float32 for half precision.
         points: The center of each member.
-        scale: s, the scale of the deviations.
-        norms: The group norms of the scaled deviations, of all shards.
-        local: Returns the entries of such a vector for local groups.
-        multiply: Returns the *unscaled* deviations with each group multiplied by a factor.
+        scale: The scale s of the deviations.
+        norms: The group norms of the scaled deviations, over all shards.
+        local: Return the entries of such a vector for local groups.
+        multiply: Return the *unscaled* deviations, each group multiplied by a factor.
     """
 
     def __init__(self, penalty: Penalty, tie: TieTensors, statistics: Tensor | None = None) -> None:
         self.members, self.points, deviations = _split(penalty, tie)
         self.scale = penalty.centering.scale(len(self.members))
-        # Without the statistics of all shards, none of a shard's groups need other shards.
-        shard = None if statistics is None else tie.shard
+        shard = tie.shard
+        # Without statistics of all shards, no group spans shards, so the local groups are complete.
         if statistics is None:
+            shard = None
             statistics = penalty.grouping.statistics(deviations, None, tie.frozen)
         split = penalty.grouping.split(deviations, statistics, shard)
-        self.norms, self.local, self.multiply = (
-            self.scale * split.norms,
-            split.local,
-            split.multiply,
-        )
+        self.norms = self.scale * split.norms
+        self.local, self.multiply = split.local, split.multiply
 
 
 def value(penalty: Penalty, tie: TieTensors) -> Tensor:
@@ -58,8 +56,9 @@ def gradient(penalty: Penalty, tie: TieTensors, statistics: Tensor | None = None
     Args:
         penalty: The penalty.
         tie: The tie.
-        statistics: Those of all shards, if groups span them.
+        statistics: The statistics of all shards, if groups span shards.
     """
+    # The gradient of a quadratic norm needs no group norms.
     if penalty.omega.quadratic:
         _, _, deviations = _split(penalty, tie)
         factor = penalty.centering.scale(len(tie.members)) ** 2
@@ -73,12 +72,12 @@ def gradient(penalty: Penalty, tie: TieTensors, statistics: Tensor | None = None
 def prox(
     penalty: Penalty, ties: Sequence[TieTensors], statistics: Sequence[Tensor | None] = (None,)
 ) -> Iterator[list[Tensor]]:
-    """Compute the proximal step of several ties, whose group norms go through the norm's together.
+    """Compute the proximal step of several ties, with one call of the norm's proximal operator.
 
     Args:
         penalty: The penalty.
-        ties: The ties; groups that the step puts to their center are added to their masks.
-        statistics: For each tie those of all shards, if its groups span them.
+        ties: The ties; their masks are updated in place.
+        statistics: For each tie, the statistics of all shards, if its groups span shards.
 
     Yields:
         For each tie, new tensors like its members.
@@ -86,21 +85,21 @@ def prox(
     assert penalty.omega.prox is not None
     commons = [common_step(tie.steps, penalty.centering) for tie in ties]
     works = [Decomposition(penalty, tie, own) for tie, own in zip(ties, statistics, strict=True)]
-    shrunk = penalty.omega.prox(
-        [work.norms for work in works],
-        [penalty.owl_weights(work.norms) for work in works],
-        [
-            sum(tie.steps) if common is None else common * work.scale**2
-            for tie, work, common in zip(ties, works, commons, strict=True)
-        ],
-    )
+    norms = [work.norms for work in works]
+    weights = [penalty.owl_weights(n) for n in norms]
+    steps: list[float] = []
+    for tie, work, common in zip(ties, works, commons, strict=True):
+        # The difference of a pair with different steps moves by their sum.
+        steps.append(sum(tie.steps) if common is None else common * work.scale**2)
+    # OWL copies the norms of all ties to the host and back at once.
+    shrunk = penalty.omega.prox(norms, weights, steps)
     for tie, work, common, r in zip(ties, works, commons, shrunk, strict=True):
         new = _moved(penalty, tie, work, common, r)
         yield [v.to(w.dtype) for v, w in zip(new, tie.members, strict=True)]
 
 
 def statistics(penalty: Penalty, tie: TieTensors) -> Tensor | None:
-    """Compute what a shard contributes to its groups' norms; ``None`` if none needs other shards."""
+    """Compute the statistics of a shard; ``None`` if no group needs other shards."""
     shard = tie.shard
     if shard is None or not penalty.needs_other_shards(len(tie.shape), shard.dim):
         return None
@@ -109,14 +108,14 @@ def statistics(penalty: Penalty, tie: TieTensors) -> Tensor | None:
 
 
 def with_frozen_at_center(penalty: Penalty, tie: TieTensors, frozen: Tensor) -> list[Tensor]:
-    """Return the members with the groups of a mask at their center."""
+    """Return the members with the groups of a mask moved to their center."""
     members, points, _ = _split(penalty, tie)
     moved = [torch.where(frozen, c, w) for w, c in zip(members, points, strict=True)]
     return [v.to(w.dtype) for v, w in zip(moved, tie.members, strict=True)]
 
 
 def _split(penalty: Penalty, tie: TieTensors) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Return the members in the dtype of computation, their centers, and unscaled deviations."""
+    """Return the members in the dtype of computation, their centers and unscaled deviations."""
     penalty.check_start(tie.start)
     halves = (torch.bfloat16, torch.float16)
     members = [w.float() if w.dtype in halves else w for w in tie.members]
@@ -137,11 +136,12 @@ def _moved(
     shrunk = work.multiply(factor)
     if common is None:
         return prox_of_pair(work.members, 2.0 * shrunk[0], tie.steps)
-    # Added in this order, -0.0 becomes 0.0, so that files can drop exact zeros.
+    # Adding the point 0.0 normalises -0.0, so that files can drop exact zeros.
     return [point + d for point, d in zip(work.points, shrunk, strict=True)]
 
 
 def _ratio(numerator: Tensor, n: Tensor) -> Tensor:
-    """Return ``numerator / n``, and 0 where n is 0, or subnormal so that it could overflow."""
+    """Return ``numerator / n``, and 0 where n is 0 or subnormal."""
+    # A division by a subnormal number could overflow.
     is_normal = n >= torch.finfo(n.dtype).tiny
     return torch.where(is_normal, numerator / torch.where(is_normal, n, 1.0), 0.0)

@@ -1,6 +1,6 @@
-"""Proximal steps of members that move with different step sizes (learning rates).
+"""Proximal steps of members with different step sizes (learning rates).
 
-The proximal operator then weights the distance of member i by 1/t_i; a member of step 0 stays.
+The proximal operator weights the distance of member i by 1/t_i; a member of step 0 does not move.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from lit_share.functional._centers import Center
 
 
 def check_steps(steps: Sequence[float], members: int) -> None:
-    """Raise `ValueError` if there is not one finite step ≥ 0 for each member."""
+    """Raise `ValueError` unless each member has a finite step ≥ 0."""
     if len(steps) != members:
         raise ValueError(
-            f"step must be one number or one per member: got {len(steps)} steps for {members} members"
+            f"step must be one number or one per member: got {len(steps)} steps for {members} "
+            "members"
         )
     if any(not (math.isfinite(t) and t >= 0.0) for t in steps):
         shown = list(steps) if len(set(steps)) > 1 else steps[0]
@@ -26,18 +27,20 @@ def check_steps(steps: Sequence[float], members: int) -> None:
 
 
 def common_step(steps: Sequence[float], center: Center) -> float | None:
-    """Return the one step of all members that can move; ``None`` if their steps differ."""
-    moving = steps[1:] if center.follows_first and len(steps) > 1 else steps
-    return moving[0] if moving.count(moving[0]) == len(moving) else None
+    """Return the step of all members that can move; ``None`` if their steps differ."""
+    if center.follows_first and len(steps) > 1:
+        steps = steps[1:]
+    if steps.count(steps[0]) < len(steps):
+        return None
+    return steps[0]
 
 
 def prox_of_squared(
     members: Sequence[Tensor], points: Sequence[Tensor], steps: Sequence[float], is_mean: bool
 ) -> list[Tensor]:
-    r"""Proximal step of the squared penalty.
+    r"""Compute the proximal step of the squared penalty.
 
-    With a fixed center, members are independent: :math:`V_i = c_i + (W_i - c_i) / (1 + t_i)`. With
-    their mean as center,
+    With a constant center, :math:`V_i = c_i + (W_i - c_i) / (1 + t_i)`. With the mean as center,
 
     .. math::
         V_i = m + a_i (W_i - m), \qquad a_i = \frac{1}{1 + N t_i}, \qquad
@@ -56,9 +59,9 @@ def prox_of_squared(
 def prox_of_pair(
     members: Sequence[Tensor], difference: Tensor, steps: Sequence[float]
 ) -> list[Tensor]:
-    r"""Proximal step of a pair, given :math:`\delta = V_A - V_B` after the step t_A + t_B.
+    r"""Compute the proximal step of a pair, given its difference after the step t_A + t_B.
 
-    The mean that is weighted by 1/t stays where it is:
+    With :math:`\delta = V_A - V_B`, the mean weighted by 1/t does not move:
 
     .. math::
         m = \frac{t_B W_A + t_A W_B}{t_A + t_B}, \qquad

@@ -1,4 +1,4 @@
-"""One tie as the algebra sees it: local, dense tensors, and what has to be known of them."""
+"""A tie as local, dense tensors, with the information that the algebra needs."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch import Tensor
 
 
 class Ranks(Protocol):
-    """The processes that hold the shards of a tie's members."""
+    """The processes that hold the shards of a tie."""
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """Return the sum of a tensor over these processes: an all-reduce."""
+        """Return the all-reduced sum of a tensor over these processes."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Which slice of the full members a process holds.
+    """The slice of the full members that a process holds.
 
     Attributes:
         dim: The dimension along which members are sharded.
         begin: The first index of the slice.
         length: The length of the full members along ``dim``.
-        ranks: The processes that hold the other slices; ties of equal ranks share one message.
+        ranks: The processes that hold all slices; ties of equal ranks use one all-reduce.
     """
 
     dim: int
@@ -34,7 +34,7 @@ class Shard:
     ranks: Ranks
 
     def in_full(self, tensor: Tensor) -> Tensor:
-        """Return a full tensor with the slice in its place and zeros around it."""
+        """Return a full tensor, with zeros outside of the slice."""
         shape = list(tensor.shape)
         shape[self.dim] = self.length
         full = tensor.new_zeros(shape, dtype=float64_on(tensor.device))
@@ -42,22 +42,22 @@ class Shard:
         return full
 
     def of_full(self, full: Tensor, shape: Sequence[int]) -> Tensor:
-        """Return the slice of a full tensor; it has ``shape`` along ``dim``."""
+        """Return the slice of a full tensor, with the length of ``shape`` along ``dim``."""
         return full.narrow(self.dim, self.begin, shape[self.dim])
 
 
 @dataclass
 class TieTensors:
-    """The members of one tie, N ≥ 1 tensors of one shape, and what belongs to them.
+    """The members of a tie, N ≥ 1 tensors of one shape, with their buffers and steps.
 
     Attributes:
-        members: Local, dense tensors that may be written to.
-        grads: For each member a buffer that gradients are added to, or ``None`` where nothing is.
-        steps: For each member the size of its proximal step, ≥ 0; one of 0 is not written to.
-        start: For a center that needs them, the members' values when training began.
-        frozen: A mask of the groups that stay at their center whatever their step, of a shape that
-            broadcasts over the members; groups that a proximal step puts there are added in place.
-        shard: The slice of the full members that this process holds; ``None`` if that is all.
+        members: Local, dense tensors, written to in place.
+        grads: For each member, the buffer that gradients are added to, or ``None`` to add none.
+        steps: For each member, the size of its proximal step, ≥ 0; members of step 0 do not move.
+        start: The starting values of the members, if the center needs them.
+        frozen: A mask of the groups that stay at their center, which broadcasts over the members. A
+            proximal step marks the groups that it makes equal to their center, in place.
+        shard: The slice that this process holds; ``None`` if members are full.
 
     Example:
         >>> tie = TieTensors([torch.tensor([1.0, 2.0])], steps=[0.1])
@@ -82,21 +82,24 @@ class TieTensors:
 
     @property
     def shape(self) -> torch.Size:
-        """The shape of each member, as far as it is local."""
+        """The local shape of each member."""
         return self.members[0].shape
 
     def map(self, function: Callable[[Tensor], Tensor]) -> TieTensors:
         """Return the tie with ``function`` applied to all tensors of the members' shape."""
-        return TieTensors(
-            [function(member) for member in self.members],
-            [None if grad is None else function(grad) for grad in self.grads],
-            self.steps,
-            None if self.start is None else [function(start) for start in self.start],
-            None if self.frozen is None else function(self.frozen),
-            self.shard,
-        )
+        members = [function(member) for member in self.members]
+        grads = [None if grad is None else function(grad) for grad in self.grads]
+        start, frozen = self.start, self.frozen
+        if start is not None:
+            start = [function(value) for value in start]
+        if frozen is not None:
+            frozen = function(frozen)
+        return TieTensors(members, grads, self.steps, start, frozen, self.shard)
 
 
 def float64_on(device: torch.device) -> torch.dtype:
-    """Return the widest dtype of a device: float64, which Apple's GPUs lack."""
-    return torch.float32 if device.type == "mps" else torch.float64
+    """Return float64, or float32 for a device without float64."""
+    # Apple's GPUs have no float64.
+    if device.type == "mps":
+        return torch.float32
+    return torch.float64
