@@ -8,11 +8,12 @@ from lit_share.ties._ties import Ties
 
 
 def as_ties(ties: Ties | Sequence[str]) -> Ties:
-    """Return the ties; a list of patterns, as YAML writes positional arguments, becomes a `Ties`.
+    """Return the ties; make a `Ties` of a list of patterns.
 
     Raises:
         TypeError: If ``ties`` is neither.
     """
+    # `Ties` takes patterns as positional arguments, which a config of LightningCLI cannot have.
     if isinstance(ties, (list, tuple)) and all(isinstance(pattern, str) for pattern in ties):
         return Ties(*ties)
     check_ties(ties)

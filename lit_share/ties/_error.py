@@ -2,4 +2,4 @@
 
 
 class TieError(ValueError):
-    """Patterns that do not name ties of a module, or ties that cannot be shared."""
+    """Patterns do not name ties of a module, or ties cannot be shared."""

@@ -25,13 +25,13 @@ class Pattern:
 
     @property
     def view(self) -> View:
-        """Which view of the parameter is a member: the whole, its transpose, or every slice."""
+        """The members that a parameter gives: itself, its transpose or its slices."""
         matching = (view for suffix, view in _SUFFIXES.items() if self.text.endswith(suffix))
         return next(matching, "whole")
 
     @property
     def name(self) -> str:
-        """The pattern without its suffix, which matches the parameter's name."""
+        """The pattern without its suffix, to be matched with names of parameters."""
         suffixes = (suffix for suffix in _SUFFIXES if self.text.endswith(suffix))
         return self.text.removesuffix(next(suffixes, ""))
 
@@ -41,16 +41,19 @@ class Pattern:
         return self.name.count("*")
 
     def match(self, name: str) -> tuple[str, ...] | None:
-        """Return what each star stands for in ``name``; ``None`` if the pattern does not match."""
-        # The first stars as long as possible: match the reversed pattern with the reversed name.
+        """Return the text that each star stands for; ``None`` if the pattern does not match."""
+        # Matching the reversed pattern with the reversed name makes the last stars as short, and so
+        # the first ones as long as possible.
         texts = [text[::-1] for text in reversed(self.name.split("*"))]
         found = _shortest_first(texts, name[::-1])
-        return None if found is None else tuple(star[::-1] for star in reversed(found))
+        if found is None:
+            return None
+        return tuple(star[::-1] for star in reversed(found))
 
     def is_ambiguous(self, name: str) -> bool:
         """Whether the stars can stand for different texts in ``name``."""
-        # `match` makes the first stars as long as possible, `_shortest_first` as short as possible;
-        # only where there is one match do both agree.
+        # `match` makes the first stars as long as possible, `_shortest_first` as short as possible:
+        # they agree only if there is a single match.
         return self.match(name) != _shortest_first(self.name.split("*"), name)
 
     def fill(self, stars: tuple[str, ...]) -> str:
@@ -60,23 +63,24 @@ class Pattern:
 
 
 def _shortest_first(texts: list[str], name: str) -> tuple[str, ...] | None:
-    """Return what stands between these texts in ``name``, the first as short as possible.
-
-    Each text is taken at its first occurrence, which leaves the most to those after it. A regular
-    expression would backtrack, which takes exponential time for a few stars.
-    """
+    """Return the parts of ``name`` between these texts, the first as short as possible."""
+    # Each text is taken at its first occurrence, which leaves the most to the texts after it. A
+    # regular expression would backtrack, which takes exponential time for a few stars.
     first, *rest = texts
     if not rest:
         return () if name == first else None
     if not name.startswith(first):
         return None
     stars: list[str] = []
-    at = len(first)
+    begin = len(first)
     for text in rest[:-1]:
-        found = name.find(text, at)
-        if found < 0:
+        end = name.find(text, begin)
+        if end < 0:
             return None
-        stars.append(name[at:found])
-        at = found + len(text)
+        stars.append(name[begin:end])
+        begin = end + len(text)
+    # The last text has to end the name, wherever it occurs before.
     end = len(name) - len(rest[-1])
-    return (*stars, name[at:end]) if at <= end and name.endswith(rest[-1]) else None
+    if begin > end or not name.endswith(rest[-1]):
+        return None
+    return (*stars, name[begin:end])

@@ -1,4 +1,4 @@
-"""The plan: what is tied with what, and what hard sharing would save, before training."""
+"""The plan: the ties of a module, and the parameters that hard sharing would save."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lit_share.text import visible
-from lit_share.ties._names import shortened
+from lit_share.ties._names import and_more, shortened
 from lit_share.ties._refs import BufferRef
 from lit_share.ties._tie import Tie
 from lit_share.ties._unaligned import unaligned_remark
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlannedTie:
-    """One line of the plan.
+    """A line of the plan.
 
     Attributes:
         name: The tie's name.
-        members: The names of its members.
-        shape: The shape of each.
-        parameters: The number of elements in all members, shared ones counted once.
-        saved: How many of them hard sharing would save.
+        members: The members' names.
+        shape: The shape of each member.
+        parameters: The number of elements of all members; shared elements count once.
+        saved: The number of elements that hard sharing would save.
     """
 
     name: str
@@ -36,19 +36,20 @@ class PlannedTie:
 
     @classmethod
     def of(cls, tie: Tie) -> PlannedTie:
-        """Plan one tie."""
+        """Return the line of a tie."""
+        # Members that are shared already have one Parameter, so they count once.
         distinct = {(id(member.parameter), member.slice) for member in tie.members}
         names = tuple(member.name for member in tie.members)
         saved = (len(distinct) - 1) * tie.numel
         return cls(tie.name, names, tie.shape, len(distinct) * tie.numel, saved)
 
     def listed(self, separator: str) -> str:
-        """Return the members' names in one printable text."""
+        """Return the members' names as printable text."""
         return shortened([*map(visible, self.members)], separator)
 
     @property
     def size(self) -> str:
-        """The shape as text."""
+        """The shape as text; ``"scalar"`` if there are no dimensions."""
         return "×".join(map(str, self.shape)) or "scalar"
 
 
@@ -57,8 +58,8 @@ class Plan:
     """The ties of a module, printable with `rich.print` and `print`.
 
     Attributes:
-        ties: One line for each.
-        buffers: The names of buffers that fit the patterns and are not shared.
+        ties: A line for each tie.
+        buffers: The names of corresponding buffers that are not shared.
         unused: Patterns of ``exclude`` that match nothing.
         unaligned: The names of ties whose members start from unrelated weights.
     """
@@ -76,7 +77,7 @@ class Plan:
         unused: Sequence[str] = (),
         unaligned: Sequence[Tie] = (),
     ) -> Plan:
-        """Plan these ties and the buffers that correspond to them."""
+        """Return the plan of ties and of the buffers that their patterns match."""
         different = [refs for refs in buffers if len({id(ref.stored) for ref in refs}) > 1]
         return cls(
             tuple(map(PlannedTie.of, ties)),
@@ -104,20 +105,22 @@ class Plan:
         return "\n".join([head, *lines, *self._remarks()])
 
     def __rich__(self) -> Table:
-        from rich.box import SIMPLE  # only to print: it takes 50 ms
+        # Importing Rich takes 50 ms, so it is left to those who print a table.
+        from rich.box import SIMPLE
         from rich.table import Table
         from rich.text import Text
 
-        caption = Text("\n".join(self._remarks())) if self._remarks() else None
-        table = Table(
-            title="Tie plan", caption=caption, box=SIMPLE, padding=(0, 1, 0, 0), show_footer=True
-        )
+        table = Table(title="Tie plan", box=SIMPLE, padding=(0, 1, 0, 0), show_footer=True)
+        remarks = self._remarks()
+        if remarks:
+            table.caption = Text("\n".join(remarks))
         table.add_column("tie", f"{len(self.ties)} ties", overflow="fold")
         table.add_column("members", overflow="fold")
         table.add_column("shape", justify="right")
         table.add_column("parameters", f"{self.parameters:,}", justify="right")
         table.add_column("saved if\nshared", f"{self.saved:,}", justify="right")
         for tie in self.ties:
+            # Rich would read the brackets in a plain string, as in `w[0]`, as markup.
             names = Text(visible(tie.name)), Text(tie.listed("\n"))
             table.add_row(*names, tie.size, f"{tie.parameters:,}", f"{tie.saved:,}")
         return table
@@ -125,10 +128,10 @@ class Plan:
     def _remarks(self) -> list[str]:
         remarks = []
         if self.buffers:
-            named = shortened([*map(visible, self.buffers[0])], ", ")
-            more = f" and {len(self.buffers) - 1} more" if self.buffers[1:] else ""
+            names = shortened([*map(visible, self.buffers[0])], ", ")
+            names += and_more(len(self.buffers) - 1)
             remarks.append(
-                f"each model keeps its own buffers ({named}{more}) unless they are shared with "
+                f"each model keeps its own buffers ({names}) unless they are shared with "
                 "buffers=True"
             )
         if self.unaligned:

@@ -15,14 +15,12 @@ from lit_share.ties._transposed import make_stored, transposed_in
 
 @dataclass(frozen=True, eq=False)
 class _Ref:
-    """A place in a module that is looked up by name at every use.
-
-    Modules and parameters may be replaced at any time, so neither is cached.
+    """The name of a parameter or buffer, looked up in a module at each use.
 
     Attributes:
-        name: The name as the unwrapped module gives it.
-        root: The module that the path starts from.
-        path: The names of the modules on the way from the root to the owner.
+        name: The name in the unwrapped module.
+        root: The module in which the path begins.
+        path: The names of the submodules from the root to the owner.
         attribute: The name of the parameter or buffer in its owner.
     """
 
@@ -31,14 +29,16 @@ class _Ref:
     path: tuple[str, ...]
     attribute: str
 
+    # Modules and parameters may be replaced at any time, so no lookup is cached.
     @property
     def owner(self) -> nn.Module:
         """The module that holds the parameter or buffer now."""
-        owner: nn.Module | None = self.root
+        owner = self.root
         for key in self.path:
-            owner = None if owner is None else owner._modules.get(key)
-        if owner is None:
-            self._raise_gone("a module on the way to it was removed")
+            child = owner._modules.get(key)
+            if child is None:
+                self._raise_gone("a module of its path was removed")
+            owner = child
         return owner
 
     def _raise_gone(self, reason: str) -> NoReturn:
@@ -49,11 +49,11 @@ class _Ref:
 
 @dataclass(frozen=True, eq=False)
 class ParameterRef(_Ref):
-    """A parameter of a module, or the transpose of another one; see `_Ref`."""
+    """A reference to a parameter, or to the transpose of another parameter; see `_Ref`."""
 
     @property
     def stored(self) -> nn.Parameter | None:
-        """The Parameter under this name; ``None`` if it is computed from another one."""
+        """The Parameter stored under this name; ``None`` if the name is a computed transpose."""
         owner = self.owner
         try:
             return owner._parameters[self.attribute]
@@ -62,15 +62,16 @@ class ParameterRef(_Ref):
 
     @property
     def source(self) -> ParameterRef | None:
-        """The parameter that this one is the transpose of, if it is computed."""
+        """The parameter that a computed transpose is computed from; ``None`` for others."""
         source = transposed_in(self.owner).get(self.attribute)
         if source is None:
             return None
+        # The path is empty: the source stays the same if its module gets another name.
         return ParameterRef(f"the source of {self.name}", source.owner, (), source.attribute)
 
     @property
     def parameter(self) -> nn.Parameter:
-        """The Parameter that is trained, which is stored here or under the name of the source."""
+        """The Parameter that is trained: the stored one, or that of the source."""
         stored = self.stored
         if stored is not None:
             return stored
@@ -79,7 +80,7 @@ class ParameterRef(_Ref):
         return source.parameter
 
     def entries(self) -> Iterator[tuple[Mapping[str, object], str, object]]:
-        """Yield what `parameter` looks up, ``mapping[key] is value``: it changes if any of it does."""
+        """Yield each lookup of `parameter` as (mapping, key, value); it holds while all do."""
         owner = self.root
         for key in self.path:
             child = owner._modules[key]
@@ -93,12 +94,15 @@ class ParameterRef(_Ref):
     @property
     def is_transposed(self) -> bool:
         """Whether the tensor under this name is the transpose of `parameter`."""
-        source = self.source if self.stored is None else None
+        if self.stored is not None:
+            return False
+        # A source may be a transpose itself; two transposes cancel.
+        source = self.source
         return source is not None and not source.is_transposed
 
     @property
     def tensor(self) -> Tensor:
-        """The tensor under this name, detached; a view of `parameter`."""
+        """The tensor under this name, detached, in the memory of `parameter`."""
         tensor = self.parameter.detach()
         return tensor.T if self.is_transposed else tensor
 
@@ -107,13 +111,13 @@ class ParameterRef(_Ref):
         owner = self.owner
         if self.attribute in transposed_in(owner):
             make_stored(owner, self.attribute)
-        # By `setattr`, as recurrent layers keep a list of their weights.
+        # `setattr` lets recurrent layers update their flat list of weights.
         setattr(owner, self.attribute, parameter)
 
 
 @dataclass(frozen=True, eq=False)
 class BufferRef(_Ref):
-    """A buffer of a module; see `_Ref`."""
+    """A reference to a buffer; see `_Ref`."""
 
     @property
     def stored(self) -> Tensor:
@@ -131,9 +135,9 @@ class BufferRef(_Ref):
 def parameter_refs(module: nn.Module) -> Iterator[ParameterRef]:
     """Yield a reference for every name of a parameter, in the order of ``named_parameters``."""
     root = unwrapped(module)
-    for prefix, owner in root.named_modules(remove_duplicate=False):
-        path = tuple(prefix.split(".")) if prefix else ()
+    for path, owner in _paths(root):
         for attribute, parameter in owner._parameters.items():
+            # The entry of a computed transpose is None, as is that of a bias that a layer lacks.
             if parameter is not None or attribute in transposed_in(owner):
                 name = unwrapped_name(".".join([*path, attribute]))
                 yield ParameterRef(name, root, path, attribute)
@@ -142,9 +146,15 @@ def parameter_refs(module: nn.Module) -> Iterator[ParameterRef]:
 def buffer_refs(module: nn.Module) -> Iterator[BufferRef]:
     """Yield a reference for every name of a buffer."""
     root = unwrapped(module)
-    for prefix, owner in root.named_modules(remove_duplicate=False):
-        path = tuple(prefix.split(".")) if prefix else ()
+    for path, owner in _paths(root):
         for attribute, buffer in owner._buffers.items():
             if buffer is not None:
                 name = unwrapped_name(".".join([*path, attribute]))
                 yield BufferRef(name, root, path, attribute)
+
+
+def _paths(root: nn.Module) -> Iterator[tuple[tuple[str, ...], nn.Module]]:
+    """Yield the path and the module of every name of a submodule, the root first."""
+    # Duplicates stay: a module under two names has parameters under two names.
+    for name, module in root.named_modules(remove_duplicate=False):
+        yield tuple(name.split(".")) if name else (), module

@@ -1,4 +1,4 @@
-"""Members that FSDP2 shards: their local slices as plain tensors, and reductions over their ranks."""
+"""Members that FSDP2 shards: their local slices, and sums over their ranks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
+from torch.distributed.tensor import DTensor, Placement, Replicate, distribute_tensor
 from torch.distributed.tensor import Shard as ShardPlacement
 
 from lit_share.functional import Shard
@@ -18,14 +18,14 @@ from lit_share.functional import Shard
 
 @dataclass(frozen=True)
 class MeshRanks:
-    """The ranks along one axis of a device mesh, for sums over shards."""
+    """The ranks along one dimension of a device mesh."""
 
     group: distributed.ProcessGroup
     device_type: str
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """Return the sum of a tensor over these ranks: one all-reduce."""
-        # Parameters may have been moved to another device than the ranks talk from.
+        """All-reduce a tensor over these ranks, and return the sum."""
+        # NCCL needs the device of the mesh, but parameters may have been moved to another one.
         message = tensor.to(self.device_type)
         distributed.all_reduce(message, group=self.group)
         return message
@@ -34,14 +34,11 @@ class MeshRanks:
 class LocalShards:
     """How the members of a tie are sharded, and their local slices.
 
-    Members of other placements than the first, as transposed ones have, are redistributed, and so are
-    those that are sharded along several dimensions of a mesh: their local slices are copies then.
-
     Args:
-        tensors: The members, DTensors.
+        tensors: The members, as DTensors.
 
     Raises:
-        ValueError: If only some members are sharded, or they are on different meshes.
+        ValueError: If some members are not sharded, or their meshes differ.
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
@@ -54,21 +51,25 @@ class LocalShards:
             )
         if any(tensor.device_mesh != first.device_mesh for tensor in sharded):
             raise ValueError(
-                "these members are sharded over different meshes: give all of them to fully_shard with "
-                "one"
+                "these members are sharded over different meshes: give all of them to fully_shard "
+                "with one mesh"
             )
         self.mesh, self.shard = first.device_mesh, None
-        axes = [i for i, p in enumerate(first.placements) if type(p) is ShardPlacement]
-        self.placements = tuple(
-            p if i in axes[:1] else Replicate() for i, p in enumerate(first.placements)
-        )
-        if axes:
-            (axis, *_), dim = axes, self.placements[axes[0]].dim  # type: ignore[attr-defined]
-            length = first.shape[dim]
-            each = -(-length // self.mesh.size(axis))
-            begin = min(self.mesh.get_local_rank(axis) * each, length)
+        # All members get the placements of the first: transposes are sharded along the other
+        # dimension. The algebra knows one sharded dimension, so others of the mesh are replicated.
+        placements: list[Placement] = [Replicate()] * len(first.placements)
+        for axis, placement in enumerate(first.placements):
+            if type(placement) is not ShardPlacement:
+                continue
+            placements[axis] = placement
+            length = first.shape[placement.dim]
+            # FSDP2 shards like `torch.chunk`: the last ranks may have a shorter slice, or none.
+            chunk = -(-length // self.mesh.size(axis))
+            begin = min(self.mesh.get_local_rank(axis) * chunk, length)
             ranks = MeshRanks(self.mesh.get_group(axis), self.mesh.device_type)
-            self.shard = Shard(dim, begin, length, ranks)
+            self.shard = Shard(placement.dim, begin, length, ranks)
+            break
+        self.placements = tuple(placements)
 
     def local(self, tensor: Tensor) -> Tensor:
         """Return the local slice of a tensor of the members' shape; a copy unless `is_local`."""
@@ -78,22 +79,24 @@ class LocalShards:
             return tensor.redistribute(placements=self.placements).to_local()
 
     def is_local(self, tensor: Tensor) -> bool:
-        """Whether the local slice of a tensor is its own memory."""
+        """Whether the local slice of a tensor is in the tensor's own memory."""
         return not isinstance(tensor, DTensor) or tensor.placements == self.placements
 
     def distributed(self, local: Tensor, like: Tensor) -> Tensor:
-        """Return the DTensor of which this is the local slice, with the placements of another."""
+        """Return the DTensor that has this local slice, with the placements of ``like``."""
         assert isinstance(like, DTensor)
         return self._gather(local, like.shape).redistribute(placements=like.placements)
 
     def distributed_mask(self, mask: Tensor) -> Tensor:
-        """Return the DTensor mask of groups of all shards, given that of local groups."""
+        """Return the mask of all groups as a DTensor, given the mask of local groups."""
         assert self.shard is not None
         size = list(mask.shape)
         size[self.shard.dim] = self.shard.length
         return self._gather(mask, torch.Size(size))
 
     def _gather(self, local: Tensor, size: torch.Size) -> DTensor:
+        # Without shape and stride, torch would derive them from the local slice, which may be
+        # shorter on the last rank; with ``run_check`` it would communicate.
         stride = torch.empty(size, device="meta").stride()
         return DTensor.from_local(
             local.contiguous(),
@@ -106,46 +109,54 @@ class LocalShards:
 
 
 def reshard(module: nn.Module) -> list[FSDPModule]:
-    """Give FSDP2 modules their sharded parameters again, which the optimizers own.
-
-    They hold full ones after a forward pass without gradients, as in validation; what is written to
-    these is lost.
+    """Reshard the parameters of FSDP2 modules, so that members are those that optimizers own.
 
     Returns:
-        The modules, to be resharded before every step.
+        The FSDP2 modules inside and around ``module``, to be resharded before every step.
     """
-    if not (distributed.is_available() and distributed.is_initialized()):
+    # After a forward pass without gradients, as in validation, FSDP2 modules still hold their full
+    # parameters; what is written to these is lost.
+    if not _is_distributed():
         return []
-    sharded: list[Any] = [part for part in module.modules() if isinstance(part, FSDPModule)]
+    sharded: list[Any] = [inner for inner in module.modules() if isinstance(inner, FSDPModule)]
+    # A submodule of an FSDP2 module is marked, but does not know its parent.
     if getattr(module, "_is_fsdp_managed_module", False) and module not in sharded:
-        sharded += [o for o in _fsdp_modules() if any(part is module for part in o.modules())]
-    for part in sharded:
-        part.reshard()
+        for outer in _fsdp_modules():
+            if any(inner is module for inner in outer.modules()):
+                sharded.append(outer)
+    for outer in sharded:
+        outer.reshard()
     return sharded
 
 
 def sharded_modules(module: nn.Module) -> set[int]:
-    """Return the ``id`` of each module that FSDP2 shards, also as a part of another one.
-
-    They need not be submodules of ``module``: a module does not know what it is a part of.
-    """
-    initialized = distributed.is_available() and distributed.is_initialized()
-    around = [*module.modules(), *(_fsdp_modules() if initialized else ())]
-    sharded: list[Any] = [outer for outer in around if isinstance(outer, FSDPModule)]
-    return {id(part) for outer in sharded for part in outer.modules()}
+    """Return the ``id`` of each FSDP2 module and of each module inside an FSDP2 module."""
+    fsdp: list[Any] = [inner for inner in module.modules() if isinstance(inner, FSDPModule)]
+    # The FSDP2 module may be around ``module``, which does not know its parents.
+    if _is_distributed():
+        fsdp += _fsdp_modules()
+    sharded: set[int] = set()
+    for outer in fsdp:
+        sharded.update(map(id, outer.modules()))
+    return sharded
 
 
 def like_parameter(saved: Tensor, now: Tensor) -> Tensor:
-    """Return a saved value on the device, in the dtype and with the shards of a present one."""
+    """Return a saved tensor on the device, in the dtype and with the shards of ``now``."""
     saved = saved.to(device=now.device, dtype=now.dtype)
     if isinstance(now, DTensor) and not isinstance(saved, DTensor):
         return distribute_tensor(saved, now.device_mesh, now.placements)
     return saved
 
 
+def _is_distributed() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
+
+
 def _fsdp_modules() -> Iterator[Any]:
     """Yield all modules that were given to ``fully_shard``."""
+    # torch keeps no list of these modules, so all live objects are searched.
     for found in gc.get_objects():
-        # Not `isinstance`, which asks some objects for more than their class.
+        # `isinstance` would read `__class__`, which runs code in lazy proxies.
         if issubclass(type(found), FSDPModule):
             yield found

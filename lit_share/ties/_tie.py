@@ -27,39 +27,46 @@ class Member:
 
     @property
     def name(self) -> str:
-        """The parameter's name, with ``.T`` or ``[3]`` after it where the member is a part of it."""
-        slice_ = "" if self.index is None else f"[{self.index}]"
-        return f"{self.ref.name}{'.T' if self.transposed else ''}{slice_}"
+        """The parameter's name, followed by ``.T`` for a transpose or ``[3]`` for a slice."""
+        name = self.ref.name
+        if self.transposed:
+            name += ".T"
+        if self.index is not None:
+            name += f"[{self.index}]"
+        return name
 
     @property
     def parameter(self) -> nn.Parameter:
-        """The Parameter that the member is, or is a view of."""
+        """The Parameter that holds the member."""
         return self.ref.parameter
 
     @property
     def slice(self) -> int | None:
-        """The index of the member in its parameter; ``None`` if it is all of it."""
-        # A layer of one filter for all positions: each position is the whole parameter.
-        return None if self.index is None or position_count(self.ref.owner) else self.index
+        """The index of the member in its parameter; ``None`` if it is the whole parameter."""
+        # If a layer uses one filter at all positions, each position is the whole parameter.
+        if self.index is None or position_count(self.ref.owner):
+            return None
+        return self.index
 
     @property
     def is_transposed(self) -> bool:
         """Whether the member is the transpose of `parameter`."""
+        # A name that stores the transpose of `parameter`, transposed again, is `parameter` itself.
         return self.transposed != self.ref.is_transposed
 
     def view(self, tensor: Tensor) -> Tensor:
-        """Return the member's view of a tensor that has the shape of `parameter`."""
+        """Return the member's transpose or slice of a tensor of the shape of `parameter`."""
         if self.is_transposed:
             return tensor.T
         return tensor if self.slice is None else tensor[self.slice]
 
 
 class Run(NamedTuple):
-    """Adjacent members of a tie that are slices of one parameter; or one member alone.
+    """Adjacent members of a tie that are slices of one parameter, or a single member.
 
     Attributes:
-        first: The first of them.
-        length: Their number.
+        first: The first member.
+        length: The number of members.
     """
 
     first: Member
@@ -72,11 +79,11 @@ class Run(NamedTuple):
 
     @property
     def is_whole(self) -> bool:
-        """Whether each member is all of its parameter, as it is stored."""
+        """Whether each member is the whole parameter as it is stored."""
         return self.first.slice is None and not self.first.is_transposed
 
     def views(self, tensor: Tensor) -> Sequence[Tensor]:
-        """Return the members' views of a tensor that has the shape of their parameter."""
+        """Return the members' slices or transposes of a tensor of the shape of their parameter."""
         if self.is_sliced:
             return tensor.unbind()
         return [self.first.view(tensor)] * self.length
@@ -87,8 +94,8 @@ class Tie:
     """N ≥ 1 tensors of one shape in a module, its *members*.
 
     Attributes:
-        name: What the stars stand for, or the first member's name; where ties that were found
-            together would have one name, the names of all members.
+        name: The text that the stars stand for, or the first member's name; the names of all
+            members where ties that were found together would have the same name.
         members: The members, in the order of the patterns.
     """
 
@@ -100,7 +107,8 @@ class Tie:
 
     @cached_property
     def runs(self) -> list[Run]:
-        """The members, where adjacent slices of one parameter are one run."""
+        """The members, adjacent slices of a parameter in one run."""
+        # The parameter of a layer with 900 positions is looked up once, not for each slice.
         grouped = groupby(self.members, key=lambda m: (m.ref, m.index is None, m.transposed))
         runs = [list(members) for _, members in grouped]
         return [Run(members[0], len(members)) for members in runs]
@@ -120,35 +128,41 @@ class Tie:
     @property
     def parameters(self) -> list[nn.Parameter]:
         """The Parameter of each member."""
-        return [p for first, count in self.runs for p in [first.parameter] * count]
+        parameters: list[nn.Parameter] = []
+        for run in self.runs:
+            parameters += [run.first.parameter] * run.length
+        return parameters
 
     @property
     def is_shared(self) -> bool:
-        """Whether all members are one stored Parameter, in one orientation."""
+        """Whether all members have one stored Parameter, in the same orientation."""
         runs = self.runs
         if any(run.is_sliced for run in runs):
             return False
-        parameter = runs[0][0].parameter
+        parameter = runs[0].first.parameter
         if any(first.parameter is not parameter for first, _ in runs[1:]):
             return False
         return len({(first.is_transposed, first.slice) for first, _ in runs}) == 1
 
     def tensors(self) -> list[Tensor]:
-        """Return the members' values now, detached; writing to them writes to the parameters."""
-        return [view for run in self.runs for view in run.views(run.first.parameter.detach())]
+        """Return the members, detached; writing to them writes to the parameters."""
+        tensors: list[Tensor] = []
+        for run in self.runs:
+            tensors += run.views(run.first.parameter.detach())
+        return tensors
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """Gather a sharded tensor; return others as they are."""
+    """Gather a sharded tensor; return other tensors as they are."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def distinctly_named(ties: Sequence[Tie]) -> list[Tie]:
-    """Return the ties, with those of one name renamed after their members."""
+    """Return the ties; those that have the same name are renamed after their members."""
     counts = Counter(tie.name for tie in ties)
-    return [
-        tie
-        if counts[tie.name] == 1
-        else replace(tie, name=" = ".join(member.name for member in tie.members))
-        for tie in ties
-    ]
+    named: list[Tie] = []
+    for tie in ties:
+        if counts[tie.name] > 1:
+            tie = replace(tie, name=" = ".join(member.name for member in tie.members))
+        named.append(tie)
+    return named

@@ -13,7 +13,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from lit_share.ties._error import TieError
 from lit_share.ties._layers import position_count
-from lit_share.ties._names import shortened
+from lit_share.ties._names import and_more, shortened
 from lit_share.ties._pattern import Pattern
 from lit_share.ties._plan import Plan
 from lit_share.ties._refs import BufferRef, ParameterRef, buffer_refs, parameter_refs
@@ -28,21 +28,20 @@ Stars = tuple[str, ...]
 class Ties:
     """Which parameters of a module are tied, by patterns of their names.
 
-    One pattern per member. `*` stands for any text, and for the *same* text in every pattern:
+    Each pattern names a member. `*` stands for any text, and for the *same* text in every pattern:
 
     - ``Ties("a.net.*", "b.net.*")``: each parameter of model a with its namesake in model b; three
-      models are three patterns;
-    - ``Ties("a.encoder.*", "b.trunk.*")``: renames;
-    - ``Ties("layers.0.*", "layers.1.*", "layers.2.*")``: across the layers of one model;
-    - ``Ties("*.weight")``: one member each, which is plain regularisation;
-    - ``Ties("encoder.weight", "decoder.weight.T")``: a matrix and a transposed one;
-    - ``Ties("local.weight[:]")``: the slices of one parameter along dim 0 are each other's members.
+      models need three patterns;
+    - ``Ties("a.encoder.*", "b.trunk.*")``: models with different names;
+    - ``Ties("layers.0.*", "layers.1.*", "layers.2.*")``: the layers of a model;
+    - ``Ties("*.weight")``: ties of a single member, for plain regularisation;
+    - ``Ties("encoder.weight", "decoder.weight.T")``: a matrix and the transpose of another matrix;
+    - ``Ties("local.weight[:]")``: the slices of a parameter along dim 0.
 
     Args:
-        *patterns: One pattern of parameter names per member; lists of them, as configs have, are
-            flattened.
-        exclude: Patterns of parameter names that are not tied; a tie with an excluded member is left
-            out. Nested lists are flattened, so that configs can add to one another's.
+        *patterns: A pattern of parameter names per member. Lists, as in configs, are flattened.
+        exclude: Patterns of parameter names; ties with a matching member are left out. Lists are
+            flattened, so that a config can add a list to that of another config.
 
     Raises:
         TieError: If there is no pattern, or the patterns have different numbers of stars.
@@ -59,9 +58,8 @@ class Ties:
     def __init__(
         self, *patterns: str | Sequence[str], exclude: str | Sequence[str | Sequence[str]] = ()
     ) -> None:
-        named = _flat(patterns)
-        excluded = _flat([exclude] if isinstance(exclude, str) else exclude)
-        # A config without the key gives [None].
+        named, excluded = _flat(patterns), _flat(exclude)
+        # A config without the key passes [None].
         if not named or named == [None]:
             raise TieError(
                 'Ties needs at least one pattern, for instance Ties("a.net.*", "b.net.*"), or in a '
@@ -82,31 +80,27 @@ class Ties:
             raise TieError(f"the patterns of one Ties must have the same number of stars: {counts}")
 
     def __repr__(self) -> str:
-        patterns = ", ".join(repr(pattern.text) for pattern in self.patterns)
-        return (
-            f"Ties({patterns}, exclude={list(self.exclude)!r})"
-            if self.exclude
-            else f"Ties({patterns})"
-        )
+        arguments = [repr(pattern.text) for pattern in self.patterns]
+        if self.exclude:
+            arguments.append(f"exclude={list(self.exclude)!r}")
+        return f"Ties({', '.join(arguments)})"
 
     def find(self, module: nn.Module) -> list[Tie]:
         """Find the ties of ``module``, in the order of its parameters.
 
-        Parameters that have several names, as language models use one weight as embedding and head,
-        make one tie.
-
         Args:
-            module: The module that holds all members; its parameter names are matched. The names are
-                those of the unwrapped module, also under `torch.compile` and activation
-                checkpointing.
+            module: The module that holds all members. Patterns match the names without the
+                components that `torch.compile` and activation checkpointing insert.
 
         Returns:
-            The ties, bound to the module: their members are looked up in it by name at every use.
+            The ties, whose members are looked up in the module by name at every use.
 
         Raises:
-            TieError: If a pattern matches nothing, a name has no counterpart in another pattern, the
-                members of a tie differ in shape, a star is ambiguous, or a member is named twice.
+            TieError: If a pattern matches nothing, a name has no counterpart in another pattern,
+                the members of a tie differ in shape, a star is ambiguous, or a member is named
+                twice.
         """
+        # Aliases make a single tie: language models use one weight as embedding and as head.
         distinct: dict[tuple[int, ...], tuple[Stars, list[ParameterRef]]] = {}
         for stars, refs in self.refs(module):
             distinct.setdefault(tuple(id(ref.parameter) for ref in refs), (stars, refs))
@@ -115,38 +109,37 @@ class Ties:
         return distinctly_named(found)
 
     def plan(self, module: nn.Module) -> Plan:
-        """Plan what would be tied in ``module``, to be printed, with remarks on its values now.
+        """Return the ties of ``module`` and the parameters that hard sharing would save.
 
         Args:
             module: The module that holds all members.
 
         Returns:
-            An object to print with `rich.print` (a table) or `print` (plain text).
+            An object for `rich.print` (a table) or `print` (plain text).
 
         Raises:
-            TieError: As `find`.
+            TieError: If the patterns do not fit the module; see `find`.
         """
         names = [ref.name for ref in (*parameter_refs(module), *buffer_refs(module))]
-        unused = [
-            text
-            for text in self.exclude
-            if all(Pattern(text).match(name) is None for name in names)
-        ]
+        unused = [text for text in self.exclude if not _matches_any(text, names)]
         found = self.find(module)
         return Plan.of(found, self.buffers(module), unused, find_unaligned(found, module))
 
     def refs(self, module: nn.Module) -> list[tuple[Stars, list[ParameterRef]]]:
-        """Return what the stars stand for, and a parameter per pattern; see `find` for the errors."""
+        """Return the stars' texts with a parameter per pattern; see `find` for the errors."""
         by_name = {ref.name: ref for ref in parameter_refs(module)}
         excluded = set(filter(self._excludes, by_name))
         matches = [self._matches(pattern, by_name) for pattern in self.patterns]
         self._check_counterparts(matches, excluded)
-        found = [
-            (stars, [match[stars] for match in matches if stars in match])
-            for stars in dict.fromkeys(stars for match in matches for stars in match)
-        ]
+        found: dict[Stars, list[ParameterRef]] = {}
+        for match in matches:
+            for stars, ref in match.items():
+                found.setdefault(stars, []).append(ref)
+        # A tie without one of its members would be another tie, so all of it is excluded.
         kept = [
-            (stars, refs) for stars, refs in found if not any(ref.name in excluded for ref in refs)
+            (stars, refs)
+            for stars, refs in found.items()
+            if excluded.isdisjoint(ref.name for ref in refs)
         ]
         if not kept:
             raise TieError(
@@ -155,23 +148,23 @@ class Ties:
         return kept
 
     def buffers(self, module: nn.Module) -> list[list[BufferRef]]:
-        """Return the buffers whose names fit the patterns, one per pattern, like parameters of a tie.
-
-        A buffer without a counterpart in every pattern is left out.
-        """
+        """Return the buffers that correspond to each other: a buffer per pattern."""
         by_name = {ref.name: ref for ref in buffer_refs(module)}
         corresponding: dict[Stars, list[BufferRef]] = {}
         for pattern in self.patterns:
-            for name in by_name if pattern.view == "whole" else ():
+            if pattern.view != "whole":
+                continue
+            for name in by_name:
                 stars = pattern.match(name)
                 if stars is not None and not self._excludes(name):
                     corresponding.setdefault(stars, []).append(by_name[name])
         order = {name: i for i, name in enumerate(by_name)}
+        # Patterns are meant for parameters, so a buffer without counterparts is no error.
         complete = [refs for refs in corresponding.values() if len(refs) == len(self.patterns) > 1]
         return sorted(complete, key=lambda refs: order[refs[0].name])
 
     def _excludes(self, name: str) -> bool:
-        return any(Pattern(text).match(name) is not None for text in self.exclude)
+        return any(_matches_any(text, [name]) for text in self.exclude)
 
     def _matches(
         self, pattern: Pattern, by_name: Mapping[str, ParameterRef]
@@ -181,10 +174,11 @@ class Ties:
             stars = pattern.match(name)
             if stars is None:
                 continue
+            # In a single pattern, the texts of the stars make no difference.
             if len(self.patterns) > 1 and pattern.is_ambiguous(name):
                 raise TieError(
-                    f"the stars of {pattern.text!r} are ambiguous in {name!r}: write one star, or more "
-                    "of the name"
+                    f"the stars of {pattern.text!r} are ambiguous in {name!r}: write one star, or "
+                    "more of the name"
                 )
             matches[stars] = ref
         if not matches:
@@ -194,18 +188,17 @@ class Ties:
     def _check_counterparts(
         self, matches: list[dict[Stars, ParameterRef]], excluded: set[str]
     ) -> None:
-        """Raise if a name that one pattern matches has no counterpart in another, unless excluded."""
-        lonely = [
-            f"{match[stars].name!r} has no counterpart {pattern.fill(stars)!r} in {pattern.text!r}"
-            for match in matches
-            for stars in match
-            if match[stars].name not in excluded
-            for pattern, other in zip(self.patterns, matches, strict=True)
-            if stars not in other
-        ]
+        lonely: list[str] = []
+        for match in matches:
+            for stars, ref in match.items():
+                if ref.name in excluded:
+                    continue
+                for pattern, other in zip(self.patterns, matches, strict=True):
+                    if stars not in other:
+                        missing = f"{pattern.fill(stars)!r} in {pattern.text!r}"
+                        lonely.append(f"{ref.name!r} has no counterpart {missing}")
         if lonely:
-            more = f"\n  and {len(lonely) - _SHOWN} more" if len(lonely) > _SHOWN else ""
-            listed = "\n  ".join(lonely[:_SHOWN]) + more
+            listed = "\n  ".join(lonely[:_SHOWN]) + and_more(len(lonely) - _SHOWN, "\n  ")
             raise TieError(
                 f"{self} leaves names without a counterpart:\n  {listed}\n"
                 "add them to exclude=[...], in a config ties.exclude=[...]"
@@ -215,13 +208,15 @@ class Ties:
         members: list[Member] = []
         for pattern, ref in zip(self.patterns, refs, strict=True):
             members += _members(pattern, ref)
-        named_after_stars = len(refs) > 1 and any(stars)
-        tie = Tie(".".join(stars) if named_after_stars else refs[0].name, tuple(members))
+        name = refs[0].name
+        if len(refs) > 1 and any(stars):
+            name = ".".join(stars)
+        tie = Tie(name, tuple(members))
+        # `_check_named_once` refuses ties that name a member twice, all of them in one message.
         if len({member.name for member in members}) < len(members):
-            return tie  # `_check_named_once` refuses it, together with others of its kind
-        shapes = {
-            member.name: tuple(t.shape) for member, t in zip(members, tie.tensors(), strict=True)
-        }
+            return tie
+        tensors = zip(members, tie.tensors(), strict=True)
+        shapes = {member.name: tuple(tensor.shape) for member, tensor in tensors}
         if len(set(shapes.values())) > 1:
             listed = shortened([f"{name!r} is {shape}" for name, shape in shapes.items()], ", ")
             raise TieError(
@@ -231,17 +226,20 @@ class Ties:
         return tie
 
     def _check_named_once(self, found: list[Tie]) -> None:
-        counts = Counter(member.name for tie in found for member in tie.members)
+        counts: Counter[str] = Counter()
+        for tie in found:
+            counts.update(member.name for member in tie.members)
         twice = [name for name, count in counts.items() if count > 1]
         if twice:
             listed = ", ".join(map(repr, twice[:_SHOWN]))
             raise TieError(
-                f"{self} names a member twice: {listed}; each pattern must match parameters of its own"
+                f"{self} names a member twice: {listed}; each pattern must match parameters of its "
+                "own"
             )
 
 
 def _members(pattern: Pattern, ref: ParameterRef) -> list[Member]:
-    """Return the members of one pattern: the parameter, its transpose, or its slices."""
+    """Return the members that a pattern makes of a parameter; see `Pattern.view`."""
     if isinstance(ref.stored, UninitializedParameter):
         raise TieError(
             f"{ref.name!r} has no shape yet: run the module once, so that its lazy layers are made"
@@ -249,14 +247,18 @@ def _members(pattern: Pattern, ref: ParameterRef) -> list[Member]:
     shape = tuple(ref.tensor.shape)
     if pattern.view == "transposed" and len(shape) != 2:
         raise TieError(
-            f"{pattern.text!r} transposes {ref.name!r} of shape {shape}: .T is for matrices, exclude "
-            "others"
+            f"{pattern.text!r} transposes {ref.name!r} of shape {shape}: .T is for matrices, "
+            "exclude others"
         )
     if pattern.view != "slices":
         return [Member(ref, transposed=pattern.view == "transposed")]
-    if 0 in shape[:1] or not shape:
-        what = "has no slices" if shape else "is a single number"
-        raise TieError(f"{pattern.text!r} slices {ref.name!r}, which {what}: leave out [:]")
+    if not shape:
+        raise TieError(
+            f"{pattern.text!r} slices {ref.name!r}, which is a single number: leave out [:]"
+        )
+    if shape[0] == 0:
+        raise TieError(f"{pattern.text!r} slices {ref.name!r}, which has no slices: leave out [:]")
+    # A rank would hold some of the members only.
     if isinstance(ref.parameter, DTensor):
         raise TieError(
             f"{pattern.text!r} slices {ref.name!r}, which fully_shard has sharded: use DDP"
@@ -271,31 +273,40 @@ def _raise_no_match(pattern: Pattern, names: list[str]) -> NoReturn:
         options = " or ".join(map(repr, close))
         raise TieError(f"pattern {pattern.text!r} matches no parameter: did you mean {options}?")
     shown = ", ".join(map(repr, names[:_SHOWN])) or "none at all"
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    raise TieError(f"pattern {pattern.text!r} matches no parameter: the module has {shown}{more}")
+    shown += and_more(len(names) - _SHOWN)
+    raise TieError(f"pattern {pattern.text!r} matches no parameter: the module has {shown}")
 
 
 def _similar_patterns(pattern: Pattern, names: Sequence[str]) -> list[str]:
-    """Return patterns that match, and differ in the text before the first or after the last star."""
+    """Return matching patterns with another text before the first or after the last star."""
+    # Only as many components of the names are compared as that text has.
     pieces = pattern.name.split("*")
-    similar = []
+    suffix = pattern.text.removeprefix(pattern.name)
+    similar: list[str] = []
     for i in (0, -1):
         literal = pieces[i].strip(".")
         depth = literal.count(".") + 1
-        components = (name.split(".") for name in names)
-        ends = dict.fromkeys(".".join(c[:depth] if i == 0 else c[-depth:]) for c in components)
+        outermost = {0: slice(depth), -1: slice(-depth, None)}[i]
+        ends = dict.fromkeys(".".join(name.split(".")[outermost]) for name in names)
         for found in get_close_matches(literal, ends, n=3, cutoff=0.5):
             other = [*pieces]
             other[i] = pieces[i].replace(literal, found)
-            similar.append("*".join(other) + pattern.text.removeprefix(pattern.name))
-    return [
-        text
-        for text in dict.fromkeys(similar)
-        if any(Pattern(text).match(name) is not None for name in names)
-    ]
+            similar.append("*".join(other) + suffix)
+    return [text for text in dict.fromkeys(similar) if _matches_any(text, names)]
+
+
+def _matches_any(text: str, names: Iterable[str]) -> bool:
+    return any(Pattern(text).match(name) is not None for name in names)
 
 
 def _flat(entries: Iterable[Any]) -> list[Any]:
-    """Flatten the lists among the entries."""
-    nested = [[e] if isinstance(e, str) or not isinstance(e, Sequence) else e for e in entries]
-    return [item for items in nested for item in items]
+    """Return a string in a list, or the entries of a list and of the lists in it."""
+    if isinstance(entries, str):
+        return [entries]
+    flat: list[Any] = []
+    for entry in entries:
+        if isinstance(entry, str) or not isinstance(entry, Sequence):
+            flat.append(entry)
+        else:
+            flat += entry
+    return flat

@@ -1,10 +1,10 @@
-"""Parameters that are the transpose of another one, computed when they are read.
+"""Parameters that are computed as the transpose of another parameter when they are read.
 
-To share a whole parameter, one `torch.nn.Parameter` is put under several names. A transposed matrix
-has another shape, so it cannot be shared so. Two Parameters on one memory would be stepped twice, and
-part when the module is moved; a parametrization gives the entries of ``state_dict`` other names. So
-the attribute becomes a property of the module's class, which computes the transpose at every read:
-gradients flow to the stored Parameter, which is all that an optimizer, DDP or FSDP2 sees.
+A Parameter and its transpose have different shapes, so they cannot be one object under two names.
+Two Parameters with one memory would be stepped twice, and separate when the module is moved; a
+parametrization renames the entries of ``state_dict``. So the attribute becomes a property of the
+module's class, which computes the transpose at every read: gradients flow to the stored Parameter,
+and optimizers, DDP and FSDP2 see no other.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _NOTHING: Mapping[str, Source] = {}
 
 
 class Source(NamedTuple):
-    """The parameter that another one is the transpose of: its module, and its name there."""
+    """The module and the name of the parameter from which a transpose is computed."""
 
     owner: nn.Module
     attribute: str
 
     @property
     def tensor(self) -> Tensor:
-        """The source's tensor, detached; it may be a transpose itself."""
+        """The source's tensor, detached; it may be a computed transpose itself."""
         stored = self.owner._parameters[self.attribute]
         if stored is not None:
             return stored.detach()
@@ -45,30 +45,32 @@ def transposed_in(owner: nn.Module) -> Mapping[str, Source]:
 
 
 def make_transposed(owner: nn.Module, attribute: str, source: Source) -> None:
-    """Make a parameter the transpose of another one; what was stored under its name is dropped."""
+    """Replace a parameter by the transpose of its source; drop the Parameter that it stores."""
     if not transposed_in(owner):
         owner.__dict__[_KEY] = {}
         owner.register_state_dict_post_hook(_save_transposes)
         owner.register_load_state_dict_pre_hook(_load_transposes)
     owner.__dict__[_KEY][attribute] = source
+    # The entry stays, so that parameters keep their order.
     owner._parameters[attribute] = None
     _fit_class(owner)
 
 
 def make_stored(owner: nn.Module, attribute: str) -> None:
-    """Make a transposed parameter an ordinary one, which can be assigned.
+    """Replace a computed transpose by an empty parameter, which can be assigned.
 
     Raises:
         TieError: If the module was parametrized or sharded meanwhile.
     """
     if not can_hold_transposed(owner):
         raise TieError(
-            f"a {type(owner).__name__} was parametrized or sharded after {attribute!r} of it was "
+            f"a {type(owner).__name__} was parametrized or sharded after its {attribute!r} was "
             "shared: undo that first"
         )
     del owner.__dict__[_KEY][attribute]
     _fit_class(owner)
     if not transposed_in(owner):
+        # A copy of the module has the hooks, but would have no handles to remove them by.
         del owner.__dict__[_KEY]
         for hooks in (owner._state_dict_hooks, owner._load_state_dict_pre_hooks):
             for key, hook in list(hooks.items()):
@@ -78,22 +80,22 @@ def make_stored(owner: nn.Module, attribute: str) -> None:
 
 def can_hold_transposed(owner: nn.Module) -> bool:
     """Whether a parameter of this module can be computed when it is read."""
-    # Recurrent layers keep a list of their weights; a parametrized module has a class of its own on
-    # top of ours.
+    # Recurrent layers read their weights from a flat list, past the property. `parametrize` and
+    # `fully_shard` subclass the class of the module, so ours is not the last one any more.
     has_own_class = "_lit_share_plain" in vars(type(owner))
     return not isinstance(owner, nn.RNNBase) and has_own_class == isinstance(owner, _Made)
 
 
 class _Made:
-    """Base of the classes that are made for modules with transposed parameters."""
+    """Base of the classes that `_class_with` makes."""
 
     _lit_share_plain: type[nn.Module]
 
     def __init_subclass__(cls, **_: Any) -> None:
-        """Keep these classes out of registries that the user's class has of its subclasses."""
+        """Skip the method of the user's class, which may register its subclasses."""
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        # pickle cannot find such a class by its name, so the copy makes it again.
+        # pickle cannot import this class by its name, so `_new` makes it when it is restored.
         function, arguments, *rest = tuple[Any, ...](super().__reduce_ex__(protocol))
         if function is copyreg.__newobj__:  # type: ignore[attr-defined]
             attributes = frozenset(transposed_in(self))  # type: ignore[arg-type]
@@ -102,16 +104,18 @@ class _Made:
 
 
 def _fit_class(owner: nn.Module) -> None:
-    """Give a module the class that computes its transposed parameters."""
-    kind: Any = type(owner)
-    plain = kind._lit_share_plain if isinstance(owner, _Made) else kind
+    """Give a module the class that computes its transposes, or its own class if it has none."""
+    kind: Any = getattr(type(owner), "_lit_share_plain", type(owner))
     attributes = frozenset(transposed_in(owner))
-    owner.__class__ = _class_with(plain, attributes) if attributes else plain
+    if attributes:
+        kind = _class_with(kind, attributes)
+    owner.__class__ = kind
 
 
+# Modules with the same transposes have the same class, so `type(a) is type(b)` still holds.
 @cache
 def _class_with(plain: Any, attributes: frozenset[str]) -> Any:
-    """Make a subclass in which these attributes are computed when they are read."""
+    """Return a subclass of ``plain`` in which these attributes are computed transposes."""
     namespace: dict[str, Any] = {name: property(_getter(name)) for name in attributes}
     namespace |= {name: getattr(plain, name) for name in ("__module__", "__qualname__", "__doc__")}
     return type(plain.__name__, (_Made, plain), {**namespace, "_lit_share_plain": plain})
@@ -120,11 +124,15 @@ def _class_with(plain: Any, attributes: frozenset[str]) -> Any:
 def _getter(attribute: str) -> Callable[[Any], Any]:
     def get(owner: nn.Module) -> Any:
         source = transposed_in(owner).get(attribute)
-        if source is None:  # another object of the class, as a module's own `clone` may make it
+        # A method of the user, such as `clone`, may make an object of the class without sources.
+        if source is None:
             return nn.Module.__getattr__(owner, attribute)
-        override = owner._parameters[attribute]  # what `torch.func.functional_call` puts there
-        # Read by `getattr`, as the source's module may have been wrapped or sharded since.
-        return getattr(source.owner, source.attribute).T if override is None else override
+        # `torch.func.functional_call` puts its argument into the empty entry.
+        override = owner._parameters[attribute]
+        if override is not None:
+            return override
+        # `getattr` works when the source's module has been wrapped or sharded since.
+        return getattr(source.owner, source.attribute).T
 
     return get
 
@@ -136,7 +144,7 @@ def _new(plain: Any, attributes: frozenset[str]) -> Any:
 
 @torch.no_grad()
 def _save_transposes(owner: nn.Module, state_dict: dict[str, Any], prefix: str, _: Any) -> None:
-    """Give ``state_dict`` the entries, and their order, that the module has when nothing is shared."""
+    """Add the entries of transposes to ``state_dict``, in the order of the untied module."""
     for attribute, source in transposed_in(owner).items():
         state_dict[prefix + attribute] = source.tensor.T
     first = [prefix + name for name in owner._parameters]
@@ -157,8 +165,8 @@ def _load_transposes(owner: nn.Module, state_dict: dict[str, Any], prefix: str, 
             continue
         entry, target = state_dict.pop(key), source.tensor.T
         if entry.shape != target.shape:
-            shapes = f"{tuple(entry.shape)} in the state dict, {tuple(target.shape)} here"
+            shapes = f"{tuple(entry.shape)} in the state dict, {tuple(target.shape)} in the module"
             errors.append(f"size mismatch for {key}: {shapes}")
         else:
-            # As with one Parameter under two names, loading one of them loads the other.
+            # This writes to the source, as loading one name of an alias writes to all its names.
             target.copy_(entry)

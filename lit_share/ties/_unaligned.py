@@ -10,28 +10,25 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parameter import UninitializedParameter
 
 from lit_share.text import visible
+from lit_share.ties._names import and_more
 from lit_share.ties._refs import ParameterRef, parameter_refs
 from lit_share.ties._tie import Tie
 
-# Cosine between members: copies have 1, also after some training; weights drawn independently have
-# about 0.
+# Copies have a cosine of 1, also after some training; independent draws have a cosine of about 0.
 _UNRELATED = 0.2
 
 
 def find_unaligned(ties: Iterable[Tie], module: nn.Module) -> list[Tie]:
-    """Return the ties whose members' weights are unrelated, so that their units do not correspond.
-
-    Only weights whose units may be in any order are looked at: not slices and transposes, which
-    belong to the units of one model, nor the only layer of each model, whose inputs and outputs are
-    those of the data.
+    """Return the ties in which a member's weights are unrelated to those of the first member.
 
     Args:
         ties: Ties of the module.
         module: The module they were found in.
 
     Returns:
-        The ties in which the cosine of the angle between a member and the first one is near 0.
+        The ties in which the cosine of the angle between the two members is near 0.
     """
+    # The only layer of each model is left out: the data decide the order of its inputs and outputs.
     layers = sum(_is_weight(ref) for ref in parameter_refs(module))
     return [
         tie
@@ -42,10 +39,10 @@ def find_unaligned(ties: Iterable[Tie], module: nn.Module) -> list[Tie]:
 
 def unaligned_remark(names: Sequence[str]) -> str:
     """Return the remark on unaligned ties with these names."""
-    others = f" and {len(names) - 1} more" if names[1:] else ""
+    named = visible(names[0]) + and_more(len(names) - 1)
     return (
-        f"the members of {visible(names[0])}{others} start from unrelated weights, so that their units "
-        "do not correspond: let them start from the same, by copy.deepcopy or "
+        f"the members of {named} start from unrelated weights, so that their units do not "
+        "correspond: initialise them alike, with copy.deepcopy or "
         "lit_share.Paired(..., same_init=True)"
     )
 
@@ -55,6 +52,7 @@ def _is_weight(ref: ParameterRef) -> bool:
 
 
 def _may_be_permuted(tie: Tie) -> bool:
+    # Slices and transposes belong to the units of one model, so their order is the same.
     views = {(member.index, member.transposed) for member in tie.members}
     return views in ({(None, False)}, {(None, True)}) and len(tie.shape) > 1
 
@@ -66,6 +64,7 @@ def _is_unrelated(tie: Tie) -> bool:
 
 def _cosine(one: Tensor, other: Tensor) -> float:
     """Return the absolute cosine of the angle between two tensors; 1 where it is not defined."""
+    # Shards would need a collective, for a remark only.
     if any(t.is_meta or isinstance(t, DTensor) or not t.is_floating_point() for t in (one, other)):
         return 1.0
     first, second = one.flatten().float(), other.flatten().to(one.device).float()

@@ -1,7 +1,7 @@
-"""Views: the seam between the parameters of a module and the algebra.
+"""Views: parameters and gradients of a module as the local, dense tensors of the algebra.
 
-A view answers every question of storage: whole parameters, transposes, slices, aliases, shards. It
-gives the algebra local, dense tensors, and is the only reader and writer of parameters and gradients.
+Only views read and write parameters and gradients. They know about whole parameters, transposes,
+slices, aliases and shards, so that no other code has to.
 """
 
 from __future__ import annotations
@@ -27,14 +27,17 @@ from lit_share.ties._tie import Tie
 
 
 class TieView:
-    """The members of one tie as local tensors; what is written to them is written to the parameters.
+    """The members of a tie as local tensors; writing to them writes to the parameters.
 
     Args:
-        penalty: The penalty that is to be applied.
+        penalty: The penalty.
         tie: The tie.
-        start: For a center that needs them, starting values by the members' names.
-        frozen: For groups that stay at their center, their masks by the ties' names; a missing one is
-            added. ``None`` if no groups do.
+        start: Starting values by the members' names, for a center that needs them.
+        frozen: Masks of frozen groups by the ties' names, to which a missing mask is added;
+            ``None`` if groups are not frozen.
+
+    Raises:
+        ValueError: Naming the members, if they do not fit the penalty.
     """
 
     def __init__(
@@ -50,8 +53,10 @@ class TieView:
         except ValueError as error:
             raise ValueError(f"{names_of(tie)}: {error}") from None
         self._runs = [(run, run.first.parameter, run.is_whole) for run in tie.runs]
-        # N members that are one parameter move it as one, by N times the step.
-        self.multiplicity = len(tie.members) if tie.is_shared else 1
+        # If all N members are one Parameter, it takes the steps of all: N times the step size.
+        self.multiplicity = 1
+        if tie.is_shared:
+            self.multiplicity = len(tie.members)
         self._stored = tie.tensors()
         self.tensors = TieTensors(
             [self.local(tensor) for tensor in self._stored], shard=self._shard()
@@ -59,20 +64,22 @@ class TieView:
         if penalty.centering.needs_start and start is not None:
             self.tensors.start = [self.local(value) for value in self._starts(start)]
         if frozen is not None:
-            none = self.full_mask(empty_group_mask(penalty, self.tensors.members))
-            saved = frozen.get(tie.name, none)
-            # Groups may be others than those of a checkpoint, as where rows were tied since.
-            frozen[tie.name] = like_parameter(saved if saved.shape == none.shape else none, none)
+            empty = self.full_mask(empty_group_mask(penalty, self.tensors.members))
+            saved = frozen.get(tie.name)
+            # Shapes differ if a layer was replaced since the checkpoint, as by tied rows.
+            if saved is None or saved.shape != empty.shape:
+                saved = empty
+            frozen[tie.name] = like_parameter(saved, empty)
             self.tensors.frozen = self.local(frozen[tie.name])
 
     def set_steps(self, steps: Sequence[float]) -> None:
-        """Set the size of the members' proximal steps.
+        """Set the step sizes of the members' proximal steps.
 
         Args:
-            steps: One ≥ 0 for each member.
+            steps: A step size ≥ 0 for each member.
 
         Raises:
-            ValueError: Naming the members, if there is no proximal step in closed form with these.
+            ValueError: Naming the members, if these step sizes have no closed form.
         """
         try:
             self.penalty.check_prox(steps, len(self.tie.members))
@@ -81,11 +88,10 @@ class TieView:
         self.tensors.steps = [self.multiplicity * t for t in steps]
 
     def open_grads(self, owned: Container[int] | None = None) -> None:
-        """Give the algebra the ``.grad`` of trained parameters to add to; zeros where it is missing.
+        """Set ``tensors.grads`` to the gradients of parameters that require one, else to ``None``.
 
         Args:
-            owned: The ``id`` of each parameter that gets a gradient, if it requires one; all if
-                ``None``.
+            owned: The ``id`` of each parameter that gets a gradient; all if ``None``.
 
         Raises:
             ValueError: If a gradient is sparse.
@@ -96,33 +102,36 @@ class TieView:
             if not parameter.requires_grad or (owned is not None and id(parameter) not in owned):
                 grads += [None] * run.length
                 continue
+            # A member without a gradient is pulled as well, as if the loss had a gradient of zero.
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             elif parameter.grad.layout != torch.strided:
                 raise ValueError(
-                    f"the gradient of {run.first.name!r} is sparse: make it with sparse=False, or exclude "
-                    "it from the ties"
+                    f"the gradient of {run.first.name!r} is sparse: make it with sparse=False, or "
+                    "exclude it from the ties"
                 )
-            views = [parameter.grad] * run.length if is_whole else run.views(parameter.grad)
-            grads.extend(views)
+            if is_whole:
+                grads += [parameter.grad] * run.length
+            else:
+                grads += run.views(parameter.grad)
 
     def close_grads(self) -> None:
-        """Store what the algebra added to buffers that are not the gradients' own memory."""
+        """Add buffers that are copies to the gradients."""
 
     @property
     def has_copies(self) -> bool:
-        """Whether members are copies of the parameters' memory, which are soon out of date."""
+        """Whether members are copies, which are out of date once the parameters change."""
         return False
 
     def close_members(self) -> None:
-        """Store what the algebra wrote to members that are not the parameters' own memory."""
+        """Write members that are copies to the parameters."""
 
     def local(self, tensor: Tensor) -> Tensor:
-        """Return the local part of a tensor of the members' shape."""
+        """Return the local slice of a tensor of the members' shape."""
         return tensor
 
     def full_mask(self, mask: Tensor) -> Tensor:
-        """Return the mask of all groups, given that of local groups."""
+        """Return the mask of all groups, given the mask of local groups."""
         return mask
 
     def _shard(self) -> Shard | None:
@@ -141,15 +150,16 @@ class TieView:
             return own
         if not self.penalty.omega.quadratic:
             raise ValueError(
-                f"{self.tie.name!r} is one parameter of members that started from different values, to "
-                f'which a proximal step with norm="{self.penalty.norm}" has no closed form: use a '
-                "squared norm"
+                f"the members of {self.tie.name!r} share a parameter, but started from different "
+                f'values, for which norm="{self.penalty.norm}" has no closed form: use a squared '
+                "norm"
             )
-        return [mean(own)] * len(own)  # Σ ½‖W − S_i‖² is N · ½‖W − mean S‖² plus a constant
+        # Σ ½‖W − S_i‖² is N · ½‖W − mean S‖² plus a constant.
+        return [mean(own)] * len(own)
 
 
 class ShardedTieView(TieView):
-    """A view of members that FSDP2 shards: of their local slices."""
+    """The local slices of members that FSDP2 shards."""
 
     def __init__(
         self,
@@ -165,26 +175,26 @@ class ShardedTieView(TieView):
         super().__init__(penalty, tie, start, frozen)
 
     def open_grads(self, owned: Container[int] | None = None) -> None:
-        """Give the algebra local buffers to add to; see `TieView.open_grads`."""
+        """Pass local buffers to the algebra; see `TieView.open_grads`."""
         super().open_grads(owned)
         self._full_grads = self.tensors.grads
         self.tensors.grads = [self._buffer(grad) for grad in self._full_grads]
 
     def close_grads(self) -> None:
-        """Redistribute what was added to buffers of other placements than the gradients'."""
+        """Redistribute buffers whose gradients have other placements, and add them."""
         for buffer, grad in zip(self.tensors.grads, self._full_grads, strict=True):
             if buffer is not None and grad is not None and not self.shards.is_local(grad):
                 accumulate_([grad], [self.shards.distributed(buffer, grad)], 1.0)
 
     def close_members(self) -> None:
-        """Redistribute members of other placements than the parameters'."""
+        """Redistribute members whose parameters have other placements, and write them."""
         for local, stored in zip(self.tensors.members, self._stored, strict=True):
             if not self.shards.is_local(stored):
                 write_([stored], [self.shards.distributed(local, stored)])
 
     @property
     def has_copies(self) -> bool:
-        """Whether members are copies of redistributed ones."""
+        """Whether parameters have other placements than the members."""
         return not all(map(self.shards.is_local, self._stored))
 
     def local(self, tensor: Tensor) -> Tensor:
@@ -192,13 +202,16 @@ class ShardedTieView(TieView):
         return self.shards.local(tensor)
 
     def _buffer(self, grad: Tensor | None) -> Tensor | None:
-        # The local slice of a gradient, or zeros where that is not its own memory.
-        if grad is None or self.shards.is_local(grad):
-            return None if grad is None else self.shards.local(grad)
+        if grad is None:
+            return None
+        if self.shards.is_local(grad):
+            return self.shards.local(grad)
+        # The local slice would be a copy; increments are added to the gradient in `close_grads`.
         return torch.zeros_like(self.tensors.members[0], dtype=grad.dtype)
 
     def full_mask(self, mask: Tensor) -> Tensor:
-        """Return the mask of all groups, sharded as the members are unless groups span shards."""
+        """Return the mask of all groups; it is sharded unless groups span shards."""
+        # Groups that span shards have the same mask on every rank, as their statistics are summed.
         shard, ndim = self.shards.shard, len(self.tie.shape)
         if shard is None or self.penalty.grouping.spans_shards(ndim, shard.dim):
             return mask
@@ -209,12 +222,12 @@ class ShardedTieView(TieView):
 
 
 def names_of(tie: Tie) -> str:
-    """Return the names of the first members, to begin an error with."""
+    """Return the names of the first members, for the beginning of an error."""
     return ", ".join(member.name for member in tie.members[:4])
 
 
 class TieViews:
-    """Views of all ties of a penalty, kept open from step to step.
+    """The views of all ties of a penalty, kept from step to step.
 
     Args:
         penalty: The penalty.
@@ -223,7 +236,7 @@ class TieViews:
         frozen: See `TieView`.
 
     Raises:
-        ValueError: Naming the members, if they do not fit the penalty, or are sharded differently.
+        ValueError: Naming the members, if they do not fit the penalty or are sharded differently.
     """
 
     def __init__(
@@ -240,22 +253,27 @@ class TieViews:
         """Open the views again if the memory of a parameter was replaced.
 
         Returns:
-            Whether the module still holds the parameters that the views were opened with. If not, the
-            ties have to be found again.
+            Whether the module still holds the parameters of the views. If not, the ties have to be
+            found again.
         """
+        # This runs before every step, so it compares entries and addresses instead of looking every
+        # parameter up from the root.
         for mapping, key, value in self._entries:
             if mapping.get(key) is not value:
                 return False
         is_current = not self._has_copies
         for parameter, address in self._addresses:
-            local = parameter._local_tensor if isinstance(parameter, DTensor) else parameter
+            # `module.to` and FSDP2 replace the memory of a Parameter, but keep the object.
+            local: Tensor = parameter
+            if isinstance(parameter, DTensor):
+                local = parameter._local_tensor
             is_current = is_current and local.data_ptr() == address
         if not is_current:
             self._open()
         return True
 
     def add_gradient(self, strength: float, owned: Container[int] | None = None) -> None:
-        """Add ``strength`` times the penalty's gradient to the ``.grad`` of trained parameters.
+        """Add ``strength`` times the penalty's gradient to the ``.grad`` of parameters.
 
         Args:
             strength: Finite number ≥ 0.
@@ -271,14 +289,14 @@ class TieViews:
     def add_increments(
         self, increments: Sequence[Sequence[Tensor]], alpha: float, owned: Container[int]
     ) -> None:
-        """Add ``alpha`` times local increments, one for each member of each tie, to ``.grad``."""
+        """Add ``alpha`` times the local increments of each member of each tie to ``.grad``."""
         for view, own in zip(self.views, increments, strict=True):
             view.open_grads(owned)
             accumulate_(view.tensors.grads, own, alpha)
             view.close_grads()
 
     def increments(self) -> list[list[Tensor]]:
-        """Return the penalty's gradient of local members, without adding it."""
+        """Return the penalty's gradient of local members, for each tie."""
         increments = []
         for view in self.views:
             own = [torch.zeros_like(member) for member in view.tensors.members]
@@ -288,13 +306,13 @@ class TieViews:
         return increments
 
     def take_prox(self) -> None:
-        """Take the proximal step, of the sizes that `TieView.set_steps` has set."""
+        """Take the proximal step with the step sizes that `TieView.set_steps` has set."""
         self.batch.prox_()
         for view in self.views:
             view.close_members()
 
     def restore_frozen(self, names: Container[str]) -> None:
-        """Put frozen groups of these ties to their center again."""
+        """Move the frozen groups of these ties back to their center."""
         own = [view for view in self.views if view.tie.name in names]
         TieBatch(self.penalty, [view.tensors for view in own]).restore_frozen_()
         for view in own:
@@ -305,17 +323,21 @@ class TieViews:
         self.batch = TieBatch(self.penalty, [view.tensors for view in self.views])
         self._has_copies = any(view.has_copies for view in self.views)
         self._is_sharded = any(isinstance(view, ShardedTieView) for view in self.views)
-        # What `refresh` compares: one look at a dict for each module and parameter on the way.
-        refs = {run.first.ref for tie in self.ties for run in tie.runs}
-        entries = [entry for ref in refs for entry in ref.entries()]
-        self._entries = list({(id(entry[0]), entry[1]): entry for entry in entries}.values())
-        parameters = {id(p): p for tie in self.ties for p in tie.parameters}
+        # Members have most of their path in common, so each entry is kept once.
+        entries: dict[tuple[int, str], tuple[Mapping[str, object], str, object]] = {}
+        parameters: dict[int, nn.Parameter] = {}
+        for tie in self.ties:
+            for ref in dict.fromkeys(run.first.ref for run in tie.runs):
+                for mapping, key, value in ref.entries():
+                    entries[id(mapping), key] = mapping, key, value
+            parameters.update((id(parameter), parameter) for parameter in tie.parameters)
+        self._entries = list(entries.values())
         self._addresses = [(p, _address(p)) for p in parameters.values()]
 
     def _view(self, tie: Tie) -> TieView:
-        is_sharded = any(isinstance(parameter, DTensor) for parameter in tie.parameters)
-        kind = ShardedTieView if is_sharded else TieView
-        return kind(self.penalty, tie, self.start, self.frozen)
+        if any(isinstance(parameter, DTensor) for parameter in tie.parameters):
+            return ShardedTieView(self.penalty, tie, self.start, self.frozen)
+        return TieView(self.penalty, tie, self.start, self.frozen)
 
 
 def _address(parameter: nn.Parameter) -> int:

@@ -520,7 +520,7 @@ def test_states(shared, assign):
     torch.testing.assert_close(other(X), local(X), rtol=1e-12, atol=1e-12)
     with pytest.raises(
         RuntimeError,
-        match=r"0\.weight is one for all positions here, but the weight of 12 positions",
+        match=r"0\.weight is one for all positions here, but the weight differs by up to",
     ):
         shared.load_state_dict(net().state_dict())
 
@@ -558,7 +558,10 @@ def test_rebuild_with_other_things_that_are_one():
         ),
         ([{"convolution": "7"}], "no locally connected layer '7'"),
         ([{"convolution": "0"}, {"convolution": "4"}], "no locally connected layer '4'"),
-        ([{"convolution": "0"}, {"convolution": "2"}], "the bias of 4 positions is not the same"),
+        (
+            [{"convolution": "0"}, {"convolution": "2"}],
+            "the bias differs by up to 1 between 4 positions",
+        ),
         ([{"convolution": "0"}, {"names": ["0.bias", "2.bias"]}], "have shapes"),
         ([{"convolution": "0"}, {"names": ["0.bias", "nowhere"]}], "no parameter 'nowhere'"),
     ],
@@ -666,7 +669,7 @@ def test_positions_that_started_apart_are_pulled_to_the_mean_of_their_starts():
     apply_prox(module, squared, ties, step=1e6, start=start)
     assert torch.allclose(module[0].weight, torch.tensor(1.0), atol=1e-4)
     lasso = Penalty(norm="l1", groups="element", center="start")
-    with pytest.raises(ValueError, match="members that started from different values"):
+    with pytest.raises(ValueError, match="share a parameter, but started from different values"):
         apply_prox(module, lasso, ties, step=0.1, start=start)
 
 
