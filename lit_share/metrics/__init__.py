@@ -1,4 +1,4 @@
-"""How alike parameters are, how many numbers they take, and how stable selections are."""
+"""Distances between members, counts of shared numbers, and the stability of selections."""
 
 from lit_share.metrics._counts import (
     SharingStats,

@@ -1,4 +1,4 @@
-"""How much of a module is shared: counts and distances."""
+"""Counts of shared numbers, and distances between members."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ class SharingStats:
     """Counts of the numbers in a module's parameters, after the GrOWL paper.
 
     Attributes:
-        total: Numbers in all parameters, a shared one counted under each of its names, rows of a codebook for each of
-            their inputs, and filters of a convolution that was locally connected for each of its positions.
-        unique: Numbers that are different: not zero, and stored once, or exactly equal in ties that were given.
-        zeros: How many of ``total`` are exactly zero.
-        bytes: Bytes of the parameters and buffers in the module's compact file; see `lit_share.save_compact`. The file
-            itself is larger by its header, about a kilobyte and more for many parameters. ``None`` where such a file
-            cannot hold the module, which `save_compact` explains.
+        total: Numbers in all parameters. A shared parameter counts under each of its names, a row
+            of a codebook for each of its inputs, and a filter that positions share for each of
+            them.
+        unique: Numbers other than zero, counted once if they are stored once, or are exactly equal
+            in the given ties.
+        zeros: Numbers of ``total`` that are exactly zero.
+        bytes: Bytes of the parameters and buffers in the module's compact file, without its header
+            of about a kilobyte, or more for many parameters; see `lit_share.save_compact`. ``None``
+            if `save_compact` raises an error.
     """
 
     total: int
@@ -36,33 +38,32 @@ class SharingStats:
 
     @property
     def sparsity(self) -> float:
-        """Zeros / total, in [0, 1]."""
+        """The fraction zeros / total, in [0, 1]."""
         return self.zeros / max(self.total, 1)
 
     @property
     def sharing(self) -> float:
-        """Nonzero / unique, at least 1, which is how often a number is used."""
+        """How often a number is used on average: (total − zeros) / unique, at least 1."""
         return (self.total - self.zeros) / max(self.unique, 1)
 
     @property
     def compression(self) -> float:
-        """Total / unique, at least 1."""
+        """The ratio total / unique, at least 1."""
         return self.total / max(self.unique, 1)
 
     def as_dict(self) -> dict[str, float | None]:
-        """All counts and ratios by name."""
-        return asdict(self) | {
-            name: getattr(self, name) for name in ("sparsity", "sharing", "compression")
-        }
+        """Return all counts and ratios by name."""
+        ratios = ("sparsity", "sharing", "compression")
+        return asdict(self) | {name: getattr(self, name) for name in ratios}
 
 
 def sharing_stats(module: nn.Module, ties: Ties | Sequence[Tie] | None = None) -> SharingStats:
-    """Count the total, unique and zero numbers of a module's parameters, and the bytes that store them.
+    """Count the total, unique and zero numbers of a module's parameters, and their bytes.
 
     Args:
         module: The module.
-        ties: Ties whose members are searched for exactly equal numbers; without them only parameters that are one
-            and the same in memory count as shared.
+        ties: Ties whose members are searched for exactly equal numbers. Without ties, only aliases
+            of one Parameter count as shared.
 
     Returns:
         The counts; ``sparsity``, ``sharing`` and ``compression`` are its properties.
@@ -78,8 +79,10 @@ def sharing_stats(module: nn.Module, ties: Ties | Sequence[Tie] | None = None) -
         (16, 8)
 
     Source:
-        Zhang et al., *Learning to Share*, ICLR 2018, Section 4: sparsity, parameter sharing, compression rate.
+        Zhang et al., *Learning to Share*, ICLR 2018, Section 4: sparsity, parameter sharing,
+        compression rate.
     """
+    # Compact files need pydantic, which counting during training does not.
     from lit_share.compact_files import CompactFileError, compact_bytes
 
     counts = count_numbers(module, ties)
@@ -90,11 +93,13 @@ def sharing_stats(module: nn.Module, ties: Ties | Sequence[Tie] | None = None) -
 
 @torch.no_grad()
 def count_numbers(module: nn.Module, ties: Ties | Sequence[Tie] | None = None) -> SharingStats:
-    """`sharing_stats` without the bytes, which take longer."""
+    """Return `sharing_stats` without the bytes, which take longer to count."""
     total = zeros = unique = 0
     seen: set[int] = set()
     for ref in parameter_refs(module):
         tensor, parameter, owner = full_tensor(ref.tensor), ref.stored, ref.owner
+        # The total is that of the module without sharing: of ordinary layers rather than codebooks,
+        # and with filters for each position.
         if isinstance(owner, CODEBOOKS) and ref.attribute == "weight":
             tensor = dense_weight(owner)
         copies = position_count(owner) or 1
@@ -103,18 +108,20 @@ def count_numbers(module: nn.Module, ties: Ties | Sequence[Tie] | None = None) -
         if parameter is not None and id(parameter) not in seen:
             seen.add(id(parameter))
             unique += int(torch.count_nonzero(full_tensor(parameter.detach())))
-    found = ties.find(module) if isinstance(ties, Ties) else ties or ()
-    unique -= sum(map(_repeated_nonzeros, _disjoint(found)))
+    if isinstance(ties, Ties):
+        ties = ties.find(module)
+    unique -= sum(map(_repeated_nonzeros, _components(ties or ())))
     return SharingStats(total=total, unique=unique, zeros=zeros)
 
 
 def relative_distance(members: Sequence[Tensor]) -> float:
-    r"""How far the members are from each other, relative to their size.
+    r"""Return the distance between members, relative to their size.
 
     .. math::
         \sqrt{\frac{\sum_{i<j} \lVert W_i - W_j \rVert^2}{(N - 1) \sum_i \lVert W_i \rVert^2}}
 
-    It is 0 for equal members, about 1 for unrelated (orthogonal) ones, and at most :math:`\sqrt{N / (N - 1)}`.
+    It is 0 for equal members, about 1 for unrelated (orthogonal) members, and at most
+    :math:`\sqrt{N / (N - 1)}`.
 
     Args:
         members: N ≥ 2 tensors of one shape; those of a tie are ``tie.tensors()``.
@@ -130,7 +137,7 @@ def relative_distance(members: Sequence[Tensor]) -> float:
 
 
 def overall_distance(ties: Sequence[Sequence[Tensor]]) -> float:
-    """`relative_distance` over several ties: numerator and denominator are summed.
+    """Return `relative_distance` over several ties: numerator and denominator are summed.
 
     Args:
         ties: The members of each tie.
@@ -145,24 +152,27 @@ def overall_distance(ties: Sequence[Sequence[Tensor]]) -> float:
         >>> overall_distance([tie.tensors() for tie in Ties("a.*", "b.*").find(pair)])
         0.0
     """
-    between, size = (
-        sum(map(float, column)) for column in zip(*map(squared_distance, ties), strict=True)
-    )
-    return math.sqrt(between / size) if size > 0.0 else 0.0
+    columns = zip(*map(squared_distance, ties), strict=True)
+    between, size = (sum(map(float, column)) for column in columns)
+    if size > 0.0:
+        return math.sqrt(between / size)
+    return 0.0
 
 
 @torch.no_grad()
 def squared_distance(members: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    r"""The numerator and denominator of `relative_distance`, squared, which add up over ties.
+    r"""Return the squared numerator and denominator of `relative_distance`, for sums over ties.
 
     Args:
         members: N ≥ 2 tensors of one shape.
 
     Returns:
-        :math:`\sum_{i<j} \lVert W_i - W_j \rVert^2` and :math:`(N - 1) \sum_i \lVert W_i \rVert^2`, float64 scalars.
+        :math:`\sum_{i<j} \lVert W_i - W_j \rVert^2` and
+        :math:`(N - 1) \sum_i \lVert W_i \rVert^2`, float64 scalars.
     """
     wide = torch.stack([full_tensor(member.detach()) for member in members]).double()
-    # Counted from the first member: equal members must be at distance exactly 0.
+    # Σ_{i<j} |W_i − W_j|² = N Σ_i |W_i − mean|² takes N differences instead of N². The first
+    # member is subtracted before the mean, so that equal members have distance exactly 0.
     offsets = wide - wide[0]
     deviations = offsets - offsets.mean(dim=0)
     return len(wide) * deviations.square().sum(), (len(wide) - 1) * wide.square().sum()
@@ -170,7 +180,7 @@ def squared_distance(members: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def count_tied(members: Sequence[Tensor]) -> int:
-    """The number of positions in which all members are exactly equal.
+    """Count the elements in which all members are exactly equal.
 
     Args:
         members: N ≥ 2 tensors of one shape.
@@ -186,43 +196,48 @@ def count_tied(members: Sequence[Tensor]) -> int:
     return int(torch.stack([first == other for other in others]).all(dim=0).sum())
 
 
-def _disjoint(ties: Sequence[Tie]) -> list[list[Tie]]:
-    """The ties, those that have members in common together."""
-    clusters: list[tuple[set[int], list[Tie]]] = []
+def _components(ties: Sequence[Tie]) -> list[list[Tie]]:
+    """Return lists of ties such that ties with a common member are in one list."""
+    components: list[tuple[set[int], list[Tie]]] = []
     for tie in ties:
-        parameters = {id(p) for p in tie.parameters}
-        together = [cluster for cluster in clusters if cluster[0] & parameters]
-        clusters = [cluster for cluster in clusters if not cluster[0] & parameters]
-        clusters.append(
-            (
-                parameters.union(*(c[0] for c in together)),
-                [t for c in together for t in c[1]] + [tie],
-            )
-        )
-    return [cluster for _, cluster in clusters]
+        parameters = {id(parameter) for parameter in tie.parameters}
+        connected: list[Tie] = []
+        others = []
+        for component in components:
+            if component[0].isdisjoint(parameters):
+                others.append(component)
+            else:
+                parameters |= component[0]
+                connected += component[1]
+        components = [*others, (parameters, [*connected, tie])]
+    return [connected for _, connected in components]
 
 
 def _repeated_nonzeros(ties: Sequence[Tie]) -> int:
-    """How many non-zero numbers of overlapping ties are equal to another one at the same position of a tie.
-
-    Numbers are the nodes of a graph, equal ones have an edge, and each connected component needs one number only.
-    """
-    from scipy.sparse import coo_array  # slow to import, and training does without
+    """Count the nonzero numbers that equal another number at the same element of a tie."""
+    # SciPy is slow to import, and training does without it.
+    from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
+    # Ties may overlap, so that equality has to be followed through several of them: numbers are the
+    # nodes of a graph, equal numbers have an edge, and each connected component is stored once.
     nodes_of: dict[nn.Parameter, Tensor] = {}
     size = 0
-    for parameter in (parameter for tie in ties for parameter in tie.parameters):
-        if parameter not in nodes_of:
-            nodes_of[parameter] = torch.arange(size, size + parameter.numel()).view(parameter.shape)
-            size += parameter.numel()
+    for tie in ties:
+        for parameter in tie.parameters:
+            if parameter not in nodes_of:
+                numbers = torch.arange(size, size + parameter.numel())
+                nodes_of[parameter] = numbers.view(parameter.shape)
+                size += parameter.numel()
     edges: list[Tensor] = []
     for tie in ties:
-        numbered = [v for run in tie.runs for v in run.views(nodes_of[run.first.parameter])]
-        values, order = torch.stack(
-            [full_tensor(tensor).flatten().cpu() for tensor in tie.tensors()]
-        ).sort(dim=0)
-        nodes = torch.stack([own.flatten() for own in numbered]).gather(0, order)
+        member_nodes = []
+        for run in tie.runs:
+            member_nodes += [view.flatten() for view in run.views(nodes_of[run.first.parameter])]
+        values = torch.stack([full_tensor(tensor).flatten().cpu() for tensor in tie.tensors()])
+        # Sorted members have equal numbers beside each other: N − 1 comparisons find all of them.
+        values, order = values.sort(dim=0)
+        nodes = torch.stack(member_nodes).gather(0, order)
         equal = (values[1:] == values[:-1]) & (values[1:] != 0)
         edges.append(torch.stack([nodes[:-1][equal], nodes[1:][equal]]))
     start, end = torch.cat(edges, dim=1).numpy()

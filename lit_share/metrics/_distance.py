@@ -1,4 +1,4 @@
-"""The relative distance of tied parameters, over several ties."""
+"""`RelativeDistance`, a metric of several ties."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lit_share.metrics._counts import squared_distance
 
 
 class RelativeDistance(Metric):
-    r"""How far the members of ties are from each other, relative to their size; see `lit_share.overall_distance`.
+    r"""The distance between the members of ties, relative to their size, over several ties.
 
     .. math::
         \sqrt{\frac{\sum_t \sum_{i<j} \lVert W_{t,i} - W_{t,j} \rVert^2}
@@ -25,6 +25,7 @@ class RelativeDistance(Metric):
         tensor(1., dtype=torch.float64)
     """
 
+    # The two sums are states, so that ranks and batches add up to the ratio of totals.
     full_state_update = False
     is_differentiable = False
     higher_is_better = False
@@ -37,7 +38,7 @@ class RelativeDistance(Metric):
         self.add_state("size", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, members: Sequence[Tensor]) -> None:
-        """Take in one tie.
+        """Add a tie.
 
         Args:
             members: N ≥ 2 tensors of one shape.
@@ -47,5 +48,5 @@ class RelativeDistance(Metric):
         self.size += size
 
     def compute(self) -> Tensor:
-        """The distance: a scalar ≥ 0, and 0 where all members are zero."""
+        """Return the distance: a scalar ≥ 0, and 0 if all members are zero."""
         return torch.where(self.size > 0, self.between / self.size, 0.0).sqrt()

@@ -1,4 +1,4 @@
-"""Sparsity, sharing and compression of modules."""
+"""`ParameterSharing`, a metric of several modules."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lit_share.ties import Ties
 
 
 class ParameterSharing(Metric):
-    """Sparsity, sharing and compression of a module's parameters; see `lit_share.sharing.SharingStats`.
+    """The sparsity, sharing and compression of modules; see `SharingStats`.
 
     Args:
         ties: Ties whose members are searched for exactly equal numbers.
@@ -27,6 +27,7 @@ class ParameterSharing(Metric):
         {'sparsity': 0.25, 'sharing': 1.0, 'compression': 1.33}
     """
 
+    # Counts rather than ratios are states, so that they add up over ranks.
     full_state_update = False
     is_differentiable = False
     higher_is_better = None
@@ -41,10 +42,10 @@ class ParameterSharing(Metric):
             self.add_state(name, torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, module: nn.Module) -> None:
-        """Take in one module.
+        """Add the parameters of a module.
 
         Args:
-            module: Its parameters are counted.
+            module: The module.
 
         Raises:
             TieError: If the patterns do not fit the module; see `Ties.find`.
@@ -55,7 +56,8 @@ class ParameterSharing(Metric):
         self.zeros += stats.zeros
 
     def compute(self) -> dict[str, Tensor]:
-        """``sparsity`` in [0, 1], ``sharing`` and ``compression`` ≥ 1, by name."""
+        """Return ``sparsity`` in [0, 1], ``sharing`` and ``compression`` ≥ 1, by name."""
+        # All numbers may be zero, and there may be no parameters.
         unique = self.unique.clamp_min(1)
         return {
             "sparsity": self.zeros / self.total.clamp_min(1),

@@ -1,4 +1,4 @@
-"""How stable the set of selected rows is between runs."""
+"""The stability of the set of selected rows between runs."""
 
 from __future__ import annotations
 
@@ -11,47 +11,49 @@ from torchmetrics.utilities import dim_zero_cat
 
 
 def index_change(selections: Tensor) -> Tensor:
-    r"""The fraction of selected rows that change between two runs, averaged over all pairs of runs.
+    r"""Return the fraction of selected rows that change between two runs, averaged over all pairs.
 
-    With :math:`S_r` the set of rows that run r selects, and R runs,
+    With the set :math:`S_r` of rows that run r selects, and R runs,
 
     .. math::
         \frac{2}{R (R - 1)} \sum_{r < s} \frac{|S_r \mathbin{\triangle} S_s|}{|S_r| + |S_s|}
 
-    where :math:`\triangle` is the symmetric difference. For runs that select equally many rows this is the share of one
-    run's rows that the other does not have. A pair of empty selections counts as 0.
+    where :math:`\triangle` is the symmetric difference. For runs that select the same number of
+    rows, this is the fraction of a run's rows that the other run does not select. A pair of empty
+    selections counts as 0.
 
     Args:
         selections: Bool tensor of shape ``(runs, rows)`` with at least two runs.
 
     Returns:
-        Float64 scalar in [0, 1]: 0 where all runs select the same rows, 1 where no two have a row in common.
+        Float64 scalar in [0, 1]: 0 if all runs select the same rows, 1 if no two have a row in
+        common.
 
     Raises:
-        ValueError: If ``selections`` is not such a tensor.
+        ValueError: If ``selections`` has another dtype or shape.
 
     Example:
-        Two of three rows stay; each run has one that the other has not:
+        Both runs select two rows, and each a third row that the other does not select:
 
         >>> index_change(torch.tensor([[True, True, True, False], [True, True, False, True]]))
         tensor(0.3333, dtype=torch.float64)
 
     Source:
-        After the "percentage of index changes" in the experiment on MNIST of Zhang, Wang, Figueiredo, Balzano:
-        *Learning to Share: Simultaneous Parameter Tying and Sparsification in Deep Learning*, ICLR 2018. Their
-        published code does not compute it; this formula, one minus Sørensen's and Dice's coefficient, is how this
-        package reads the words. Relative to the size of one selection alone, the symmetric difference would be about
-        twice as much.
+        After the "percentage of index changes" in the experiment on MNIST of Zhang, Wang,
+        Figueiredo, Balzano: *Learning to Share: Simultaneous Parameter Tying and Sparsification in
+        Deep Learning*, ICLR 2018. Their published code does not compute it: this formula, 1 minus
+        Dice's coefficient, is our reading. Relative to the size of a single selection, the
+        symmetric difference would be about twice as large.
     """
-    return _mean_over_pairs(
-        selections,
-        lambda common, size_r, size_s: (size_r + size_s - 2 * common, size_r + size_s),
-        0.0,
-    )
+
+    def ratio(common: Tensor, size_r: Tensor, size_s: Tensor) -> tuple[Tensor, Tensor]:
+        return size_r + size_s - 2 * common, size_r + size_s
+
+    return _mean_over_pairs(selections, ratio, if_empty=0.0)
 
 
 def jaccard(selections: Tensor) -> Tensor:
-    r"""Jaccard's index of the rows that two runs select, averaged over all pairs of runs.
+    r"""Return Jaccard's index of the rows that two runs select, averaged over all pairs of runs.
 
     .. math::
         \frac{2}{R (R - 1)} \sum_{r < s} \frac{|S_r \cap S_s|}{|S_r \cup S_s|}
@@ -62,26 +64,29 @@ def jaccard(selections: Tensor) -> Tensor:
         selections: Bool tensor of shape ``(runs, rows)`` with at least two runs.
 
     Returns:
-        Float64 scalar in [0, 1]: 1 where all runs select the same rows, 0 where no two have a row in common.
+        Float64 scalar in [0, 1]: 1 if all runs select the same rows, 0 if no two have a row in
+        common.
 
     Raises:
-        ValueError: If ``selections`` is not such a tensor.
+        ValueError: If ``selections`` has another dtype or shape.
 
     Example:
         >>> jaccard(torch.tensor([[True, True, True, False], [True, True, False, True]]))
         tensor(0.5000, dtype=torch.float64)
     """
-    return _mean_over_pairs(
-        selections, lambda common, size_r, size_s: (common, size_r + size_s - common), 1.0
-    )
+
+    def ratio(common: Tensor, size_r: Tensor, size_s: Tensor) -> tuple[Tensor, Tensor]:
+        return common, size_r + size_s - common
+
+    return _mean_over_pairs(selections, ratio, if_empty=1.0)
 
 
 class SelectionStability(Metric):
-    """How stable the set of selected (non-zero) rows is between runs: `index_change` and `jaccard`.
+    """The stability of the set of selected (nonzero) rows: `index_change` and `jaccard`.
 
-    One `update` is one run; the rows of a layer after training with ``groups="input"`` are
-    ``(weight != 0).any(dim=0)``, before `lit_share.tie_rows`; those of a codebook layer are ``assignment >= 0``.
-    Calling the metric itself compares the runs of one batch and therefore raises: use `update` and `compute`.
+    Each `update` adds a run. After training with ``groups="input"``, a layer has selected the rows
+    ``(weight != 0).any(dim=0)``, and a codebook layer the rows ``assignment >= 0``. Calling the
+    metric would compare the runs of a single update, and raises: use `update` and `compute`.
 
     Args:
         **kwargs: For `torchmetrics.Metric`.
@@ -103,28 +108,31 @@ class SelectionStability(Metric):
 
     def __init__(self, **kwargs: object) -> None:
         super().__init__(**kwargs)
-        # Flat and of the metric's dtype, because that is what torchmetrics puts in for a process that had no run.
+        # Selections are flat and in the metric's dtype, like the tensor that torchmetrics gathers
+        # from a rank without runs.
         self.add_state("selected", [], dist_reduce_fx="cat")
         self.add_state("runs", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("rows", torch.zeros((), dtype=torch.long), dist_reduce_fx="max")
 
     def update(self, selected: Tensor) -> None:
-        """Take in one run.
+        """Add a run.
 
         Args:
-            selected: Bool tensor of shape ``(rows,)``: which rows the run selected.
+            selected: Bool tensor of shape ``(rows,)``: a mask of the rows that the run selected.
 
         Raises:
-            ValueError: If it is not such a tensor, or has other than the earlier runs' number of rows.
+            ValueError: If ``selected`` has another dtype or shape, or not the number of rows of
+                earlier runs.
         """
         if selected.dtype != torch.bool or selected.ndim != 1:
             raise ValueError(
-                "a selection is a bool tensor of shape (rows,), for instance (weight != 0).any(dim=0): got "
-                f"{selected.dtype} of shape {tuple(selected.shape)}"
+                "a selection is a bool tensor of shape (rows,), for instance "
+                f"(weight != 0).any(dim=0): got {selected.dtype} of shape {tuple(selected.shape)}"
             )
         if self.runs > 0 and self.rows != len(selected):
             raise ValueError(
-                f"all runs select from the same rows: got {len(selected)} rows after runs with {int(self.rows)}"
+                f"all runs select from the same rows: got {len(selected)} rows after runs with "
+                f"{int(self.rows)}"
             )
         assert isinstance(self.selected, list)
         self.selected.append(selected.to(self.dtype))
@@ -132,12 +140,15 @@ class SelectionStability(Metric):
         self.rows.fill_(len(selected))
 
     def compute(self) -> dict[str, Tensor]:
-        """``index_change`` and ``jaccard``, by name.
+        """Return ``index_change`` and ``jaccard`` by name.
 
         Raises:
-            ValueError: If there were fewer than two runs, or processes had different numbers of rows.
+            ValueError: If there are fewer than two runs, or ranks have different numbers of rows.
         """
-        flat = dim_zero_cat(self.selected) if len(self.selected) else torch.zeros(0)
+        flat = torch.zeros(0)
+        if len(self.selected):
+            flat = dim_zero_cat(self.selected)
+        # `update` compares the rows of a rank's runs; only the gathered length shows other ranks'.
         if len(flat) != self.runs * self.rows:
             raise ValueError(
                 f"all runs select from the same rows: not all processes have {int(self.rows)} rows"
@@ -151,19 +162,20 @@ def _mean_over_pairs(
     ratio: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
     if_empty: float,
 ) -> Tensor:
-    """The mean over pairs of runs of numerator / denominator, which are functions of |S_r ∩ S_s|, |S_r| and |S_s|."""
+    """Average a ratio, whose terms are functions of |S_r ∩ S_s|, |S_r| and |S_s|, over pairs."""
     if selections.dtype != torch.bool or selections.ndim != 2:
         raise ValueError(
-            f"selections are a bool tensor of shape (runs, rows): got {selections.dtype} of shape "
-            f"{tuple(selections.shape)}"
+            f"selections are a bool tensor of shape (runs, rows): got {selections.dtype} of "
+            f"shape {tuple(selections.shape)}"
         )
     if len(selections) < 2:
         raise ValueError(
             f"stability compares runs, so it needs at least two: got {len(selections)}"
         )
-    members = selections.double()
-    common = members @ members.T
+    # A single product of matrices counts |S_r ∩ S_s| for all pairs, and |S_r| on its diagonal.
+    selected = selections.double()
+    common = selected @ selected.T
     sizes = common.diagonal()
-    r, s = torch.triu_indices(len(members), len(members), offset=1, device=members.device)
+    r, s = torch.triu_indices(len(selected), len(selected), offset=1, device=selected.device)
     numerator, denominator = ratio(common[r, s], sizes[r], sizes[s])
     return torch.where(denominator > 0, numerator / denominator, if_empty).mean()

@@ -1,4 +1,4 @@
-"""The fraction of numbers that are exactly tied."""
+"""`TiedFraction`, a metric of several ties."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lit_share.metrics._counts import count_tied
 
 
 class TiedFraction(Metric):
-    """The fraction of positions in which all members of a tie are exactly equal, over several ties.
+    """The fraction of elements in which all members of a tie are exactly equal, over several ties.
 
     Example:
         >>> tied = TiedFraction()
@@ -33,7 +33,7 @@ class TiedFraction(Metric):
         self.add_state("positions", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, members: Sequence[Tensor]) -> None:
-        """Take in one tie.
+        """Add a tie.
 
         Args:
             members: N ≥ 2 tensors of one shape.
@@ -42,5 +42,5 @@ class TiedFraction(Metric):
         self.positions += members[0].numel()
 
     def compute(self) -> Tensor:
-        """The fraction: a scalar in [0, 1]."""
+        """Return the fraction: a scalar in [0, 1]."""
         return self.equal / self.positions.clamp_min(1)
