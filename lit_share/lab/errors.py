@@ -1,4 +1,4 @@
-"""Errors of users are told in a line; tracebacks are for the others."""
+"""User errors are printed as one line; bugs keep their traceback."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from contextlib import contextmanager
 
 from hydra.errors import CompactHydraException, InstantiationException
 
-# Where an exception passes through nothing else, it is about what these were given.
+# An exception whose frames are all in these packages is about what the user gave them; another
+# frame is the user's own code, which needs its traceback.
 _KNOWN = {
     "__main__",
     "__mp_main__",
@@ -22,53 +23,55 @@ _KNOWN = {
     "contextlib",
     "functools",
 }
+# The packages whose errors about arguments are worded for users.
+_CHECKING = {"lit_share", "lightning"}
 
 
 class UserError(CompactHydraException):
-    """An error of which Hydra prints the message alone."""
+    """An error whose message Hydra prints without a traceback."""
 
 
 @contextmanager
 def user_errors_in_one_line() -> Iterator[None]:
-    """Make an error that says what is to be changed one of which Hydra prints the message alone.
+    """Re-raise user errors so that Hydra prints only the message.
 
-    These are those that lit_share and Lightning raise for what they were given. Others, and those in the user's own
-    code, keep their traceback, as all do with ``HYDRA_FULL_ERROR=1``.
+    User errors are those that lit_share and Lightning raise about their arguments. Other errors,
+    and those in the user's own code, keep their traceback, as all do with ``HYDRA_FULL_ERROR=1``.
 
     Raises:
-        UserError: In place of such an error.
+        UserError: In place of a user error.
     """
     try:
         yield
     except Exception as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1" or not _is_for_users(_unwrapped(error)):
+        cause = _unwrapped(error)
+        if os.environ.get("HYDRA_FULL_ERROR") == "1" or not _is_for_users(cause):
             raise
-        key = (
-            re.search(r"\nfull_key: (.+)", str(error))
-            if isinstance(error, InstantiationException)
-            else None
-        )
-        raise UserError(f"{key[1]}: {_unwrapped(error)}" if key else str(error)) from error
+        message = str(error)
+        if cause is not error and (key := re.search(r"\nfull_key: (.+)", message)):
+            message = f"{key[1]}: {cause}"
+        raise UserError(message) from error
 
 
 def one_line(error: BaseException) -> str:
-    """An exception as the last line of its traceback shows it; what Hydra wraps is unwrapped."""
+    """Return the last line of an exception's traceback, without the exception that Hydra adds."""
     return "".join(traceback.format_exception_only(_unwrapped(error))).strip()
 
 
 def _unwrapped(error: BaseException) -> BaseException:
-    wraps = isinstance(error, InstantiationException) and error.__cause__ is not None
-    return error.__cause__ if wraps else error  # type: ignore[return-value]
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        return error.__cause__
+    return error
 
 
 def _is_for_users(error: BaseException) -> bool:
-    # By its name, as Lightning is not imported only to know its exceptions.
-    is_said = (
+    # Lightning's exception is recognised by its name, so that `train.py --help` need not import it.
+    is_about_arguments = (
         isinstance(error, ValueError | ImportError)
         or type(error).__name__ == "MisconfigurationException"
     )
-    frames = [
-        str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)
-    ]
-    packages = [name.partition(".")[0] for name in frames]
-    return is_said and {*packages} <= _KNOWN and packages[-1] in ("lit_share", "lightning")
+    packages = []
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        module = str(frame.f_globals.get("__name__"))
+        packages.append(module.partition(".")[0])
+    return is_about_arguments and {*packages} <= _KNOWN and packages[-1] in _CHECKING

@@ -1,1 +1,1 @@
-"""The application behind `train.py`: config in, trained pair and `result.json` out."""
+"""The application behind `train.py`: from a config to a trained model and `result.json`."""

@@ -1,4 +1,4 @@
-"""Checks of a built job, before it is trained."""
+"""Check a built job before it is trained."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cache
 
 import rich
+from lightning.pytorch import Callback
 from omegaconf import DictConfig
 from rich.text import Text
 
@@ -27,17 +28,18 @@ from lit_share.text import visible
 from lit_share.ties import TieError
 
 log = logging.getLogger(__name__)
-# Plans that were printed in this process, with the names of their regularizers.
+# The plans printed by this process, each with the name of its regularizer: the cells of a sweep
+# would otherwise repeat the same tables.
 _printed: set[tuple[str, str]] = set()
 
 
 def check_job(job: Job, config: DictConfig, overrides: Sequence[str]) -> None:
-    """Raise for what would end training later, and print which parameters are tied.
+    """Raise errors that would stop training later, and print which parameters are tied.
 
     Args:
-        job: What was built.
-        config: What it was built from.
-        overrides: What the user wrote on the command line.
+        job: The job as it was built.
+        config: The config that it was built from.
+        overrides: The overrides of the command line.
 
     Raises:
         ConfigError: If training would start the whole sweep again.
@@ -67,15 +69,17 @@ def _warn_once(message: str) -> None:
 
 
 def _check_ties(job: Job, config: DictConfig, overrides: Sequence[str]) -> None:
-    """Raise if the patterns of ``ties`` do not fit the model, also if only their distances are monitored."""
-    monitored = [c.ties for c in job.trainer.callbacks if isinstance(c, SharingMonitor)]  # type: ignore[attr-defined]
+    callbacks: list[Callback] = job.trainer.callbacks  # type: ignore[attr-defined]
+    monitored = [c.ties for c in callbacks if isinstance(c, SharingMonitor)]
     if wants_retraining(job, config) and repr(job.ties) not in map(repr, monitored):
-        return  # nothing reads the ties after the second phase
+        # The second phase replaces weights by codebooks, and evaluation then reads no ties.
+        return
     try:
         job.ties.find(job.model)
     except TieError as error:
         if any(override.lstrip("+").startswith("ties.") for override in overrides):
             raise
+        # The user wrote no patterns, so the error says which config file they come from.
         names = ((group, choice(group)) for group in ("ties", "experiment"))
         chosen = " ".join(f"{group}={name}" for group, name in names if name)
         raise TieError(
@@ -85,18 +89,21 @@ def _check_ties(job: Job, config: DictConfig, overrides: Sequence[str]) -> None:
 
 def _print_plan(job: Job, config: DictConfig) -> None:
     """Print which parameters are tied; in a sweep, print each plan once per process."""
-    plans = {
-        name: regularizer.ties.plan(job.model)
-        for name, regularizer in job.regularizers.items()
-        if isinstance(regularizer, (Regularize, Share))
-    }
-    if config.ckpt_path is not None:  # the present values are not those that training resumes with
-        plans = {name: replace(plan, unaligned=()) for name, plan in plans.items()}
+    plans = {}
+    for name, regularizer in job.regularizers.items():
+        if isinstance(regularizer, (Regularize, Share)):
+            plan = regularizer.ties.plan(job.model)
+            if config.ckpt_path is not None:
+                # Initial weights are replaced by those of the checkpoint, so that it does not
+                # matter whether they are unaligned.
+                plan = replace(plan, unaligned=())
+            plans[name] = plan
     log_plans(job.trainer.loggers, plans)
-    if sweep_name() is not None:
-        plans = {name: plan for name, plan in plans.items() if (name, str(plan)) not in _printed}
-        _printed.update((name, str(plan)) for name, plan in plans.items())
     for name, plan in plans.items():
+        if sweep_name() is not None:
+            if (name, str(plan)) in _printed:
+                continue
+            _printed.add((name, str(plan)))
         rich.print(Text(visible(name), style="bold"), plan)
     if not job.regularizers and sweep_name() is None:
         rich.print("[bold]none[/bold]: nothing is shared")

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole, whenever the process is killed."""
+"""Checkpoints that are never left half-written."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing_extensions import override
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes beside the file, and puts it in its place in one step.
+    """Writes to a file beside the checkpoint and renames it, which is atomic.
 
-    Lightning 2.6 writes to the folder of temporary files. Where that is on another filesystem, it copies from there
-    over the checkpoint before, and a process that is killed meanwhile leaves neither.
+    Lightning 2.6 writes to the folder for temporary files. If that is on another filesystem, it
+    copies the file over the previous checkpoint, and a process killed while copying leaves neither.
     """
 
     @override

@@ -1,4 +1,4 @@
-"""From the config that Hydra composed to the one that is used, with the checkpoint to resume from."""
+"""Complete the config that Hydra composed, and choose the checkpoint to resume from."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 
 
 def compose(config: DictConfig, output_dir: Path) -> DictConfig:
-    """Check and complete a config; a cell of a sweep that was interrupted resumes from its last checkpoint.
+    """Check and complete a config; an interrupted cell resumes from its last checkpoint.
 
     Args:
-        config: What Hydra composed.
+        config: The config that Hydra composed.
         output_dir: The run's folder.
 
     Returns:
@@ -38,10 +38,10 @@ def compose(config: DictConfig, output_dir: Path) -> DictConfig:
     path = prepared.ckpt_path
     if path is None and sweep_name() is not None:
         path = checkpoint_to_resume(output_dir)
-    problem = None if path is None else _problem_of_checkpoint(path)
-    if problem is not None:
+    if path is not None and (problem := _problem_of_checkpoint(path)):
         if prepared.ckpt_path is not None:
             raise ConfigError(f"ckpt_path={path} {problem}")
+        # The checkpoint was found in the cell's folder: nobody asked for it.
         log.warning("%s %s: starting from scratch", path, problem)
         path = None
     if path is not None:
@@ -57,7 +57,7 @@ def compose(config: DictConfig, output_dir: Path) -> DictConfig:
 
 
 def _check_folders(config: DictConfig) -> None:
-    """Raise `ConfigError` if checkpoints cannot be written, which training would notice after an epoch."""
+    # Training would fail only after its first epoch, when it saves the first checkpoint.
     for name, node in config.callbacks.items():
         if not isinstance(node, DictConfig) or not node.get("dirpath") or "://" in node.dirpath:
             continue
@@ -73,6 +73,7 @@ def _check_folders(config: DictConfig) -> None:
 def _problem_of_checkpoint(path: str) -> str | None:
     """Return why training cannot resume from a file; Lightning finds other problems by itself."""
     if not Path(path).suffix or "://" in path or Path(path).is_dir():
+        # Lightning also takes words such as "last", addresses, and folders of sharded checkpoints.
         return None
     if not Path(path).exists():
         return "is not there"
@@ -80,7 +81,8 @@ def _problem_of_checkpoint(path: str) -> str | None:
         return "is not a checkpoint, or only a part of one"
     try:
         content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except Exception:  # the checkpoint may hold classes of the user's own
+    except Exception:
+        # The checkpoint may contain the user's own classes, which Lightning can load.
         return None
     if not isinstance(content, Mapping) or "pytorch-lightning_version" not in content:
         return (
@@ -91,7 +93,8 @@ def _problem_of_checkpoint(path: str) -> str | None:
 
 
 def _refuse_another_experiment(config: DictConfig) -> None:
-    """Raise `ConfigError` if the checkpoint's run had another model, data, ties, regularizer or seed."""
+    # With other data or another seed, training would resume without an error; with another model,
+    # the error would be about shapes.
     saved_config = Path(config.ckpt_path).absolute().parent.parent / CONFIG_FILE
     if not saved_config.exists():
         return

@@ -1,4 +1,4 @@
-"""Evaluation of the best checkpoint: its metrics, and what sharing did to the model."""
+"""Evaluate the best checkpoint: its metrics, and the effect of sharing on the model."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from lit_share.metrics import count_tied, overall_distance, sharing_stats
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured of a trained model.
+    """Measurements of a trained model.
 
     Attributes:
         validation: Metrics on validation data.
         test: Metrics on test data; empty if the model or the data have no tests.
-        sharing: The penalty, the distance between members, numbers of parameters and bytes.
-        tied: For each tie, the fraction of its positions that are exactly equal.
+        sharing: The penalty, the distance between members, counts of parameters, and bytes.
+        tied: For each tie, the fraction of its elements that are equal in all members.
     """
 
     validation: dict[str, float]
@@ -33,11 +33,7 @@ class Evaluation:
 
 
 def evaluate(trained: Trained, config: DictConfig) -> Evaluation:
-    """Validate and test the best checkpoint, and measure what is shared in it.
-
-    Args:
-        trained: The trained job.
-        config: The run's config.
+    """Validate and test the best checkpoint, and measure how much it shares.
 
     Raises:
         ValueError: If the objective is not among the validation metrics.
@@ -53,16 +49,18 @@ def evaluate(trained: Trained, config: DictConfig) -> Evaluation:
     if config.objective not in measured:
         raise ValueError(unknown_objective(config.objective, measured))
     warn_of_missing_test_metric(job, config.objective, _merged(test))
-    if trained.rows is not None:  # layers with tied rows have no weights of the ties' shapes
+    if trained.rows is not None:
+        # Layers with tied rows store a codebook, to which the patterns of ties do not apply.
         return Evaluation(measured, _merged(test), sharing_stats(model).as_dict(), {})
     return Evaluation(measured, _merged(test), *_sharing(trained))
 
 
 def _sharing(trained: Trained) -> tuple[dict[str, float | None], dict[str, float]]:
-    """Measure the penalty, the ties and the numbers of a model; and how much of each tie is equal."""
+    """Return an `Evaluation`'s ``sharing`` and ``tied``."""
     job, penalty = trained.job, 0.0
     for regularizer in job.regularizers.values():
         if regularizer.state_key in trained.states:
+            # Spawned processes trained with copies of the regularizers.
             regularizer.load_state_dict(trained.states[regularizer.state_key])
         if isinstance(regularizer, Regularize):
             penalty += regularizer.value(job.model, trained.step, trained.epoch)

@@ -1,4 +1,4 @@
-"""What a run draws for W&B besides its curves: the layers in which rows or positions became one."""
+"""Figures that a run logs to W&B: clusters of rows, and filters at each position."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from lit_share.lab.plots import cluster_map, position_filters
 from lit_share.local import LocallyConnected1d, LocallyConnected2d
 from lit_share.ties import Tie, unwrapped, unwrapped_name
 
-# Of a deep network the first layers are drawn, and so many rows: a figure is 0.1 MB.
+# Only the first layers of a deep network are drawn, and only a part of their rows, because a
+# figure takes 0.1 MB.
 _MOST_LAYERS, _MOST_ROWS, _MOST_POSITIONS = 6, 120, 1024
 _LOCAL = (LocallyConnected1d, LocallyConnected2d)
 
 
 def weights_to_draw(loggers: Iterable[Logger], ties: Iterable[Tie]) -> dict[str, Tensor]:
-    """Copies of the first members, by their names, where `log_clusters` will draw them."""
-    return (
-        {tie.members[0].name: _copied(tie.tensors()[0]) for tie in ties}
-        if _wandb_of(loggers)
-        else {}
-    )
+    """Copy the first member of each tie for `log_clusters`, by name; without W&B, copy nothing."""
+    if not _wandb_of(loggers):
+        return {}
+    return {tie.members[0].name: _copied(tie.tensors()[0]) for tie in ties}
 
 
 def log_clusters(
@@ -36,13 +35,14 @@ def log_clusters(
     report: RowReport,
     step: int,
 ) -> None:
-    """Log to W&B how alike the rows of codebook layers are, and were before, in the order of their clusters.
+    """Log to W&B how similar the rows of codebook layers are, before and after clustering.
 
-    Layers in which rows were dropped, but none became one, are left out.
+    Layers in which rows were dropped, but no two rows were made equal, are left out.
     """
-    clustered = {
-        rows.name for rows in report if rows.replaced and 0 < rows.clusters < rows.rows - rows.zero
-    }
+    clustered = set()
+    for rows in report:
+        if rows.replaced and 0 < rows.clusters < rows.rows - rows.zero:
+            clustered.add(rows.name)
     layers = {_weight_of(name): layer for name, layer in codebook_layers(module)}
     for name in [name for name in before if name in clustered][:_MOST_LAYERS]:
         after, labels = _copied(dense_weight(layers[name])), layers[name].assignment.tolist()
@@ -51,49 +51,49 @@ def log_clusters(
 
 
 def filters_to_draw(loggers: Iterable[Logger], module: nn.Module) -> dict[str, Tensor]:
-    """Copies of the filters of locally connected layers, by their names, where `log_positions` will draw them."""
-    layers = _locally_connected(module) if _wandb_of(loggers) else {}
-    return {name: _copied(layer.weight) for name, layer in layers.items()}
+    """Copy locally connected layers' filters for `log_positions`; without W&B, copy nothing."""
+    if not _wandb_of(loggers):
+        return {}
+    return {name: _copied(layer.weight) for name, layer in _locally_connected(module).items()}
 
 
 def log_positions(
     loggers: Iterable[Logger], module: nn.Module, start: Mapping[str, Tensor], step: int
 ) -> None:
-    """Log to W&B the largest filter of each locally connected layer at all its positions, before and after training.
+    """Log to W&B the largest filter of each locally connected layer at all positions.
 
-    Layers that were shared meanwhile are left out: they have one filter.
+    The figure compares the filters before and after training. Layers whose positions are shared by
+    then are left out: they have a single filter.
     """
-    for name, layer in _locally_connected(module).items() if start else ():
+    if not start:
+        return
+    for name, layer in _locally_connected(module).items():
         end = _copied(layer.weight)
         if name not in start or not torch.isfinite(end).all():
             continue
         sizes = end.flatten(3).norm(dim=-1).sum(dim=0)
         output, input_ = divmod(int(sizes.argmax()), sizes.shape[1])
-        flat = [1] * (
-            2 - len(layer.output_size)
-        )  # of one dimension: a row of positions, and filters of one row
+        # A layer of one dimension is drawn as a line of positions, with filters one line high.
+        flat = [1] * (2 - len(layer.output_size))
         shape = (*flat, *layer.output_size, *flat, *layer.kernel_size)
         panels = {
-            when: w[:, output, input_].reshape(shape)
-            for when, w in (("start", start[name]), ("end", end))
+            "start": start[name][:, output, input_].reshape(shape),
+            "end": end[:, output, input_].reshape(shape),
         }
         figure = position_filters(panels, f"{name}, output {output}, input {input_}")
         _log(loggers, f"positions/{name}", figure, step)
 
 
 def _locally_connected(module: nn.Module) -> dict[str, LocallyConnected1d | LocallyConnected2d]:
-    """The locally connected layers that are drawn, by the names of their weights: those that are not in shards."""
-    layers = [
-        (name, layer)
-        for name, layer in unwrapped(module).named_modules()
-        if isinstance(layer, _LOCAL)
-    ]
-    drawn = {
-        _weight_of(name): layer
-        for name, layer in layers
-        if layer.positions <= _MOST_POSITIONS and not isinstance(layer.weight, DTensor)
-    }
-    return dict(list(drawn.items())[:_MOST_LAYERS])
+    """Return the layers to draw, by the names of their weights."""
+    drawn: dict[str, LocallyConnected1d | LocallyConnected2d] = {}
+    for name, layer in unwrapped(module).named_modules():
+        if not isinstance(layer, _LOCAL) or len(drawn) == _MOST_LAYERS:
+            continue
+        # A sharded weight has only some of its positions on this rank.
+        if layer.positions <= _MOST_POSITIONS and not isinstance(layer.weight, DTensor):
+            drawn[_weight_of(name)] = layer
+    return drawn
 
 
 def _weight_of(layer: str) -> str:

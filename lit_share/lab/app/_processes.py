@@ -1,4 +1,4 @@
-"""Several processes in a run, or in a cell of a sweep."""
+"""Several processes in one run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lit_share.lab.app.config import sweep_name
 
 
 class Spawned(DDPStrategy):
-    """``ddp_spawn`` that ends its process group before its processes: gloo's threads may abort one that does not."""
+    """``ddp_spawn`` that destroys its process group, whose gloo threads may abort a process."""
 
     def __init__(self) -> None:
         super().__init__(start_method="spawn")
@@ -26,18 +26,16 @@ class Spawned(DDPStrategy):
 
 
 def refuse_copies_of_a_sweep(trainer: Trainer) -> None:
-    """Raise if training would start the command line again, which in a multirun is the whole sweep.
+    """Raise `ConfigError` if, in a multirun, the trainer would start the whole command again.
 
-    Processes that are spawned get this process's objects, and those that SLURM starts were launched with the cell's
+    Spawned processes get this process's objects, and SLURM starts its processes with the cell's
     config, so both train the same cell.
-
-    Raises:
-        ConfigError: If the trainer starts copies of this command, in a multirun.
     """
-    if sweep_name() is not None and isinstance(
-        trainer.strategy.launcher, _SubprocessScriptLauncher
-    ):
-        raise ConfigError(
-            f"trainer: {type(trainer.strategy).__name__} with {trainer.num_devices} devices starts processes that would"
-            " run the whole multirun again: write trainer.strategy=ddp_spawn, or trainer.devices=1"
-        )
+    strategy = trainer.strategy
+    if sweep_name() is None or not isinstance(strategy.launcher, _SubprocessScriptLauncher):
+        return
+    raise ConfigError(
+        f"trainer: {type(strategy).__name__} with {trainer.num_devices} devices starts processes"
+        " that would run the whole multirun again: write trainer.strategy=ddp_spawn, or"
+        " trainer.devices=1"
+    )

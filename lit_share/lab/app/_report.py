@@ -1,4 +1,4 @@
-"""What a run leaves: `result.json`, numbers beside the curves, and a table on the screen."""
+"""Write a run's `result.json`, log its final numbers, and print them as a table."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ def report(result: Result, trained: Trained) -> None:
     """Log, write and print the result of a run.
 
     Raises:
-        OSError: If the file cannot be written; the result is printed all the same.
+        OSError: If the file cannot be written; the result is printed nevertheless.
     """
     _log_summary(result, trained)
     if not is_first_rank():
         return
     try:
-        result.write()  # before W&B takes its time to finish
+        # The result is on disk before W&B finishes, which may take minutes or fail.
+        result.write()
     finally:
         if sweep_name() is None:
             rich.print(table_of(result))
 
 
 def _log_summary(result: Result, trained: Trained) -> None:
-    """Log the tested model's numbers beside the curves."""
     trainer = trained.job.trainer
     final = {f"final/{key}": value for key, value in result.sharing.items() if value is not None}
     for logger in trainer.loggers:
@@ -58,16 +58,16 @@ def _log_summary(result: Result, trained: Trained) -> None:
 
 
 def table_of(result: Result) -> Table:
-    """Return the result as a table for the screen."""
-    table = Table(
-        title=Text(f"{visible(result.strategy)}, seed {result.seed}"), box=SIMPLE, show_header=False
-    )
+    """Return the result as a table for the terminal."""
+    title = Text(f"{visible(result.strategy)}, seed {result.seed}")
+    table = Table(title=title, box=SIMPLE, show_header=False)
     table.add_column(overflow="fold")
     table.add_column(justify="right", overflow="fold")
     for name, value in result.test.items():
         table.add_row(Text(visible(name)), f"{value:.4f}")
     table.add_section()
     sharing = result.sharing
+    # After a second phase there are neither a penalty nor ties, but zero and equal rows.
     if result.rows is None:
         table.add_row("penalty", f"{sharing['penalty']:.4g}")
         if sharing["distance"] is not None:

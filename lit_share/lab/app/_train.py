@@ -1,4 +1,4 @@
-"""Training, with its second phase."""
+"""Train a job, in one phase or two."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from lightning.pytorch import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from lit_share.callbacks import Share, SharingMonitor
@@ -23,16 +24,16 @@ class Trained:
     """A job after training.
 
     Attributes:
-        job: The job; after a second phase, with the trainer of that.
-        checkpoint: The best checkpoint, or `None` if none was saved.
-        step: Optimizer steps done when the checkpoint was saved, or at the end.
-        epoch: Epochs done then.
+        job: The job, with the trainer of the last phase.
+        checkpoint: The path of the best checkpoint, or `None` if none was saved.
+        step: The number of optimizer steps at the checkpoint, or at the end of training.
+        epoch: The number of epochs at the same time.
         states: The states of callbacks in the checkpoint, by their keys.
-        seconds: Duration of training.
-        training_bytes: Bytes of parameters, gradients and optimizer state of the first phase; `None`
-            if only spawned processes had optimizers.
-        distances: For each tie that is monitored, the distances between its members.
-        rows: How a second phase tied the rows of each layer; `None` without one.
+        seconds: The duration of training.
+        training_bytes: Bytes of parameters, gradients and optimizer state in the first phase;
+            `None` if only spawned processes had optimizers.
+        distances: For each monitored tie, the distances between its members.
+        rows: How a second phase tied the rows of each layer; `None` without a second phase.
     """
 
     job: Job
@@ -47,17 +48,17 @@ class Trained:
 
 
 def train(job: Job, config: DictConfig) -> Trained:
-    """Train a job, and again with tied rows where the config wants that.
+    """Train a job, and train it again with tied rows if the config has a second phase.
 
     Args:
-        job: What was built, and checked.
-        config: What it was built from.
+        job: The job, after `check_job`.
+        config: The config that it was built from.
     """
     trainer, model = job.trainer, job.model
     for regularizer in job.regularizers.values():
         if isinstance(regularizer, Share) and regularizer.is_before_training:
-            # The callback would share, too, but only in the processes that train, and after
-            # parameters are counted here.
+            # The callback would share, too, but only in the processes that train, and only after
+            # the parameters have been counted below.
             share(model, regularizer.ties, regularizer.init, buffers=regularizer.buffers)
     hyperparameters: Any = OmegaConf.to_container(config)
     for logger in trainer.loggers:
@@ -65,9 +66,12 @@ def train(job: Job, config: DictConfig) -> Trained:
     filters = filters_to_draw(trainer.loggers, model)
     begin = time.perf_counter()
     trainer.fit(model, datamodule=job.data, ckpt_path=config.ckpt_path)
-    # Read now: evaluation gives callbacks the state back that they had at the best checkpoint.
-    monitors = [c for c in trainer.callbacks if isinstance(c, SharingMonitor)]  # type: ignore[attr-defined]
-    distances = monitors[0].history if monitors else {}
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    monitors = [callback for callback in callbacks if isinstance(callback, SharingMonitor)]
+    distances: dict[str, list[float]] = {}
+    if monitors:
+        # Evaluation restores the monitor's state of the best checkpoint, which lacks later epochs.
+        distances = monitors[0].history
     training_bytes = _training_bytes(job)
     rows = None
     if wants_retraining(job, config):
@@ -79,7 +83,7 @@ def train(job: Job, config: DictConfig) -> Trained:
     best = getattr(job.trainer.checkpoint_callback, "best_model_path", "") or None
     step, epoch, states = job.trainer.global_step, job.trainer.current_epoch, {}
     if best is not None:
-        # Spawned processes do not give their progress and their callbacks' state back.
+        # Spawned processes do not return their progress and the states of their callbacks.
         saved = torch.load(best, map_location="cpu", weights_only=True)
         step, epoch, states = saved["global_step"], saved["epoch"], saved["callbacks"]
     if monitors and not distances:
@@ -103,11 +107,9 @@ def _training_bytes(job: Job) -> int | None:
         return None
     parameters = set(job.model.parameters())
     gradients = [p for p in parameters if p.requires_grad]
-    states = [state for optimizer in optimizers for state in optimizer.state.values()]
-    slots = {
-        id(slot): slot
-        for state in states
-        for slot in state.values()
-        if isinstance(slot, torch.Tensor)
-    }
+    # Optimizers may keep one tensor for several parameters, such as a step count.
+    slots = {}
+    for optimizer in optimizers:
+        for state in optimizer.state.values():
+            slots.update({id(slot): slot for slot in state.values() if torch.is_tensor(slot)})
     return sum(t.numel() * t.element_size() for t in (*parameters, *gradients, *slots.values()))

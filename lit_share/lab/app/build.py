@@ -1,4 +1,4 @@
-"""Building what a config describes: the only place that calls `hydra.utils.instantiate`."""
+"""Build the objects of a config: the only place that calls `hydra.utils.instantiate`."""
 
 from __future__ import annotations
 
@@ -42,26 +42,27 @@ def build(config: DictConfig) -> Job:
 
 
 def callbacks_of(config: DictConfig, folder: str = "") -> list[Callback]:
-    """New callbacks, whose checkpoints go to a folder of their own if one is named."""
+    """Build the callbacks; if a folder is named, their checkpoints go to that subfolder."""
     callbacks = []
     for node in config.callbacks.values():
-        own = {"dirpath": f"{node.dirpath}/{folder}"} if folder and node.get("dirpath") else {}
-        callbacks.append(_make(node, **own))
+        keywords = {}
+        if folder and node.get("dirpath"):
+            keywords["dirpath"] = f"{node.dirpath}/{folder}"
+        callbacks.append(_make(node, **keywords))
     return callbacks
 
 
 def trainer_of(
     config: DictConfig, callbacks: list[Callback], loggers: list[Logger], **options: Any
 ) -> Trainer:
-    """A new trainer, with options in place of the config's."""
+    """Build a trainer, with options that override the config's."""
     if "enable_progress_bar" not in config.trainer:
-        # Lightning would add a progress bar of its own where none is wanted.
-        options = {
-            "enable_progress_bar": any(isinstance(c, ProgressBar) for c in callbacks),
-            **options,
-        }
+        # Lightning would add its own progress bar if callbacks contain none.
+        options.setdefault(
+            "enable_progress_bar", any(isinstance(c, ProgressBar) for c in callbacks)
+        )
     if config.trainer.get("strategy") == "ddp_spawn":
-        options = {"strategy": Spawned(), **options}
+        options.setdefault("strategy", Spawned())
     make: Any = _make(config.trainer, _partial_=True, **options)
     trainer: Trainer = make(callbacks=callbacks, logger=loggers or False)
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
@@ -70,7 +71,10 @@ def trainer_of(
 
 
 def evaluator(job: Job, config: DictConfig) -> Trainer:
-    """A trainer on one device: several would evaluate some examples twice, to have equally many each."""
+    """Return a trainer on one device.
+
+    Several devices would evaluate some examples twice, so that each has equally many.
+    """
     if job.trainer.world_size == 1:
         return job.trainer
     return trainer_of(config, [], job.trainer.loggers, devices=1, strategy="auto")

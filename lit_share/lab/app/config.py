@@ -1,4 +1,4 @@
-"""The config of `train.py`: its types, and what is made of it before anything is built."""
+"""The config of `train.py`: its types, and how it is completed before anything is built."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lit_share.text import suggest
 
 
 class Mode(Enum):
-    """Whether the objective is to be small or large."""
+    """Whether the objective is minimised or maximised."""
 
     min = "min"
     max = "max"
@@ -38,7 +38,7 @@ class When(Enum):
 
 @dataclass
 class RetrainSchema:
-    """The second phase: rows are tied, and trained again without the penalty."""
+    """The second phase, which trains tied rows without the penalty."""
 
     when: When = When.auto
     similarity: float = 0.7
@@ -72,18 +72,18 @@ GROUPS = ("model", "data", "ties", "regularizer", "callbacks", "logger", "traine
 
 
 def register_schema() -> None:
-    """Make `train_schema` known to Hydra."""
+    """Register `train_schema` with Hydra."""
     ConfigStore.instance().store("train_schema", TrainSchema)
 
 
 def prepare(config: DictConfig) -> DictConfig:
     """Check a composed config and complete it.
 
-    ``strength`` becomes every regularizer's own, and W&B gets the group of a multirun, the strategy as job type,
-    and what was chosen for the groups of configs as tags.
+    ``strength`` is copied to every regularizer that has a strength. W&B gets the multirun as group,
+    the strategy as job type, and the choices for config groups as tags.
 
     Args:
-        config: What Hydra composed.
+        config: The config that Hydra composed.
 
     Returns:
         A resolved copy of plain values.
@@ -94,13 +94,15 @@ def prepare(config: DictConfig) -> DictConfig:
     ties: Any = OmegaConf.to_container(config).get("ties")  # type: ignore[union-attr]
     if isinstance(ties, dict) and ties.get("patterns") is None:
         raise ConfigError(
-            "ties.patterns: name what is tied, whatever the strategy: ties.patterns=[a.net.*,b.net.*]"
+            "ties.patterns: name what is tied, whatever the strategy:"
+            " ties.patterns=[a.net.*,b.net.*]"
         )
     values = [entry.name for entry in fields(TrainSchema) if entry.name not in GROUPS]
     check_config(config, GROUPS, values)
     prepared = OmegaConf.create(OmegaConf.to_container(config, resolve=True, enum_to_str=True))
     assert isinstance(prepared, DictConfig)
     for group in ("regularizer", "callbacks", "logger"):
+        # An override such as `callbacks.progress=null` removes a node.
         prepared[group] = {name: node for name, node in prepared[group].items() if node is not None}
         for name, node in prepared[group].items():
             if not isinstance(node, DictConfig):
@@ -127,14 +129,12 @@ def prepare(config: DictConfig) -> DictConfig:
             raise ConfigError(f"{key}={value}: write a whole number of at least {least}")
     wandb = prepared.logger.get("wandb")
     if wandb is not None:
+        chosen = {group: choice(group) for group in ("data", "model", "ties", "experiment")}
+        tags = [f"{group}={name}" for group, name in chosen.items() if name]
         with open_dict(wandb):
             wandb.job_type = wandb.get("job_type") or strategy(prepared)
             wandb.group = wandb.get("group") or sweep_name()
-            chosen = {group: choice(group) for group in ("data", "model", "ties", "experiment")}
-            wandb.tags = [
-                *(wandb.get("tags") or ()),
-                *(f"{g}={name}" for g, name in chosen.items() if name),
-            ]
+            wandb.tags = [*(wandb.get("tags") or ()), *tags]
     return prepared
 
 
@@ -149,9 +149,8 @@ def _check_mode(objective: str, mode: str) -> None:
 def _check_tuned(keys: Collection[str], config: DictConfig) -> None:
     if not keys:
         return
-    from lit_share.lab.report import (
-        not_to_be_tuned,
-    )  # not for every run: it takes half a second
+    # This import takes half a second, which runs without `tune` need not wait for.
+    from lit_share.lab.report import not_to_be_tuned
 
     known = paths_of(config)
     for key in keys:
@@ -162,7 +161,7 @@ def _check_tuned(keys: Collection[str], config: DictConfig) -> None:
 
 
 def unfinished_result(config: DictConfig, overrides: Sequence[str], output_dir: Path) -> Result:
-    """Return what is known of a run before training, as the result of one that has failed."""
+    """Return the result of a run that has failed before training."""
     return Result(
         path=output_dir / RESULT_FILE,
         schema=1,
@@ -170,6 +169,7 @@ def unfinished_result(config: DictConfig, overrides: Sequence[str], output_dir: 
         strategy=strategy(config),
         seed=config.seed,
         objective=config.objective,
+        # Before `prepare` the mode is an enum, afterwards a string.
         mode=Mode[str(getattr(config.mode, "name", config.mode))].value,
         data=choice("data"),
         ties=choice("ties"),
@@ -180,24 +180,30 @@ def unfinished_result(config: DictConfig, overrides: Sequence[str], output_dir: 
 
 
 def strategy(config: DictConfig) -> str:
-    """The name of a sharing strategy: its regularizers, or ``"none"``."""
+    """Return the name of a strategy: its regularizers, or ``"none"``."""
     return "+".join(map(str, config.regularizer)) or "none"
 
 
 def strength(config: DictConfig) -> float | None:
-    """The strength of a strategy that has one, or ``None``."""
+    """Return the strength of all regularizers that have one; ``None`` if they differ."""
     strengths = {r.strength for r in config.regularizer.values() if "strength" in r}
-    return float(strengths.pop()) if len(strengths) == 1 else None
+    if len(strengths) != 1:
+        return None
+    return float(strengths.pop())
 
 
 def choice(group: str) -> str | None:
-    """What was chosen for a config group."""
-    chosen = HydraConfig.get().runtime.choices.get(group) if HydraConfig.initialized() else None
-    return None if chosen is None else str(chosen)
+    """Return the name of the config that was chosen for a group."""
+    if not HydraConfig.initialized():
+        return None
+    chosen = HydraConfig.get().runtime.choices.get(group)
+    if chosen is None:
+        return None
+    return str(chosen)
 
 
 def sweep_name() -> str | None:
-    """The folder name of a multirun, which all of its runs have in common."""
+    """Return the name of the multirun that this run is a cell of."""
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         return group_of(Path(HydraConfig.get().sweep.dir))
     return None

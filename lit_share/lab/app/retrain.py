@@ -1,4 +1,4 @@
-"""The second phase of penalties that make rows zero: rows are tied, and trained again without the penalty."""
+"""The second phase of training, after penalties that make rows zero."""
 
 from __future__ import annotations
 
@@ -17,40 +17,38 @@ from lit_share.paired import Paired
 
 
 def wants_retraining(job: Job, config: DictConfig) -> bool:
-    """Whether there is a second phase: by default after a penalty that makes weights of single models zero."""
-    when = config.retrain.when
-    if (
-        any(isinstance(regularizer, Share) for regularizer in job.regularizers.values())
-        and when == "auto"
-    ):
-        return False  # shared layers keep their rows
-    return when == "always" or (
-        when == "auto" and any(_makes_zeros(r) for r in job.regularizers.values())
-    )
+    """Whether there is a second phase: by default after penalties that make weights zero."""
+    regularizers = job.regularizers.values()
+    if config.retrain.when != "auto":
+        return bool(config.retrain.when == "always")
+    if any(isinstance(regularizer, Share) for regularizer in regularizers):
+        # Layers that several models share keep their rows.
+        return False
+    return any(map(_makes_zeros, regularizers))
 
 
 def check_retraining(job: Job, config: DictConfig) -> None:
-    """Raise before the first phase for what would end the second one.
+    """Raise before the first phase what would stop the second.
 
     Raises:
         TieError: If there is no layer whose rows could be tied.
-        ValueError: If ``retrain.lr`` is for models that have no ``lr``.
+        ValueError: If ``retrain.lr`` is set, but a model has no ``lr``.
     """
-    if wants_retraining(job, config):
-        row_weights(job.model).find(job.model)
-        lr = config.retrain.lr
-        for child in _children(job.model) if lr is not None else ():
-            if not hasattr(child, "lr"):
-                raise ValueError(
-                    f"retrain.lr={lr} has no effect: {type(child).__name__} has no attribute lr"
-                )
+    if not wants_retraining(job, config):
+        return
+    row_weights(job.model).find(job.model)
+    lr = config.retrain.lr
+    for child in _children(job.model):
+        if lr is not None and not hasattr(child, "lr"):
+            name = type(child).__name__
+            raise ValueError(f"retrain.lr={lr} has no effect: {name} has no attribute lr")
 
 
 def retrain(job: Job, config: DictConfig) -> tuple[Job, list[dict[str, Any]]]:
-    """Tie the rows of all linear layers and convolutions, and train again, with a new optimizer and no penalty.
+    """Tie the rows of linear layers and convolutions, and train with a new optimizer.
 
     Returns:
-        The job with the second phase's trainer, and what became of each layer's rows.
+        The job with the trainer of the second phase, and the number of rows tied in each layer.
 
     Raises:
         TieError: If there is no such layer.
@@ -63,17 +61,20 @@ def retrain(job: Job, config: DictConfig) -> tuple[Job, list[dict[str, Any]]]:
     if config.retrain.lr is not None:
         for child in _children(job.model):
             child.lr = config.retrain.lr
-    # What watches ties would find members of different shapes.
-    callbacks = [
-        c for c in callbacks_of(config, folder="retrained") if not isinstance(c, SharingMonitor)
-    ]
-    epochs = {} if config.retrain.max_epochs is None else {"max_epochs": config.retrain.max_epochs}
-    trainer = trainer_of(config, callbacks, job.trainer.loggers, **epochs)
+    # Codebooks of one tie may differ in shape, so distances between members cannot be monitored.
+    callbacks = callbacks_of(config, folder="retrained")
+    callbacks = [callback for callback in callbacks if not isinstance(callback, SharingMonitor)]
+    options = {}
+    if config.retrain.max_epochs is not None:
+        options["max_epochs"] = config.retrain.max_epochs
+    trainer = trainer_of(config, callbacks, job.trainer.loggers, **options)
     trainer.fit(job.model, datamodule=job.data)
     return replace(job, trainer=trainer, regularizers={}), [asdict(layer) for layer in report]
 
 
 def _makes_zeros(regularizer: object) -> bool:
+    # Ties of several patterns, as those of joint_lasso, make the same inputs of all members zero;
+    # only zeros of single parameters are followed by a second phase.
     return (
         isinstance(regularizer, Regularize)
         and regularizer.steps.uses_prox
@@ -83,4 +84,6 @@ def _makes_zeros(regularizer: object) -> bool:
 
 
 def _children(model: LightningModule) -> list[Any]:
-    return [*model.by_name().values()] if isinstance(model, Paired) else [model]
+    if isinstance(model, Paired):
+        return [*model.by_name().values()]
+    return [model]

@@ -27,15 +27,15 @@ log = logging.getLogger(__name__)
 
 
 def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float:
-    """Do what the config says.
+    """Run the job that a config describes.
 
     Args:
-        config: What Hydra composed from ``conf/train.yaml``.
-        output_dir: Where ``result.json`` is written.
-        overrides: What the user wrote on the command line.
+        config: The config that Hydra composed from ``conf/train.yaml``.
+        output_dir: The folder for ``result.json``.
+        overrides: The overrides of the command line.
 
     Returns:
-        The objective on validation data, of the best checkpoint.
+        The best checkpoint's objective on validation data.
 
     Raises:
         ConfigError: Before anything is built, if the config is wrong.
@@ -61,7 +61,8 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float:
             trained = train(job, prepared)
             result = finished_result(result, trained, evaluate(trained, prepared))
             report(result, trained)
-    except Exception as error:  # not an interrupt: that run can be resumed
+    except Exception as error:
+        # A run that was interrupted has no result, so that it is resumed rather than repeated.
         _write_failure(result, error)
         raise
     if is_first_rank() and sweep_name() is None:
@@ -73,8 +74,8 @@ def _silence_others() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     # Lightning 2.6 triggers a deprecation warning of torch 2.13 at every batch.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    # A sweep with little data would show this for every cell. Steps are counted across epochs, so
-    # metrics are logged all the same.
+    # A sweep with little data would show this in every cell, although metrics are logged: steps are
+    # counted across epochs.
     warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
 
 
@@ -83,4 +84,5 @@ def _write_failure(result: Result, error: Exception) -> None:
         try:
             replace(result, status="failed", error=one_line(error)).write()
         except OSError as second:
+            # The first error is the one to raise.
             log.error("%s", second)

@@ -1,4 +1,4 @@
-"""What a run leaves with its trackers: W&B is finished in every case."""
+"""Log a run to its trackers, and finish its W&B run in every case."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ log = logging.getLogger(__name__)
 
 
 def begin_wandb(loggers: Iterable[Logger]) -> None:
-    """Begin the runs of W&B loggers: offline where W&B cannot be reached, so that nobody waits or trains in vain.
+    """Start the runs of W&B loggers before training; offline if W&B cannot be reached.
 
-    How long W&B is waited for is its own ``WANDB_INIT_TIMEOUT``, of 90 seconds.
+    W&B waits for ``WANDB_INIT_TIMEOUT``, 90 seconds by default.
     """
     for logger in loggers:
         if not isinstance(logger, WandbLogger) or not is_first_rank():
@@ -34,18 +34,20 @@ def begin_wandb(loggers: Iterable[Logger]) -> None:
         except wandb.errors.CommError as error:
             reason = str(error).splitlines()[0]
             log.warning(
-                "W&B cannot be reached (%s): this run is logged offline, and `wandb sync` uploads it",
+                "W&B cannot be reached (%s): this run is logged offline, and `wandb sync` uploads"
+                " it",
                 reason,
             )
-            wandb.teardown()  # which knows its mode from its first start
-            os.environ["WANDB_MODE"] = "offline"  # until `wandb_finished`
+            # W&B reads its mode when it is first set up; `wandb_finished` restores the variable.
+            wandb.teardown()
+            os.environ["WANDB_MODE"] = "offline"
             _ = logger.experiment
 
 
 def resume_in_wandb(options: DictConfig, output_dir: Path) -> None:
-    """Let training that goes on in its folder go on in its W&B run, too, whose folder is ``wandb/run-<time>-<id>``.
+    """Resume the last W&B run of an output folder, ``wandb/run-<time>-<id>``.
 
-    Not offline, where W&B ignores ``resume``, so that there would be two runs of one id.
+    An offline run is not resumed: W&B ignores ``resume`` there, and two runs would get one id.
     """
     runs = sorted(Path(output_dir, "wandb").glob("run-*-*"))
     if runs and not options.get("offline") and not options.get("id"):
@@ -54,7 +56,7 @@ def resume_in_wandb(options: DictConfig, output_dir: Path) -> None:
 
 
 def read_csv_columns(loggers: Iterable[Logger]) -> None:
-    """Tell CSV loggers which columns their files have, which they do not know where spawned processes wrote them."""
+    """Set the columns of CSV loggers from their files, which spawned processes may have written."""
     for logger in loggers:
         if isinstance(logger, CSVLogger) and (path := Path(logger.log_dir, "metrics.csv")).exists():
             with path.open(newline="") as file:
@@ -62,45 +64,37 @@ def read_csv_columns(loggers: Iterable[Logger]) -> None:
 
 
 def log_plans(loggers: Iterable[Logger], plans: Mapping[str, Plan]) -> None:
-    """Log to W&B which ties each regularizer has, as a table."""
+    """Log a table of each regularizer's ties to W&B."""
     columns = ["regularizer", "tie", "members", "shape", "parameters", "saved if shared"]
-    rows = [
-        [
-            name,
-            tie.name,
-            shortened(tie.members, " = "),
-            "×".join(map(str, tie.shape)),
-            tie.parameters,
-            tie.saved,
-        ]
-        for name, plan in plans.items()
-        for tie in plan.ties
-    ]
+    rows = []
+    for name, plan in plans.items():
+        for tie in plan.ties:
+            members, shape = shortened(tie.members, " = "), "×".join(map(str, tie.shape))
+            rows.append([name, tie.name, members, shape, tie.parameters, tie.saved])
     for logger in loggers:
         if isinstance(logger, WandbLogger) and rows:
             logger.log_table("ties", columns, rows)
 
 
 def log_result(loggers: Iterable[Logger], numbers: Mapping[str, float]) -> None:
-    """Log to W&B what came out in the end, as a table."""
+    """Log a table of final metrics to W&B."""
+    rows = [[name, value] for name, value in numbers.items()]
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            logger.log_table(
-                "result", ["metric", "value"], [[name, value] for name, value in numbers.items()]
-            )
+            logger.log_table("result", ["metric", "value"], rows)
 
 
 def is_first_rank() -> bool:
-    """Whether this process is the one that writes files and prints."""
+    """Whether this process writes files and prints."""
     return int(getattr(rank_zero_only, "rank", 0) or 0) == 0
 
 
 @contextmanager
 def wandb_finished() -> Iterator[None]:
-    """Finish the W&B run at the end, as failed where an exception passes through.
+    """Finish the W&B run at the end, as failed if an exception was raised.
 
-    Otherwise the next run of this process would go on with it. The logger's ``offline=True`` sets ``WANDB_MODE``
-    for the whole process, which is taken back too.
+    Otherwise the next run of this process would continue it. ``WANDB_MODE``, which a logger's
+    ``offline=True`` sets for the whole process, is restored, too.
     """
     mode = os.environ.get("WANDB_MODE")
     exit_code = 1
@@ -112,7 +106,8 @@ def wandb_finished() -> Iterator[None]:
         if wandb is not None and wandb.run is not None:
             try:
                 wandb.finish(exit_code=exit_code)
-            except Exception as error:  # of what is done and written down already
+            except Exception as error:
+                # The run itself is done, and its result is written.
                 log.warning("W&B did not finish: %s", error)
         os.environ.pop("WANDB_MODE", None)
         if mode is not None:
