@@ -6,23 +6,31 @@ codebook alone, as if sums were free.
 
 from __future__ import annotations
 
+import copy
 import statistics
 import time
 
 import torch
 from torch import nn
 
-from lit_share.codebooks import CodebookConv2d, CodebookLinear
-from lit_share.codebooks._layers import without_codebook
+import lit_share as ls
+from lit_share.codebooks import CodebookLayer
 
 REPEATS = 9
 
 
-def contest(name: str, layer: CodebookLinear | CodebookConv2d, x: torch.Tensor) -> None:
+def densified(layer: CodebookLayer) -> nn.Module:
+    """Return the ordinary layer that computes the same."""
+    net = nn.Sequential(copy.deepcopy(layer))
+    ls.densify(net)
+    return net[0]
+
+
+def contest(name: str, layer: CodebookLayer, x: torch.Tensor) -> None:
     """Print one row for forward, and one for forward and backward."""
-    dense = without_codebook(layer)
+    dense = densified(layer)
     # The layer of the clusters alone.
-    floor = without_codebook(layer)
+    floor = densified(layer)
     floor.weight = nn.Parameter(layer.weight.detach().clone())
     sums = torch.randn(x.shape[0], layer.weight.shape[1], *x.shape[2:])
     with torch.no_grad():
@@ -58,16 +66,20 @@ def main() -> None:
     print(f"{'':54}{'codebook':>10}{'floor':>14}{'difference':>14}")
     assignment = torch.randperm(4096) % 1024
     contest(
-        "Linear 4096×4096, 4 per cluster", CodebookLinear(assignment, 4096), torch.randn(256, 4096)
+        "Linear 4096×4096, 4 per cluster",
+        ls.CodebookLinear(assignment, 4096),
+        torch.randn(256, 4096),
     )
     assignment = torch.cat([torch.randperm(1024) % 256, torch.full((3072,), -1)])
     contest(
-        "the same, 3/4 of the rows zero", CodebookLinear(assignment, 4096), torch.randn(256, 4096)
+        "the same, 3/4 of the rows zero",
+        ls.CodebookLinear(assignment, 4096),
+        torch.randn(256, 4096),
     )
     images = torch.randn(16, 256, 28, 28)
     contest(
         "Conv2d 256→256, 4 per cluster",
-        CodebookConv2d(torch.randperm(256) % 64, 256, 3, padding=1),
+        ls.CodebookConv2d(torch.randperm(256) % 64, 256, 3, padding=1),
         images,
     )
 

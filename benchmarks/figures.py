@@ -47,7 +47,6 @@ from lit_share.lab.plots import (
 )
 from lit_share.lab.report import estimate
 from lit_share.metrics import overall_distance, relative_distance
-from lit_share.penalties import RECIPES
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "figures"
@@ -74,7 +73,7 @@ def train(
     after: Callable[[int], None] | None = None,
 ) -> None:
     """SGD with momentum on full batches, and a penalty as `lit_share.Regularize` applies it."""
-    penalty, found = RECIPES[recipe].penalty, ties.find(module)
+    penalty, found = ls.RECIPES[recipe].penalty, ties.find(module)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
     for step in range(1, steps + 1):
         optimizer.zero_grad()

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 import lit_share as ls
 from benchmarks._growl_table import print_table, read, settings_of, write_curve
-from lit_share.lab.data._arrays import SOURCES
+from lit_share.lab.data import SOURCES
 
 Data = dict[str, tuple[Tensor, Tensor]]
 

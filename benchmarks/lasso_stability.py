@@ -32,7 +32,7 @@ import lit_share as ls
 from benchmarks.growl_synthetic import one_standard_error
 from lit_share.lab.data import breast_cancer, standardised
 from lit_share.lab.data._split import split
-from lit_share.lab.report._estimate import estimate
+from lit_share.lab.report import estimate
 from lit_share.metrics import SelectionStability
 
 INPUTS = 30

@@ -12,7 +12,6 @@ from plotly.subplots import make_subplots
 
 from lit_share.lab.plots import Curve, curves, styles
 from lit_share.lab.report import Estimate, compare, estimate
-from lit_share.lab.report._settings import setting_of
 from lit_share.lab.results import Result, read_results
 
 NAMES = {"none": "locally connected", "soft_tie": "softly tied", "hard_tie": "convolution"}
@@ -26,10 +25,9 @@ def chosen(folders: list[Path]) -> Cells:
     cells: Cells = {}
     for row in compare(read_results(folders)).rows:
         for run in row.runs:
-            setting = setting_of(run)
-            cells.setdefault(
-                (setting["data.place"], int(setting["data.n_train"]), row.strategy), []
-            ).append(run)
+            setting = dict(override.split("=", 1) for override in run.overrides)
+            cell = setting["data.place"], int(setting["data.n_train"]), row.strategy
+            cells.setdefault(cell, []).append(run)
     return cells
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks.speed._clock import DEVICE
 
@@ -67,9 +67,16 @@ def vgg16() -> nn.Sequential:
 MODELS = {"MLP 784-300-100-10": mlp, "ResNet-18": resnet18, "encoder, 25 M": encoder}
 
 
-def pairs(shapes: list[Shape]) -> list[list[Tensor]]:
-    """Two members for each shape."""
-    return [[torch.randn(shape, device=DEVICE) for _ in range(2)] for shape in shapes]
+def pair(shapes: list[Shape]) -> nn.ModuleDict:
+    """Make two models, "a" and "b", with a parameter and a gradient of zeros for each shape."""
+    models = {
+        name: nn.ParameterList([torch.randn(shape, device=DEVICE) for shape in shapes])
+        for name in "ab"
+    }
+    for parameters in models.values():
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
+    return nn.ModuleDict(models)
 
 
 def _shapes(module: nn.Module) -> list[Shape]:

@@ -1,7 +1,7 @@
 """How the cost grows with what is tied: `python -m benchmarks.speed growth`.
 
-Nanoseconds per number (of a pair: two numbers that are tied), and ratios between sizes, numbers of tensors and of
-members, all of them in one alternation.
+Ratios of the time per number between sizes, numbers of tensors and numbers of members, all of them
+in one alternation. Ties are opened once, as a training loop does, and only steps are timed.
 """
 
 from __future__ import annotations
@@ -10,29 +10,29 @@ from collections.abc import Iterator
 from functools import partial
 
 import torch
-from torch import Tensor
 
 import lit_share as ls
-from benchmarks.speed._clock import DEVICE, Row, alternate, ratio, spread
-from lit_share.functional import add_gradient_
+from benchmarks.speed._clock import DEVICE, Call, Row, alternate, ratio, spread
+from lit_share.functional import TieBatch, TieTensors
 
 SOFT_TIE = ls.Penalty(norm="squared", groups="element", center="mean")
 
 
-def ties(
-    numbers: int, tensors: int, members: int = 2
-) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
-    """Members and their gradients, of so many numbers in all for each member."""
+def ties(numbers: int, tensors: int, members: int = 2) -> list[TieTensors]:
+    """Make ties of so many numbers in all for each member."""
     size = numbers // tensors
     made = [[torch.randn(size, device=DEVICE) for _ in range(members)] for _ in range(tensors)]
-    return made, [[torch.zeros_like(w) for w in tie] for tie in made]
+    return [TieTensors(own, grads=[torch.zeros_like(w) for w in own]) for own in made]
+
+
+def step(made: list[TieTensors]) -> Call:
+    """Open the ties, and return a call that adds their gradient."""
+    return partial(TieBatch(SOFT_TIE, made).add_gradient_, 1e-9)
 
 
 def compare(what: str, cases: dict[str, tuple[int, int, int]], most: float) -> Iterator[Row]:
-    """Cost per number of each case, as a ratio to the first."""
-    calls = {
-        name: partial(add_gradient_, SOFT_TIE, *ties(*case), 1e-9) for name, case in cases.items()
-    }
+    """Yield the cost per number of each case, as a ratio to the first."""
+    calls = {name: step(ties(*case)) for name, case in cases.items()}
     times = alternate(calls, 5)
     each = {name: [t / (case[0] * case[2]) for t in times[name]] for name, case in cases.items()}
     first = next(iter(cases))
@@ -41,25 +41,23 @@ def compare(what: str, cases: dict[str, tuple[int, int, int]], most: float) -> I
         yield spread(f"{what}, {name}", ratios, against=f"{first}, per number", target=most)
 
 
-def operations(made: list[list[Tensor]], grads: list[list[Tensor]]) -> None:
-    """The three operations that a pair needs, and nothing else."""
-    for (a, b), (of_a, of_b) in zip(made, grads, strict=True):
+def operations(made: list[TieTensors]) -> None:
+    """Do the three operations that a pair needs, and nothing else."""
+    for tie in made:
+        (a, b), (of_a, of_b) = tie.members, tie.grads
         d = a - b
         of_a.add_(d, alpha=1e-9)
         of_b.sub_(d, alpha=1e-9)
 
 
 def measure() -> Iterator[Row]:
-    """The rows; flat means at most half as much again."""
+    """Yield the rows; flat means at most half as much again."""
     sizes = {f"10^{k} numbers": (10**k, 10, 2) for k in (7, 5, 6, 8)}
     yield from compare("soft_tie", sizes, 1.5)
     tensors = {f"{count:,} tensors": (10**7, count, 2) for count in (10, 100, 1_000, 10_000)}
     yield from compare("soft_tie, 10^7 numbers", tensors, 1.5)
     tiny = ties(10**7, 10_000)
-    calls = {
-        "ours": partial(add_gradient_, SOFT_TIE, *tiny, 1e-9),
-        "its operations alone": partial(operations, *tiny),
-    }
+    calls = {"ours": step(tiny), "its operations alone": partial(operations, tiny)}
     what = "soft_tie, 10^7 numbers, 10,000 tensors"
     yield ratio(alternate(calls, 5), "ours", "its operations alone", what)
     # Of two members there is one difference in the place of two deviations.

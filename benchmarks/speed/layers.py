@@ -13,17 +13,17 @@ import torch
 from torch import nn
 
 import lit_share as ls
+from benchmarks.codebook import densified
 from benchmarks.locally_connected import Plain, forward, kept, with_pooling
 from benchmarks.speed._clock import DEVICE, Row, alternate, ratio
-from lit_share.codebooks._layers import without_codebook
 
 REPEATS = 7
 
 
 def measure() -> Iterator[Row]:
-    """The rows."""
+    """Yield the rows."""
     codebook = ls.CodebookLinear(torch.randperm(4096) % 1024, 4096).to(DEVICE)
-    dense, x = without_codebook(codebook), torch.randn(256, 4096, device=DEVICE)
+    dense, x = densified(codebook), torch.randn(256, 4096, device=DEVICE)
     calls: dict[str, nn.Module] = {"dense": dense, "codebook": codebook}
     times = alternate({name: partial(forward, layer, x) for name, layer in calls.items()}, REPEATS)
     yield ratio(

@@ -7,7 +7,7 @@ have to agree. (sortedl1 hands out solvers only, and not the operator in them.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
 from typing import TypeAlias
@@ -19,9 +19,9 @@ from sklearn.isotonic import isotonic_regression
 from torch import Tensor
 
 import lit_share as ls
-from benchmarks.speed._clock import DEVICE, Row, alternate, ratio, spread, timed
+from benchmarks.speed._clock import DEVICE, Call, Row, alternate, ratio, spread, timed
 from benchmarks.speed._models import vgg16
-from lit_share.functional import prox_
+from lit_share.functional import TieBatch, TieTensors
 
 REPEATS = 7
 Vector: TypeAlias = NDArray[np.float64]
@@ -79,8 +79,13 @@ def peers(values: Tensor, weights: Tensor) -> dict[str, Callable[[], object]]:
     return found
 
 
+def prox(penalty: ls.Penalty, tensors: Sequence[Tensor]) -> Call:
+    """Open ties of one member, and return a call that takes their proximal step."""
+    return TieBatch(penalty, [TieTensors([w], steps=[1e-9]) for w in tensors]).prox_
+
+
 def measure() -> Iterator[Row]:
-    """The rows."""
+    """Yield the rows."""
     seconds: dict[int, float] = {}
     for n in (10**3, 10**4, 10**5, 10**6):
         for kind, (values, weights) in cases(n).items():
@@ -105,26 +110,19 @@ def measure() -> Iterator[Row]:
     yield Row("prox_owl, spiky, 1,000,000", growth, growth, growth, against="100,000", target=16.0)
     group_lasso = ls.Penalty("l1", "input", "zero")
     growl = ls.Penalty("owl", "input", "zero", lambda n: ls.owl_weights(n, 1.0, 1.0 / n))
-    matrix = [[torch.randn(4096, 1024, device=DEVICE)]]
-    with torch.no_grad():
-        times = alternate(
-            {
-                "GrOWL": partial(prox_, growl, matrix, [1e-9]),
-                "group lasso": partial(prox_, group_lasso, matrix, [1e-9]),
-            },
-            REPEATS,
-        )
-        yield ratio(times, "GrOWL", "group lasso", "GrOWL prox, 4096 × 1024", target=1.4)
+    matrix = [torch.randn(4096, 1024, device=DEVICE)]
+    calls = {"GrOWL": prox(growl, matrix), "group lasso": prox(group_lasso, matrix)}
+    times = alternate(calls, REPEATS)
+    yield ratio(times, "GrOWL", "group lasso", "GrOWL prox, 4096 × 1024", target=1.4)
     net = vgg16().to(DEVICE)
-    layers = [[p.detach()] for p in net.parameters() if p.ndim > 1]
+    layers = prox(growl, [p.detach() for p in net.parameters() if p.ndim > 1])
     images = torch.randn(8, 3, 224, 224, device=DEVICE)
-    with torch.no_grad():
-        prox_(growl, layers, [1e-9] * len(layers))  # makes the weights
+    layers()  # makes the weights
     percent = []
     for _ in range(2):
         times = {
             "step": [timed(lambda: net(images).square().mean().backward())],
-            "GrOWL": [timed(partial(prox_, growl, layers, [1e-9] * len(layers)))],
+            "GrOWL": [timed(layers)],
         }
         percent.append(100.0 * times["GrOWL"][0] / times["step"][0])
     yield spread(

@@ -1,8 +1,10 @@
-"""What the step of a penalty costs by itself: `python -m benchmarks.speed.penalty_step`.
+"""What the step of a penalty costs by itself: `python -m benchmarks.speed penalty_step`.
 
-Pairs of models. The floor of a gradient reads two weights and two gradients and writes two gradients, 24 bytes for each
-pair of numbers; that of a proximal step reads and writes two weights, 16 bytes. Both are moved at the best speed of
-``add_`` in the same alternation. Autograd has ½‖A − B‖² in the loss; weight decay is what optimizers do of their own.
+Pairs of models, to which `lit_share.PenaltySteps` is attached once. A step is what a training loop
+calls before or after each step of its optimizer. The floor of a gradient reads two weights and two
+gradients and writes two gradients, 24 bytes for each pair of numbers; that of a proximal step reads
+and writes two weights, 16 bytes. Both are moved at the best speed of ``add_`` in the same
+alternation. Autograd has ½‖A − B‖² in the loss; weight decay is what optimizers do of their own.
 """
 
 from __future__ import annotations
@@ -11,45 +13,52 @@ from collections.abc import Iterator
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import nn
 
 import lit_share as ls
-from benchmarks.speed._clock import Row, alternate, floor, on_gpu, ratio, spread, waits
-from benchmarks.speed._models import MODELS, pairs
-from lit_share.functional import add_gradient_, prox_
+from benchmarks.speed._clock import Call, Row, alternate, floor, on_gpu, ratio, spread, waits
+from benchmarks.speed._models import MODELS, pair
 
 REPEATS = 15
 SOFT_TIE = ls.Penalty(norm="squared", groups="element", center="mean")
-EXACT_TIE = ls.Penalty(norm="l1", groups="element", center="mean")
-UNIT_TIE = ls.Penalty(norm="l1", groups="output", center="mean")
-PROXES = {"exact_tie": EXACT_TIE, "unit_tie": UNIT_TIE}
+PROXES = {
+    "exact_tie": ls.Penalty(norm="l1", groups="element", center="mean"),
+    "unit_tie": ls.Penalty(norm="l1", groups="output", center="mean"),
+}
+TIES = ls.Ties("a.*", "b.*")
+# So small that weights stay as they are over all repeats, but not 0, with which nothing is done.
+STRENGTH = 1e-12
 
 
-def autograd(members: list[list[Tensor]]) -> None:
-    """What one would write: the penalty in the loss."""
-    loss = torch.stack([0.5 * (a - b).square().sum() for a, b in members]).sum()
+def attached(penalty: ls.Penalty, models: nn.ModuleDict) -> ls.PenaltySteps:
+    """Open the penalty as a training loop does before its first step."""
+    steps = ls.PenaltySteps(penalty, TIES, STRENGTH)
+    steps.attach(models, torch.optim.SGD(models.parameters(), lr=1.0))
+    return steps
+
+
+def autograd(models: nn.ModuleDict) -> None:
+    """Add the gradient of what one would write: the penalty in the loss."""
+    pairs = zip(models["a"], models["b"], strict=True)
+    loss = torch.stack([0.5 * (a - b).square().sum() for a, b in pairs]).sum()
     loss.backward()
 
 
 def measure() -> Iterator[Row]:
-    """The rows."""
+    """Yield the rows."""
     for name, shapes in MODELS.items():
-        members = pairs(shapes())
-        numbers = sum(a.numel() for a, _ in members)
-        for member in (w for pair in members for w in pair):
-            member.requires_grad_().grad = torch.zeros_like(member)
-        grads = [[w.grad for w in pair] for pair in members]
+        models = pair(shapes())
+        parameters = list(models.parameters())
+        numbers = sum(p.numel() for p in parameters) // 2
         large = numbers > 10**6
-        weights, flat = (
-            [w.detach() for pair in members for w in pair],
-            [g for pair in grads for g in pair],
-        )
+        weights, grads = [p.detach() for p in parameters], [p.grad for p in parameters]
+        soft_tie = attached(SOFT_TIE, models).before_step
         times = alternate(
             {
                 "floor": floor(24 * numbers),
-                "ours": partial(add_gradient_, SOFT_TIE, members, grads, 0.0),
-                "autograd": partial(autograd, members),
-                "weight decay": partial(torch._foreach_add_, flat, weights, alpha=0.0),
+                "ours": soft_tie,
+                "autograd": partial(autograd, models),
+                "weight decay": partial(torch._foreach_add_, grads, weights, alpha=0.0),
             },
             REPEATS,
         )
@@ -58,25 +67,12 @@ def measure() -> Iterator[Row]:
         yield ratio(times, "ours", "floor", f"soft_tie, {name}", target=1.6 if large else None)
         yield ratio(times, "autograd", "ours", f"autograd, {name}", target=5.0, is_most=False)
         yield ratio(times, "ours", "weight decay", f"soft_tie, {name}")
-        with torch.no_grad():
-            data = [[w.detach() for w in pair] for pair in members]
-            times = alternate(
-                {
-                    "floor": floor(16 * numbers),
-                    **{
-                        which: partial(prox_, penalty, data, [1e-12] * len(data))
-                        for which, penalty in PROXES.items()
-                    },
-                },
-                REPEATS,
-            )
+        proxes: dict[str, Call] = {
+            which: attached(penalty, models).after_step for which, penalty in PROXES.items()
+        }
+        times = alternate({"floor": floor(16 * numbers), **proxes}, REPEATS)
         if on_gpu():
-            calls = {"soft_tie": partial(add_gradient_, SOFT_TIE, members, grads, 0.0)}
-            calls |= {
-                which: partial(prox_, penalty, data, [1e-12] * len(data))
-                for which, penalty in PROXES.items()
-            }
-            for which, call in calls.items():
+            for which, call in {"soft_tie": soft_tie, **proxes}.items():
                 count = float(waits(call))
                 yield Row(
                     f"{which}, {name}", count, count, count, unit="waits of the host", target=0.0
