@@ -1,4 +1,4 @@
-"""How Sphinx makes the pages: `sphinx-build -W --keep-going -n docs build/docs`."""
+"""Configure Sphinx: `sphinx-build -W --keep-going -n docs build/docs`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ nitpicky = True
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3  # as on GitHub, so that links to headings work in both places
 
-# Docstrings are in Google form, and what they have in single backticks is a name of Python, as a rule.
+# Docstrings are in Google form, and single backticks in them are links to Python names.
 default_role = "py:obj"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
@@ -39,11 +39,11 @@ autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}
 python_use_unqualified_type_names = True
 nitpick_ignore_regex = [
-    # Names in backticks that are no link: arguments, names of other modules, and what is private.
+    # Names in backticks without a target: arguments, names of other modules, private names.
     ("py:obj", ".*"),
     # Private names, in the signatures of public ones.
     ("py:class", r"lit_share\.(.*\.)?_.*"),
-    # What other libraries define; nothing is fetched to find it.
+    # Names of other libraries: the build downloads no inventories.
     (
         "py:.*",
         r"(torch|nn|lightning|hydra|plotly|numpy|omegaconf|typing|collections|optional|Path|pathlib)\b.*",
@@ -52,7 +52,7 @@ nitpick_ignore_regex = [
 
 
 def setup(app: Sphinx) -> None:
-    """Leave out what has no words of its own: fields of named tuples."""
+    """Leave out members without a docstring of their own: fields of named tuples."""
     app.connect("autodoc-skip-member", lambda *arguments: _is_field(arguments[3]) or None)
 
 

@@ -1,6 +1,6 @@
-"""The figures of the algebra, computed with `Penalty.prox`: `python docs/figures.py` draws them into `docs/figures`.
+"""Draw the figures of the algebra with `Penalty.prox`: `python docs/figures.py`.
 
-What is trained is drawn by `python -m benchmarks.figures`.
+They go to `docs/figures`. `python -m benchmarks.figures` draws those of trained models.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def text(
     anchor: str = "middle",
     color: str = BLACK,
 ) -> str:
-    """Words at a place."""
+    """Return text at a point."""
     return f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="{color}">{words}</text>'
 
 
 def line(points: Iterable[Point], color: str, width: float = 2.5, dash: str = "") -> str:
-    """A line through points."""
+    """Return a line through points."""
     places = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     dashed = f' stroke-dasharray="{dash}"' if dash else ""
     return f'<polyline points="{places}" fill="none" stroke="{color}" stroke-width="{width}"{dashed}/>'
@@ -44,13 +44,13 @@ def line(points: Iterable[Point], color: str, width: float = 2.5, dash: str = ""
 def dot(
     x: float, y: float, color: str, radius: float = 5.0, fill: str | None = None
 ) -> str:
-    """A round point."""
+    """Return a dot at a point."""
     style = f'fill="{fill or color}" stroke="{color}" stroke-width="1.5"'
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" {style}/>'
 
 
 def arrow(begin: Point, end: Point, color: str) -> str:
-    """An arrow that stops short of its end."""
+    """Return an arrow that ends a little before its end point."""
     (x0, y0), (x1, y1) = begin, end
     length = math.hypot(x1 - x0, y1 - y0)
     ux, uy = (x1 - x0) / length, (y1 - y0) / length
@@ -67,7 +67,7 @@ def arrow(begin: Point, end: Point, color: str) -> str:
 def save(
     name: str, width: int, height: int, title: str, parts: Sequence[str], folder: Path
 ) -> None:
-    """Write a figure, on white."""
+    """Write a figure with a white background."""
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'font-family="sans-serif" role="img"><title>{title}</title>'
@@ -78,7 +78,7 @@ def save(
 
 
 def shrinkage(folder: Path = FOLDER) -> None:
-    """What a proximal step makes of group norms, norm by norm."""
+    """Draw group norms after a proximal step over those before it, for each norm."""
     n = torch.linspace(0.0, 4.0, 41)
     several = torch.tensor([0.4, 0.7, 1.2, 1.5, 1.9, 2.0, 2.2, 2.3, 2.9, 3.05, 3.2, 3.8])
     weights = ls.owl_weights(len(several), lambda1=0.3, lambda2=0.2)
@@ -122,7 +122,7 @@ def shrinkage(folder: Path = FOLDER) -> None:
 
 
 def groups(folder: Path = FOLDER) -> None:
-    """Which numbers of a weight are a group."""
+    """Draw the groups of a weight matrix."""
     colors = [BLUE, RED, GREEN, ORANGE, SKY, PINK]
     outputs, inputs, cell = 4, 6, 22
     kinds = {
@@ -143,7 +143,7 @@ def groups(folder: Path = FOLDER) -> None:
         parts.append(text(left + cell * inputs / 2, 24, f'"{name}"', 15))
     parts += [
         text(106 + 172 * i, 182, words)
-        for i, words in enumerate(("each number", "a row", "a column", "all"))
+        for i, words in enumerate(("an element", "a unit", "a row", "the whole tensor"))
     ]
     left = 40 + 172 * 4
     for k, (color, length) in enumerate(zip(colors[:3], (1.0, 0.6, 0.35), strict=True)):
@@ -176,7 +176,7 @@ def groups(folder: Path = FOLDER) -> None:
 
 
 def centers(folder: Path = FOLDER) -> None:
-    """What members are pulled towards."""
+    """Draw the point that each center pulls members towards."""
     members = [(35.0, 70.0), (150.0, 50.0), (120.0, 150.0)]
     starts = [(75.0, 35.0), (185.0, 95.0), (60.0, 165.0)]
     middle = (fmean(x for x, _ in members), fmean(y for _, y in members))

@@ -11,13 +11,13 @@ from lit_share.penalties import RECIPES, Recipe
 HEAD = """\
 # Recipes
 
-The penalties of the field by their names. In `train.py`, and in any other Hydra application, they are
-`regularizer=NAME`; in code `ls.Regularize("NAME", ties, strength)`, where *none* is no callback and *hard_tie* is
-`ls.Share(ties)`; and they combine (`regularizer=[growl,l2]`). Formulas are of members $W_1, \\dots, W_N$, with the
-words of [the algebra](algebra.md). *strength* is the one that `train.py` uses if none is said: a first guess, see
-[choosing the strength](strength.md).
+Penalties with a name. In `train.py`, and in any other Hydra application, write `regularizer=NAME`, or
+combine several: `regularizer=[growl,l2]`. In code write `ls.Regularize("NAME", ties, strength)`;
+*none* is no callback, and *hard_tie* is `ls.Share(ties)`. Formulas are for members
+$W_1, \\dots, W_N$, with the terms of [the algebra](algebra.md). *strength* is the default of
+`train.py`, a first guess: see [choosing the strength](strength.md).
 
-This page is made from `lit_share.RECIPES` by `pytest tests/docs -k recipes --write-docs`.
+`pytest tests/docs -k recipes --write-docs` generates this page from `lit_share.RECIPES`.
 
 """
 
