@@ -2,4 +2,4 @@
 
 
 class CompactFileError(ValueError):
-    """A compact file that cannot be written or read, or that does not fit the module."""
+    """Raised if a compact file cannot be written or read, or does not fit the module."""

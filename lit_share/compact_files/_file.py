@@ -1,4 +1,4 @@
-"""Compact files: safetensors files with a manifest."""
+"""Write and read compact files: safetensors files with a manifest."""
 
 from __future__ import annotations
 
@@ -18,107 +18,105 @@ from lit_share.compact_files._error import CompactFileError
 from lit_share.compact_files._layout import layout
 from lit_share.compact_files._manifest import Manifest
 from lit_share.compact_files._pack import Packed
+from lit_share.compact_files._stored import Spec
 from lit_share.text import visible
 
-_MOST_LETTERS = 800
+# Messages quote names from files, which may be of any length.
+_MAX_CHARACTERS = 800
 _MANIFEST, _CHECKSUM = "lit_share", "lit_share_crc32"
 
 PathLike = str | os.PathLike[str]
 
 
 def write(packed: Packed, path: PathLike) -> None:
-    """Write a compact file: all of it, or nothing, so that what was there before is never half overwritten.
+    """Write a compact file atomically.
 
     Args:
-        packed: What `pack` returned.
-        path: The file; one that exists is replaced.
+        packed: The result of `pack`.
+        path: The file, which is replaced if it exists.
 
     Raises:
-        OSError: If it cannot be written.
+        OSError: If the file cannot be written. An existing file is then unchanged.
     """
-    target = Path(path).resolve()  # what a link points to is replaced, not the link
+    # A symbolic link is kept: the file that it points to is replaced.
+    target = Path(path).resolve()
     temporary = target.with_name(f".{uuid4().hex}.tmp")
     text = packed.manifest.dump()
     metadata = {"format": "pt", _MANIFEST: text, _CHECKSUM: str(zlib.crc32(text.encode()))}
     entries, memory = dict(packed.entries), set()
     for name, entry in entries.items():
+        # safetensors refuses tensors that share memory, as views of the same buffer do.
         if entry.data_ptr() in memory:
-            entries[name] = (
-                entry.clone()
-            )  # safetensors refuses tensors that share memory, as views of one buffer do
+            entries[name] = entry.clone()
         memory.add(entry.data_ptr())
     try:
         temporary.touch()
-        mode = (target if target.exists() else temporary).stat().st_mode
+        mode = temporary.stat().st_mode
+        if target.exists():
+            mode = target.stat().st_mode
         save_file(entries, temporary, metadata)
-        temporary.chmod(mode)  # safetensors makes files that nobody else can read
+        # safetensors makes files that only their owner can read.
+        temporary.chmod(mode)
         temporary.replace(target)
     except (OSError, SafetensorError) as error:
-        raise OSError(
-            f"cannot write {str(path)!r}: {getattr(error, 'strerror', None) or error}"
-        ) from None
+        reason = getattr(error, "strerror", None) or error
+        raise OSError(f"cannot write {str(path)!r}: {reason}") from None
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def read(path: PathLike) -> Packed:
-    """Read a compact file, and check that it is whole.
+    """Read a compact file, and check dtype, shape and checksum of each entry.
 
     Args:
         path: The file.
 
     Returns:
-        Its entries, which are all of the dtypes and shapes that its manifest demands, with the right checksums.
+        The entries that the manifest demands, and the manifest.
 
     Raises:
-        OSError: If it cannot be opened.
+        OSError: If the file cannot be opened.
         CompactFileError: If it is not a compact file, or is damaged.
     """
     with naming(path):
         if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
             raise CompactFileError("is not a file but a device or a pipe, which may have no end")
+        # Opening raises Python's own errors if the file is missing or a folder.
         with Path(path).open("rb"):
-            pass  # the usual errors for a file that is not there, or a folder
+            pass
         try:
             with safe_open(path, framework="pt") as file:
                 manifest = _manifest(file.metadata() or {})
+                # The header is checked before any data are read.
                 needed = {entry.name: entry.spec for entry in layout(manifest.tensors)}
-                found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-                kinds = {
-                    name: (entry.get_dtype(), tuple(entry.get_shape()))
-                    for name, entry in found.items()
-                }
-                if wrong := sorted(
-                    name
-                    for name in needed.keys() | kinds.keys()
-                    if needed.get(name) != kinds.get(name)
-                ):
-                    raise CompactFileError(
-                        f"is damaged: its entry {wrong[0]!r} is not what its manifest says"
-                    )
+                specs: dict[str, Spec] = {}
+                for name in file.keys():  # noqa: SIM118
+                    entry = file.get_slice(name)
+                    specs[name] = (entry.get_dtype(), tuple(entry.get_shape()))
+                names = needed.keys() | specs.keys()
+                wrong = sorted(name for name in names if needed.get(name) != specs.get(name))
+                if wrong:
+                    problem = f"its entry {wrong[0]!r} is not what its manifest says"
+                    raise CompactFileError(f"is damaged: {problem}")
                 if manifest.checksums.keys() != needed.keys():
-                    raise CompactFileError(
-                        "is damaged: its manifest has not one checksum for each entry"
-                    )
+                    problem = "its manifest has not one checksum for each entry"
+                    raise CompactFileError(f"is damaged: {problem}")
                 entries = {name: file.get_tensor(name) for name in needed}
         except SafetensorError as error:
+            problem = f"is not a safetensors file, or is damaged or cut off: {error}"
+            # torch.save writes zip files, and a checkpoint is the likeliest mistake.
             if zipfile.is_zipfile(path):
-                raise CompactFileError(
-                    "is not a compact file but a checkpoint: write lit-share compact"
-                ) from None
-            raise CompactFileError(
-                f"is not a safetensors file, or is damaged or cut off: {error}"
-            ) from None
-        for name, entry in entries.items():
-            if checksum(entry) != manifest.checksums[name]:
-                raise CompactFileError(
-                    f"is damaged: its entry {name!r} has another checksum than when it was written"
-                )
+                problem = "is not a compact file but a checkpoint: write lit-share compact"
+            raise CompactFileError(problem) from None
+        for name, tensor in entries.items():
+            if checksum(tensor) != manifest.checksums[name]:
+                problem = f"its entry {name!r} has another checksum than when it was written"
+                raise CompactFileError(f"is damaged: {problem}")
         return Packed(entries, manifest)
 
 
 def is_compact(path: PathLike) -> bool:
-    """Whether a file is a safetensors file with a manifest, be it a right one or not."""
+    """Whether the file is a safetensors file with a manifest, valid or not."""
     try:
         with safe_open(path, framework="pt") as file:
             return _MANIFEST in (file.metadata() or {})
@@ -128,13 +126,14 @@ def is_compact(path: PathLike) -> bool:
 
 @contextmanager
 def naming(path: PathLike) -> Iterator[None]:
-    """Put the file's name before the message of a `CompactFileError`, which may have names from the file in it."""
+    """Put the path before the message of a `CompactFileError`."""
     try:
         yield
     except CompactFileError as error:
+        # The message may quote the file, and a terminal obeys control characters.
         message = visible(str(error))
-        if len(message) > _MOST_LETTERS:
-            message = f"{message[:_MOST_LETTERS]} …"
+        if len(message) > _MAX_CHARACTERS:
+            message = f"{message[:_MAX_CHARACTERS]} …"
         raise CompactFileError(f"{str(path)!r} {message}") from None
 
 
@@ -142,10 +141,11 @@ def _manifest(metadata: dict[str, str]) -> Manifest:
     text = metadata.get(_MANIFEST)
     if text is None:
         raise CompactFileError(
-            "has no manifest, so it was not written by save_compact: read it with safetensors.torch.load_file"
+            "has no manifest, so it was not written by save_compact: "
+            "read it with safetensors.torch.load_file"
         )
+    # Flipped bits may leave a valid manifest that describes other tensors.
     if metadata.get(_CHECKSUM) != str(zlib.crc32(text.encode())):
-        raise CompactFileError(
-            "is damaged: its manifest has another checksum than when it was written"
-        )
+        problem = "its manifest has another checksum than when it was written"
+        raise CompactFileError(f"is damaged: {problem}")
     return Manifest.parse(text)

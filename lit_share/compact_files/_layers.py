@@ -1,4 +1,4 @@
-"""Layers of compact files that store fewer numbers than those of the module they are loaded into."""
+"""Replace layers of a module by smaller layers that a compact file stores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from lit_share.compact_files._error import CompactFileError
 from lit_share.compact_files._manifest import Manifest, name_of_part
 from lit_share.ties import HasClusters, HasPositions
 
-# It stands beside this folder, and is needed only for files that have codebooks.
+# This package is imported by name: folders of the same floor do not import each other, and only
+# files with codebooks need it.
 _CODEBOOKS = "lit_share.codebooks"
 
 
@@ -24,7 +25,7 @@ def codebooks_of(module: nn.Module) -> list[str]:
 
 
 def codebooks_among(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Return the names of the modules that look like codebook layers by the tensors they save."""
+    """Return the names of modules whose saved tensors look like those of codebook layers."""
     names = []
     for name, tensor in tensors.items():
         layer, _, attribute = name.rpartition(".")
@@ -36,12 +37,12 @@ def codebooks_among(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def place_layers(module: nn.Module, manifest: Manifest) -> None:
-    """Put the layers of a file, still without values, in the places of ordinary ones.
+    """Replace ordinary layers by the file's codebook layers and convolutions, without values.
 
     Raises:
-        CompactFileError: If a layer of the module does not fit that of the file.
+        CompactFileError: If a layer of the module does not fit the layer in the file.
     """
-    # Not `get_submodule`, which would read whatever property of the module a file names.
+    # `get_submodule` would evaluate any property of the module that a file names.
     layers: dict[str, nn.Module] = dict(module.named_modules(remove_duplicate=False))
     for name in manifest.codebooks:
         if name not in layers:
@@ -59,9 +60,8 @@ def check_assignments(values: Mapping[str, Tensor], manifest: Manifest) -> None:
         assignment = values[name_of_part(name, "assignment")]
         rows = values[name_of_part(name, "weight")].shape[1]
         if not -1 <= int(assignment.min()) <= int(assignment.max()) < rows:
-            raise CompactFileError(
-                f"is damaged: {name!r} assigns inputs to rows that it does not have"
-            )
+            problem = f"{name!r} assigns inputs to rows that it does not have"
+            raise CompactFileError(f"is damaged: {problem}")
 
 
 def _place_codebook(module: nn.Module, manifest: Manifest, name: str, layer: nn.Module) -> None:
@@ -72,9 +72,8 @@ def _place_codebook(module: nn.Module, manifest: Manifest, name: str, layer: nn.
     try:
         import_module(_CODEBOOKS).place_codebook(module, layer, inputs, clusters)
     except ValueError as error:
-        raise CompactFileError(
-            f"has a codebook of {inputs} inputs for {name!r}, which {error} in the module"
-        ) from None
+        problem = f"has a codebook of {inputs} inputs for {name!r}, which {error} in the module"
+        raise CompactFileError(problem) from None
 
 
 def _place_convolution(
@@ -82,8 +81,10 @@ def _place_convolution(
 ) -> None:
     assert isinstance(layer, nn.Module)
     stored = manifest.tensors.get(name_of_part(name, "weight"))
+    # A file with a filter for each position fits the layer as it is.
     if stored is None or stored.shape != tuple(layer.weight.shape[1:]):  # type: ignore[index]
         return
+    # Hooks are bound to the layer, and would be lost with it.
     if has_hooks(layer):
         raise CompactFileError(
             f"has one filter for all positions of {name!r}, which has hooks in the module"

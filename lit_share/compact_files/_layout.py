@@ -1,4 +1,4 @@
-"""Which entries of a file the tensors of a manifest need."""
+"""List the entries of a file that the tensors of a manifest need."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lit_share.compact_files._stored import Spec, Stored
 
 
 class Entry(NamedTuple):
-    """An entry of the file: its name, the tensor that needs it and what for, its dtype and shape."""
+    """An entry of the file, the tensor that needs it, and its role in that tensor (the suffix)."""
 
     name: str
     tensor: str
@@ -19,23 +19,26 @@ class Entry(NamedTuple):
 
 
 def layout(tensors: Mapping[str, Stored]) -> Iterator[Entry]:
-    """All entries that the tensors need."""
-    mark = _mark(tensors)
+    """Yield all entries that the tensors need."""
+    separator = _separator(tensors)
     for name, stored, earlier in in_order(tensors):
         for suffix, spec in stored.entries(earlier).items():
-            yield Entry(f"{name}{mark}{suffix}" if suffix else name, name, suffix, spec)
+            # A tensor stored as it is keeps its name, so that any reader of safetensors finds it.
+            key = f"{name}{separator}{suffix}" if suffix else name
+            yield Entry(key, name, suffix, spec)
 
 
 def in_order(tensors: Mapping[str, Stored]) -> Iterator[tuple[str, Stored, Mapping[str, Stored]]]:
-    """The tensors, each with all those before it."""
+    """Yield each tensor with all earlier tensors."""
     earlier: dict[str, Stored] = {}
     for name, stored in tensors.items():
         yield name, stored, earlier
         earlier[name] = stored
 
 
-def _mark(names: Iterable[str]) -> str:
-    """What sets a suffix off: more #s than any name has in a row, so that no other name is equal."""
-    return "#" * (
-        1 + max((len(run) for name in names for run in re.findall("#+", name)), default=0)
-    )
+def _separator(names: Iterable[str]) -> str:
+    # A name may contain #s. With a run that is longer than theirs, no two keys are equal.
+    longest = 0
+    for name in names:
+        longest = max(longest, *map(len, re.findall("#+", name)), 0)
+    return "#" * (1 + longest)

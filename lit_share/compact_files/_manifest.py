@@ -1,4 +1,4 @@
-"""The manifest of a compact file: all that is needed to make the tensors and their ties of its entries."""
+"""The manifest of a compact file, which says how to restore tensors and ties from entries."""
 
 from __future__ import annotations
 
@@ -23,11 +23,7 @@ AnyStored = Annotated[Own | Same | Sparse | Rows, Field(discriminator="kind")]
 
 
 class RecordedTie(Strict):
-    """Names of one parameter or buffer, as `lit_share.aliases` describes them.
-
-    Attributes:
-        names: The names, with ``.T`` after that of a transpose.
-    """
+    """Aliases: the names of one parameter or buffer, with ``.T`` after the name of a transpose."""
 
     names: Annotated[tuple[str, ...], Field(min_length=1)]
 
@@ -36,11 +32,11 @@ class Manifest(Strict):
     """The manifest.
 
     Attributes:
-        version: Of the file format.
-        tensors: How each tensor is stored, in the order in which they are decoded.
-        ties: Which of the tensors are one parameter.
+        version: Version of the file format.
+        tensors: How each tensor is stored, in decoding order.
+        ties: The tensors that are the same parameter.
         codebooks: The modules that are codebook layers.
-        checksums: A CRC-32 of each entry of the file.
+        checksums: A CRC-32 of each entry.
     """
 
     version: Literal[1] = VERSION
@@ -63,48 +59,52 @@ class Manifest(Strict):
         return self
 
     def dump(self) -> str:
-        """As JSON."""
+        """Return the manifest as JSON."""
         return self.model_dump_json(exclude_none=True)
 
     @classmethod
     def parse(cls, text: str) -> Manifest:
-        """The inverse of `dump`, or a `CompactFileError`."""
+        """Invert `dump`, or raise `CompactFileError` if the JSON is invalid or newer."""
         try:
+            # The version comes first, because a newer format may have other fields.
             version = _Version.model_validate_json(text).version
             if version > VERSION:
                 raise CompactFileError(f"has format {version}: {_NEWER}")
             return cls.model_validate_json(text)
         except ValidationError as error:
+            problem = f"is damaged: its manifest is wrong: {first_problem(error)}"
+            # The checksum was right, so an unknown field is no damage.
             if error.errors()[0]["type"] in ("union_tag_invalid", "extra_forbidden"):
-                raise CompactFileError(
-                    f"has something unknown in its manifest ({first_problem(error)}): {_NEWER}"
-                ) from None
-            raise CompactFileError(
-                f"is damaged: its manifest is wrong: {first_problem(error)}"
-            ) from None
+                unknown = first_problem(error)
+                problem = f"has something unknown in its manifest ({unknown}): {_NEWER}"
+            raise CompactFileError(problem) from None
 
 
 _NEWER = "it was written by a newer lit_share, so update this one"
 
 
+# This model ignores unknown fields, which `Manifest` forbids.
 class _Version(BaseModel):
     version: Annotated[int, Field(ge=1)]
 
 
 def first_problem(error: ValueError) -> str:
-    """The first problem that `pydantic` found, in a line; another error as it is."""
+    """Format the first problem that pydantic found in one line, or any other error."""
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(map(str, first["loc"]))
     message = first["msg"].removeprefix("Value error, ")
-    return visible(f"{where!r}: {message}" if where else message)
+    if where:
+        message = f"{where!r}: {message}"
+    return visible(message)
 
 
 def _check_tie(tie: RecordedTie, tensors: Mapping[str, Stored]) -> None:
     if len(set(tie.names)) < len(tie.names):
         raise ValueError(f"a tie of {tie.names[0]!r} names a parameter twice")
     for name in tie.names:
+        # A parameter may itself be named T, so the exact name has priority.
         stored = tensors.get(name) or tensors.get(name.removesuffix(".T"))
         if stored is None:
             raise ValueError(f"a tie names {name!r}, which is not in the file")
@@ -113,20 +113,17 @@ def _check_tie(tie: RecordedTie, tensors: Mapping[str, Stored]) -> None:
 
 
 def name_of_part(name: str, part: str) -> str:
-    """The name of a tensor of a layer, which may be the whole module."""
-    return f"{name}.{part}" if name else part
+    """Return the name of a layer's tensor; the name of the root module is empty."""
+    if not name:
+        return part
+    return f"{name}.{part}"
 
 
 def _check_codebook(name: str, tensors: Mapping[str, Stored]) -> None:
-    assignment, weight = (
-        tensors.get(name_of_part(name, part)) for part in ("assignment", "weight")
-    )
+    assignment = tensors.get(name_of_part(name, "assignment"))
+    weight = tensors.get(name_of_part(name, "weight"))
     if assignment is None or weight is None:
         raise ValueError(f"a codebook {name!r} is not in the file")
-    if (
-        assignment.dtype != "I64"
-        or len(assignment.shape) != 1
-        or not assignment.numel
-        or len(weight.shape) < 2
-    ):
+    is_list = assignment.dtype == "I64" and len(assignment.shape) == 1 and assignment.numel
+    if not is_list or len(weight.shape) < 2:
         raise ValueError(f"{name!r} is not of the shape of a codebook")

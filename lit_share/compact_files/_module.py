@@ -1,4 +1,4 @@
-"""Saving and loading modules as compact files."""
+"""Save and load modules as compact files."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ _SHOWN = 3
 
 
 def save_compact(module: nn.Module, path: PathLike) -> None:
-    """Save a module's parameters and buffers, with each number that occurs several times stored once.
+    """Save a module's parameters and buffers, and store repeated numbers once.
 
-    The file is a safetensors file; what is equal to nothing else is in it under its own name. No pickle is involved.
-    What is equal, bit for bit, to another tensor, to its transpose or to some of its rows is not stored again, and
-    neither are zeros where there are many. The ties between parameters are recorded in it, too.
+    The file is a safetensors file with a manifest that records the ties, without pickle. Tensors,
+    transposes and rows that equal earlier ones bit for bit are not stored again, nor are zeros if
+    there are many; any other tensor is stored under its own name.
 
     Args:
         module: The module.
-        path: The file, by custom ``*.safetensors``; one that exists is replaced when all is written.
+        path: The file, usually ``*.safetensors``. An existing file is replaced atomically.
 
     Raises:
-        CompactFileError: If there is something that a compact file cannot hold: entries of the state dict that are
-            not tensors, sharded, sparse, quantized or meta tensors, or dtypes that safetensors lacks.
-        OSError: If the file cannot be written; one that was there before is then as it was.
+        CompactFileError: If the state dict has entries that are no tensors, sharded, sparse,
+            quantized or meta tensors, or dtypes that safetensors lacks.
+        OSError: If the file cannot be written. An existing file is then unchanged.
 
     Example:
         >>> import tempfile
@@ -55,16 +55,13 @@ def save_compact(module: nn.Module, path: PathLike) -> None:
 
 
 def compact_bytes(module: nn.Module) -> int:
-    """The bytes that the numbers of a module take in a compact file; the header comes on top.
+    """Return the bytes of the data section (without the header) that `save_compact` would write.
 
     Args:
         module: The module.
 
-    Returns:
-        The size of the data section of the file that `save_compact` would write.
-
     Raises:
-        CompactFileError: As `save_compact`.
+        CompactFileError: If `save_compact` would raise it.
 
     Example:
         >>> pair = nn.ModuleDict({"a": nn.Linear(30, 20), "b": nn.Linear(30, 20)})
@@ -78,25 +75,25 @@ def compact_bytes(module: nn.Module) -> int:
 
 
 def load_compact(path: PathLike, module: nn.Module) -> nn.Module:
-    """Load a file that `save_compact` wrote: all values, bit for bit, and the ties.
+    """Load values and ties from a file that `save_compact` wrote, bit for bit.
+
+    Make the optimizer afterwards: tied parameters are replaced in the module, not in optimizers.
 
     Args:
         path: The file.
-        module: A module of the same parameters and buffers, changed in place. Parameters that are one in the file
-            become one; it may have such ties already, where the file has equal values. Ordinary layers of which the
-            file has a codebook become codebook layers, and locally connected ones of which it has one filter for all
-            positions become convolutions.
+        module: A module with the same parameters and buffers, changed in place. Parameters that are
+            tied in the file become the same Parameter; they may be tied already. Ordinary layers
+            become codebook layers if the file has a codebook for them, and locally connected layers
+            become convolutions if it has the same filter for all positions.
 
     Returns:
         The module.
 
     Raises:
         OSError: If the file cannot be opened.
-        CompactFileError: If it is not a compact file, is damaged, is from a newer lit_share, or does not fit the
-            module. The module is then as it was.
-        TieError: If its ties do not fit the module. The module is then as it was.
-
-    Make the optimizer afterwards: parameters that become one are replaced in the module, and not in optimizers.
+        CompactFileError: If the file is not a compact file, is damaged, is from a newer lit_share,
+            or does not fit the module. The module is then unchanged.
+        TieError: If the ties do not fit the module. The module is then unchanged.
 
     Example:
         >>> import tempfile
@@ -108,43 +105,42 @@ def load_compact(path: PathLike, module: nn.Module) -> nn.Module:
         True
     """
     packed, inner = read(path), unwrapped(module)
-    _tensors(module)  # refuses what has no tensors
+    # A module with lazy or meta tensors is refused before anything is changed.
+    _tensors(module)
+    ties = [tie.model_dump(exclude_none=True) for tie in packed.manifest.ties]
     with naming(path), _unchanged_on_error(module):
         place_layers(inner, packed.manifest)
+        # After this check, decoding needs no more memory than the module has.
         _check_fits(packed.manifest, _tensors(module))
         values = unpack(packed)
         check_assignments(values, packed.manifest)
         inner.load_state_dict({key: values[unwrapped_name(key)] for key in inner.state_dict()})
         _check_loaded(values, _tensors(module))
-        aliases_from_data(
-            module, [tie.model_dump(exclude_none=True) for tie in packed.manifest.ties]
-        )
+        # Only parameters of equal values can be merged, so the values come first.
+        aliases_from_data(module, ties)
     return module
 
 
 def _packed(module: nn.Module) -> Packed:
     tensors = _tensors(module)
-    return pack(
-        tensors,
-        saved_ties(aliases_to_data(module), tensors),
-        codebooks_of(unwrapped(module)),
-    )
+    ties = saved_ties(aliases_to_data(module), tensors)
+    return pack(tensors, ties, codebooks_of(unwrapped(module)))
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    """The state dict, by the names that the unwrapped module gives."""
+    """Return the state dict with the unwrapped module's names, or raise `CompactFileError`."""
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be a torch.nn.Module, got a {type(module).__name__}")
-    tensors = {
-        unwrapped_name(key): tensor for key, tensor in unwrapped(module).state_dict().items()
-    }
+    # Wrappers such as `torch.compile` put prefixes before the names.
+    state = unwrapped(module).state_dict()
+    tensors = {unwrapped_name(key): tensor for key, tensor in state.items()}
     for name, tensor in tensors.items():
         check_tensor(name, tensor)
     return tensors
 
 
 def _check_fits(manifest: Manifest, tensors: Mapping[str, Tensor]) -> None:
-    """Raise if names, shapes or dtypes differ. Hereafter a file cannot demand more memory than the module has."""
+    """Raise `CompactFileError` if names, shapes or dtypes differ."""
     missing = [name for name in tensors if name not in manifest.tensors]
     unexpected = [name for name in manifest.tensors if name not in tensors]
     if missing:
@@ -154,64 +150,64 @@ def _check_fits(manifest: Manifest, tensors: Mapping[str, Tensor]) -> None:
     for name, stored in manifest.tensors.items():
         shape, dtype = tuple(tensors[name].shape), tensors[name].dtype
         if stored.shape != shape:
-            raise CompactFileError(
-                f"has {name!r} of shape {stored.shape}, but in the module it is {shape}"
-            )
+            problem = f"has {name!r} of shape {stored.shape}, but in the module it is {shape}"
+            raise CompactFileError(problem)
         if stored.dtype != CODES[dtype]:
+            wanted = DTYPES[stored.dtype]
             raise CompactFileError(
-                f"has {name!r} in {DTYPES[stored.dtype]}, but in the module it is in {dtype}, and values are not "
-                f"converted: write module.to({DTYPES[stored.dtype]}) first"
+                f"has {name!r} in {wanted}, but in the module it is in {dtype}, and values are "
+                f"not converted: write module.to({wanted}) first"
             )
 
 
 def _listed(names: list[str], others: list[str]) -> str:
-    """The first few names, with those of the other side that are close."""
+    """List the first few names, with the closest name of the other side."""
     shown = []
     for name in names[:_SHOWN]:
-        close = get_close_matches(name, others, n=1)
-        shown.append(f"{name!r} (but {close[0]!r})" if close else repr(name))
-    return ", ".join(shown) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+        text = repr(name)
+        for close in get_close_matches(name, others, n=1):
+            text += f" (but {close!r})"
+        shown.append(text)
+    text = ", ".join(shown)
+    if len(names) > _SHOWN:
+        text += f" and {len(names) - _SHOWN} more"
+    return text
 
 
 def _check_loaded(values: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) -> None:
-    """Raise if the module does not hold what was loaded, as where two names are one tensor and the file has two."""
+    """Raise `CompactFileError` if the module does not hold the loaded values."""
     for name, value in values.items():
-        if not np.array_equal(bits(loaded[name]), bits(value)):
-            pointer = loaded[name].untyped_storage().data_ptr()
-            others = [
-                o for o in loaded if o != name and loaded[o].untyped_storage().data_ptr() == pointer
-            ]
-            if others:
+        if np.array_equal(bits(loaded[name]), bits(value)):
+            continue
+        # The likely cause: aliases in the module, whose last value replaced the others.
+        memory = loaded[name].untyped_storage().data_ptr()
+        for other, tensor in loaded.items():
+            if other != name and tensor.untyped_storage().data_ptr() == memory:
                 raise CompactFileError(
-                    f"has different values for {name!r} and {others[0]!r}, which are one tensor in the module: load it "
-                    "into one where they are not tied (unshare(module))"
+                    f"has different values for {name!r} and {other!r}, which are one tensor in "
+                    "the module: load it into one where they are not tied (unshare(module))"
                 )
-            raise CompactFileError(
-                f"has a value for {name!r} that the module's own load_state_dict changes"
-            )
+        problem = f"has a value for {name!r} that the module's own load_state_dict changes"
+        raise CompactFileError(problem)
 
 
 @contextmanager
 def _unchanged_on_error(module: nn.Module) -> Iterator[None]:
-    places: list[dict[str, Any]] = [
-        held
-        for part in module.modules()
-        for held in (part._parameters, part._buffers, part._modules)
-    ]
-    held_before = [dict(place) for place in places]
-    values = [
-        (t, t.detach().to("cpu", copy=True))
-        for held in held_before
-        for t in held.values()
-        if isinstance(t, Tensor)
-    ]
+    registries: list[dict[str, Any]] = []
+    for submodule in module.modules():
+        registries += (submodule._parameters, submodule._buffers, submodule._modules)
+    entries = [dict(registry) for registry in registries]
+    tensors = [t for entry in entries for t in entry.values() if isinstance(t, Tensor)]
+    # The copies are kept on the host, because a second model may not fit on the GPU.
+    values = [(t, t.detach().to("cpu", copy=True)) for t in tensors]
     try:
         yield
+    # An interrupt must not leave half a module either.
     except BaseException:
         with torch.no_grad():
-            for place, held in zip(places, held_before, strict=True):
-                place.clear()
-                place.update(held)
+            for registry, entry in zip(registries, entries, strict=True):
+                registry.clear()
+                registry.update(entry)
             for tensor, value in values:
                 tensor.copy_(value)
         raise

@@ -1,4 +1,4 @@
-"""A tensor that is stored as it is, under its own name, so that every reader of safetensors can read it."""
+"""Store a tensor as it is, under its own name, so that every reader of safetensors can read it."""
 
 from __future__ import annotations
 

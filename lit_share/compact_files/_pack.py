@@ -1,4 +1,4 @@
-"""Tensors to the entries of a compact file and back, each in the way that takes the fewest bytes."""
+"""Convert tensors to the entries of a compact file, in as few bytes as possible, and back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from lit_share.compact_files._ties import check_ties
 
 Way = tuple[AnyStored, Mapping[str, Bits]]
 
-_BYTES_PER_ENTRY = 128  # about what its name, dtype, shape, place and checksum take in the header
+# Name, dtype, shape, offsets and checksum of an entry take about this many bytes in the header.
+_BYTES_PER_ENTRY = 128
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,12 @@ class Packed:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the entries."""
+        """The bytes of all entries."""
         return sum(entry.nbytes for entry in self.entries.values())
 
     @property
     def bytes_by_tensor(self) -> dict[str, int]:
-        """Bytes of the entries that are needed for each tensor alone."""
+        """The bytes of each tensor's own entries, without those of the tensors it refers to."""
         nbytes = dict.fromkeys(self.manifest.tensors, 0)
         for entry in layout(self.manifest.tensors):
             nbytes[entry.tensor] += self.entries[entry.name].nbytes
@@ -54,14 +55,14 @@ def pack(
 
     Args:
         tensors: Tensors by name, of any shapes, on any device.
-        ties: Which of them are one parameter: dictionaries with ``names``.
+        ties: The tensors that are the same parameter: dictionaries with ``names``.
         codebooks: The names of modules that are codebook layers.
 
     Returns:
-        What a compact file would hold. Its entries may share memory with the tensors.
+        The content of a compact file. Its entries may share memory with the tensors.
 
     Raises:
-        CompactFileError: If there is something that a compact file cannot hold, or the ties do not fit.
+        CompactFileError: If a compact file cannot hold a tensor, or the ties do not fit.
 
     Example:
         >>> import torch
@@ -77,18 +78,19 @@ def pack(
         check_tensor(name, tensor)
     arrays = {name: bits(tensor) for name, tensor in tensors.items()}
     same, rows = SameFinder(), RowFinder()
-    ways = {
-        name: _best_way(name, CODES[tensors[name].dtype], array, same, rows)
-        for name, array in arrays.items()
-    }
-    stored = {name: way for name, (way, _) in ways.items()}
-    entries = {e.name: tensor_of(ways[e.tensor][1][e.suffix], e.spec[0]) for e in layout(stored)}
-    checksums = {name: checksum(entry) for name, entry in entries.items()}
+    stored: dict[str, AnyStored] = {}
+    encoded: dict[str, Mapping[str, Bits]] = {}
+    for name, array in arrays.items():
+        dtype = CODES[tensors[name].dtype]
+        # `min` returns the first of equally small ways, and the simplest comes first.
+        stored[name], encoded[name] = min(_ways(name, dtype, array, same, rows), key=_cost)
+    entries = {e.name: tensor_of(encoded[e.tensor][e.suffix], e.spec[0]) for e in layout(stored)}
+    sums = {name: checksum(entry) for name, entry in entries.items()}
     try:
+        # Ties come from checkpoints and callbacks, with lists for tuples, so this is not strict.
         recorded = tuple(RecordedTie.model_validate(tie, strict=False) for tie in ties)
-        manifest = Manifest(
-            tensors=stored, ties=recorded, codebooks=tuple(codebooks), checksums=checksums
-        )
+        layers = tuple(codebooks)
+        manifest = Manifest(tensors=stored, ties=recorded, codebooks=layers, checksums=sums)
         check_ties(recorded, arrays)
     except ValueError as error:
         raise CompactFileError(f"the ties do not fit the tensors: {first_problem(error)}") from None
@@ -96,13 +98,13 @@ def pack(
 
 
 def unpack(packed: Packed) -> dict[str, Tensor]:
-    """The inverse of `pack`, bit for bit.
+    """Invert `pack`, bit for bit.
 
-    A manifest can describe tensors that are much larger than the file: of a file that is not your own, look at the
-    shapes first.
+    A manifest can describe tensors that are much larger than the file: check the shapes first if
+    the file comes from somebody else.
 
     Args:
-        packed: What `pack` returned, or what was read of a file.
+        packed: The result of `pack` or `read`.
 
     Returns:
         The tensors, which may share memory with the entries and with each other.
@@ -115,15 +117,15 @@ def unpack(packed: Packed) -> dict[str, Tensor]:
     for entry in layout(manifest.tensors):
         entries[entry.tensor][entry.suffix] = bits(packed.entries[entry.name])
     arrays: dict[str, Bits] = {}
+    # Tensors refer to earlier tensors only, which are decoded by then.
     for name, stored in manifest.tensors.items():
         try:
             arrays[name] = stored.decode(entries[name], arrays)
         except ValueError as error:
             raise CompactFileError(f"has a broken {name!r}: {error}") from None
         if np.count_nonzero(arrays[name]) != stored.nonzero:
-            raise CompactFileError(
-                f"has a broken {name!r}: not {stored.nonzero} elements are other than zero"
-            )
+            problem = f"not {stored.nonzero} elements are other than zero"
+            raise CompactFileError(f"has a broken {name!r}: {problem}")
     try:
         check_ties(manifest.ties, arrays)
     except ValueError as error:
@@ -131,17 +133,13 @@ def unpack(packed: Packed) -> dict[str, Tensor]:
     return {name: tensor_of(array, manifest.tensors[name].dtype) for name, array in arrays.items()}
 
 
-def _best_way(name: str, dtype: str, array: Bits, same: SameFinder, rows: RowFinder) -> Way:
-    # `min` takes the first of equal ones, and the simplest comes first.
-    return min(_ways(name, dtype, array, same, rows), key=_cost)
-
-
 def _ways(name: str, dtype: str, array: Bits, same: SameFinder, rows: RowFinder) -> Iterator[Way]:
-    """The ways in which a tensor can be stored, and the entries for each; those that cannot be better are left out."""
+    """Yield ways to store a tensor, with their entries, except those that cannot be the best."""
     nonzero = int(np.count_nonzero(array))
     yield Own(dtype=dtype, shape=array.shape, nonzero=nonzero), {"": array}
     if not array.size:
         return
+    # No other way can take fewer bytes than none, so the rows are not even hashed.
     found = same.find_or_add(name, dtype, array, nonzero)
     if found is not None:
         yield found, {}

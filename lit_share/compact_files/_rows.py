@@ -1,4 +1,4 @@
-"""A tensor of which some rows (slices along dim 0) are rows of earlier tensors, or occur in it several times."""
+"""Store rows (slices along dim 0) once that earlier tensors have or that occur several times."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from lit_share.compact_files._stored import Count, Spec, Stored
 
 
 class Rows(Stored):
-    """Stored as an index into rows: those of the bases, one base after the other, then the tensor's own.
+    """Stored as an index into the rows of the bases, concatenated, followed by own rows.
 
     Attributes:
-        bases: Earlier tensors, of the same dtype and shape of a row.
-        own: Number of rows that no base has.
-        own_nonzero: Number of non-zero elements in them, if they are stored as sparse.
+        bases: Earlier tensors whose rows have the same dtype and shape.
+        own: The number of rows that no base has.
+        own_nonzero: The number of non-zero elements in them, if they are stored as sparse.
     """
 
     kind: Literal["rows"] = "rows"
@@ -37,10 +37,10 @@ class Rows(Stored):
         for base in self.bases:
             if base not in earlier:
                 raise ValueError(f"has rows of {base!r}, which is not before it")
-            if (earlier[base].dtype, earlier[base].shape[1:]) != (
-                self.dtype,
-                self.shape[1:],
-            ) or not earlier[base].shape:
+            other = earlier[base]
+            alike = other.dtype == self.dtype and other.shape[1:] == self.shape[1:]
+            # A scalar has no rows, although its shape after dim 0 is that of a vector.
+            if not alike or not other.shape:
                 raise ValueError(f"has rows of {base!r}, whose rows are of another shape or dtype")
         if self.own > self.shape[0]:
             raise ValueError("has more rows of its own than rows")
@@ -67,26 +67,26 @@ class Rows(Stored):
         elif self.own:
             own = (self.own, *self.shape[1:])
             bases.append(without_sparsity(entries, math.prod(own)).reshape(own))
-        rows = np.concatenate(bases) if bases else np.empty(0)
+        # A tensor always has bases or rows of its own, but a damaged file may have neither.
+        rows = np.concatenate(bases or [np.empty(0)])
+        # NumPy's own message would not say which entry is wrong.
         if int(entries["index"].max()) >= len(rows):
             raise ValueError("its index names a row that does not exist")
         array: Bits = rows[entries["index"]]
         return array
 
     def __str__(self) -> str:
-        shared = f"{self.shape[0] - self.own} of {self.shape[0]} rows"
-        return (
-            f"{shared} of {', '.join(self.bases)}"
-            if self.bases
-            else f"{self.own} of {self.shape[0]} rows"
-        )
+        rows = self.shape[0]
+        if not self.bases:
+            return f"{self.own} of {rows} rows"
+        return f"{rows - self.own} of {rows} rows of {', '.join(self.bases)}"
 
     def _total(self, earlier: Mapping[str, Stored]) -> int:
         return sum(earlier[base].shape[0] for base in self.bases) + self.own
 
 
 def index_dtype(total: int) -> np.dtype | None:
-    """The smallest dtype that counts ``total`` rows."""
+    """Return the smallest dtype that can index ``total`` rows, or None if 32 bits are too few."""
     for dtype in map(np.dtype, ("u1", "u2", "u4")):
         if total <= 2 ** (8 * dtype.itemsize):
             return dtype

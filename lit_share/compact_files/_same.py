@@ -1,4 +1,4 @@
-"""A tensor that is equal to an earlier one, or to its transpose: it takes no bytes."""
+"""Store no bytes for a tensor that equals an earlier tensor or its transpose."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ class Same(Stored):
     def check(self, earlier: Mapping[str, Stored]) -> None:
         if self.of not in earlier:
             raise ValueError(f"is the same as {self.of!r}, which is not before it")
-        other = earlier[self.of]
-        if self.transposed and len(self.shape) != 2:
-            raise ValueError("is transposed, but not a matrix")
-        shape = self.shape[::-1] if self.transposed else self.shape
+        other, shape = earlier[self.of], self.shape
+        if self.transposed:
+            if len(shape) != 2:
+                raise ValueError("is transposed, but not a matrix")
+            shape = shape[::-1]
+        # Decoding returns the earlier array without a further check.
         if (other.dtype, other.shape, other.nonzero) != (self.dtype, shape, self.nonzero):
-            raise ValueError(
-                f"is the same as {self.of!r}, but of another shape, dtype or number of non-zero elements"
-            )
+            differs = "of another shape, dtype or number of non-zero elements"
+            raise ValueError(f"is the same as {self.of!r}, but {differs}")
 
     @override
     def entries(self, earlier: Mapping[str, Stored]) -> dict[str, Spec]:
@@ -39,32 +40,30 @@ class Same(Stored):
 
     @override
     def decode(self, entries: Mapping[str, Bits], earlier: Mapping[str, Bits]) -> Bits:
-        return earlier[self.of].T if self.transposed else earlier[self.of]
+        array = earlier[self.of]
+        return array.T if self.transposed else array
 
     def __str__(self) -> str:
-        return f"same as {self.of}{'.T' if self.transposed else ''}"
+        return f"same as {self.of}" + ".T" * self.transposed
 
 
 class SameFinder:
-    """Remembers tensors, and finds among them one that is equal."""
+    """Finds an earlier tensor that equals a tensor or its transpose."""
 
     def __init__(self) -> None:
         self._seen: defaultdict[tuple, list[tuple[str, Bits]]] = defaultdict(list)
 
     def find_or_add(self, name: str, dtype: str, array: Bits, nonzero: int) -> Same | None:
-        """How to store ``array`` as an earlier tensor; where there is none, it is remembered for later ones."""
-        # A sum does not depend on the order of the elements, so a transposed tensor has the same key.
-        alike = self._seen[dtype, array.size, nonzero, int(array.sum(dtype=np.uint64))]
-        for transposed in (False, True) if array.ndim == 2 else (False,):
-            turned = array.T if transposed else array
-            for other_name, other in alike:
-                if other.shape == turned.shape and np.array_equal(other, turned):
-                    return Same(
-                        dtype=dtype,
-                        shape=array.shape,
-                        nonzero=nonzero,
-                        of=other_name,
-                        transposed=transposed,
-                    )
-        alike.append((name, array))
+        """Return how to store ``array`` as an earlier tensor, or add it to the earlier tensors."""
+        # A sum does not depend on the order of elements, so a transpose has the same key.
+        candidates = self._seen[dtype, array.size, nonzero, int(array.sum(dtype=np.uint64))]
+        views = [array]
+        if array.ndim == 2:
+            views.append(array.T)
+        for view in views:
+            for of, other in candidates:
+                if other.shape == view.shape and np.array_equal(other, view):
+                    same = Same(dtype=dtype, shape=array.shape, nonzero=nonzero, of=of)
+                    return same.model_copy(update={"transposed": view is not array})
+        candidates.append((name, array))
         return None

@@ -1,4 +1,4 @@
-"""A tensor with many zeros: one bit per element says which are not zero, and only those are stored."""
+"""Store a tensor with many zeros as a mask, a bit per element, and its non-zero values."""
 
 from __future__ import annotations
 
@@ -35,21 +35,23 @@ class Sparse(Stored):
 
 
 def sparse_arrays(array: Bits) -> dict[str, Bits]:
-    """The mask and the non-zero values of an array."""
+    """Return the mask and the non-zero values of an array."""
     flat = array.reshape(-1)
     mask = flat != 0
     return {"mask": np.packbits(mask), "values": flat[mask]}
 
 
 def sparse_entries(dtype: str, numel: int, nonzero: int) -> dict[str, Spec]:
-    """What `sparse_arrays` needs in the file."""
+    """Return dtype and shape of the entries of `sparse_arrays`."""
+    # The last byte of the mask may be partly used.
     return {"mask": ("U8", (-(-numel // 8),)), "values": (dtype, (nonzero,))}
 
 
 def without_sparsity(entries: Mapping[str, Bits], numel: int) -> Bits:
-    """The inverse of `sparse_arrays`, of one dimension."""
+    """Invert `sparse_arrays`, to a single dimension."""
     mask = np.unpackbits(entries["mask"])
     values = entries["values"]
+    # A bit that is set in the padding would mark an element that does not exist.
     if np.count_nonzero(mask) != len(values) or mask[numel:].any():
         raise ValueError("its mask does not mark as many elements as there are values")
     array = np.zeros(numel, values.dtype)

@@ -1,4 +1,4 @@
-"""What the manifest says about one tensor."""
+"""The interface of ways to store a tensor, as the manifest records them."""
 
 from __future__ import annotations
 
@@ -11,29 +11,32 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from lit_share.compact_files._bits import DTYPES, Bits
 
+# A larger number could not be the size of an array.
 Count = Annotated[int, Field(ge=0, lt=2**63)]
-Spec = tuple[str, tuple[int, ...]]  # dtype and shape of an entry of the file
+# The dtype and shape of an entry of the file.
+Spec = tuple[str, tuple[int, ...]]
 
 
 class Strict(BaseModel):
-    """Part of a manifest: of exactly the types that it declares, and no more than that."""
+    """A part of a manifest, without conversions and unknown fields."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
 class Stored(Strict, ABC):
-    """How one tensor is stored: there is a subclass, in a file of its own, for each way.
+    """How a tensor is stored: each way is a subclass in a separate file.
 
-    A way refers to *earlier* tensors of the manifest only, so that files are decoded in one pass and cannot go round
-    in circles.
+    A way refers to *earlier* tensors of the manifest only, so that files are decoded in a single
+    pass and references cannot form cycles.
 
     Attributes:
-        dtype: As safetensors writes it.
+        dtype: The name of the dtype in safetensors.
         shape: The shape.
-        nonzero: How many elements have a bit that is set.
+        nonzero: The number of elements with any bit set, which −0.0 has.
     """
 
     dtype: str
+    # NumPy has at most 64 dimensions.
     shape: Annotated[tuple[Count, ...], Field(max_length=64)]
     nonzero: Count
 
@@ -46,26 +49,26 @@ class Stored(Strict, ABC):
 
     @property
     def numel(self) -> int:
-        """Number of elements."""
+        """The number of elements."""
         return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the plain tensor."""
+        """The bytes of the plain tensor."""
         return self.numel * DTYPES[self.dtype].itemsize
 
     @abstractmethod
     def check(self, earlier: Mapping[str, Stored]) -> None:
-        """Raise `ValueError` if this cannot be, given the tensors before it."""
+        """Raise `ValueError` if this contradicts itself or the earlier tensors."""
 
     @abstractmethod
     def entries(self, earlier: Mapping[str, Stored]) -> dict[str, Spec]:
-        """What the file must hold for it, by what is appended to its name."""
+        """Return dtype and shape of each entry that this needs, by the suffix of its name."""
 
     @abstractmethod
     def decode(self, entries: Mapping[str, Bits], earlier: Mapping[str, Bits]) -> Bits:
-        """The tensor, of its entries and the tensors before it; `ValueError` where they contradict each other."""
+        """Restore the tensor, or raise `ValueError` if the entries contradict each other."""
 
     @abstractmethod
     def __str__(self) -> str:
-        """The way it is stored, in a few words."""
+        """Describe in a few words how the tensor is stored, as ``lit-share inspect`` prints it."""

@@ -1,4 +1,4 @@
-"""Checking that tensors which are said to be one parameter are equal."""
+"""Filter the ties that a file records, and check that tied tensors are equal."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from lit_share.compact_files._manifest import RecordedTie
 
 
 def saved_ties(ties: Iterable[Mapping[str, Any]], names: Container[str]) -> list[Mapping[str, Any]]:
-    """Return each tie once, without names that are not saved, as those of non-persistent buffers."""
+    """Return each tie once, without names that are not saved (non-persistent buffers)."""
     saved: list[Mapping[str, Any]] = []
     for tie in ties:
+        # Shared positions have no names: loading recognises them by their shapes.
         if "names" not in tie:
-            continue  # shared positions are recognised by their shapes
+            continue
         kept = {"names": [n for n in tie["names"] if n in names or n.removesuffix(".T") in names]}
         if len(kept["names"]) > 1 and kept not in saved:
             saved.append(kept)
@@ -24,13 +25,14 @@ def saved_ties(ties: Iterable[Mapping[str, Any]], names: Container[str]) -> list
 
 
 def check_ties(ties: Iterable[RecordedTie], arrays: Mapping[str, Bits]) -> None:
-    """Raise `ValueError` if tensors that are said to be one parameter differ."""
-    # A file that repeats a tie must not take more time.
+    """Raise `ValueError` if tied tensors differ."""
+    # Each pair is compared once, so that a file cannot cost time by repeating a tie.
     equal: set[tuple[Hashable, Hashable]] = set()
     for tie in ties:
         first, *others = (_array(name, arrays) for name in tie.names)
         for name, other in zip(tie.names[1:], others, strict=True):
             pair = _region(first), _region(other)
+            # Views of the same memory are equal without a comparison.
             if pair[0] == pair[1] or pair in equal:
                 continue
             if first.dtype != other.dtype or not np.array_equal(first, other):
@@ -39,9 +41,10 @@ def check_ties(ties: Iterable[RecordedTie], arrays: Mapping[str, Bits]) -> None:
 
 
 def _array(name: str, arrays: Mapping[str, Bits]) -> Bits:
-    return arrays[name] if name in arrays else arrays[name.removesuffix(".T")].T
+    if name in arrays:
+        return arrays[name]
+    return arrays[name.removesuffix(".T")].T
 
 
 def _region(array: Bits) -> Hashable:
-    """Return what two views of the same memory have in common."""
     return array.__array_interface__["data"], array.shape, array.strides, array.dtype
