@@ -1,4 +1,4 @@
-"""`SharingMonitor`: how alike the tied parameters are, logged during training."""
+"""`SharingMonitor`: metrics of sharing, logged during training."""
 
 from __future__ import annotations
 
@@ -17,51 +17,51 @@ from lit_share.metrics import count_numbers, count_tied, overall_distance, relat
 from lit_share.ties import Tie, Ties, as_ties, distinctly_named
 
 _NAMES = tuple(
-    f"sharing/{what}"
-    for what in ("penalty", "distance", "tied", "sparsity", "unique", "compression")
+    f"sharing/{name}"
+    for name in ("penalty", "distance", "tied", "sparsity", "unique", "compression")
 )
-# Not below "sharing/distance", as MLflow's folders have a file for each metric, and one of that name.
+# The prefix is not "sharing/distance/": MLflow stores each metric in a file, and the file
+# "sharing/distance" cannot be a folder, too.
 _OF_A_TIE = "sharing/distance_of/"
 
 
 class SharingMonitor(Callback):
-    """Logs what sharing does to the parameters, through the module's ``log`` and so to every logger.
+    """Log metrics of sharing at the end of every training epoch, with the module's ``log``.
 
-    At the end of every training epoch:
-
-    =============================  ====================================================================
-    ``sharing/penalty``            the penalties of all `Regularize` callbacks, times their strengths
-    ``sharing/distance``           relative distance of all members: `lit_share.overall_distance`
-    ``sharing/distance_of/<tie>``  that of the members of each tie: `lit_share.relative_distance`
-    ``sharing/tied``               fraction of positions in which all members are exactly equal
+    =============================  ================================================================
+    ``sharing/penalty``            sum over `Regularize` callbacks of penalty times strength
+    ``sharing/distance``           `lit_share.overall_distance` of all ties
+    ``sharing/distance_of/<tie>``  `lit_share.relative_distance` of a tie's members
+    ``sharing/tied``               fraction of elements in which all members are exactly equal
     ``sharing/sparsity``           fraction of exact zeros among all parameters
-    ``sharing/unique``             numbers that are different: not zero, tied ones counted once
-    ``sharing/compression``        all parameters / unique ones
-    =============================  ====================================================================
+    ``sharing/unique``             count of nonzero numbers; tied ones count once
+    ``sharing/compression``        count of all parameters / ``sharing/unique``
+    =============================  ================================================================
 
-    ``sharing/penalty`` is there with `Regularize` callbacks, and those of distances and ``sharing/tied`` where a tie
-    has several members. ``<tie>`` is the tie's name; of two that would be named alike, the names of its members, joined
-    by ``" - "``.
+    ``sharing/penalty`` needs a `Regularize` callback; distances and ``sharing/tied`` need a tie of
+    several members. ``<tie>`` is the tie's name, or the names of its members, joined by ``" - "``,
+    if another tie has the same name.
 
-    Lightning's ``ModelCheckpoint`` and ``EarlyStopping`` can monitor them. Where validation does not come once per
-    epoch, they need ``save_on_train_epoch_end=True`` and ``check_on_train_epoch_end=True``.
+    ``ModelCheckpoint`` and ``EarlyStopping`` can monitor these metrics. Unless validation runs once
+    per epoch, they need ``save_on_train_epoch_end=True`` and ``check_on_train_epoch_end=True``.
 
-    Once per run, a heat map of the distances, ties × epochs, goes to W&B as ``sharing/distances``.
+    At the end of a run, W&B gets a heat map of the distances, ties × epochs: ``sharing/distances``.
 
     Args:
-        ties: Which parameters are watched, or a list of patterns for `Ties`; those of the Trainer's `Regularize` and
-            `Share` callbacks if ``None``.
+        ties: The parameters to compare, or a list of patterns for `Ties`. ``None``: those of the
+            Trainer's `Regularize` and `Share` callbacks.
         per_tie: Whether each tie's distance is logged.
         heatmap: Whether the heat map is logged.
-        prog_bar: Which of these names the progress bar shows, such as ``["sharing/distance"]``. A progress bar in the
-            list of callbacks has to come after this one, or it is an epoch behind at the end of each.
+        prog_bar: The metrics that the progress bar shows, such as ``["sharing/distance"]``. Put
+            the progress bar after this callback, or it shows the values of the epoch before.
 
     Raises:
-        ValueError: If a name for the progress bar is none of these.
+        ValueError: If ``prog_bar`` names a metric that is not logged.
         TieError: Before training starts, if the patterns do not fit the module; see `Ties.find`.
 
     Example:
-        >>> trainer = Trainer(callbacks=[SharingMonitor(Ties("encoder_a.*", "encoder_b.*"))])  # doctest: +SKIP
+        >>> monitor = SharingMonitor(Ties("encoder_a.*", "encoder_b.*"))
+        >>> trainer = Trainer(callbacks=[monitor])  # doctest: +SKIP
     """
 
     def __init__(
@@ -93,27 +93,30 @@ class SharingMonitor(Callback):
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.ties is not None:
-            self.ties.find(pl_module)  # which raises if they do not fit
+            # A wrong pattern raises here, rather than after the first epoch.
+            self.ties.find(pl_module)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_step == 0:
             self.history = {}
-        # A checkpoint of an epoch's last batch is before its end, which a resumed training leaves out.
-        distances = _distances(self._watched(trainer, pl_module)).items()
+        # A checkpoint of an epoch's last batch is saved before `on_train_epoch_end`, a hook that
+        # Lightning skips after resuming: the epoch's distances are measured now.
         epoch = trainer.current_epoch
-        self._remember(
-            {name: value for name, value in distances if len(self.history.get(name, [])) <= epoch},
-            epoch,
-        )
+        distances = _distances(self._compared_ties(trainer, pl_module))
+        for name in list(distances):
+            if len(self.history.get(name, [])) > epoch:
+                del distances[name]
+        self._append(distances, epoch)
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        watched = self._watched(trainer, pl_module)
-        distances = _distances(watched)
-        self._remember(distances, trainer.current_epoch + 1)
-        for name, value in self.measure(trainer, pl_module, watched, distances).items():
-            # All ranks have the same parameters, so the mean over ranks is each one's own value.
+        ties = self._compared_ties(trainer, pl_module)
+        distances = _distances(ties)
+        self._append(distances, trainer.current_epoch + 1)
+        for name, value in self.measure(trainer, pl_module, ties, distances).items():
+            # All ranks measure the same parameters, so the mean over ranks changes nothing; without
+            # `sync_dist`, Lightning warns.
             pl_module.log(name, value, prog_bar=name in self.prog_bar, sync_dist=True)
 
     @override
@@ -134,41 +137,35 @@ class SharingMonitor(Callback):
         tied: Sequence[Tie],
         distances: Mapping[str, float],
     ) -> dict[str, float]:
-        """What is logged, by its name."""
+        """Return the metrics to log, by name."""
         stats = count_numbers(pl_module, tied)
         values = {
             "sharing/sparsity": stats.sparsity,
             "sharing/unique": float(stats.unique),
             "sharing/compression": stats.compression,
         }
-        penalties = [
-            callback for callback in _callbacks(trainer) if isinstance(callback, Regularize)
-        ]
+        penalties = [c for c in _callbacks(trainer) if isinstance(c, Regularize)]
         if penalties:
             now = (trainer.global_step, trainer.current_epoch)
-            values["sharing/penalty"] = sum(
-                callback.value(pl_module, *now) for callback in penalties
-            )
+            values["sharing/penalty"] = sum(c.value(pl_module, *now) for c in penalties)
         if tied:
             values["sharing/distance"] = overall_distance([tie.tensors() for tie in tied])
-            positions = sum(tie.numel for tie in tied)
-            values["sharing/tied"] = sum(count_tied(tie.tensors()) for tie in tied) / positions
+            elements = sum(tie.numel for tie in tied)
+            values["sharing/tied"] = sum(count_tied(tie.tensors()) for tie in tied) / elements
         if self.per_tie:
-            # MLflow takes no "=" in names.
-            values |= {
-                f"{_OF_A_TIE}{name.replace(' = ', ' - ')}": distance
-                for name, distance in distances.items()
-            }
+            for name, distance in distances.items():
+                # MLflow rejects "=" in the names of metrics.
+                values[_OF_A_TIE + name.replace(" = ", " - ")] = distance
         return values
 
-    def _watched(self, trainer: Trainer, pl_module: LightningModule) -> list[Tie]:
-        """The ties of several members; looked for each time, as sharing in the middle of training replaces members."""
+    def _compared_ties(self, trainer: Trainer, pl_module: LightningModule) -> list[Tie]:
+        # Ties are looked up at each call, as `Share` may replace members during training.
         if self.ties is None:
             return _ties_of_callbacks(trainer)
         return [tie for tie in self.ties.find(pl_module) if len(tie.members) > 1]
 
-    def _remember(self, distances: Mapping[str, float], epochs: int) -> None:
-        """Take down the distances after so many epochs; those of epochs that were not watched are ``nan``."""
+    def _append(self, distances: Mapping[str, float], epochs: int) -> None:
+        """Add the distances after `epochs` epochs to the history; fill gaps with NaN."""
         for name, distance in distances.items():
             history = self.history.setdefault(name, [])
             history += [math.nan] * (epochs - len(history))
@@ -176,7 +173,6 @@ class SharingMonitor(Callback):
 
 
 def _distances(ties: Sequence[Tie]) -> dict[str, float]:
-    """The relative distance of every tie, by its name."""
     return {tie.name: relative_distance(tie.tensors()) for tie in ties}
 
 
@@ -185,11 +181,10 @@ def _callbacks(trainer: Trainer) -> Sequence[Callback]:
 
 
 def _ties_of_callbacks(trainer: Trainer) -> list[Tie]:
-    """The ties of several members of all callbacks, those with the same members once."""
-    found = [
-        tie for c in _callbacks(trainer) if isinstance(c, (Regularize, Share)) for tie in c.found
-    ]
-    found = [tie for tie in found if len(tie.members) > 1]
-    return distinctly_named(
-        list({tuple(member.name for member in tie.members): tie for tie in found}.values())
-    )
+    # The key drops duplicates: several callbacks often have the same ties.
+    found: dict[tuple[str, ...], Tie] = {}
+    for callback in _callbacks(trainer):
+        if isinstance(callback, (Regularize, Share)):
+            for tie in callback.found:
+                found[tuple(member.name for member in tie.members)] = tie
+    return distinctly_named([tie for tie in found.values() if len(tie.members) > 1])

@@ -21,65 +21,57 @@ from lit_share.ties import Tie, TieError, Ties, unaligned_remark
 
 
 class Regularize(Callback):
-    r"""Adds a penalty on tied parameters to training.
+    r"""Add a penalty on tied parameters to training.
 
-    As a *gradient*, ``strength`` times the penalty's closed-form gradient is added to ``.grad`` once
-    per optimizer step: after gradients are accumulated, reduced over ranks and unscaled, and before
-    they are clipped. That equals ``strength * penalty`` in the loss, whatever the batch size,
-    accumulation, precision and number of devices.
+    As a *gradient*, ``strength`` times the penalty's closed-form gradient is added to ``.grad``
+    once per optimizer step: after gradients are accumulated, reduced over ranks and unscaled, and
+    before they are clipped. That equals ``strength * penalty`` in the loss, whatever the batch
+    size, accumulation, precision and number of devices.
 
-    As a *prox*, each optimizer step is followed by the proximal step of size ``lr * strength``, which
-    makes groups exactly equal to their center. With an adaptive optimizer this is the usual
-    approximation: its own per-parameter scaling is not applied to the penalty.
+    As a *prox*, a proximal step of size ``lr * strength`` follows each optimizer step and makes
+    groups exactly equal to their center. With an adaptive optimizer this is the usual
+    approximation: its per-parameter scaling is not applied to the penalty.
 
-    With ``every="epoch"`` the proximal step is taken once, after the last batch of each training epoch
-    and before its validation. Its size is the sum of those that ``every="step"`` would have taken in
-    this epoch,
+    With ``every="epoch"`` a single proximal step follows the last batch of each training epoch,
+    before validation. Its size is the sum over the epoch's optimizer steps k,
 
     .. math::
         t = \sum_{k \in \text{epoch}} \text{lr}_k \cdot \text{strength}_k
 
-    over the steps k of the optimizer, each with the learning rate and the strength of its time. So the
-    strength means the same, whatever the number of batches. (Code that takes one step of size
-    lr · strength per epoch, as that of the GrOWL paper, has the effect of a strength that is smaller by
-    the number of steps per epoch: divide by it.)
+    so that the same strength suits any number of batches. (The GrOWL paper's code takes one step of
+    size lr · strength per epoch: divide its strength by the number of steps per epoch.)
 
-    Parameters that ``fully_shard`` has sharded stay so. Where groups span shards, one message per step
-    is all-reduced, of the statistics that group norms are computed from; it is as large as the
-    parameters only for ``"owl"`` with groups of elements, and at most so for the singular values of a
-    single matrix.
+    Parameters sharded by ``fully_shard`` stay sharded. If groups span shards, their statistics are
+    all-reduced in one message per step. Only for ``"owl"`` with groups of elements is it as large
+    as the parameters; for the singular values of a single matrix it is at most as large.
 
-    Only parameters that an optimizer owns and that require a gradient are moved. One that requires a
-    gradient and that no optimizer owns is warned of, as its tie is one-sided then: freeze it if it is
-    to stay. Where the members of a tie belong to several optimizers, their proximal step is taken once
-    all of these have stepped.
+    The penalty moves only parameters that require a gradient and belong to an optimizer. If a
+    parameter requires a gradient but belongs to no optimizer, its tie is one-sided, and a warning
+    asks to freeze it. If the members of a tie belong to several optimizers, their proximal step
+    follows the last of these optimizers' steps.
 
     Args:
-        penalty: What is penalised, or the name of one of `lit_share.RECIPES`.
-        ties: Which parameters are tied, or a list of patterns for `Ties`, as in a config of
-            LightningCLI.
-        strength: Finite number ≥ 0; for the ``l2`` recipe it means what PyTorch calls
-            ``weight_decay``.
-        schedule: Factor of the strength over time, a `Ramp` or any function of (steps, epochs) done;
-            constant if ``None``.
+        penalty: A penalty, or the name of one of `lit_share.RECIPES`.
+        ties: Which parameters are tied, or a list of patterns for `Ties`.
+        strength: A finite number ≥ 0; for the ``l2`` recipe it equals PyTorch's ``weight_decay``.
+        schedule: A factor of the strength: a `Ramp`, or a function of the numbers of optimizer
+            steps and epochs done. ``None``: constant.
         apply: ``"gradient"``, ``"prox"``, or ``"auto"``: gradient for smooth penalties, else prox.
-        every: When the proximal step is taken: after every optimizer ``"step"``, or once per
+        every: When to take the proximal step: after every optimizer ``"step"``, or once per
             ``"epoch"``.
-        keep_zeros: Whether groups that a proximal step has made exactly zero stay so for the rest of
-            training: they are set to zero again after every optimizer step, whatever gradients or
-            momentum make of them. For ``center="zero"``. Checkpoints have which groups these are.
-        keep_tied: Whether groups that a proximal step has made exactly equal in all members stay so
-            for the rest of training: they are set to the members' center again after every optimizer
-            step. For ``center="mean"`` and ``"first"``.
+        keep_zeros: Whether groups that a proximal step made exactly zero stay zero for the rest of
+            training: every optimizer step is followed by resetting them. Checkpoints include these
+            groups. For ``center="zero"``.
+        keep_tied: Whether groups that a proximal step made exactly equal in all members stay equal
+            in the same way. For ``center="mean"`` and ``"first"``.
 
     Raises:
-        TypeError: If an argument is of another type.
-        ValueError: If there is no such recipe, or arguments do not go together. Before training
-            starts, if the ties do not fit the module (see `Ties.find`) or the penalty (see
-            `Penalty.check`), or an optimizer is not supported: L-BFGS, sparse gradients, or learning
-            rates within a tie for which the prox has no closed form; or the strategy: FSDP1 and
-            DeepSpeed. At the end of an epoch, if training has made a member NaN or infinite: before
-            the validation and the checkpoints that come then.
+        TypeError: If an argument has the wrong type.
+        ValueError: If the recipe does not exist or arguments conflict. Before training starts, if
+            the ties do not fit the module (see `Ties.find`) or the penalty (see `Penalty.check`);
+            if an optimizer is L-BFGS, has sparse gradients, or has learning rates within a tie for
+            which the prox has no closed form; or if the strategy is FSDP1 or DeepSpeed. At the end
+            of an epoch, before validation and checkpoints, if a member is NaN or infinite.
 
     Example:
         >>> soft_tie = Regularize("soft_tie", Ties("encoder_a.*", "encoder_b.*"), strength=0.1)
@@ -104,13 +96,15 @@ class Regularize(Callback):
         )
         self._module: LightningModule | None = None
         self._handles: list[RemovableHandle] = []
-        # The optimizers that Lightning said it would step, and those that never stepped.
+        # Optimizers between `on_before_optimizer_step` and their step: without that hook, the
+        # penalty's gradient is missing in a step.
         self._announced: set[Optimizer] = set()
+        # Optimizers that have not stepped: the proximal steps of their ties never became due.
         self._idle: set[Optimizer] = set()
 
     @property
     def penalty(self) -> Penalty:
-        """What is penalised."""
+        """The penalty, without its strength."""
         return self.steps.penalty
 
     @property
@@ -131,7 +125,8 @@ class Regularize(Callback):
     @property
     @override
     def state_key(self) -> str:
-        """Tells apart the penalties of one Trainer in its checkpoints."""
+        """The key in checkpoints, distinct for the penalties of one Trainer."""
+        # Strength and schedule are left out: a checkpoint fits a run with another strength.
         p = self.penalty
         return self._generate_state_key(
             norm=p.norm, groups=p.groups, center=p.center, ties=repr(self.ties)
@@ -146,7 +141,7 @@ class Regularize(Callback):
         self.steps.load_state_dict(state_dict)
 
     def strength_at(self, step: int, epoch: int) -> float:
-        """Return the strength after so many optimizer steps and epochs.
+        """Return the strength after `step` optimizer steps and `epoch` epochs.
 
         Raises:
             ValueError: If the schedule's factor is not a finite number ≥ 0.
@@ -154,26 +149,23 @@ class Regularize(Callback):
         return self.steps.strength_at(step, epoch)
 
     def value(self, module: nn.Module, step: int, epoch: int) -> float:
-        """Compute the penalty times the strength, of the module's parameters as they are now.
+        """Return strength times penalty of the module's current parameters.
 
         Args:
             module: The module that is, or was, trained.
-            step: Optimizer steps done, for the strength.
-            epoch: Epochs done, for the strength.
-
-        Returns:
-            What the penalty adds to the loss.
+            step: The number of optimizer steps done, for the strength.
+            epoch: The number of epochs done, for the strength.
         """
         self.steps.steps_done, self.steps.epochs_done = step, epoch
         return self.steps.value(module)
 
     def refuse_new_shapes(self, module: nn.Module, names: Collection[str], by: str) -> None:
-        """Raise `TieError` if numbers are remembered of parameters that get other shapes.
+        """Raise `TieError` if starting values or masks of these parameters are stored.
 
         Args:
             module: The module in training.
-            names: The parameters that get other shapes.
-            by: What gives them other shapes.
+            names: The parameters whose shapes will change.
+            by: The callback that changes them, for the message.
         """
         if not self.steps.remembers_numbers:
             return
@@ -182,8 +174,8 @@ class Regularize(Callback):
         if both:
             name = min(both)
             raise TieError(
-                f"a penalty remembers the numbers of {name!r} from its start, and they are those of "
-                f"one position when {by} shares all: give it the pattern '{name}[:]'"
+                f"a penalty stores starting values or masks of {name!r}, whose shape changes when "
+                f"{by} shares its positions: give it the pattern '{name}[:]'"
             )
 
     @override
@@ -192,7 +184,7 @@ class Regularize(Callback):
         if stage != "fit":
             return
         if trainer.global_step == 0 or pl_module is not self._module:
-            # A new training, unless a checkpoint that is loaded after this says otherwise.
+            # `fit` starts a new training; resuming loads a checkpoint only after `setup`.
             self.steps.reset()
         self._module = pl_module
 
@@ -208,7 +200,8 @@ class Regularize(Callback):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._remove_hooks()
-        # Not in `on_fit_start`, which comes before the checkpoint where it is loaded into shards.
+        # `on_fit_start` would be too early for starting values: Lightning loads a checkpoint into
+        # shards after it.
         self.steps.begin()
         after_step = partial(self._after_step, trainer)
         self._handles = [o.register_step_post_hook(after_step) for o in trainer.optimizers]
@@ -218,29 +211,30 @@ class Regularize(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         pending = self.steps.pending
         if pending and self._idle:
-            optimizers = enumerate(trainer.optimizers)
-            idle = ", ".join(f"optimizer {i}" for i, o in optimizers if o in self._idle)
+            idle = [f"optimizer {i}" for i, o in enumerate(trainer.optimizers) if o in self._idle]
             warnings.warn(
-                f"{idle} never stepped, so the proximal step of {', '.join(pending)}, which waits for "
-                "it, was never taken: freeze its parameters, or exclude them from the ties",
+                f"{', '.join(idle)} never stepped, so the proximal step of {', '.join(pending)}, "
+                "which waits for it, was never taken: freeze its parameters, or exclude them from "
+                "the ties",
                 stacklevel=2,
             )
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if len(trainer.optimizers) > 1:
-            # Before an optimizer is toggled, which freezes the parameters of the others for a while.
+            # `toggle_optimizer` freezes the parameters of the other optimizers for a while, so the
+            # trainable members are noted before `training_step`.
             self.steps.note_trainable()
 
     @override
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        # Not as late as the end of the epoch: validation and its checkpoints come before that.
+        # `on_train_epoch_end` would be too late: validation and its checkpoints come before it.
         if trainer.is_last_batch:
             self._end_epoch(trainer)
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # For an epoch that ended before its last batch.
+        # An epoch that `max_steps` ends early has no last batch.
         self._end_epoch(trainer)
 
     @override
@@ -255,7 +249,8 @@ class Regularize(Callback):
     ) -> None:
         self._announced.add(optimizer)
         self.steps.steps_done, self.steps.epochs_done = trainer.global_step, trainer.current_epoch
-        # Fused optimizers under fp16 unscale their gradients only within their step.
+        # Under fp16, fused optimizers unscale gradients inside their step, so `.grad` is still
+        # scaled, and the penalty's gradient has to be scaled, too.
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         unscales = getattr(optimizer, "_step_supports_amp_scaling", False)
         self.steps.before_step(optimizer, scaler.get_scale() if scaler and unscales else 1.0)
@@ -273,11 +268,12 @@ class Regularize(Callback):
 
     def _after_step(self, trainer: Trainer, optimizer: Optimizer, *_: Any) -> None:
         if self not in trainer.callbacks:  # type: ignore[attr-defined]
-            return  # a Tuner tries something out without callbacks, and puts the weights back
+            # A Tuner removes the callbacks for its trial steps, then restores the weights.
+            return
         if optimizer not in self._announced:
             raise RuntimeError(
-                f"{type(optimizer).__name__} was stepped without Lightning knowing, which penalties and "
-                "schedules depend on: step what self.optimizers() returns, not "
+                f"{type(optimizer).__name__} was stepped without Lightning knowing, which "
+                "penalties and schedules depend on: step what self.optimizers() returns, not "
                 "self.optimizers(use_pl_optimizer=False)"
             )
         self._announced.discard(optimizer)

@@ -29,55 +29,52 @@ from lit_share.sharing import (
     warn_of_lost_gradients,
 )
 from lit_share.text import check_choice
-from lit_share.ties import Tie, TieError, Ties, as_ties
+from lit_share.ties import Member, Tie, TieError, Ties, as_ties
 
-# What a Trainer calls on its strategy at times that no callback sees: before `configure_model`, before a checkpoint is
-# loaded, when the module is complete and not yet wrapped, and when optimizers get their states back.
+# Methods of the strategy that a Trainer calls at times without a callback hook: before
+# `configure_model`, before it loads weights, before it wraps the complete module, and when it
+# restores optimizer states.
 _WRAPPED = ("tensor_init_context", "load_model_state_dict", "setup", "load_optimizer_state_dict")
 
 
 @runtime_checkable
 class DependsOnShapes(Protocol):
-    """A callback that remembers numbers of parameters, which have their present shapes."""
+    """A callback that may store tensors in the shapes of parameters."""
 
     def refuse_new_shapes(self, module: LightningModule, names: Collection[str], by: str) -> None:
-        """Raise `TieError` if numbers are remembered of parameters that get other shapes.
-
-        Args:
-            module: The module in training.
-            names: The parameters that get other shapes.
-            by: What gives them other shapes.
-        """
+        """Raise `TieError` if tensors in the shapes of these parameters are stored."""
 
 
 class Share(Callback):
-    """Makes the members of each tie one Parameter, before training or at a later epoch.
+    """Make the members of each tie one Parameter, before training or before a later epoch.
 
-    Modules that are built in ``__init__`` are shared in ``setup``; modules that are built later, in the module's own
-    ``setup`` or ``configure_model``, before the strategy wraps them and makes optimizers. Where ``configure_model``
-    also wraps them with ``fully_shard``, it has to call `share` in between. Parameters that an optimizer was given
-    twice are stepped once, in the group that had them first. That they are still shared is verified when the strategy
-    has set up the module, at every epoch, and before the module is evaluated.
+    Modules built in ``__init__`` are shared in ``setup``. Modules built in the LightningModule's
+    ``setup`` or ``configure_model`` are shared before the strategy wraps them and creates
+    optimizers; a ``configure_model`` that calls ``fully_shard`` must call `share` before it. A
+    parameter that an optimizer was given several times is stepped once, in its first group. The
+    callback verifies after the strategy's setup, at every epoch and before every evaluation that
+    shared parameters are still shared.
 
-    A loss that is a sum over models gives shared parameters the sum of the models' gradients: with plain SGD that is,
-    from equal members, a step as long as those of all of them together.
+    If the loss is a sum over models, the gradient of a shared parameter is the sum of the models'
+    gradients: with plain SGD and equal members, the step is the sum of the members' steps.
 
-    With ``where="equal"`` and an ``epoch``, what a penalty has made equal until then is stored once from then on: the
-    first member's parameters and optimizer state stay, those of the others go. The penalty goes on with the rest. What
-    is equal because it never was trained, such as biases that start at zero in members without gradients, is stored
-    once as well.
+    With ``where="equal"`` and an ``epoch``, members that a penalty made equal before that epoch are
+    stored once afterwards, with the first member's value and optimizer state; the penalty continues
+    on the other ties. Members are also shared if they are equal because they were never trained,
+    such as biases that start at zero and have no gradient.
 
     Args:
         ties: Which parameters are shared, or a list of patterns for `Ties`.
         init: The shared value: the ``"mean"`` of the members, or the ``"first"`` member.
-        where: ``"all"`` that is tied, or what is ``"equal"``; see `share`.
-        buffers: Whether buffers whose names fit the patterns are shared, too.
-        epoch: The epoch before which parameters are shared; 0 is before training. A later one is for training in one
-            process.
+        where: Share ``"all"`` members, or only ``"equal"`` ones; see `share`.
+        buffers: Whether buffers whose names match the patterns are shared, too.
+        epoch: The epoch before which parameters are shared; 0 is before training. A later epoch
+            needs training in a single process.
 
     Raises:
-        TieError: Before training starts, if the ties do not fit the module, or cannot be shared (see `share`); if a
-            checkpoint has other values or another optimizer state; if what was shared no longer is.
+        TieError: Before training starts, if the ties do not fit the module or cannot be shared (see
+            `share`); if a checkpoint's values or optimizer state do not fit; if shared parameters
+            are no longer shared.
         ValueError: If the strategy is FSDP1 or DeepSpeed.
 
     Example:
@@ -99,15 +96,10 @@ class Share(Callback):
         check_choice("where", where, Where)
         if not isinstance(epoch, int) or epoch < 0:
             raise ValueError(f"epoch must be a whole number >= 0, got {epoch!r}")
-        self.ties, self.init, self.where, self.buffers, self.epoch = (
-            ties,
-            init,
-            where,
-            buffers,
-            epoch,
-        )
+        self.ties, self.init, self.where = ties, init, where
+        self.buffers, self.epoch = buffers, epoch
         self.found: list[Tie] = []
-        # What is shared, as plain data for checkpoints; None as long as nothing was.
+        # The aliases as plain data for checkpoints; None until `share` was called.
         self._shared: list[dict[str, Any]] | None = None
         self._module: LightningModule | None = None
         self._all_are_trained = False
@@ -116,7 +108,7 @@ class Share(Callback):
     @property
     @override
     def state_key(self) -> str:
-        """Tells apart the ties of one Trainer in its checkpoints."""
+        """The key in checkpoints, distinct for the ties of one Trainer."""
         return self._generate_state_key(ties=repr(self.ties), where=self.where, epoch=self.epoch)
 
     def __repr__(self) -> str:
@@ -125,7 +117,7 @@ class Share(Callback):
     @override
     def state_dict(self) -> dict[str, Any]:
         if self._module is not None and self._shared is not None:
-            # Another callback may have shared more since.
+            # Another callback may have shared more parameters, which the checkpoint must include.
             self._shared = aliases_to_data(self._module)
         return {"shared": self._shared}
 
@@ -137,18 +129,17 @@ class Share(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         refuse_strategy(self, trainer.strategy)
         if pl_module is not self._module or (stage == "fit" and trainer.global_step == 0):
-            # A new training starts from nothing, unless a checkpoint that is loaded after this has something.
+            # `fit` starts a new training; resuming loads a checkpoint only after `setup`.
             self._shared = None
         self._module = pl_module
         if self.epoch > 0 and stage == "fit":
             self._refuse_during_training(trainer)
         if self.is_before_training:
-            self._share_what_is_there(pl_module)
+            self._share_if_complete(pl_module)
         for name in _WRAPPED:
             method = getattr(trainer.strategy, name)
-            setattr(
-                trainer.strategy, name, partial(self._wrapped, name, trainer, pl_module, method)
-            )
+            wrapped = partial(self._wrapped, name, trainer, pl_module, method)
+            setattr(trainer.strategy, name, wrapped)
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -163,30 +154,35 @@ class Share(Callback):
         self._all_are_trained = not missing
         if missing:
             warnings.warn(
-                f"{missing[0]!r} is shared and requires a gradient, but no optimizer has its parameter: give the "
-                "optimizers self.parameters(), or freeze it",
+                f"{missing[0]!r} is shared and requires a gradient, but no optimizer has its "
+                "parameter: give the optimizers self.parameters(), or freeze it",
                 stacklevel=2,
             )
-        positions = {m.ref.name for t in self.found for m in t.members if m.slice is not None}
-        for callback in trainer.callbacks if positions else ():  # type: ignore[attr-defined]
-            if not self.is_before_training and isinstance(callback, DependsOnShapes):
+        if self.is_before_training:
+            return
+        # Sharing positions replaces a layer's weights by those of a convolution, of another shape.
+        positions = {member.ref.name for member in self._sliced_members()}
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if positions and isinstance(callback, DependsOnShapes):
                 callback.refuse_new_shapes(pl_module, positions, repr(self))
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._share_when_due(trainer, pl_module)
         verify_shared(pl_module)
-        self.find_ties(pl_module)  # another callback may have shared since
+        # Another callback may have replaced members by sharing them at this epoch.
+        self.find_ties(pl_module)
         missing = find_unowned(trainer.optimizers, self.found)
         if missing and self._all_are_trained:
             raise TieError(
-                f"{missing[0]!r} was replaced during training, so that the optimizer does not have it: write to it "
-                "in place, with copy_"
+                f"{missing[0]!r} was replaced during training, so that the optimizer does not have "
+                "it: write to it in place, with copy_"
             )
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        # Of an epoch whose start Lightning leaves out: the first one after a checkpoint of an epoch's last batch.
+        # Lightning skips `on_train_epoch_start` after resuming from a checkpoint of an epoch's last
+        # batch.
         self._share_when_due(trainer, pl_module)
 
     @override
@@ -222,11 +218,11 @@ class Share(Callback):
 
     @property
     def is_before_training(self) -> bool:
-        """Whether members become one whatever their values, before training."""
+        """Whether all members are shared before training, whatever their values."""
         return self.where == "all" and self.epoch == 0
 
     def find_ties(self, module: LightningModule) -> None:
-        """Find the ties: before training, and again when parameters have become one in the middle of it."""
+        """Look up the ties, again if parameters were shared during training."""
         self.found = self.ties.find(module)
 
     def _share(self, module: LightningModule) -> None:
@@ -234,11 +230,10 @@ class Share(Callback):
         self.find_ties(module)
         self._shared = aliases_to_data(module)
         if not shared:
-            positions = any(m.slice is not None for tie in self.found for m in tie.members)
-            what = (
-                "in no layer all parameters of all positions are" if positions else "no members are"
-            )
-            warnings.warn(f"{self!r} shared nothing: {what} equal", stacklevel=2)
+            reason = "no members are equal"
+            if self._sliced_members():
+                reason = "in no layer all parameters of all positions are equal"
+            warnings.warn(f"{self!r} shared nothing: {reason}", stacklevel=2)
         elif not self.is_before_training:
             rank_zero_info(
                 f"{self!r}: {len(shared)} of {len(self.found)} ties are one parameter now"
@@ -247,23 +242,28 @@ class Share(Callback):
     def _share_when_due(self, trainer: Trainer, module: LightningModule) -> None:
         if self._shared is not None or trainer.current_epoch < self.epoch:
             return
+        # The optimizer's state is keyed by Parameter objects, some of which `share` replaces.
         transfer = OptimizerTransfer(trainer.optimizers, module)
         self._share(module)
         transfer.finish()
 
-    def _share_what_is_there(self, module: LightningModule) -> None:
-        # The module may not be complete yet: it is shared again when it is, and if the ties are wrong, that raises.
+    def _sliced_members(self) -> list[Member]:
+        return [m for tie in self.found for m in tie.members if m.slice is not None]
+
+    def _share_if_complete(self, module: LightningModule) -> None:
+        # Until the module is complete, patterns may match nothing; `_share_when_complete` shares
+        # again, and raises for wrong patterns.
         with suppress(TieError):
             share(module, self.ties, self.init, buffers=self.buffers)
 
     def _share_when_complete(self, trainer: Trainer, module: LightningModule) -> None:
-        # The module is not wrapped yet; a checkpoint is loaded, but there are no optimizers yet.
-        if not self.is_before_training and any(
-            isinstance(part, FSDPModule) for part in module.modules()
-        ):
+        # At this time, weights are restored from the checkpoint, the module is not wrapped yet, and
+        # there are no optimizers.
+        sharded = any(isinstance(child, FSDPModule) for child in module.modules())
+        if sharded and not self.is_before_training:
             raise TieError(
-                f"{self!r} looks at values, which fully_shard has spread over processes: call lit_share.share(self, "
-                'ties, where="equal") before fully_shard instead'
+                f"{self!r} compares values, which fully_shard has distributed over processes: call "
+                'lit_share.share(self, ties, where="equal") before fully_shard instead'
             )
         if self._shared is not None and not self.is_before_training:
             aliases_from_data(module, self._shared)
@@ -284,27 +284,30 @@ class Share(Callback):
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        """Call a method of the strategy, at a time that no callback sees."""
+        """Share the module if it is time to, then call the strategy's method."""
         if name == "setup":
             self._share_when_complete(trainer, module)
         elif self.is_before_training:
-            self._share_what_is_there(module)
+            self._share_if_complete(module)
         try:
             return method(*args, **kwargs)
         except ValueError as error:
             if "more than one parameter group" in str(error):
+                # torch's message does not say that sharing is the cause.
                 raise TieError(
-                    "some parameters appear in more than one parameter group, as they are shared: in "
-                    "configure_optimizers, give the optimizer lit_share.unique_parameters([...])"
+                    "some parameters appear in more than one parameter group, as they are shared: "
+                    "in configure_optimizers, give the optimizer lit_share.unique_parameters([...])"
                 ) from error
             if name == "load_optimizer_state_dict":
                 raise TieError(
-                    f"the checkpoint's optimizer state does not fit the parameters as {self!r} shares them ({error}): "
-                    "start anew from its weights, with load_from_checkpoint and without ckpt_path"
+                    "the checkpoint's optimizer state does not fit the parameters as "
+                    f"{self!r} shares them ({error}): start a new training from its weights, with "
+                    "load_from_checkpoint and without ckpt_path"
                 ) from error
             raise
 
     def _clean_up(self, trainer: Trainer) -> None:
+        # Deleting the instance's attribute restores the method of the strategy's class.
         for name in _WRAPPED:
             vars(trainer.strategy).pop(name, None)
         for handle in self._handles:
@@ -314,12 +317,13 @@ class Share(Callback):
     def _refuse_during_training(self, trainer: Trainer) -> None:
         if trainer.world_size > 1:
             raise TieError(
-                f"Share(epoch={self.epoch}) works in one process, here are {trainer.world_size}: share after training, "
-                "with lit_share.share, and train on"
+                f"Share(epoch={self.epoch}) works in one process, but the Trainer has "
+                f"{trainer.world_size}: share after training, with lit_share.share, and continue "
+                "training"
             )
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, (WeightAveraging, StochasticWeightAveraging)):
                 raise TieError(
-                    f"{type(callback).__name__} cannot follow Share(epoch={self.epoch}), as it goes through the "
-                    "parameters in their order: share before training, or after it"
+                    f"{type(callback).__name__} cannot follow Share(epoch={self.epoch}), as it "
+                    "goes through the parameters in their order: share before training, or after it"
                 )

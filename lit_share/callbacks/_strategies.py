@@ -1,4 +1,4 @@
-"""Strategies that the callbacks cannot serve."""
+"""The check that parameters keep their shapes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, Strate
 
 
 def refuse_strategy(callback: Callback, strategy: Strategy) -> None:
-    """Raise if the strategy flattens parameters, so that they have no shape.
-
-    Raises:
-        ValueError: If the strategy is FSDP1 or DeepSpeed.
-    """
+    """Raise `ValueError` if the strategy is FSDP1 or DeepSpeed."""
+    # Both concatenate parameters and split the result evenly over ranks: a shard has no rows or
+    # units, so neither groups nor members can be found in it.
     if isinstance(strategy, (FSDPStrategy, DeepSpeedStrategy)):
         raise ValueError(
             f"{type(callback).__name__} cannot serve {type(strategy).__name__}, which flattens "

@@ -326,7 +326,7 @@ def test_averaging_is_refused(average):
 
 def test_several_processes_are_refused():
     made = trainer(Share(PAIR, epoch=1), devices=2, strategy="ddp_spawn")
-    with pytest.raises(TieError, match="works in one process, here are 2"):
+    with pytest.raises(TieError, match="works in one process, but the Trainer has 2"):
         made.callbacks[0].setup(made, Two(), "fit")
 
 

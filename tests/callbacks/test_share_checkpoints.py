@@ -143,7 +143,7 @@ def test_equal_values_to_tied_cannot_be_resumed(checkpoints, strict):
     module = Evaluated(strict)
     with pytest.raises(
         TieError,
-        match=r"the checkpoint's optimizer state does not fit .* start anew from its weights",
+        match=r"checkpoint's optimizer state does not fit .* start a new training from its weights",
     ):
         load("fit", module, checkpoints / "equal.ckpt", Share(PAIR))
     assert module.steps_taken == 0
