@@ -1,4 +1,4 @@
-"""What is checked before training with a penalty, and after each of its epochs."""
+"""Checks before training with a penalty, and after each epoch."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 
 def check_arguments(steps: PenaltySteps) -> None:
-    """Raise `TypeError` or `ValueError` for arguments of `PenaltySteps` that are wrong, or in conflict."""
+    """Raise `TypeError` or `ValueError` for wrong or conflicting arguments of `PenaltySteps`."""
     strength, schedule, penalty = steps.strength, steps.schedule, steps.penalty
+    # A bool is an int, but strength=True is a mistake, as of an argument in the wrong position.
     if isinstance(strength, bool) or not isinstance(strength, (int, float)):
         raise TypeError(f"strength must be a number, got {strength!r}")
     if schedule is not None and not callable(schedule):
@@ -39,6 +40,7 @@ def check_arguments(steps: PenaltySteps) -> None:
             'every="epoch" is for proximal steps, and this penalty is a gradient, which is part of '
             'every step: write apply="prox", or every="step"'
         )
+    # The tables list what would fit, so that messages also name rows that users have added.
     norms = either(NORMS, lambda norm: norm.makes_exact)
     zeros = either(CENTERS, lambda center: center.is_zero)
     comparing = either(CENTERS, lambda center: center.compares_members)
@@ -53,8 +55,8 @@ def check_arguments(steps: PenaltySteps) -> None:
             )
         if is_kept and not fits:
             raise ValueError(
-                f"{name}=True is for norm={norms}, center={centers} and groups of elements, which the "
-                f'proximal step makes {exact}: this is norm="{penalty.norm}", '
+                f"{name}=True is for norm={norms}, center={centers} and groups of elements, which "
+                f'the proximal step makes {exact}: this is norm="{penalty.norm}", '
                 f'center="{penalty.center}", groups="{penalty.groups}"'
             )
 
@@ -64,9 +66,13 @@ def check_weights(penalty: Penalty, ties: Sequence[Tie]) -> None:
     if penalty.weights is None:
         return
     for tie in ties:
+        # Weights may be a function of the user, so only a call with full members proves a fit.
         members = [full_tensor(tensor) for tensor in tie.tensors()]
+        start = None
+        if penalty.centering.needs_start:
+            start = members
         try:
-            penalty.value(members, members if penalty.centering.needs_start else None)
+            penalty.value(members, start)
         except TypeError as error:
             raise ValueError(
                 f"{names_of(tie)}: weights= must give a number for each group: {error}"
@@ -76,23 +82,24 @@ def check_weights(penalty: Penalty, ties: Sequence[Tie]) -> None:
 
 
 def check_finite(ties: Sequence[Tie], steps: int) -> None:
-    """Raise `ValueError`, naming the member, if training has made a number NaN or infinite."""
+    """Raise `ValueError`, naming the member, if a trained member has become NaN or infinite."""
     for tie in ties:
         for member, _ in tie.runs:
             parameter = member.parameter
-            # Counts of sharded members are summed, so that all ranks raise.
+            # Counts of sharded members are summed over ranks: if a single rank raised, the others
+            # would wait for it in the next collective.
             if parameter.requires_grad and full_tensor(_count_not_finite(parameter)) > 0:
                 raise ValueError(
-                    f"{member.name!r} has NaN or infinite numbers after {steps} steps, so training has "
-                    "diverged: resume from an earlier checkpoint with a smaller learning rate or "
-                    "strength, or with gradient_clip_val"
+                    f"{member.name!r} has NaN or infinite numbers after {steps} steps, so training "
+                    "has diverged: resume from an earlier checkpoint with a smaller learning rate "
+                    "or strength, or with gradient_clip_val"
                 )
 
 
 def warn_of_unowned(
     penalty: Penalty, patterns: Ties, ties: Sequence[Tie], optimizers: Sequence[Optimizer]
 ) -> None:
-    """Warn of members that require a gradient and that no optimizer owns."""
+    """Warn of members that require a gradient but that no optimizer owns."""
     owned = {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
     trained = [p for tie in ties for p in tie.parameters if p.requires_grad]
     if not any(id(parameter) in owned for parameter in trained):
@@ -102,7 +109,8 @@ def warn_of_unowned(
         )
         return
     unowned = find_unowned(optimizers, ties)
-    if penalty.centering.follows_first:  # the first member need not be trained
+    # A first member that the others follow may be a trained model, which no optimizer needs to own.
+    if penalty.centering.follows_first:
         first = {tie.members[0].name for tie in ties}
         unowned = [name for name in unowned if name not in first]
     if unowned:

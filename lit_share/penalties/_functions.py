@@ -1,4 +1,4 @@
-"""Penalties in plain training loops and Fabric: one call for each step."""
+"""Penalties in plain training loops and Fabric, by a single call in each step."""
 
 from __future__ import annotations
 
@@ -25,26 +25,25 @@ def add_penalty_gradient(
 ) -> None:
     """Add the gradient of ``strength`` times the penalty to the ``.grad`` of the tied parameters.
 
-    Call it between ``loss.backward()`` and ``optimizer.step()``; it equals adding the penalty to the
-    loss. In long loops `PenaltySteps` does the same faster, as it keeps the ties open.
+    Call it between ``loss.backward()`` and ``optimizer.step()``; the result is the same as with the
+    penalty added to the loss. `PenaltySteps` is faster in long loops, as it looks ties up once.
 
-    Under fp16 with a ``GradScaler`` gradients are scaled until the optimizer steps: call
-    ``scaler.unscale_(optimizer)`` before, or with Fabric ``fabric.clip_gradients(module, optimizer,
-    max_norm=float("inf"), error_if_nonfinite=False)``, which unscales them and clips nothing.
-    `Regularize` unscales by itself.
+    Under fp16 a ``GradScaler`` keeps gradients scaled until the optimizer steps. Unscale them
+    first, as `Regularize` does: with ``scaler.unscale_(optimizer)``, or in Fabric with
+    ``fabric.clip_gradients(module, optimizer, max_norm=float("inf"), error_if_nonfinite=False)``,
+    which unscales and clips nothing.
 
     Args:
         module: The module that holds the members.
         penalty: The penalty, or the name of one of `RECIPES`.
-        ties: Which parameters are tied. ``ties.find(module)``, called once, saves the search in every
-            step.
+        ties: Which parameters are tied; ``ties.find(module)`` saves the search at each call.
         strength: Number ≥ 0; for the ``l2`` recipe it means what PyTorch calls ``weight_decay``.
         start: For ``center="start"``, what `starting_values` returned before training.
 
     Raises:
         TieError: If the patterns do not fit the module; see `Ties.find`.
-        ValueError: If the strength is not a finite number ≥ 0, members do not fit the penalty (see
-            `Penalty.check`), ``start`` is missing, there is no such recipe, or a gradient is sparse.
+        ValueError: If the strength is not a finite number ≥ 0, members do not fit the penalty
+            (see `Penalty.check`), ``start`` or the recipe is missing, or a gradient is sparse.
 
     Example:
         >>> pair = nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2)})
@@ -66,23 +65,22 @@ def apply_prox(
     *,
     start: Start | None = None,
 ) -> None:
-    """Take the proximal step of tied parameters, which makes groups *exactly* equal to their center.
+    """Take the proximal step of tied parameters, which puts groups *exactly* at their center.
 
-    Call it after ``optimizer.step()``. Parameters that do not require a gradient stay as they are. In
-    long loops `PenaltySteps` does the same faster, as it keeps the ties open.
+    Call it after ``optimizer.step()``. Parameters that do not require a gradient are not changed.
+    `PenaltySteps` is faster in long loops, as it looks ties up once.
 
     Args:
         module: The module that holds the members.
         penalty: The penalty, or the name of one of `RECIPES`.
-        ties: Which parameters are tied. ``ties.find(module)``, called once, saves the search in every
-            step.
+        ties: Which parameters are tied; ``ties.find(module)`` saves the search at each call.
         step: Learning rate times strength, at least 0.
         start: For ``center="start"``, what `starting_values` returned before training.
 
     Raises:
         TieError: If the patterns do not fit the module; see `Ties.find`.
         ValueError: If members do not fit the penalty (see `Penalty.check` and `Penalty.prox`),
-            ``start`` is missing, or there is no such recipe.
+            or ``start`` or the recipe is missing.
 
     Example:
         >>> pair = nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2)})
@@ -92,22 +90,16 @@ def apply_prox(
     """
     views = _views(module, as_penalty(penalty), ties, start)
     for view in views.views:
-        own = [step if parameter.requires_grad else 0.0 for parameter in view.tie.parameters]
-        view.set_steps(own)
+        # `take_prox` does not write to members whose step size is zero.
+        view.set_steps([step if p.requires_grad else 0.0 for p in view.tie.parameters])
     views.take_prox()
 
 
 def starting_values(ties: Sequence[Tie]) -> dict[str, Tensor]:
-    """Copy the members' present values, for ``center="start"``.
-
-    Args:
-        ties: What ``ties.find(module)`` returned.
-
-    Returns:
-        The values by the members' names.
+    """Copy the members' current values, by the members' names, for ``center="start"``.
 
     Raises:
-        TypeError: If they have not been found yet.
+        TypeError: If ``ties`` are not what ``ties.find(module)`` returned.
 
     Example:
         >>> layer = nn.Linear(3, 2)
@@ -124,8 +116,9 @@ def starting_values(ties: Sequence[Tie]) -> dict[str, Tensor]:
 
 
 def penalty_value(penalty: Penalty, ties: Sequence[Tie], start: Start | None) -> float:
-    """Sum the penalty's values over ties, of full members where they are sharded."""
-    # Not of shards: FSDP2 modules hold full parameters after validation.
+    """Sum the penalty's values of full members over ties."""
+    # Full members rather than shards, as FSDP2 modules hold full parameters after validation.
+    # Under autocast norms would be computed in half precision.
     values = []
     device = ties[0].members[0].parameter.device.type
     with torch.no_grad(), torch.autocast(device, enabled=False):
@@ -134,6 +127,7 @@ def penalty_value(penalty: Penalty, ties: Sequence[Tie], start: Start | None) ->
             own = None
             if penalty.centering.needs_start and start is not None:
                 own = [full_tensor(start[member.name]) for member in tie.members]
+            # A long sum of float32 values would lose digits.
             values.append(penalty.value(members, own).double())
     return float(torch.stack(values).sum())
 
@@ -143,11 +137,14 @@ def _views(
 ) -> TieViews:
     if penalty.centering.needs_start and start is None:
         raise ValueError(
-            f'center="{penalty.center}" pulls members to what they were before training: take then '
-            "start = lit_share.starting_values(ties.find(module)), and pass start=start in every step"
+            f'center="{penalty.center}" pulls members towards their values before training: '
+            "compute start = lit_share.starting_values(ties.find(module)), and pass start=start in "
+            "every step"
         )
     if not isinstance(ties, Sequence) or not all(isinstance(tie, Tie) for tie in ties):
         check_ties(ties)
+    # FSDP2 modules may still hold full parameters, and what is written to these is lost.
     reshard(module)
-    found = ties.find(module) if isinstance(ties, Ties) else ties
-    return TieViews(penalty, found, start)
+    if isinstance(ties, Ties):
+        ties = ties.find(module)
+    return TieViews(penalty, ties, start)

@@ -1,4 +1,4 @@
-"""What penalties need to know of optimizers: learning rates, and which of them are supported."""
+"""Learning rates of optimizers, and checks that penalties support them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ from lit_share.ties import Tie
 
 
 def skipped_its_step(optimizer: Optimizer) -> bool:
-    """Whether a fused optimizer under fp16 found infinite gradients and did not move the weights."""
+    """Whether a fused optimizer found infinite gradients under fp16, and moved no weights."""
+    # A GradScaler sets this attribute of fused optimizers, which skip the step themselves. It does
+    # not call the step of other optimizers at all, so these need no such check.
     found_inf = getattr(optimizer, "found_inf", None)
     return found_inf is not None and bool(found_inf.item())
 
 
 def find_unowned(optimizers: Sequence[Optimizer], ties: Sequence[Tie]) -> list[str]:
-    """Return the names of members that require a gradient and belong to no optimizer."""
+    """Return the names of members that require a gradient but that no optimizer owns."""
     owned = {
         p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]
     }
-    # FSDP2 replaces sharded parameters by full ones and back.
+    # FSDP2 replaces sharded parameters by full parameters and back, so that members may be other
+    # objects than those that optimizers own.
     if any(isinstance(parameter, DTensor) for parameter in owned):
         return []
     names: dict[nn.Parameter, str] = {}
@@ -34,22 +37,18 @@ def find_unowned(optimizers: Sequence[Optimizer], ties: Sequence[Tie]) -> list[s
 
 
 def refuse_unsupported(optimizers: Sequence[Optimizer], ties: Sequence[Tie]) -> None:
-    """Raise if the penalty of these ties cannot be brought into the optimizers' steps.
-
-    Raises:
-        ValueError: If an optimizer is L-BFGS or has no learning rate, or an embedding of a tie has
-            sparse gradients.
-    """
+    """Raise `ValueError` for L-BFGS, missing learning rates and sparse gradients."""
     members = [member for tie in ties for member in tie.members]
     for optimizer in optimizers:
         if isinstance(optimizer, LBFGS):
             raise ValueError(
-                "Regularize cannot serve LBFGS, whose line search needs the penalty in the loss: add "
-                "strength * penalty.value([...]) to the loss in training_step instead"
+                "Regularize cannot serve LBFGS, whose line search needs the penalty in the loss: "
+                "add strength * penalty.value([...]) to the loss in training_step instead"
             )
-        without = {
-            p for group in optimizer.param_groups if "lr" not in group for p in group["params"]
-        }
+        without: set[nn.Parameter] = set()
+        for group in optimizer.param_groups:
+            if "lr" not in group:
+                without.update(group["params"])
         if any(member.parameter in without for member in members):
             kind = type(optimizer).__name__
             raise ValueError(f'the parameter groups of {kind} have no learning rate "lr"')
@@ -62,16 +61,15 @@ def refuse_unsupported(optimizers: Sequence[Optimizer], ties: Sequence[Tie]) -> 
 
 
 class LearningRates:
-    """The learning rates of parameters, in one optimizer.
-
-    Group dicts are replaced when an optimizer's state is loaded, and groups may be added in training,
-    so parameters have to be looked up again when the sizes of groups have changed.
+    """The learning rates of an optimizer's parameters.
 
     Attributes:
-        optimizer: The optimizer.
-        sizes: The number of parameters of each group, when they were looked up.
-        groups: The number of a parameter's group, by its ``id``.
+        sizes: The number of parameters in each group, when `look_up` was called.
+        groups: The index of a parameter's group, by the parameter's ``id``.
     """
+
+    # Loading an optimizer's state replaces its group dicts, and groups may be added in training.
+    # So callers compare `sizes` and look up again, and `rates` reads the present dicts.
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
@@ -81,7 +79,7 @@ class LearningRates:
         """Look up which group each parameter belongs to."""
         groups: list[dict[str, Any]] = self.optimizer.param_groups
         self.sizes = [len(group["params"]) for group in groups]
-        # By id, as the hash of a tensor takes long; the groups keep the parameters alive.
+        # Ids, because `hash(tensor)` is slow; they stay valid as the groups keep parameters alive.
         self.groups = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
 
     def rates(self) -> list[float]:

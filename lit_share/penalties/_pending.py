@@ -1,4 +1,4 @@
-"""Proximal steps that optimizer steps have added up to, and that are not taken yet."""
+"""Step sizes of optimizer steps whose proximal step is not taken yet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from lit_share.ties import Tie
 
 
 class PendingSteps:
-    """Sums of step sizes by tie and optimizer, one for each member."""
+    """Sums of step sizes for each tie, optimizer and member."""
+
+    # Sums are kept per optimizer, because a tie's proximal step is taken when all of its optimizers
+    # have stepped: members that moved at different times would be compared otherwise.
 
     def __init__(self, sums: Mapping[str, Mapping[int, Sequence[float]]] | None = None) -> None:
         self._sums: dict[str, dict[int, list[float]]] = {
@@ -21,32 +24,27 @@ class PendingSteps:
 
     @property
     def names(self) -> list[str]:
-        """The names of the ties whose step is not taken yet."""
         return list(self._sums)
 
     def state(self) -> dict[str, dict[int, list[float]]]:
-        """Return the sums by the ties' names and the optimizers' numbers, as plain data."""
+        """Return a copy of the sums, by tie name and optimizer index, for a checkpoint."""
         return PendingSteps(self._sums)._sums
 
     def keep(self, names: Collection[str]) -> None:
-        """Forget all ties but these."""
+        """Drop all ties but these."""
         self._sums = {name: own for name, own in self._sums.items() if name in names}
 
     def add(self, name: str, number: int, steps: Sequence[float]) -> None:
-        """Add the steps of a tie's members in one optimizer."""
+        """Add the step sizes of a tie's members in an optimizer."""
         own = self._sums.setdefault(name, {})
         before = own.get(number, [0.0] * len(steps))
         own[number] = [x + y for x, y in zip(before, steps, strict=True)]
 
     def take(self, name: str, owners: Collection[int]) -> list[float] | None:
-        """Return and forget the steps of a tie's members, once all of its optimizers have stepped.
-
-        Args:
-            name: The tie's name.
-            owners: The numbers of the optimizers that move a member.
+        """Remove and return a tie's step sizes, summed over its optimizers.
 
         Returns:
-            One step for each member; ``None`` if the tie waits for an optimizer, or none stepped.
+            A step size for each member; ``None`` until all ``owners`` have stepped.
         """
         own = self._sums.get(name)
         if own is None or not all(owner in own for owner in owners):
@@ -56,37 +54,34 @@ class PendingSteps:
 
 
 class MemberSteps:
-    """The step sizes of members in several optimizers, from the learning rates of their groups."""
+    """Step sizes of members, from their learning rates in several optimizers."""
 
     def __init__(self, rates: Sequence[LearningRates]) -> None:
         self.rates = rates
+        # Lightning's `toggle_optimizer` freezes the parameters of other optimizers for a step, so
+        # `requires_grad` must be read before it: the ids of members that require a gradient.
         self.trainable: set[int] | None = None
 
     def is_trainable(self, parameter: nn.Parameter) -> bool:
-        """Whether a parameter requires a gradient, or did when that was noted."""
+        """Whether a parameter requires a gradient, or did in `note_trainable`."""
         if self.trainable is None:
             return parameter.requires_grad
         return id(parameter) in self.trainable
 
     def note_trainable(self, ties: Sequence[Tie]) -> None:
-        """Note which members require a gradient, before some are frozen for a while."""
+        """Remember which members require a gradient."""
         self.trainable = {id(p) for tie in ties for p in tie.parameters if p.requires_grad}
 
     def owners(self, tie: Tie) -> list[int]:
-        """Return the numbers of the optimizers that move a member."""
+        """Return the indices of the optimizers that move a member."""
+        # With a single optimizer no tie waits, so this saves a search at every step.
         if len(self.rates) == 1:
             return [0]
         moving = [p for p in tie.parameters if self.is_trainable(p)]
         return [i for i, own in enumerate(self.rates) if any(id(p) in own.groups for p in moving)]
 
     def sizes(self, ties: Sequence[Tie], number: int, strength: float) -> list[list[float] | None]:
-        """Return the members' steps in one optimizer; ``None`` for a tie that it has no part of.
-
-        Args:
-            ties: The ties.
-            number: The optimizer's number.
-            strength: What learning rates are multiplied by.
-        """
+        """Return the members' step sizes in an optimizer; ``None`` for ties it does not own."""
         rates = self.rates[number]
         of_group = [strength * rate for rate in rates.rates()]
         sizes: list[list[float] | None] = []
@@ -96,9 +91,9 @@ class MemberSteps:
             if all(group is None for group in groups):
                 sizes.append(None)
                 continue
-            own = []
-            for parameter, group in zip(parameters, groups, strict=True):
-                moves = group is not None and self.is_trainable(parameter)
-                own.append(of_group[group] if moves and group is not None else 0.0)
+            own = [0.0] * len(parameters)
+            for i, (parameter, group) in enumerate(zip(parameters, groups, strict=True)):
+                if group is not None and self.is_trainable(parameter):
+                    own[i] = of_group[group]
             sizes.append(own)
         return sizes

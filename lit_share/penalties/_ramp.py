@@ -1,4 +1,4 @@
-"""Schedules: how the strength of a penalty changes during training."""
+"""Schedules of a penalty's strength."""
 
 from __future__ import annotations
 
@@ -9,26 +9,25 @@ from typing import Literal, get_args
 Shape = Literal["linear", "cosine"]
 Unit = Literal["steps", "epochs"]
 
-# The factor of the strength, given the optimizer steps and the epochs that are done.
+# A schedule returns the factor of the strength, given the numbers of finished steps and epochs.
 Schedule = Callable[[int, int], float]
 
 
 class Ramp:
-    r"""A factor that goes from one value to another, and stays there.
+    r"""A factor that changes from ``start`` to ``end``, and stays there.
 
     .. math::
         f(t) = \text{start} + (\text{end} - \text{start})\, u, \qquad
         u = \operatorname{clip}\left(\frac{t - \text{begin}}{\text{duration}}, 0, 1\right),
-        \quad \text{or } \frac{1 - \cos \pi u}{2} \text{ in its place}
+        \quad \text{replaced by } \frac{1 - \cos \pi u}{2} \text{ for cosine}
 
-    ``Ramp(duration=1000)`` is a linear warm-up. The factor depends on nothing but the time, so a resumed run goes on
-    where it stopped.
+    ``Ramp(duration=1000)`` is a linear warm-up. A ramp has no state, so resumed runs continue it.
 
     Args:
-        duration: How long the ramp takes, in ``unit``, at least 1.
+        duration: Length of the ramp, in ``unit``, at least 1.
         start: Factor of the strength before the ramp, at least 0.
         end: Factor of the strength after the ramp, at least 0.
-        begin: When the ramp begins, in ``unit``, at least 0.
+        begin: Time t at which the ramp begins, in ``unit``, at least 0.
         shape: ``"linear"``, or ``"cosine"`` for a smooth beginning and end.
         unit: Optimizer ``"steps"`` or ``"epochs"``.
 
@@ -50,22 +49,15 @@ class Ramp:
         shape: Shape = "linear",
         unit: Unit = "steps",
     ) -> None:
-        numbers = all(
-            isinstance(number, (int, float)) and math.isfinite(number)
-            for number in (duration, begin)
-        )
-        if not numbers or duration < 1 or begin < 0:
+        if not (_is_finite(duration) and _is_finite(begin)) or duration < 1 or begin < 0:
             raise ValueError(
-                f"a Ramp needs duration >= 1 and begin >= 0, got duration={duration!r}, begin={begin!r}"
+                f"a Ramp needs duration >= 1 and begin >= 0, got duration={duration!r}, "
+                f"begin={begin!r}"
             )
-        if not all(
-            isinstance(f, (int, float)) and math.isfinite(f) and f >= 0.0 for f in (start, end)
-        ):
+        if not (_is_finite(start) and _is_finite(end)) or start < 0.0 or end < 0.0:
             raise ValueError(f"a Ramp needs finite factors >= 0, got start={start!r}, end={end!r}")
-        for key, value, known in (
-            ("shape", shape, get_args(Shape)),
-            ("unit", unit, get_args(Unit)),
-        ):
+        choices = (("shape", shape, get_args(Shape)), ("unit", unit, get_args(Unit)))
+        for key, value, known in choices:
             if value not in known:
                 raise ValueError(
                     f"unknown {key} {value!r} of a Ramp: write one of {', '.join(map(repr, known))}"
@@ -74,9 +66,13 @@ class Ramp:
         self.shape, self.unit = shape, unit
 
     def __call__(self, step: int, epoch: int) -> float:
-        """The factor after ``step`` optimizer steps and ``epoch`` epochs."""
-        elapsed = (step if self.unit == "steps" else epoch) - self.begin
-        u = min(max(elapsed / self.duration, 0.0), 1.0)
+        """Return the factor after ``step`` optimizer steps and ``epoch`` epochs."""
+        time = {"steps": step, "epochs": epoch}[self.unit]
+        u = min(max((time - self.begin) / self.duration, 0.0), 1.0)
         if self.shape == "cosine":
             u = 0.5 * (1.0 - math.cos(math.pi * u))
         return self.start + (self.end - self.start) * u
+
+
+def _is_finite(number: object) -> bool:
+    return isinstance(number, (int, float)) and math.isfinite(number)

@@ -134,7 +134,7 @@ SECTIONS: dict[str, list[Row]] = {
             'ls.apply_prox(pair, ls.Penalty("l1", "element", "start"), ties, step=0.1)',
             "at once",
             "ValueError",
-            'center="start" pulls members to what they were before training: take then '
+            'center="start" pulls members towards their values before training: compute '
             "start = lit_share.starting_values(ties.find(module)), and pass start=start in every step",
         ),
         Row(
