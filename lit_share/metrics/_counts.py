@@ -43,7 +43,7 @@ class SharingStats:
 
     @property
     def sharing(self) -> float:
-        """How often a number is used on average: (total − zeros) / unique, at least 1."""
+        """The average number of uses of a number, (total − zeros) / unique, at least 1."""
         return (self.total - self.zeros) / max(self.unique, 1)
 
     @property
@@ -86,6 +86,7 @@ def sharing_stats(module: nn.Module, ties: Ties | Sequence[Tie] | None = None) -
     from lit_share.compact_files import CompactFileError, compact_bytes
 
     counts = count_numbers(module, ties)
+    # Numbers can be counted in modules that no file can hold, such as those with sparse buffers.
     with suppress(CompactFileError):
         return replace(counts, bytes=compact_bytes(module))
     return counts
@@ -105,6 +106,7 @@ def count_numbers(module: nn.Module, ties: Ties | Sequence[Tie] | None = None) -
         copies = position_count(owner) or 1
         total += copies * tensor.numel()
         zeros += copies * (tensor.numel() - int(torch.count_nonzero(tensor)))
+        # Aliases are stored once. A computed tensor (None) is stored nowhere.
         if parameter is not None and id(parameter) not in seen:
             seen.add(id(parameter))
             unique += int(torch.count_nonzero(full_tensor(parameter.detach())))
@@ -170,6 +172,7 @@ def squared_distance(members: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         :math:`\sum_{i<j} \lVert W_i - W_j \rVert^2` and
         :math:`(N - 1) \sum_i \lVert W_i \rVert^2`, float64 scalars.
     """
+    # In float16, squares of numbers above 256 would overflow.
     wide = torch.stack([full_tensor(member.detach()) for member in members]).double()
     # Σ_{i<j} |W_i − W_j|² = N Σ_i |W_i − mean|² takes N differences instead of N². The first
     # member is subtracted before the mean, so that equal members have distance exactly 0.
@@ -200,6 +203,7 @@ def _components(ties: Sequence[Tie]) -> list[list[Tie]]:
     """Return lists of ties such that ties with a common member are in one list."""
     components: list[tuple[set[int], list[Tie]]] = []
     for tie in ties:
+        # A tie may connect components that were separate until now.
         parameters = {id(parameter) for parameter in tie.parameters}
         connected: list[Tie] = []
         others = []

@@ -38,11 +38,7 @@ class RelativeDistance(Metric):
         self.add_state("size", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, members: Sequence[Tensor]) -> None:
-        """Add a tie.
-
-        Args:
-            members: N ≥ 2 tensors of one shape.
-        """
+        """Add a tie: N ≥ 2 tensors of the same shape."""
         between, size = squared_distance(members)
         self.between += between
         self.size += size

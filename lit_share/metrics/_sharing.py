@@ -44,9 +44,6 @@ class ParameterSharing(Metric):
     def update(self, module: nn.Module) -> None:
         """Add the parameters of a module.
 
-        Args:
-            module: The module.
-
         Raises:
             TieError: If the patterns do not fit the module; see `Ties.find`.
         """

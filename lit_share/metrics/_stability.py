@@ -99,6 +99,7 @@ class SelectionStability(Metric):
         {'index_change': 0.33, 'jaccard': 0.5}
     """
 
+    # A run is only appended, so torchmetrics need not repeat earlier updates in `forward`.
     full_state_update = False
     is_differentiable = False
     higher_is_better = None
@@ -112,6 +113,7 @@ class SelectionStability(Metric):
         # from a rank without runs.
         self.add_state("selected", [], dist_reduce_fx="cat")
         self.add_state("runs", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+        # The maximum ignores the 0 of a rank without runs.
         self.add_state("rows", torch.zeros((), dtype=torch.long), dist_reduce_fx="max")
 
     def update(self, selected: Tensor) -> None:
@@ -172,7 +174,8 @@ def _mean_over_pairs(
         raise ValueError(
             f"stability compares runs, so it needs at least two: got {len(selections)}"
         )
-    # A single product of matrices counts |S_r ∩ S_s| for all pairs, and |S_r| on its diagonal.
+    # A single product of matrices counts |S_r ∩ S_s| for all pairs, and |S_r| on its diagonal;
+    # float32 would count exactly only up to 2²⁴ rows.
     selected = selections.double()
     common = selected @ selected.T
     sizes = common.diagonal()

@@ -21,6 +21,7 @@ class TiedFraction(Metric):
         tensor(0.5000)
     """
 
+    # Counts add up over ranks, where an average of fractions would weight all ties equally.
     full_state_update = False
     is_differentiable = False
     higher_is_better = None
@@ -33,14 +34,11 @@ class TiedFraction(Metric):
         self.add_state("positions", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, members: Sequence[Tensor]) -> None:
-        """Add a tie.
-
-        Args:
-            members: N ≥ 2 tensors of one shape.
-        """
+        """Add a tie: N ≥ 2 tensors of the same shape."""
         self.equal += count_tied(members)
         self.positions += members[0].numel()
 
     def compute(self) -> Tensor:
         """Return the fraction: a scalar in [0, 1]."""
+        # Without an update, the fraction is 0 rather than NaN.
         return self.equal / self.positions.clamp_min(1)
