@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 WATCHED = (
-    "compile", "ctypes.dlopen", "exec", "import", "marshal.loads", "open", "os.chmod", "os.exec", "os.fork",
-    "os.link", "os.mkdir", "os.posix_spawn", "os.remove", "os.rename", "os.rmdir", "os.startfile", "os.symlink",
-    "os.system", "os.truncate", "pickle.find_class", "shutil.rmtree", "socket.connect", "socket.getaddrinfo",
-    "subprocess.Popen",
+    "compile", "ctypes.dlopen", "exec", "import", "marshal.loads", "open", "os.chmod", "os.exec",
+    "os.fork", "os.link", "os.mkdir", "os.posix_spawn", "os.remove", "os.rename", "os.rmdir",
+    "os.startfile", "os.symlink", "os.system", "os.truncate", "pickle.find_class", "shutil.rmtree",
+    "socket.connect", "socket.getaddrinfo", "subprocess.Popen",
 )  # fmt: skip
 
 Event = tuple[str, tuple]
@@ -26,7 +26,7 @@ def _hook(event: str, arguments: tuple) -> None:
 
 @contextmanager
 def audited() -> Iterator[list[Event]]:
-    """The events while the block runs. A hook cannot be removed again, so there is one, which is idle otherwise."""
+    """Record the events of the block. A hook cannot be removed, so there is a single one."""
     global _found, _installed
     if not _installed:
         sys.addaudithook(_hook)

@@ -1,6 +1,7 @@
-"""Tables of what needs two processes: all of one in one pair of them, as starting them takes longer than training.
+"""Tables of cases for two processes, run in one pair of them, as starting takes longest.
 
-A module that has a table is run in each process, with the variables that torchrun sets, and calls `run_here`.
+A module that has a table is run in each process, with the variables that torchrun sets, and calls
+`run_here`.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def errors_of(module: str, names: Iterable[str], directory: Path) -> dict[str, s
     Args:
         module: Its name, which is run.
         names: What is in its table.
-        directory: Of this session of tests. Where tests are spread over processes, the first one that asks runs them.
+        directory: Of the test session. With xdist, the first worker that asks runs them.
 
     Returns:
         The tracebacks of what failed, and ``None`` for what did not.

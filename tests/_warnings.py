@@ -1,4 +1,4 @@
-"""Warnings that are not this library's: all others are errors, in the processes that tests start, too."""
+"""Warnings of other libraries that are ignored; all others are errors, in subprocesses too."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def trained(*callbacks, epochs=2):
 
 
 def by_hand(gradient=lambda a, b: 0.0, after=lambda a, b: None, epochs=2):
-    """The same training in a plain loop, with a term in its loss or a step after each of the optimizer's."""
+    """The same training as a plain loop, with a loss term or a step after the optimizer's."""
     module = Pair()
     optimizer = module.configure_optimizers()
     for batch in DATA.split(4) * epochs:
@@ -191,7 +191,7 @@ class TestTraining:
 
 @pytest.mark.multiprocess
 def test_sharded(tmp_path_factory):
-    """FSDP2 needs nothing of its own; `tests/modes/_sharded_members.py` compares with full members."""
+    """FSDP2 needs no further code; `tests/modes/_sharded_members.py` compares with full members."""
     from .modes import _two_processes
 
     errors = errors_of(

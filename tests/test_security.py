@@ -70,12 +70,14 @@ def forbidden(source: str) -> list[str]:
 
 
 NEVER = {
-    "eval", "exec", "compile", "__import__", "builtins.eval", "builtins.exec", "os.system", "os.popen", "os.execv",
-    "os.execvp", "os.spawnv", "os.spawnl", "subprocess.getoutput", "subprocess.getstatusoutput", "commands.getoutput",
-    "pickle.load", "pickle.loads", "pickle.Unpickler", "pickle.dump", "pickle.dumps", "_pickle.load", "_pickle.loads",
-    "cloudpickle.load", "cloudpickle.loads", "dill.load", "dill.loads", "joblib.load", "marshal.load", "marshal.loads",
-    "shelve.open", "yaml.unsafe_load", "yaml.full_load", "code.interact", "runpy.run_path", "torch.hub.load",
-    "torch.jit.load", "torch.package.PackageImporter", "jinja2.Template", "tempfile.mktemp",
+    "eval", "exec", "compile", "__import__", "builtins.eval", "builtins.exec", "os.system",
+    "os.popen", "os.execv", "os.execvp", "os.spawnv", "os.spawnl", "subprocess.getoutput",
+    "subprocess.getstatusoutput", "commands.getoutput", "pickle.load", "pickle.loads",
+    "pickle.Unpickler", "pickle.dump", "pickle.dumps", "_pickle.load", "_pickle.loads",
+    "cloudpickle.load", "cloudpickle.loads", "dill.load", "dill.loads", "joblib.load",
+    "marshal.load", "marshal.loads", "shelve.open", "yaml.unsafe_load", "yaml.full_load",
+    "code.interact", "runpy.run_path", "torch.hub.load", "torch.jit.load",
+    "torch.package.PackageImporter", "jinja2.Template", "tempfile.mktemp",
 }  # fmt: skip
 
 
@@ -87,12 +89,12 @@ def test_no_source_runs_what_it_reads(path):
 @pytest.mark.parametrize(
     "source",
     [
-        "eval(x)", "import pickle as p\np.load(f)", "from pickle import loads\nloads(x)", "f = exec",
-        "import os\nos.system(x)",
-        "import subprocess\nsubprocess.run(x, shell=True)", "import torch\ntorch.load(x)",
-        "from os import system as s\ns(x)",
-        "import torch\ntorch.load(x, weights_only=False)", "import yaml\nyaml.load(x)", "__import__(x)",
-        "import numpy as np\nnp.load(x, allow_pickle=True)", "from torch import load\nload(x, weights_only=w)",
+        "eval(x)", "import pickle as p\np.load(f)", "from pickle import loads\nloads(x)",
+        "f = exec", "import os\nos.system(x)", "import subprocess\nsubprocess.run(x, shell=True)",
+        "import torch\ntorch.load(x)", "from os import system as s\ns(x)",
+        "import torch\ntorch.load(x, weights_only=False)", "import yaml\nyaml.load(x)",
+        "__import__(x)", "import numpy as np\nnp.load(x, allow_pickle=True)",
+        "from torch import load\nload(x, weights_only=w)",
         "import subprocess as s\ns.Popen(x, shell=y)", "Model.load_from_checkpoint(x)",
     ],
 )  # fmt: skip
@@ -111,7 +113,7 @@ def test_the_search_reads_all_sources():
 
 
 def test_names_are_imported_in_one_place_only():
-    """Targets of configs are imported to be checked, which is what Hydra does with them; nothing else names modules.
+    """Targets of configs are imported to be checked, as Hydra does; nothing else names modules.
 
     `lit-share plan package.module:name` imports what is typed, which its help says.
     """
@@ -159,11 +161,12 @@ def rows(n=8):
 
 
 @pytest.mark.filterwarnings(
-    "ignore:.*does not have many workers", "ignore:.*isinstance.treespec", "ignore:.*GPU", "ignore:.*log_every_n_steps",
-    "ignore:.*No.*val_dataloader", "ignore:.*could not find the monitored key", "ignore:.*`logger=False`",
+    "ignore:.*does not have many workers", "ignore:.*isinstance.treespec", "ignore:.*GPU",
+    "ignore:.*log_every_n_steps", "ignore:.*No.*val_dataloader",
+    "ignore:.*could not find the monitored key", "ignore:.*`logger=False`",
 )  # fmt: skip
 def test_checkpoints_of_everything_are_data(tmp_path):
-    """Callbacks of all kinds, two optimizers and two models, in one checkpoint that needs no pickle."""
+    """Callbacks of all kinds, two optimizers and two models: the checkpoint needs no pickle."""
     ties, whole = ls.Ties("a.net.0.*", "b.net.0.*"), ls.Ties("a.net.2.*", "b.net.2.*")
     callbacks = [
         ls.Share(ties),
@@ -176,8 +179,9 @@ def test_checkpoints_of_everything_are_data(tmp_path):
         ls.SharingMonitor(whole),
     ]
     trainer = Trainer(
-        callbacks=callbacks, default_root_dir=tmp_path, max_epochs=2, accelerator="cpu", logger=False, devices=1,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        callbacks=callbacks, default_root_dir=tmp_path, max_epochs=2, accelerator="cpu",
+        logger=False, devices=1, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0,
     )  # fmt: skip
     trainer.fit(ls.Paired(a=Lit(), b=Lit()), {"a": rows(), "b": rows()}, {"a": rows(), "b": rows()})
     trainer.save_checkpoint(tmp_path / "last.ckpt")
@@ -227,11 +231,15 @@ def test_a_checkpoint_with_code_is_refused(command, tmp_path, monkeypatch, capsy
     assert "w.ckpt" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["../../pwned", "/tmp/pwned", "~/pwned", "C:\\pwned", "$(touch pwned)",
-                                  "`touch pwned`", "a;touch pwned", "__import__('os').system('touch pwned')", "{{7*7}}",
-                                  "a\x00b", "."])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../pwned", "/tmp/pwned", "~/pwned", "C:\\pwned", "$(touch pwned)", "`touch pwned`",
+        "a;touch pwned", "__import__('os').system('touch pwned')", "{{7*7}}", "a\x00b", ".",
+    ],
+)  # fmt: skip
 def test_names_of_tensors_are_no_paths(name, tmp_path, monkeypatch, capsys):
-    """Neither in checkpoints nor in compact files: the only files that are opened are those on the command line."""
+    """Names in checkpoints and compact files open no files but those on the command line."""
     folder = tmp_path / "deep" / "folder"
     folder.mkdir(parents=True)
     monkeypatch.chdir(folder)
@@ -305,7 +313,7 @@ def test_a_compact_file_is_written_beside_nothing_else(tmp_path):
 @pytest.mark.usefixtures("own_folder")
 @pytest.mark.filterwarnings("ignore")
 def test_no_value_of_a_config_reaches_a_shell(tmp_path):
-    """A run whose names are all commands of a shell: it is a run, and no program was started with one of them."""
+    """A run whose names are all shell commands trains, and starts no program of these names."""
     from hydra import compose, initialize_config_dir
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf, open_dict
@@ -318,11 +326,11 @@ def test_no_value_of_a_config_reaches_a_shell(tmp_path):
     folder.mkdir()
     quoted = evil.replace("'", r"\'")
     overrides = [
-        "debug=fast", "logger=wandb", "callbacks=quiet", f"hydra.runtime.output_dir='{tmp_path}/{quoted}'",
-        "++logger.wandb.offline=true", f"++logger.wandb.name='{quoted}'", f"++logger.wandb.project='{quoted[:40]}'",
+        "debug=fast", "logger=wandb", "callbacks=quiet",
+        f"hydra.runtime.output_dir='{tmp_path}/{quoted}'", "++logger.wandb.offline=true",
+        f"++logger.wandb.name='{quoted}'", f"++logger.wandb.project='{quoted[:40]}'",
         f"++logger.wandb.group='{quoted}'", f"++logger.wandb.notes='{quoted}'",
-        f"++logger.wandb.tags=['{quoted[:20]}']",
-        f"ties.exclude=['{quoted}']",
+        f"++logger.wandb.tags=['{quoted[:20]}']", f"ties.exclude=['{quoted}']",
     ]  # fmt: skip
     register_schema()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):

@@ -77,7 +77,7 @@ class Two(LightningModule):
     """Two models that learn different things from the same inputs.
 
     Args:
-        omega: For reference runs: strength times the penalty, a function of this module, to be added to the loss.
+        omega: For reference runs: a function of this module, added to the loss.
         optimizer: What `configure_optimizers` returns, as a function of this module.
         accumulate: For reference runs: the Trainer's `accumulate_grad_batches`.
     """
@@ -94,7 +94,7 @@ class Two(LightningModule):
         return nn.functional.mse_loss(self.a(x), y), nn.functional.mse_loss(self.b(x), z)
 
     def penalty(self, batch_idx):
-        """The penalty once per optimizer step: Lightning divides the loss of each batch by `accumulate`."""
+        """The penalty once per step, though Lightning divides each loss by `accumulate`."""
         last = (
             batch_idx + 1
         ) % self.accumulate == 0 or batch_idx + 1 == self.trainer.num_training_batches
@@ -115,7 +115,7 @@ class Frozen(Two):
 
 
 class OneLearns(Two):
-    """The loss is of the first model only; the second gets a gradient from nothing but the penalty."""
+    """The loss reads the first model only; the second gets a gradient only from the penalty."""
 
     def losses(self, batch):
         return super().losses(batch)[:1]
@@ -170,7 +170,7 @@ class ManualEach(Manual):
 
 
 class ManualToggled(ManualEach):
-    """As adversarial models are trained: the other one's parameters do not require gradients meanwhile."""
+    """Adversarial training: the other model's parameters do not require gradients meanwhile."""
 
     toggle = True
 

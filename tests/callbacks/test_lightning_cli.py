@@ -61,7 +61,10 @@ def test_a_recipe(name, penalty_of):
 @pytest.mark.parametrize(
     "text",
     [
-        "penalty: {norm: owl, groups: input, center: zero, weights: {lambda1: 1.0, lambda2: 0.05, fraction: 0.5}}",
+        (
+            "penalty: {norm: owl, groups: input, center: zero, "
+            "weights: {lambda1: 1.0, lambda2: 0.05, fraction: 0.5}}"
+        ),
         """
         penalty:
           class_path: lit_share.Penalty

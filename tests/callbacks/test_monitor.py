@@ -57,7 +57,7 @@ def distance(*leaves, of, models="ab"):
 
 
 def counts(of, models="ab"):
-    """How many numbers there are, are zero, are different, and in how many positions all models are equal."""
+    """Count numbers, zeros, different numbers, and positions at which all models are equal."""
     total = sum(w.size for w in of.values())
     zeros = sum(int(np.sum(w == 0.0)) for w in of.values())
     unique = tied = 0

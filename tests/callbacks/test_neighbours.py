@@ -1,4 +1,4 @@
-"""Lightning's own callbacks and loggers next to ours: they see the documented names, and ties stay ties."""
+"""Lightning's own callbacks and loggers see the documented names, and ties stay ties."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_a_penalty_on_whole_layers_does_not_rename_the_ties_of_positions():
 
 @pytest.mark.parametrize("ours_first", [True, False])
 def test_checkpoints_of_the_least_distance(tmp_path, ours_first):
-    """Validation comes before the end of the epoch; the checkpoint has the distance of its own epoch all the same."""
+    """Validation comes before the epoch's end, but the checkpoint has its own epoch's distance."""
     checkpoint = ModelCheckpoint(tmp_path, "{epoch}", monitor="sharing/distance", save_top_k=-1)
     recorded = Recorded()
     ours = [soft_tie(), SharingMonitor()]
@@ -256,7 +256,7 @@ def test_averaged_weights_stay_shared():
 
 
 def test_soft_ties_and_averages():
-    """The distance that is logged is that of the weights in training, and averages do not change them."""
+    """The logged distance is that of the training weights, which averages do not change."""
     last, module = Last(), Two()
     made = fit(module, last, soft_tie(), SharingMonitor(), EMAWeightAveraging(decay=0.5))
     assert not any(torch.equal(p, last.weights[name]) for name, p in module.named_parameters())

@@ -137,7 +137,7 @@ def assert_like_by_hand(name, module, expected):
 @pytest.mark.parametrize("lrs", [(0.1, 0.1), (0.1, 0.03)], ids=["one rate", "two rates"])
 @pytest.mark.parametrize("name", PENALTIES)
 def test_every_epoch_equals_a_loop_by_hand(name, lrs):
-    """Also with learning rates and strengths that change in every step: the sizes of the steps add up."""
+    """Step sizes add up, also where learning rates and strengths change in every step."""
     ramp = Ramp(duration=15, start=0.8, end=1.2)
     module = Two(optimizer=partial(with_decay, lrs=lrs, decay=0.97))
     fit(module, regularize(name, every="epoch", schedule=ramp))
@@ -353,7 +353,7 @@ def test_elements_of_a_group_that_is_not_zero_are_free():
 
 
 def test_what_no_proximal_step_made_zero_is_free():
-    """Weights that are zero at the beginning, and get no gradient for a while, are not zeros of the penalty."""
+    """Weights that start at zero, without gradients for a while, are not zeros of the penalty."""
 
     class Late(Two):
         def on_train_start(self):
@@ -379,7 +379,7 @@ def test_kept_zeros_of_an_older_fit_are_forgotten():
 
 @pytest.mark.parametrize("every", ["step", "epoch"])
 def test_nothing_waits_for_the_device(every, monkeypatch):
-    """In a step, no number is read from a tensor; before the first zero, weights are not written to either."""
+    """A step reads no number from a tensor, and writes no weights before the first zero."""
     module, calls, inside = Two(), [], []
 
     def counted(name, original):

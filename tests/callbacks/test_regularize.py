@@ -1,4 +1,4 @@
-"""`Regularize`, against the penalty in the loss and against proximal steps that are written out here."""
+"""`Regularize`, against the penalty in the loss and against proximal steps written out."""
 
 from __future__ import annotations
 
@@ -681,7 +681,7 @@ def test_other_loops_leave_weights_alone():
 
 
 def uninterrupted_and_resumed(make_callback, tmp_path, optimizer, kind=Two):
-    """The modules after four epochs at once, and after two and two; and the Trainer that resumed."""
+    """The modules after four epochs, and after two and two; and the Trainer that resumed."""
     whole, first, second = (
         kind(optimizer=optimizer),
         kind(optimizer=optimizer),
@@ -830,7 +830,10 @@ class ThreeRates(Two):
 
 def test_three_members_with_different_rates():
     three = Ties("a.*", "b.*", "c.*")
-    match = r"a\.0\.weight, b\.0\.weight, c\.0\.weight: .*no closed-form proximal step for 3 members.*0\.1, 0\.2, 0\.3"
+    match = (
+        r"a\.0\.weight, b\.0\.weight, c\.0\.weight: .*"
+        r"no closed-form proximal step for 3 members.*0\.1, 0\.2, 0\.3"
+    )
     refused(
         ValueError, match, Regularize(Penalty("l1", "element", "mean"), three, 1.0), ThreeRates()
     )
@@ -1223,8 +1226,9 @@ def test_members_that_start_apart_are_told_of_at_a_fresh_start(caplog, tmp_path)
         caplog.clear()
         callback = Regularize("soft_tie", Ties("a.*", "b.*"), strength=0.1)
         trainer = Trainer(
-            max_epochs=1 + (checkpoint is not None), accelerator="cpu", callbacks=[callback], logger=False,
-            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+            max_epochs=1 + (checkpoint is not None), accelerator="cpu", callbacks=[callback],
+            logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False,
         )  # fmt: skip
         with caplog.at_level("INFO", "lightning.pytorch.utilities.rank_zero"):
             trainer.fit(

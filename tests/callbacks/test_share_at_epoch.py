@@ -99,7 +99,7 @@ LAYER_TIE = (Penalty("l1", "tensor", "mean"), PAIR, 2.0)
 
 
 def test_what_a_penalty_made_equal_is_stored_once():
-    """layer_tie makes tensors equal; from the third epoch on they are one, and the penalty goes on with the rest."""
+    """layer_tie makes tensors equal; the third epoch shares them and regularises the rest."""
 
     class Watch(Callback):
         seen: ClassVar = []
@@ -337,7 +337,7 @@ def test_nothing_is_equal():
 
 @pytest.mark.parametrize("apply", ["gradient", "prox"])
 def test_penalties_count_shared_parameters_once(apply):
-    """Ties of one member each that become one parameter, as they would be found if it had been one before."""
+    """Ties of one member each become one parameter, and are found as if it always had been one."""
     modules = [Alike(optimizer=sgd) for _ in range(2)]
     for module in modules:
         module.b.load_state_dict(module.a.state_dict())
@@ -408,7 +408,7 @@ def test_a_parameter_that_is_untied_during_training():
 
 
 def test_a_lost_gradient_is_warned_of():
-    """Parameters belong to the first optimizer, so what the second loss adds is cleared before a step."""
+    """Parameters belong to the first optimizer: what the second loss adds is cleared."""
     with pytest.warns(UserWarning, match="was lost: it is shared") as warned:
         fit(ManualEach(), Share(PAIR), epochs=1)
     assert len([w for w in warned if "was lost" in str(w.message)]) == 1

@@ -1,4 +1,4 @@
-"""Checkpoints of tied and untied modules, loaded into tied and untied ones: each works exactly, or says what to do."""
+"""Checkpoints of tied and untied modules, loaded into both, work or say what to do."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_the_callbacks_of_a_checkpoint_need_no_pickle(checkpoints):
 @pytest.mark.parametrize("assign", [True, False])
 @both
 def test_load_state_dict(checkpoints, source, tied, assign, strict):
-    """Without a Trainer: the same, also where parameters are replaced by those of the state dict."""
+    """The same without a Trainer, also with `assign=True`."""
     module, state = Two(), values(checkpoints / f"{source}.ckpt")
     if tied:
         share(module, PAIR)

@@ -32,7 +32,7 @@ def images():
 
 
 class Net(LightningModule):
-    """One filter for each of 3 × 2 positions, or a convolution; all positions start from that of the convolution."""
+    """A filter for each of 3 × 2 positions, or a convolution; all start from the same filter."""
 
     def __init__(self, local=True, make=ADAM, apart=0.0):
         super().__init__()
@@ -124,7 +124,7 @@ def test_what_a_penalty_made_equal_becomes_a_convolution(make):
 
 
 def test_training_goes_on_as_that_of_a_convolution():
-    """With plain SGD, which has no state: the convolution goes on from the values that the positions have in common."""
+    """With plain SGD, which has no state, the convolution resumes from the positions' values."""
     module, watch = Net(make=partial(torch.optim.SGD, lr=0.1), apart=0.5), Watch()
     soft_to_hard(module, watch, epochs=3)
 

@@ -1,4 +1,4 @@
-"""From a penalty to saved memory: what `layer_tie` made equal on real data is stored once, and predicts the same."""
+"""Tensors that `layer_tie` made equal on real data are stored once, and predict the same."""
 
 from __future__ import annotations
 

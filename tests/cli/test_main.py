@@ -71,7 +71,11 @@ def test_completion_in_bash(tmp_path, capsys):
     (tmp_path / "last.ckpt").touch()
     program = """
         source ./script
-        complete_at() { COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)); COMPREPLY=(); $function; echo "${COMPREPLY[@]}"; }
+        complete_at() {
+            COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=()
+            $function
+            echo "${COMPREPLY[@]}"
+        }
         function=$(complete -p lit-share | sed 's/.*-F \\([^ ]*\\).*/\\1/')
         complete_at lit-share co
         complete_at lit-share plan la

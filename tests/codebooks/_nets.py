@@ -13,7 +13,7 @@ def seeded(make, seed=0):
 
 
 def mlp(dtype=torch.float64):
-    """First layer: inputs 4 to 7 have equal rows, inputs 10 to 14 zero ones; the last does not read units 20 to 29."""
+    """Layer 0: inputs 4-7 have equal rows, 10-14 zero rows; layer 2 does not read units 20-29."""
     net = seeded(
         lambda: nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.BatchNorm1d(30), nn.Linear(30, 10))
     )

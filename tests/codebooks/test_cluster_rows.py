@@ -29,7 +29,7 @@ each_method = pytest.mark.parametrize("method", METHODS)
 def planted(
     n: int, d: int = 64, size: int = 20, noise: float = 0.1, bridged: float = 0.0, seed: int = 0
 ):
-    """Rows around random centers of length 1, and the groups; a share of the rows is on the ways between centers."""
+    """Return rows around random centers of length 1, a fraction of them between, and the groups."""
     rng = np.random.default_rng(seed)
 
     def directions(count: int) -> np.ndarray:
@@ -260,7 +260,7 @@ class TestAffinityPropagation:
         ("size", "noise"), [(20, 0.1), (20, 0.3), (20, 0.5), (3, 0.3), (2, 0.3)]
     )
     def test_scikit_learn(self, size, noise):
-        """Computed on different rows only, and with draws decided, it is no worse than that of all rows."""
+        """Clustering only different rows, with ties decided, is no worse than with all rows."""
         rows, _ = planted(100, size=size, noise=noise)
         rows = torch.cat([rows, rows[:30], rows[:10]])
         model = sklearn.cluster.AffinityPropagation(
@@ -291,7 +291,10 @@ class TestAffinityPropagation:
             lambda **options: original(**options | {"max_iter": iterations}),
         )
         rows, _ = planted(60)
-        message = rf"60 rows did not settle in {iterations} iterations.* the {alone} rows .* clusters of one"
+        message = (
+            rf"60 rows did not settle in {iterations} iterations.* "
+            rf"the {alone} rows .* clusters of one"
+        )
         with pytest.warns(UserWarning, match=message) as caught:
             labels = cluster_rows(rows, method="affinity_propagation")
         assert caught[0].filename == __file__
@@ -311,7 +314,7 @@ class TestLinkage:
         "options", [{"noise": 0.3, "bridged": 0.2}, {"d": 4, "noise": 0.5}, {"d": 1}], ids=str
     )
     def test_full_average_linkage(self, monkeypatch, options, similarity, block):
-        """Within components, with equal rows taken together and in blocks, it is that of the whole matrix."""
+        """By components, in blocks, without duplicates, the result is that of the whole matrix."""
         monkeypatch.setattr(_cluster_rows, "BLOCK", block)
         rows, _ = planted(200, **options)
         rows = torch.cat([rows, rows[:50]])
@@ -324,7 +327,7 @@ class TestLinkage:
 
     @pytest.mark.parametrize("size", [20, 200])
     def test_bridged(self, size):
-        """Chains of rows from group to group do not make the groups one, not even where they are too many to link."""
+        """Chains of rows between groups do not join them, even where they are too many to link."""
         rows, groups = planted(3000, size=size, noise=0.3, bridged=0.1)
         assert adjusted_rand_score(cluster_rows(rows, method="linkage"), groups) > 0.9
 
@@ -336,7 +339,7 @@ class TestLinkage:
 
     @pytest.mark.parametrize("block", [1, 1000, 2**20])
     def test_exemplars(self, monkeypatch, block):
-        """Every row is as similar as asked for to some row of its cluster; apart groups are found exactly."""
+        """Each row is as similar as asked to a row of its cluster; separate groups are found."""
         monkeypatch.setattr(_cluster_rows, "BLOCK", block)
         monkeypatch.setattr(_cluster_rows, "LINKAGE_ROWS", 10)
         rows, groups = planted(200)
@@ -347,7 +350,7 @@ class TestLinkage:
             assert s[np.ix_(cluster, cluster)].min(axis=0).max() > 0.7 - 1e-3
 
     def test_rows_of_one_line(self):
-        """Thousands of numbers, each similar to the next: clusters remain as narrow as asked for."""
+        """With thousands of numbers, each similar to the next, clusters remain narrow."""
         rows = torch.linspace(0.01, 1.0, 4000)[:, None]
         labels = cluster_rows(rows, method="linkage")
         for cluster in range(int(labels.max()) + 1):

@@ -1,4 +1,4 @@
-"""The benchmark's claim on fewer runs: GrOWL gives near-duplicate inputs equal rows, where group lasso does not."""
+"""The benchmark's claim on fewer runs: near-duplicate inputs get equal rows by GrOWL only."""
 
 from __future__ import annotations
 

@@ -16,19 +16,22 @@ from typing import Any
 import numpy as np
 import torch
 
-SIZES = {"BOOL": 1, "U8": 1, "U16": 2, "U32": 4, "U64": 8, "I8": 1, "I16": 2, "I32": 4, "I64": 8, "F16": 2, "BF16": 2,
-         "F32": 4, "F64": 8, "C64": 8, "F8_E4M3": 1, "F8_E5M2": 1,
-         "F8_E4M3FNUZ": 1, "F8_E5M2FNUZ": 1, "F8_E8M0": 1}  # fmt: skip
+SIZES = {
+    "BOOL": 1, "U8": 1, "U16": 2, "U32": 4, "U64": 8, "I8": 1, "I16": 2, "I32": 4, "I64": 8,
+    "F16": 2, "BF16": 2, "F32": 4, "F64": 8, "C64": 8, "F8_E4M3": 1, "F8_E5M2": 1,
+    "F8_E4M3FNUZ": 1, "F8_E5M2FNUZ": 1, "F8_E8M0": 1,
+}  # fmt: skip
 
 ODD: list[Any] = [
-    0, 1, -1, 2, 7, 255, 256, 2**31, 2**32, 2**53 + 1, 2**62, 2**63 - 1, 2**63, 2**64, 10**400, 1.0, 1.5, -0.0, 1e308,
-    float("nan"), float("inf"), None, True, False, "", "0", "a", "a.weight", "b.weight", "b.weight.T", "__metadata__",
-    "../../etc/passwd", "/etc/passwd", "os.system", "__import__('os').system('touch pwned')", "__class__", "\x1b[31m",
-    "\x00", "a" * 3000, "own", "same", "rows", "sparse", "F32", "F4", "I64", "BOOL", [], {}, [[]], [0], [-1], [0, 0],
-    ["a.weight"], ["a.weight", "b.weight"], ["a.weight", "a.weight"], [2**62, 2**62], [2**63 - 1], [0] * 70, {"a": 1},
-    {"names": ["a.weight", "b.weight"]}, {"names": ["a.weight", "b.weight"], "rows": [0]},
-    {"names": ["a.weight", "b.weight.T"]}, {"names": ["a.bias", "b.bias"]},
-    {"names": ["b.bias", "a.bias"]},
+    0, 1, -1, 2, 7, 255, 256, 2**31, 2**32, 2**53 + 1, 2**62, 2**63 - 1, 2**63, 2**64, 10**400, 1.0,
+    1.5, -0.0, 1e308, float("nan"), float("inf"), None, True, False, "", "0", "a", "a.weight",
+    "b.weight", "b.weight.T", "__metadata__", "../../etc/passwd", "/etc/passwd", "os.system",
+    "__import__('os').system('touch pwned')", "__class__", "\x1b[31m", "\x00", "a" * 3000, "own",
+    "same", "rows", "sparse", "F32", "F4", "I64", "BOOL", [], {}, [[]], [0], [-1], [0, 0],
+    ["a.weight"], ["a.weight", "b.weight"], ["a.weight", "a.weight"], [2**62, 2**62], [2**63 - 1],
+    [0] * 70, {"a": 1}, {"names": ["a.weight", "b.weight"]},
+    {"names": ["a.weight", "b.weight"], "rows": [0]}, {"names": ["a.weight", "b.weight.T"]},
+    {"names": ["a.bias", "b.bias"]}, {"names": ["b.bias", "a.bias"]},
 ]  # fmt: skip
 
 
@@ -68,7 +71,7 @@ def checksum(dtype: str, shape: Any, numbers: bytes) -> int:
 
 
 def reference(content: bytes) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
-    """The bits of all tensors, and the ties, of a file that is in order: element by element, and row by row."""
+    """Return the bits of all tensors and the ties of a valid file, by element and by row."""
     raw = Raw(content)
     mark = "#" * (
         1
@@ -155,11 +158,12 @@ def _other_program(content: bytes, chance: random.Random) -> bytes:
     with zipfile.ZipFile(packed, "w") as file:
         file.writestr("archive/data.pkl", pickle.dumps(Bomb()))
     torch.save({"state_dict": {"a.weight": torch.zeros(2)}, "bomb": Bomb()}, saved)
-    others = [b"", b"\x00" * 8, b"\xff" * 8, b"{}", struct.pack("<Q", 2) + b"{}", pickle.dumps(Bomb()),
-              packed.getvalue(),
-              saved.getvalue(), content + saved.getvalue(), b"\x1f\x8b\x08" + chance.randbytes(50),
-              b"\x93NUMPY\x01\x00",
-              chance.randbytes(chance.choice([9, 100, 5000])), content[:8] + pickle.dumps(Bomb())]  # fmt: skip
+    others = [
+        b"", b"\x00" * 8, b"\xff" * 8, b"{}", struct.pack("<Q", 2) + b"{}", pickle.dumps(Bomb()),
+        packed.getvalue(), saved.getvalue(), content + saved.getvalue(),
+        b"\x1f\x8b\x08" + chance.randbytes(50), b"\x93NUMPY\x01\x00",
+        chance.randbytes(chance.choice([9, 100, 5000])), content[:8] + pickle.dumps(Bomb()),
+    ]  # fmt: skip
     return chance.choice(others)
 
 
@@ -190,9 +194,10 @@ def _offsets(content: bytes, chance: random.Random) -> bytes:
     entry, other = (chance.choice(list(raw.entries.values())) for _ in range(2))
     begin, end = entry["data_offsets"]
     entry["data_offsets"] = chance.choice(
-        [[end, begin], [begin, end + 1], [begin + 1, end + 1], [begin - 1, end], [-1, -1], [0, 2**63], [2**64 - 1, 0],
-         [begin], [], [begin, end, end], other["data_offsets"], [len(raw.data), len(raw.data)], [0, len(raw.data)],
-         [float(begin), end], [str(begin), end], None, [0, 10**30]]
+        [[end, begin], [begin, end + 1], [begin + 1, end + 1], [begin - 1, end], [-1, -1],
+         [0, 2**63], [2**64 - 1, 0], [begin], [], [begin, end, end], other["data_offsets"],
+         [len(raw.data), len(raw.data)], [0, len(raw.data)], [float(begin), end],
+         [str(begin), end], None, [0, 10**30]]
     )  # fmt: skip
     return raw.content()
 
@@ -410,7 +415,8 @@ def _text_of_manifest(content: bytes, chance: random.Random) -> bytes:
                 "[" * 100_000,
                 '{"version": 1, "tensors": ' + '{"a":' * 100_000,
                 '{"version": 1' + "0" * 10_000 + "}",
-                "", "null", "3", "[]", "{}", '"x"', '{"version": 1}', '{"version": 1, "tensors": {}, "checksums": {}}',
+                "", "null", "3", "[]", "{}", '"x"', '{"version": 1}',
+                '{"version": 1, "tensors": {}, "checksums": {}}',
             ]
         )
     ).content()  # fmt: skip
@@ -471,8 +477,7 @@ def _much(content: bytes, chance: random.Random) -> bytes:
 
 
 MUTATIONS: list[Callable[[bytes, random.Random], bytes]] = [
-    _bit, _cut, _cut_at_a_boundary, _insert, _leave_out, _repeat, _other_program,
-    _length, _offsets, _entry, _metadata, _text_of_header,
-    _manifest, _manifest, _tensor, _tensor, _order, _ties, _ties, _ties, _codebooks, _text_of_manifest,
-    _numbers, _numbers, _numbers, _much,
+    _bit, _cut, _cut_at_a_boundary, _insert, _leave_out, _repeat, _other_program, _length, _offsets,
+    _entry, _metadata, _text_of_header, _manifest, _manifest, _tensor, _tensor, _order, _ties,
+    _ties, _ties, _codebooks, _text_of_manifest, _numbers, _numbers, _numbers, _much,
 ]  # fmt: skip

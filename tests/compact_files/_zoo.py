@@ -58,7 +58,7 @@ def write_raw(path, header, data):
 
 
 def forge(path, change):
-    """Change the manifest of a file, by a function of the dictionary or to a text, and put its checksum right."""
+    """Change a file's manifest, by a function of it or to a text, and correct its checksum."""
     header, data = read_raw(path)
     manifest = json.loads(header["__metadata__"]["lit_share"])
     text = change if isinstance(change, str) else json.dumps(change(manifest) or manifest)

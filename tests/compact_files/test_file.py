@@ -120,8 +120,8 @@ def test_deeply_nested_header(path):
 def test_by_another_program(path):
     save_file({"a": torch.ones(3)}, path)
     assert (
-        "has no manifest, so it was not written by save_compact: read it with safetensors.torch.load_file"
-        in message(path)
+        "has no manifest, so it was not written by save_compact: read it with "
+        "safetensors.torch.load_file" in message(path)
     )
 
 
@@ -244,11 +244,12 @@ def test_the_metadata_says_pytorch(path):
 
 
 def test_the_same_content_in_another_process(path):
-    """Nothing depends on Python's hash seed, but for the order in which safetensors writes metadata."""
+    """Nothing but the order of safetensors' metadata depends on Python's hash seed."""
     code = f"""
 import torch
 from lit_share.compact_files import pack, read, unpack, write
-write(pack(unpack(read({str(path)!r})), [{{"names": ["a", "same.T"]}}]), {str(path.with_name("again"))!r})
+again = pack(unpack(read({str(path)!r})), [{{"names": ["a", "same.T"]}}])
+write(again, {str(path.with_name("again"))!r})
 """
     subprocess.run(
         [sys.executable, "-c", code],

@@ -1,12 +1,13 @@
 """Whatever is in a file: it is read for what it says, or refused by name, and nothing else happens.
 
-Some thousand files are made of valid ones, by changes to their bytes, headers, manifests (with the right checksum) and
-numbers; `_hostile` has them. For another run of any length, by hand:
+Some thousand files are made of valid ones, by changes to their bytes, headers, manifests (with the
+right checksum) and numbers; `_hostile` has them. For another run of any length, by hand:
 
-    LIT_SHARE_FUZZ_COUNT=200000 LIT_SHARE_FUZZ_SEED=7 python -m pytest tests/compact_files/test_fuzz.py
+    export LIT_SHARE_FUZZ_COUNT=200000 LIT_SHARE_FUZZ_SEED=7
+    python -m pytest tests/compact_files/test_fuzz.py
 
-A failure names the seed and the number of the file, which is the same in every run: `LIT_SHARE_FUZZ_FIRST=<number>`
-begins with it.
+A failure names the seed and the number of the file, which is the same in every run:
+`LIT_SHARE_FUZZ_FIRST=<number>` begins with it.
 """
 
 from __future__ import annotations

@@ -182,7 +182,7 @@ def test_nothing_large_is_made_of_a_small_file(path):
 
 
 def test_random_manifests(path):
-    """Whatever is written into a manifest, the answer is a `CompactFileError` or the same tensors."""
+    """Whatever is in a manifest, loading raises `CompactFileError` or gives the same tensors."""
     content = path.read_bytes()
     chance = any_of.Random(0)
     values = [

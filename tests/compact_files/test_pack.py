@@ -40,7 +40,8 @@ def test_all_ways_in_all_dtypes(dtype):
     packed = round_trip({"a": a, "a2": a.clone(), "aT": a.T, "b": b, "c": c})
     # Half of the bools are zero, and a bit is less than a byte.
     assert kinds(packed)[:4] == ["sparse" if dtype is torch.bool else "own", "same", "same", "rows"]
-    # The rows of zeros are equal, too: for elements of one byte that is shorter than a mask of bits.
+    # The rows of zeros are equal, too: for elements of one byte that is shorter than a mask of
+    # bits.
     assert kinds(packed)[4] in ("sparse", "rows")
     assert packed.nbytes < 2 * a.nbytes
 
@@ -222,7 +223,8 @@ def test_anything_comes_back(data):
         repeats = data.draw(st.sampled_from([1, 40]))
         tensors[data.draw(st.text("a.#_", max_size=4)) + str(i)] = tensor.repeat(1, repeats)
     packed = round_trip(tensors)
-    # A way with entries beside the tensor's own is chosen only where it saves more than their names take.
+    # A way with entries beside the tensor's own is chosen only where it saves more than their names
+    # take.
     assert packed.nbytes <= sum(tensor.nbytes for tensor in tensors.values())
 
 

@@ -1,4 +1,4 @@
-"""Any module comes back from its compact file bit for bit, with all that is shared, and takes the bytes it says."""
+"""Any module is restored from its compact file bit for bit, with its aliases and sizes."""
 
 from __future__ import annotations
 

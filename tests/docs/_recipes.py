@@ -11,8 +11,8 @@ from lit_share.penalties import RECIPES, Recipe
 HEAD = """\
 # Recipes
 
-Penalties with a name. In `train.py`, and in any other Hydra application, write `regularizer=NAME`, or
-combine several: `regularizer=[growl,l2]`. In code write `ls.Regularize("NAME", ties, strength)`;
+Penalties with a name. In `train.py`, and in any other Hydra application, write `regularizer=NAME`,
+or combine several: `regularizer=[growl,l2]`. In code write `ls.Regularize("NAME", ties, strength)`;
 *none* is no callback, and *hard_tie* is `ls.Share(ties)`. Formulas are for members
 $W_1, \\dots, W_N$, with the terms of [the algebra](algebra.md). *strength* is the default of
 `train.py`, a first guess: see [choosing the strength](strength.md).
@@ -32,7 +32,8 @@ def page() -> str:
     for name, recipe in RECIPES.items():
         parts.append(
             f"\n## {name}\n\n{recipe.summary}\n\n$$\n{recipe.formula}\n$$\n\n"
-            f"- **When**: {recipe.use}\n- **When not**: {recipe.avoid}\n- **Source**: {recipe.source}\n"
+            f"- **When**: {recipe.use}\n- **When not**: {recipe.avoid}\n"
+            f"- **Source**: {recipe.source}\n"
         )
     return "".join(parts)
 

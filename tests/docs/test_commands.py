@@ -1,4 +1,4 @@
-"""What the pages tell a shell could be run: programs are there, options are known, configs compose and are right."""
+"""Shell commands of the pages could run: programs and options exist, configs compose."""
 
 from __future__ import annotations
 

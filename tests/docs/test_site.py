@@ -70,8 +70,8 @@ def test_pictures_are_shown(chromium, site, page):
     chromium.open(site / f"{page}.html")
     sizes = json.loads(
         chromium.ask(
-            "JSON.stringify([...document.querySelectorAll('article img')].map(i => [i.complete && i.naturalWidth,"
-            " i.clientWidth, i.parentElement.clientWidth]))"
+            "JSON.stringify([...document.querySelectorAll('article img')].map(i => [i.complete && "
+            "i.naturalWidth, i.clientWidth, i.parentElement.clientWidth]))"
         )
     )
     assert sizes
@@ -95,6 +95,7 @@ def test_nothing_is_wider_than_the_window(chromium, site, page, width):
     chromium.open(site / f"{page}.html", width=width)
     assert chromium.ask("document.documentElement.scrollWidth") <= width
     assert chromium.ask(
-        "[...document.querySelectorAll('article table')].every(table => { const box = table.closest('.table-wrapper');"
-        " return box && box.getBoundingClientRect().right <= innerWidth })"
+        "[...document.querySelectorAll('article table')].every(table => { const box = "
+        "table.closest('.table-wrapper'); return box && box.getBoundingClientRect().right <= "
+        "innerWidth })"
     )

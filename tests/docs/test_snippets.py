@@ -1,4 +1,4 @@
-"""What the pages print as Python runs: a page from its beginning to its end, the README piece by piece."""
+"""The Python of the pages runs: a page from top to bottom, the README piece by piece."""
 
 from __future__ import annotations
 

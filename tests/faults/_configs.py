@@ -12,7 +12,8 @@ SECTIONS: dict[str, list[Row]] = {
             "python train.py regularizer=sof_tie",
             "at once",
             "MissingConfigException",
-            "In 'train': Could not find 'regularizer/sof_tie'\n\nAvailable options in 'regularizer':…",
+            "In 'train': Could not find 'regularizer/sof_tie'\n\nAvailable options in "
+            "'regularizer':…",
         ),
         Row(
             "misspelt group",
@@ -40,16 +41,16 @@ SECTIONS: dict[str, list[Row]] = {
             "python train.py +regularizer.soft_tie.strenght=1",
             "before training",
             "ConfigError",
-            "1 problem in the config:\n  regularizer.soft_tie.strenght: lit_share.Regularize has no such "
-            "keyword: did you mean 'strength'?",
+            "1 problem in the config:\n  regularizer.soft_tie.strenght: lit_share.Regularize has "
+            "no such keyword: did you mean 'strength'?",
         ),
         Row(
             "misspelt norm of a recipe",
             "python train.py regularizer.soft_tie.penalty.norm=l3",
             "before training",
             "ConfigError",
-            "1 problem in the config:\n  regularizer.soft_tie.penalty.norm: expected Literal['squared', 'l1', "
-            "'owl'], got 'l3'",
+            "1 problem in the config:\n  regularizer.soft_tie.penalty.norm: expected "
+            "Literal['squared', 'l1', 'owl'], got 'l3'",
         ),
         Row(
             "strength is not a number",
@@ -142,7 +143,8 @@ SECTIONS: dict[str, list[Row]] = {
             "before training",
             "InstantiationException",
             "Error in call to target 'lit_share.ties._ties.Ties':\n"
-            'TieError(\'Ties needs at least one pattern, for instance Ties("a.net.*", "b.net.*"), or in a config '
+            'TieError(\'Ties needs at least one pattern, for instance Ties("a.net.*", "b.net.*"), '
+            "or in a config "
             "ties.patterns=[a.net.*,b.net.*]')\n"
             "full_key: regularizer.soft_tie.ties",
         ),
@@ -151,14 +153,16 @@ SECTIONS: dict[str, list[Row]] = {
             "python train.py ties.patterns=null",
             "before training",
             "ConfigError",
-            "ties.patterns: name what is tied, whatever the strategy: ties.patterns=[a.net.*,b.net.*]",
+            "ties.patterns: name what is tied, whatever the strategy: "
+            "ties.patterns=[a.net.*,b.net.*]",
         ),
         Row(
             "ties of a text",
             "python train.py ties.patterns=a.net.head.bias",
             "before training",
             "ValueError",
-            "a.net.head.bias: center='mean' needs at least 2 members, got 1: give a pattern for each model, or write "
+            "a.net.head.bias: center='mean' needs at least 2 members, got 1: give a pattern for "
+            "each model, or write "
             'center="zero"',
         ),
         Row(
@@ -173,39 +177,42 @@ SECTIONS: dict[str, list[Row]] = {
             "python train.py model=local data=placed regularizer=none",
             "before training",
             "TieError",
-            "pattern 'a.net.*' matches no parameter: the module has …\nThese are the patterns of ties=all: write your "
-            "own with ties.patterns=[...]",
+            "pattern 'a.net.*' matches no parameter: the module has …\nThese are the patterns of "
+            "ties=all: write your own with ties.patterns=[...]",
         ),
         Row(
             "ties without any",
             "python train.py 'ties.exclude=[\"*\"]'",
             "before training",
             "TieError",
-            "Ties('a.net.*', 'b.net.*', exclude=['*']) finds nothing: exclude=['*'] leaves no parameter",
+            "Ties('a.net.*', 'b.net.*', exclude=['*']) finds nothing: exclude=['*'] leaves no "
+            "parameter",
         ),
         Row(
             "ties of heads of other shapes",
             "python train.py data=related ties=all",
             "before training",
             "TieError",
-            "members of a tie must have one shape: 'a.net.head.weight' is (10, 64), 'b.net.head.weight' is (2, "
-            "64); exclude them: exclude=['a.net.head.weight'], in a config ties.exclude=[a.net.head.weight]\n"
-            "These are the patterns of ties=all: write your own with ties.patterns=[...]",
+            "members of a tie must have one shape: 'a.net.head.weight' is (10, 64), "
+            "'b.net.head.weight' is (2, 64); exclude them: exclude=['a.net.head.weight'], in a "
+            "config ties.exclude=[a.net.head.weight]\nThese are the patterns of ties=all: write "
+            "your own with ties.patterns=[...]",
         ),
         Row(
             "misspelt objective",
             "python train.py objective=b/val/accuracy",
             "before training",
             "ValueError",
-            "objective=b/val/accuracy is not among the validation metrics: write one of a/val/loss, a/val/acc, "
-            "b/val/loss, b/val/acc",
+            "objective=b/val/accuracy is not among the validation metrics: write one of "
+            "a/val/loss, a/val/acc, b/val/loss, b/val/acc",
         ),
         Row(
             "misspelt key to tune",
             "python train.py tune=[model.classifer.lr]",
             "before training",
             "ConfigError",
-            "tune: there is no key 'model.classifer.lr' in the config: did you mean 'model.classifier.lr'?",
+            "tune: there is no key 'model.classifer.lr' in the config: did you mean "
+            "'model.classifier.lr'?",
         ),
         Row(
             "checkpoint is not there",
@@ -228,8 +235,8 @@ SECTIONS: dict[str, list[Row]] = {
             "python train.py ckpt_path=DIR/weights.pt",
             "before training",
             "ConfigError",
-            "ckpt_path=DIR/weights.pt holds no training that can be resumed, but other data, such as weights: take "
-            "what ModelCheckpoint saved",
+            "ckpt_path=DIR/weights.pt holds no training that can be resumed, but other data, such "
+            "as weights: take what ModelCheckpoint saved",
             before=files,
         ),
         Row(
@@ -256,7 +263,8 @@ SECTIONS: dict[str, list[Row]] = {
             "before training",
             "InstantiationException",
             "Error in call to target 'lit_share.lab.data._paired_domains.PairedDomains':\n"
-            'ValueError(\'n_a + n_b + n_val + n_test = 100000 + 50 + 300 + 600 = 100950, but "digits" has '
+            "ValueError('n_a + n_b + n_val + n_test = 100000 + 50 + 300 + 600 = 100950, but "
+            '"digits" has '
             "1797 examples: make one of them smaller')\n"
             "full_key: data",
         ),
@@ -266,8 +274,8 @@ SECTIONS: dict[str, list[Row]] = {
             "before training",
             "InstantiationException",
             "Error in call to target 'lit_share.lab.data._paired_domains.PairedDomains':\n"
-            'ValueError(\'domain="upside_down" is not known: write one of "same", "rotated", "noisy", '
-            '"binarised", "inverted", "mirrored", "permuted"\')\n'
+            'ValueError(\'domain="upside_down" is not known: write one of "same", "rotated", '
+            '"noisy", "binarised", "inverted", "mirrored", "permuted"\')\n'
             "full_key: data",
         ),
         Row(
@@ -292,7 +300,8 @@ SECTIONS: dict[str, list[Row]] = {
             "python train.py trainer.accelerator=abacus",
             "before training",
             "ValueError",
-            "You selected an invalid accelerator name: `accelerator='abacus'`. Available names are: …",
+            "You selected an invalid accelerator name: `accelerator='abacus'`. Available names "
+            "are: …",
         ),
         Row(
             "learning rate is negative",
@@ -306,9 +315,9 @@ SECTIONS: dict[str, list[Row]] = {
             "python train.py model.classifier.optimizer=sgd model.classifier.lr=1e30",
             "in training",
             "ValueError",
-            "'a.net.trunk.linear0.weight' has NaN or infinite numbers after 5 steps, so training has diverged: "
-            "resume from an earlier checkpoint with a smaller learning rate or strength, or with "
-            "gradient_clip_val",
+            "'a.net.trunk.linear0.weight' has NaN or infinite numbers after 5 steps, so training "
+            "has diverged: resume from an earlier checkpoint with a smaller learning rate or "
+            "strength, or with gradient_clip_val",
             leaves=("out/checkpoints/*",),
         ),
         Row(
@@ -316,7 +325,8 @@ SECTIONS: dict[str, list[Row]] = {
             "python train.py callbacks.checkpoint.dirpath=DIR/empty/x",
             "before training",
             "ConfigError",
-            "callbacks.checkpoint.dirpath=DIR/empty/x: DIR/empty is not a folder that one can write to",
+            "callbacks.checkpoint.dirpath=DIR/empty/x: DIR/empty is not a folder that one can "
+            "write to",
             before=files,
         ),
         Row(

@@ -1,4 +1,4 @@
-"""What is there before and after a fault: hooks, weights, processes, threads, files and variables."""
+"""Hooks, weights, processes, threads, files and variables before and after a fault."""
 
 from __future__ import annotations
 

@@ -6,8 +6,9 @@ from ._files import files
 from ._row import Row
 
 UNTIED = (
-    "'a.0.weight' and 'b.0.weight' are one here, but differ in the state dict: load it before they are shared (as with "
-    "load_from_checkpoint before trainer.fit, and without ckpt_path), or make them equal in it"
+    "'a.0.weight' and 'b.0.weight' are one here, but differ in the state dict: load it before "
+    "they are shared (as with load_from_checkpoint before trainer.fit, and without ckpt_path), or "
+    "make them equal in it"
 )
 
 SECTIONS: dict[str, list[Row]] = {
@@ -38,8 +39,8 @@ SECTIONS: dict[str, list[Row]] = {
             'ls.Penalty(norm="owl", groups="input", center="zero")',
             "at once",
             "ValueError",
-            "norm='owl' needs weights=: a tensor with one weight per group, or a function of the number of "
-            "groups such as lit_share.OwlWeights(lambda1=1.0, lambda2=0.1)",
+            "norm='owl' needs weights=: a tensor with one weight per group, or a function of the "
+            "number of groups such as lit_share.OwlWeights(lambda1=1.0, lambda2=0.1)",
         ),
         Row(
             "weights without owl",
@@ -64,30 +65,34 @@ SECTIONS: dict[str, list[Row]] = {
         ),
         Row(
             "weights that rise",
-            'fit(pair, ls.Regularize(ls.Penalty("owl", "input", "zero", torch.tensor([1.0, 2.0, 3.0, 4.0])), '
+            'fit(pair, ls.Regularize(ls.Penalty("owl", "input", "zero", torch.tensor([1.0, 2.0, '
+            "3.0, 4.0])), "
             "one, strength=0.1))",
             "before training",
             "ValueError",
-            "a.0.weight: OWL weights must be non-negative and non-increasing (the largest group has the "
-            "largest weight)",
+            "a.0.weight: OWL weights must be non-negative and non-increasing (the largest group "
+            "has the largest weight)",
         ),
         Row(
             "weights of another length",
-            'fit(pair, ls.Regularize(ls.Penalty("owl", "input", "zero", torch.ones(3)), one, strength=0.1))',
+            'fit(pair, ls.Regularize(ls.Penalty("owl", "input", "zero", torch.ones(3)), one, '
+            "strength=0.1))",
             "before training",
             "ValueError",
             "a.0.weight: OWL needs one weight per group: 4 groups, but weights of shape (3,)",
         ),
         Row(
             "weights that are nan",
-            'fit(pair, ls.Regularize(ls.Penalty("owl", "input", "zero", torch.full((4,), nan)), one, strength=0.1))',
+            'fit(pair, ls.Regularize(ls.Penalty("owl", "input", "zero", torch.full((4,), nan)), '
+            "one, strength=0.1))",
             "before training",
             "ValueError",
             "a.0.weight: OWL weights must be finite",
         ),
         Row(
             "weights that are text",
-            'fit(pair, ls.Regularize(ls.Penalty("owl", "input", "zero", lambda n: "1, 2, 3, 4"), one, strength=0.1))',
+            'fit(pair, ls.Regularize(ls.Penalty("owl", "input", "zero", lambda n: "1, 2, 3, 4"), '
+            "one, strength=0.1))",
             "before training",
             "ValueError",
             "a.0.weight: weights= must give a number for each group: …",
@@ -97,15 +102,18 @@ SECTIONS: dict[str, list[Row]] = {
             'fit(pair, ls.Regularize(soft, ls.Ties("a.*"), strength=0.1))',
             "before training",
             "ValueError",
-            "a.0.weight: center='mean' needs at least 2 members, got 1: give a pattern for each model, or "
+            "a.0.weight: center='mean' needs at least 2 members, got 1: give a pattern for each "
+            "model, or "
             'write center="zero"',
         ),
         Row(
             "inputs of a bias",
-            'fit(pair, ls.Regularize(ls.Penalty("l1", "input", "zero"), ls.Ties("a.*"), strength=0.1))',
+            'fit(pair, ls.Regularize(ls.Penalty("l1", "input", "zero"), ls.Ties("a.*"), '
+            "strength=0.1))",
             "before training",
             "ValueError",
-            'a.0.bias: groups="input" needs tensors of at least 2 dimensions, not of shape (3,): exclude them '
+            'a.0.bias: groups="input" needs tensors of at least 2 dimensions, not of shape (3,): '
+            "exclude them "
             "(for instance exclude=['*.bias', '*norm*']) or choose other groups",
         ),
         Row(
@@ -135,7 +143,8 @@ SECTIONS: dict[str, list[Row]] = {
             "at once",
             "ValueError",
             'center="start" pulls members towards their values before training: compute '
-            "start = lit_share.starting_values(ties.find(module)), and pass start=start in every step",
+            "start = lit_share.starting_values(ties.find(module)), and pass start=start in every "
+            "step",
         ),
         Row(
             "start of other ties",
@@ -143,8 +152,8 @@ SECTIONS: dict[str, list[Row]] = {
             "start=ls.starting_values(one.find(pair)))",
             "at once",
             "ValueError",
-            "start has no value of 'b.0.weight': take lit_share.starting_values(ties) before training, with "
-            "the same ties",
+            "start has no value of 'b.0.weight': take lit_share.starting_values(ties) before "
+            "training, with the same ties",
         ),
         Row(
             "a pattern for ties",
@@ -160,7 +169,8 @@ SECTIONS: dict[str, list[Row]] = {
             "ls.Ties()",
             "at once",
             "TieError",
-            'Ties needs at least one pattern, for instance Ties("a.net.*", "b.net.*"), or in a config '
+            'Ties needs at least one pattern, for instance Ties("a.net.*", "b.net.*"), or in a '
+            "config "
             "ties.patterns=[a.net.*,b.net.*]",
         ),
         Row(
@@ -175,7 +185,8 @@ SECTIONS: dict[str, list[Row]] = {
             'ls.Ties("a.*", "b.*.*")',
             "at once",
             "TieError",
-            "the patterns of one Ties must have the same number of stars: 'a.*' has 1, 'b.*.*' has 2",
+            "the patterns of one Ties must have the same number of stars: 'a.*' has 1, 'b.*.*' "
+            "has 2",
         ),
         Row(
             "some slices",
@@ -189,15 +200,16 @@ SECTIONS: dict[str, list[Row]] = {
             'ls.Ties("a.0.wieght", "b.0.weight").find(pair)',
             "at once",
             "TieError",
-            "pattern 'a.0.wieght' matches no parameter: did you mean 'a.0.weight' or 'b.0.weight' or 'a.2.weight'?",
+            "pattern 'a.0.wieght' matches no parameter: did you mean 'a.0.weight' or 'b.0.weight' "
+            "or 'a.2.weight'?",
         ),
         Row(
             "pattern of nothing",
             'ls.Ties("encoder.*", "decoder.*").find(pair)',
             "at once",
             "TieError",
-            "pattern 'encoder.*' matches no parameter: the module has 'a.0.weight', 'a.0.bias', 'a.2.weight', "
-            "'a.2.bias', 'b.0.weight' and 3 more",
+            "pattern 'encoder.*' matches no parameter: the module has 'a.0.weight', 'a.0.bias', "
+            "'a.2.weight', 'a.2.bias', 'b.0.weight' and 3 more",
         ),
         Row(
             "empty selection",
@@ -211,33 +223,36 @@ SECTIONS: dict[str, list[Row]] = {
             'ls.Ties("a.*", "b.0.*").find(pair)',
             "at once",
             "TieError",
-            "Ties('a.*', 'b.0.*') leaves names without a counterpart:\n  'a.0.weight' has no counterpart "
-            "'b.0.0.weight' in 'b.0.*'\n  'a.0.bias' has no counterpart 'b.0.0.bias' in 'b.0.*'\n  "
-            "'a.2.weight' has no counterpart 'b.0.2.weight' in 'b.0.*'\n  'a.2.bias' has no counterpart "
-            "'b.0.2.bias' in 'b.0.*'\n  'b.0.weight' has no counterpart 'a.weight' in 'a.*'\n  and 1 more\n"
-            "add them to exclude=[...], in a config ties.exclude=[...]",
+            "Ties('a.*', 'b.0.*') leaves names without a counterpart:\n  'a.0.weight' has no "
+            "counterpart 'b.0.0.weight' in 'b.0.*'\n  'a.0.bias' has no counterpart 'b.0.0.bias' "
+            "in 'b.0.*'\n  'a.2.weight' has no counterpart 'b.0.2.weight' in 'b.0.*'\n  "
+            "'a.2.bias' has no counterpart 'b.0.2.bias' in 'b.0.*'\n  'b.0.weight' has no "
+            "counterpart 'a.weight' in 'a.*'\n  and 1 more\nadd them to exclude=[...], in a "
+            "config ties.exclude=[...]",
         ),
         Row(
             "other shapes",
             'ls.Ties("a.0.*", "a.2.*").find(pair)',
             "at once",
             "TieError",
-            "members of a tie must have one shape: 'a.0.weight' is (3, 4), 'a.2.weight' is (2, 3); exclude "
-            "them: exclude=['a.0.weight'], in a config ties.exclude=[a.0.weight]",
+            "members of a tie must have one shape: 'a.0.weight' is (3, 4), 'a.2.weight' is (2, "
+            "3); exclude them: exclude=['a.0.weight'], in a config ties.exclude=[a.0.weight]",
         ),
         Row(
             "named twice",
             'ls.Ties("a.*", "a.*").find(pair)',
             "at once",
             "TieError",
-            "Ties('a.*', 'a.*') names a member twice: 'a.0.weight'…; each pattern must match parameters of its own",
+            "Ties('a.*', 'a.*') names a member twice: 'a.0.weight'…; each pattern must match "
+            "parameters of its own",
         ),
         Row(
             "ambiguous stars",
             'ls.Ties("a*.*", "b*.*").find(pair)',
             "at once",
             "TieError",
-            "the stars of 'a*.*' are ambiguous in 'a.0.weight': write one star, or more of the name",
+            "the stars of 'a*.*' are ambiguous in 'a.0.weight': write one star, or more of the "
+            "name",
         ),
         Row(
             "a transposed vector",
@@ -331,21 +346,26 @@ SECTIONS: dict[str, list[Row]] = {
             'ls.Regularize(soft, ties, strength=0.1, schedule="linear")',
             "at once",
             "TypeError",
-            "schedule must be a function of (steps, epochs), got 'linear': write lit_share.Ramp(duration=1000)",
+            "schedule must be a function of (steps, epochs), got 'linear': write "
+            "lit_share.Ramp(duration=1000)",
         ),
         Row(
             "schedule is nan from the start",
-            "fit(pair, ls.Regularize(soft, ties, strength=0.1, schedule=lambda steps, epochs: nan))",
+            "fit(pair, ls.Regularize(soft, ties, strength=0.1, schedule=lambda steps, epochs: "
+            "nan))",
             "before training",
             "ValueError",
-            "the schedule of Ties('a.*', 'b.*') must return finite factors >= 0, got nan after 0 steps and 0 epochs",
+            "the schedule of Ties('a.*', 'b.*') must return finite factors >= 0, got nan after 0 "
+            "steps and 0 epochs",
         ),
         Row(
             "schedule becomes negative",
-            "fit(pair, ls.Regularize(exact, ties, strength=0.1, schedule=lambda steps, epochs: 1.0 - steps))",
+            "fit(pair, ls.Regularize(exact, ties, strength=0.1, schedule=lambda steps, epochs: "
+            "1.0 - steps))",
             "in training",
             "ValueError",
-            "the schedule of Ties('a.*', 'b.*') must return finite factors >= 0, got -1.0 after 2 steps and 0 epochs",
+            "the schedule of Ties('a.*', 'b.*') must return finite factors >= 0, got -1.0 after 2 "
+            "steps and 0 epochs",
             changes=True,
         ),
     ],
@@ -355,15 +375,17 @@ SECTIONS: dict[str, list[Row]] = {
             'ls.Regularize("softtie", ties, strength=0.1)',
             "at once",
             "ValueError",
-            "no recipe is named 'softtie': did you mean 'soft_tie'? There are l2, lasso, group_lasso, oscar, growl, "
-            "soft_tie, exact_tie, unit_tie, layer_tie, follow, l2_sp, joint_lasso, trace_norm",
+            "no recipe is named 'softtie': did you mean 'soft_tie'? There are l2, lasso, "
+            "group_lasso, oscar, growl, soft_tie, exact_tie, unit_tie, layer_tie, follow, l2_sp, "
+            "joint_lasso, trace_norm",
         ),
         Row(
             "recipe without a penalty",
             'ls.Regularize("hard_tie", ties, strength=0.1)',
             "at once",
             "ValueError",
-            "the recipe hard_tie has no penalty: for one copy write lit_share.Share(ties), or lit_share.share(...)",
+            "the recipe hard_tie has no penalty: for one copy write lit_share.Share(ties), or "
+            "lit_share.share(...)",
         ),
         Row(
             "penalty is a number",
@@ -391,55 +413,57 @@ SECTIONS: dict[str, list[Row]] = {
             'ls.Regularize(soft, ties, strength=0.1, every="epoch")',
             "at once",
             "ValueError",
-            'every="epoch" is for proximal steps, and this penalty is a gradient, which is part of every step: '
-            'write apply="prox", or every="step"',
+            'every="epoch" is for proximal steps, and this penalty is a gradient, which is part '
+            'of every step: write apply="prox", or every="step"',
         ),
         Row(
             "zeros of a gradient",
             "ls.Regularize(soft, ties, strength=0.1, keep_zeros=True)",
             "at once",
             "ValueError",
-            'keep_zeros=True is for proximal steps, as gradients make nothing exact: write apply="prox"',
+            "keep_zeros=True is for proximal steps, as gradients make nothing exact: write "
+            'apply="prox"',
         ),
         Row(
             "zeros of a mean",
             "ls.Regularize(exact, ties, strength=0.1, keep_zeros=True)",
             "at once",
             "ValueError",
-            'keep_zeros=True is for norm="l1" or "owl", center="zero" and groups of elements, which the '
-            'proximal step makes exactly zero: this is norm="l1", center="mean", groups="element"',
+            'keep_zeros=True is for norm="l1" or "owl", center="zero" and groups of elements, '
+            'which the proximal step makes exactly zero: this is norm="l1", center="mean", '
+            'groups="element"',
         ),
         Row(
             "regularize a pattern of nothing",
             'fit(pair, ls.Regularize(soft, ls.Ties("a.*", "c.*"), strength=0.1))',
             "before training",
             "TieError",
-            "pattern 'c.*' matches no parameter: the module has 'a.0.weight', 'a.0.bias', 'a.2.weight', "
-            "'a.2.bias', 'b.0.weight' and 3 more",
+            "pattern 'c.*' matches no parameter: the module has 'a.0.weight', 'a.0.bias', "
+            "'a.2.weight', 'a.2.bias', 'b.0.weight' and 3 more",
         ),
         Row(
             "monitor a pattern of nothing",
             'fit(pair, ls.SharingMonitor(ls.Ties("a.*", "c.*")))',
             "before training",
             "TieError",
-            "pattern 'c.*' matches no parameter: the module has 'a.0.weight', 'a.0.bias', 'a.2.weight', "
-            "'a.2.bias', 'b.0.weight' and 3 more",
+            "pattern 'c.*' matches no parameter: the module has 'a.0.weight', 'a.0.bias', "
+            "'a.2.weight', 'a.2.bias', 'b.0.weight' and 3 more",
         ),
         Row(
             "LBFGS",
             "fit(Pair(optimizer=LBFGS), ls.Regularize(soft, ties, strength=0.1))",
             "before training",
             "ValueError",
-            "Regularize cannot serve LBFGS, whose line search needs the penalty in the loss: add strength * "
-            "penalty.value([...]) to the loss in training_step instead",
+            "Regularize cannot serve LBFGS, whose line search needs the penalty in the loss: add "
+            "strength * penalty.value([...]) to the loss in training_step instead",
         ),
         Row(
             "sparse gradients",
             "fit(Embedded(), ls.Regularize(soft, ties, strength=0.1))",
             "before training",
             "ValueError",
-            "'a.weight' belongs to an embedding with sparse gradients: make it with sparse=False, or exclude "
-            "it from the ties",
+            "'a.weight' belongs to an embedding with sparse gradients: make it with sparse=False, "
+            "or exclude it from the ties",
         ),
         Row(
             "frozen members",
@@ -448,7 +472,8 @@ SECTIONS: dict[str, list[Row]] = {
             'fit(pair, ls.Regularize(soft, ls.Ties("a.0.*", "b.0.*"), strength=0.1))',
             "before training",
             "UserWarning",
-            "no optimizer owns a parameter of Ties('a.0.*', 'b.0.*'): nothing is regularised for now",
+            "no optimizer owns a parameter of Ties('a.0.*', 'b.0.*'): nothing is regularised for "
+            "now",
             changes=True,
         ),
         Row(
@@ -457,56 +482,63 @@ SECTIONS: dict[str, list[Row]] = {
             "fit(one_side, ls.Regularize(soft, ties, strength=0.1))",
             "before training",
             "UserWarning",
-            "'b.0.weight' requires a gradient, but no optimizer owns it, so the penalty of Ties('a.*', 'b.*') leaves "
-            "it as it is: give the optimizers self.parameters(), or freeze it",
+            "'b.0.weight' requires a gradient, but no optimizer owns it, so the penalty of "
+            "Ties('a.*', 'b.*') leaves it as it is: give the optimizers self.parameters(), or "
+            "freeze it",
         ),
         Row(
             "penalty under FSDP1",
             "with_strategy(ls.Regularize(soft, ties, strength=0.1), FSDPStrategy)",
             "before training",
             "ValueError",
-            "Regularize cannot serve FSDPStrategy, which flattens parameters and cuts them into pieces that do "
-            "not fit each other: use ModelParallelStrategy, with fully_shard in configure_model",
+            "Regularize cannot serve FSDPStrategy, which flattens parameters and cuts them into "
+            "pieces that do not fit each other: use ModelParallelStrategy, with fully_shard in "
+            "configure_model",
         ),
         Row(
             "penalty under DeepSpeed",
             "with_strategy(ls.Regularize(soft, ties, strength=0.1), DeepSpeedStrategy)",
             "before training",
             "ValueError",
-            "Regularize cannot serve DeepSpeedStrategy, which flattens parameters and cuts them into pieces "
-            "that do not fit each other: use ModelParallelStrategy, with fully_shard in configure_model",
+            "Regularize cannot serve DeepSpeedStrategy, which flattens parameters and cuts them "
+            "into pieces that do not fit each other: use ModelParallelStrategy, with fully_shard "
+            "in configure_model",
         ),
         Row(
             "sharing under FSDP1",
             "with_strategy(ls.Share(ties), FSDPStrategy)",
             "before training",
             "ValueError",
-            "Share cannot serve FSDPStrategy, which flattens parameters and cuts them into pieces that do not "
-            "fit each other: use ModelParallelStrategy, with fully_shard in configure_model",
+            "Share cannot serve FSDPStrategy, which flattens parameters and cuts them into pieces "
+            "that do not fit each other: use ModelParallelStrategy, with fully_shard in "
+            "configure_model",
         ),
         Row(
             "sharing under DeepSpeed",
             "with_strategy(ls.Share(ties), DeepSpeedStrategy)",
             "before training",
             "ValueError",
-            "Share cannot serve DeepSpeedStrategy, which flattens parameters and cuts them into pieces that do "
-            "not fit each other: use ModelParallelStrategy, with fully_shard in configure_model",
+            "Share cannot serve DeepSpeedStrategy, which flattens parameters and cuts them into "
+            "pieces that do not fit each other: use ModelParallelStrategy, with fully_shard in "
+            "configure_model",
         ),
         Row(
             "nan in a gradient",
             "fit(Pair(poison=nan), ls.Regularize(soft, ties, strength=0.1))",
             "in training",
             "ValueError",
-            "'a.0.weight' has NaN or infinite numbers after 10 steps, so training has diverged: resume from an "
-            "earlier checkpoint with a smaller learning rate or strength, or with gradient_clip_val",
+            "'a.0.weight' has NaN or infinite numbers after 10 steps, so training has diverged: "
+            "resume from an earlier checkpoint with a smaller learning rate or strength, or with "
+            "gradient_clip_val",
         ),
         Row(
             "infinity in a gradient, with a prox",
             "fit(Pair(poison=inf), ls.Regularize(exact, ties, strength=0.1))",
             "in training",
             "ValueError",
-            "'a.0.weight' has NaN or infinite numbers after 10 steps, so training has diverged: resume from an "
-            "earlier checkpoint with a smaller learning rate or strength, or with gradient_clip_val",
+            "'a.0.weight' has NaN or infinite numbers after 10 steps, so training has diverged: "
+            "resume from an earlier checkpoint with a smaller learning rate or strength, or with "
+            "gradient_clip_val",
         ),
         Row(
             "misspelt init",
@@ -527,16 +559,16 @@ SECTIONS: dict[str, list[Row]] = {
             'fit(pair, ls.Share(ls.Ties("a.*", "c.*")))',
             "before training",
             "TieError",
-            "pattern 'c.*' matches no parameter: the module has 'a.0.weight', 'a.0.bias', 'a.2.weight', "
-            "'a.2.bias', 'b.0.weight' and 3 more",
+            "pattern 'c.*' matches no parameter: the module has 'a.0.weight', 'a.0.bias', "
+            "'a.2.weight', 'a.2.bias', 'b.0.weight' and 3 more",
         ),
         Row(
             "share while weights are averaged",
             'fit(pair, ls.Share(ties, where="equal", epoch=1), StochasticWeightAveraging(0.01))',
             "before training",
             "TieError",
-            "StochasticWeightAveraging cannot follow Share(epoch=1), as it goes through the parameters in "
-            "their order: share before training, or after it",
+            "StochasticWeightAveraging cannot follow Share(epoch=1), as it goes through the "
+            "parameters in their order: share before training, or after it",
         ),
     ],
     "sharing": [
@@ -545,7 +577,8 @@ SECTIONS: dict[str, list[Row]] = {
             'ls.share(pair, ls.Ties("a.*"))',
             "at once",
             "TieError",
-            "hard sharing of 'a.0.weight' needs at least two members: give a pattern for each place",
+            "hard sharing of 'a.0.weight' needs at least two members: give a pattern for each "
+            "place",
         ),
         Row(
             "share a list of models",
@@ -560,8 +593,8 @@ SECTIONS: dict[str, list[Row]] = {
             "pair.b.double()\nls.share(pair, ties)",
             "at once",
             "TieError",
-            "shared parameters must agree in dtype: 'a.0.weight' has torch.float32, 'b.0.weight' has "
-            "torch.float64; make them so with module.to(dtype)",
+            "shared parameters must agree in dtype: 'a.0.weight' has torch.float32, 'b.0.weight' "
+            "has torch.float64; make them so with module.to(dtype)",
             changes=True,
         ),
         Row(
@@ -569,8 +602,8 @@ SECTIONS: dict[str, list[Row]] = {
             "pair.b.requires_grad_(False)\nls.share(pair, ties)",
             "at once",
             "TieError",
-            "shared parameters must agree in requires_grad: 'a.0.weight' has True, 'b.0.weight' has False; "
-            "make them so with requires_grad_",
+            "shared parameters must agree in requires_grad: 'a.0.weight' has True, 'b.0.weight' "
+            "has False; make them so with requires_grad_",
             changes=True,
         ),
         Row(
@@ -585,8 +618,9 @@ SECTIONS: dict[str, list[Row]] = {
             'ls.share(pair, ls.Ties("a.0.weight[:]"))',
             "at once",
             "TieError",
-            "'a.0.weight' is not of a LocallyConnected layer but of a Linear, of which slices cannot be one "
-            "parameter: make it of several parameters, or tie the slices with a penalty",
+            "'a.0.weight' is not of a LocallyConnected layer but of a Linear, of which slices "
+            "cannot be one parameter: make it of several parameters, or tie the slices with a "
+            "penalty",
         ),
         Row(
             "share what has no values",
@@ -601,22 +635,24 @@ SECTIONS: dict[str, list[Row]] = {
             'ls.unshare(pair, ls.Ties("a.*", "c.*"))',
             "at once",
             "TieError",
-            "pattern 'c.*' matches no parameter: the module has 'a.0.weight', 'a.0.bias', 'a.2.weight', "
-            "'a.2.bias', 'b.0.weight' and 3 more",
+            "pattern 'c.*' matches no parameter: the module has 'a.0.weight', 'a.0.bias', "
+            "'a.2.weight', 'a.2.bias', 'b.0.weight' and 3 more",
         ),
         Row(
             "tie rows of two patterns",
             "ls.tie_rows(pair, ties)",
             "at once",
             "TieError",
-            "rows are tied within each weight: write one pattern, not one for each of 'a.0.weight', 'b.0.weight'",
+            "rows are tied within each weight: write one pattern, not one for each of "
+            "'a.0.weight', 'b.0.weight'",
         ),
         Row(
             "tie rows of a bias",
             'ls.tie_rows(pair, ls.Ties("a.0.bias"))',
             "at once",
             "TieError",
-            "'a.0.bias' is not the weight of a Linear or Conv2d but the bias of a Linear: exclude it",
+            "'a.0.bias' is not the weight of a Linear or Conv2d but the bias of a Linear: exclude "
+            "it",
         ),
         Row(
             "similarity of nothing",
@@ -630,14 +666,16 @@ SECTIONS: dict[str, list[Row]] = {
             'ls.tie_rows(pair, one, method="kmeans")',
             "at once",
             "ValueError",
-            "a.0.weight: unknown method 'kmeans': choose from 'auto', 'affinity_propagation', 'linkage'",
+            "a.0.weight: unknown method 'kmeans': choose from 'auto', 'affinity_propagation', "
+            "'linkage'",
         ),
         Row(
             "tie rows that are nan",
             "nn.init.constant_(pair.a[0].weight, nan)\nls.tie_rows(pair, one)",
             "at once",
             "ValueError",
-            "a.0.weight: cluster_rows needs finite rows, but some are NaN or infinite: training has diverged",
+            "a.0.weight: cluster_rows needs finite rows, but some are NaN or infinite: training "
+            "has diverged",
             changes=True,
         ),
         Row(
@@ -652,8 +690,8 @@ SECTIONS: dict[str, list[Row]] = {
             "ls.Paired(a=mlp(), b=mlp())",
             "at once",
             "TypeError",
-            "child 'a' must be a LightningModule, got a Sequential: write Paired(a=LitA(), b=LitB()), or "
-            "Paired.load_from_checkpoint(path, a=LitA(), b=LitB())",
+            "child 'a' must be a LightningModule, got a Sequential: write Paired(a=LitA(), "
+            "b=LitB()), or Paired.load_from_checkpoint(path, a=LitA(), b=LitB())",
         ),
         Row(
             "pair of one module",
@@ -674,8 +712,8 @@ SECTIONS: dict[str, list[Row]] = {
             "fit(ls.Paired(a=Pair(optimizer=LBFGS), b=Pair()))",
             "before training",
             "ValueError",
-            "child 'a' uses LBFGS, which evaluates the loss several times in a step: use an optimizer that "
-            "evaluates it once",
+            "child 'a' uses LBFGS, which evaluates the loss several times in a step: use an "
+            "optimizer that evaluates it once",
         ),
     ],
     "files": [
@@ -708,8 +746,8 @@ SECTIONS: dict[str, list[Row]] = {
             'ls.load_compact("DIR/flipped.safetensors", pair)',
             "on load",
             "CompactFileError",
-            "'DIR/flipped.safetensors' is damaged: its entry 'b.2.weight' has another checksum than when it "
-            "was written",
+            "'DIR/flipped.safetensors' is damaged: its entry 'b.2.weight' has another checksum "
+            "than when it was written",
             before=files,
         ),
         Row(
@@ -725,8 +763,8 @@ SECTIONS: dict[str, list[Row]] = {
             'ls.load_compact("DIR/plain.safetensors", pair)',
             "on load",
             "CompactFileError",
-            "'DIR/plain.safetensors' has no manifest, so it was not written by save_compact: read it with "
-            "safetensors.torch.load_file",
+            "'DIR/plain.safetensors' has no manifest, so it was not written by save_compact: read "
+            "it with safetensors.torch.load_file",
             before=files,
         ),
         Row(
@@ -734,7 +772,8 @@ SECTIONS: dict[str, list[Row]] = {
             'ls.load_compact("DIR/good.safetensors", nn.Linear(4, 3))',
             "on load",
             "CompactFileError",
-            "'DIR/good.safetensors' has no 'weight' (but 'b.2.weight'), 'bias' (but 'b.2.bias'), which the module has",
+            "'DIR/good.safetensors' has no 'weight' (but 'b.2.weight'), 'bias' (but 'b.2.bias'), "
+            "which the module has",
             before=files,
         ),
         Row(
@@ -742,7 +781,8 @@ SECTIONS: dict[str, list[Row]] = {
             'pair.a[0] = nn.Linear(5, 3)\nls.load_compact("DIR/good.safetensors", pair)',
             "on load",
             "CompactFileError",
-            "'DIR/good.safetensors' has 'a.0.weight' of shape (3, 4), but in the module it is (3, 5)",
+            "'DIR/good.safetensors' has 'a.0.weight' of shape (3, 4), but in the module it is (3, "
+            "5)",
             before=files,
             changes=True,
         ),
@@ -803,10 +843,12 @@ SECTIONS: dict[str, list[Row]] = {
         Row(
             "checkpoint of another model",
             "pair.a[0] = nn.Linear(4, 3, bias=False)\n"
-            'fit(pair, ls.Regularize(soft, ls.Ties("a.2.*", "b.2.*"), strength=0.1), ckpt_path="DIR/last.ckpt")',
+            'fit(pair, ls.Regularize(soft, ls.Ties("a.2.*", "b.2.*"), strength=0.1), '
+            'ckpt_path="DIR/last.ckpt")',
             "on load",
             "RuntimeError",
-            'Error(s) in loading state_dict for Pair:\n\tUnexpected key(s) in state_dict: "a.0.bias". ',
+            "Error(s) in loading state_dict for Pair:\n\tUnexpected key(s) in state_dict: "
+            '"a.0.bias". ',
             before=files,
             changes=True,
         ),
@@ -831,7 +873,8 @@ SECTIONS: dict[str, list[Row]] = {
             "lit-share inspect DIR/last.ckpt",
             "at once",
             "exit code 2",
-            "lit-share: 'DIR/last.ckpt' is not a compact file but a checkpoint: write lit-share compact",
+            "lit-share: 'DIR/last.ckpt' is not a compact file but a checkpoint: write lit-share "
+            "compact",
             before=files,
         ),
         Row(
@@ -847,8 +890,8 @@ SECTIONS: dict[str, list[Row]] = {
             "lit-share compare DIR/done --tune model.classifier.lr,model.clasifier.lr",
             "at once",
             "exit code 2",
-            "lit-share: tune=model.clasifier.lr: no run was started with model.clasifier.lr=...: did you mean "
-            "'model.classifier.lr'?",
+            "lit-share: tune=model.clasifier.lr: no run was started with model.clasifier.lr=...: "
+            "did you mean 'model.classifier.lr'?",
             before=files,
         ),
         Row(
@@ -856,7 +899,8 @@ SECTIONS: dict[str, list[Row]] = {
             "lit-share compare DIR/done --tune lr",
             "at once",
             "exit code 2",
-            "lit-share: tune=lr: no run was started with lr=...: did you mean 'model.classifier.lr'?",
+            "lit-share: tune=lr: no run was started with lr=...: did you mean "
+            "'model.classifier.lr'?",
             before=files,
         ),
         Row(
@@ -864,8 +908,8 @@ SECTIONS: dict[str, list[Row]] = {
             "lit-share compare DIR/broken",
             "at once",
             "exit code 2",
-            "lit-share: DIR/broken/result.json is not the result of a run (…): remove it, or name directories "
-            "without it",
+            "lit-share: DIR/broken/result.json is not the result of a run (…): remove it, or name "
+            "directories without it",
             before=files,
         ),
     ],

@@ -17,17 +17,16 @@ class Row:
     """One bad input, or one fault of the system.
 
     Attributes:
-        name: Of the test.
-        what: Code, which is run as it stands here; or a command, `python train.py ...` or `lit-share ...`; or, where
+        name: Of the test. what: Code, which is run as it stands here; or a command, `python
+        train.py ...` or `lit-share ...`; or, where
             ``do`` does it, a description. `DIR` stands for a folder.
-        when: The stage in which the error comes.
-        error: The name of the exception's class, or what ``do`` returns for it.
-        message: All of the error's text, in which `…` stands for any text.
-        before: Prepares the folder.
-        do: Does what ``what`` describes in words, given the folder, and returns the kind of error and its text.
-        leaves: The new files, as patterns from the folder, that may be there afterwards.
-        changes: Whether the code of ``what`` itself changes the weights of `pair`, before the error.
-        slow: Whether it takes more than a few seconds, in processes of its own.
+        when: The stage in which the error comes. error: The name of the exception's class, or what
+        ``do`` returns for it. message: All of the error's text, in which `…` stands for any text.
+        before: Prepares the folder. do: Does what ``what`` describes in words, given the folder,
+        and returns the kind of error and its text. leaves: The new files, as patterns from the
+        folder, that may be there afterwards. changes: Whether the code of ``what`` itself changes
+        the weights of `pair`, before the error. slow: Whether it takes more than a few seconds, in
+        processes of its own.
     """
 
     name: str

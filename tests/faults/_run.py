@@ -82,7 +82,8 @@ def with_strategy(callback: Callback, kind: type) -> None:
     """Ask a callback about a strategy that Lightning itself refuses without a GPU."""
     from types import SimpleNamespace
 
-    callback.setup(SimpleNamespace(strategy=kind.__new__(kind), global_step=0), Pair(), "fit")  # type: ignore[arg-type]
+    trainer: Any = SimpleNamespace(strategy=kind.__new__(kind), global_step=0)
+    callback.setup(trainer, Pair(), "fit")
 
 
 def names(pair: Pair) -> dict[str, Any]:
@@ -154,7 +155,7 @@ def train(overrides: list[str], folder: Path) -> None:
 
 
 def run_row(row: Any, folder: Path, pair: Pair) -> tuple[str, str]:
-    """Do what a row says, and return the kind of error and its text, in which `DIR` is the folder."""
+    """Do what a row says; return the kind of error and its text, with `DIR` for the folder."""
     text = row.what.replace("DIR", str(folder))
     try:
         if row.do is not None:

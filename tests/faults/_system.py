@@ -111,7 +111,7 @@ def cells_cut_off(folder: Path) -> tuple[str, str]:
 def command(
     folder: Path, *arguments: str, timeout: float = 300, **variables: str
 ) -> tuple[int, str]:
-    """Run a command in a session of its own, of which nothing is left in the end; its exit code and all it said."""
+    """Run a command in its own session, of which nothing remains; return exit code and output."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("WANDB")
     }
@@ -171,7 +171,8 @@ def wandb_unreachable(folder: Path) -> tuple[str, str]:
 
 def worker_killed_twice(folder: Path) -> tuple[str, str]:
     """Two cells, in two processes of joblib's, of which that of seed 1 dies whenever it runs."""
-    killed = f"+callbacks.killed={{_target_:tests.faults._killed.Killed,folder:{folder},seed:'${{seed}}'}}"
+    target = "tests.faults._killed.Killed"
+    killed = f"+callbacks.killed={{_target_:{target},folder:{folder},seed:'${{seed}}'}}"
     joblib = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", f"hydra.sweep.dir={folder}/sweep")
     code, output = command(folder, *TRAIN, "-m", "seed=0,1", "logger=none", *FAST, killed, *joblib)
     results = {
@@ -228,8 +229,8 @@ SECTIONS: dict[str, list[Row]] = {
         ),
         Row(
             "full disk for the result",
-            "The disk is full when python train.py has finished; its table was printed, curves and checkpoints "
-            "are there",
+            "The disk is full when python train.py has finished; its table was printed, curves "
+            "and checkpoints are there",
             "at the end",
             "OSError",
             "[Errno 28] No space left on device: 'DIR/out/result.json'",
@@ -241,8 +242,8 @@ SECTIONS: dict[str, list[Row]] = {
             "The disk is full: python train.py objective=b/val/accuracy",
             "before training",
             "ValueError",
-            "objective=b/val/accuracy is not among the validation metrics: write one of a/val/loss, a/val/acc, "
-            "b/val/loss, b/val/acc",
+            "objective=b/val/accuracy is not among the validation metrics: write one of "
+            "a/val/loss, a/val/acc, b/val/loss, b/val/acc",
             do=failure_on_a_full_disk,
             leaves=("out/*",),
         ),
@@ -251,7 +252,8 @@ SECTIONS: dict[str, list[Row]] = {
             "DIR/cells.json is cut off: python train.py -m hydra.sweep.dir=DIR seed=0,1",
             "before training",
             "ValueError",
-            "DIR/cells.json does not say any more which cell is whose (…): name another hydra.sweep.dir",
+            "DIR/cells.json does not say any more which cell is whose (…): name another "
+            "hydra.sweep.dir",
             do=cells_cut_off,
             leaves=("cells.json",),
         ),
@@ -267,8 +269,8 @@ SECTIONS: dict[str, list[Row]] = {
         ),
         Row(
             "W&B cannot be reached",
-            "python train.py logger.wandb.offline=false, and no network: after WANDB_INIT_TIMEOUT (90 seconds if it is "
-            "not set) training goes on",
+            "python train.py logger.wandb.offline=false, and no network: after WANDB_INIT_TIMEOUT "
+            "(90 seconds if it is not set) training goes on",
             "before training",
             "warning",
             "W&B cannot be reached (…): this run is logged offline, and `wandb sync` uploads it",
@@ -277,8 +279,9 @@ SECTIONS: dict[str, list[Row]] = {
         ),
         Row(
             "worker killed twice",
-            "kill -9 of a process of python train.py -m hydra/launcher=joblib: the cells that were under way are "
-            "run again, one by one; the cell that dies again has failed, and the others go on",
+            "kill -9 of a process of python train.py -m hydra/launcher=joblib: the cells that "
+            "were under way are run again, one by one; the cell that dies again has failed, and "
+            "the others go on",
             "in training",
             "exit code 1",
             "1 of 2 cells have not finished. To run only these again, repeat the command with "

@@ -26,7 +26,8 @@ from ._left import (
 from ._run import Pair, fit, run_row
 from ._table import ROWS
 
-# What a training that fails leaves on purpose: what it was, that it failed, and what it had logged until then.
+# What a training that fails leaves on purpose: what it was, that it failed, and what it had logged
+# until then.
 OF_A_RUN = ("out/config.yaml", "out/result.json", "out/csv/*")
 
 

@@ -15,7 +15,7 @@ from lit_share.lab.sweeps import checkpoint_to_resume, settle, status
 
 
 class Launcher:
-    """Runs so many cells side by side; a cell's process dies as often as ``deaths`` says, and with it all others."""
+    """Runs cells side by side; a cell's process dies ``deaths`` times, and all others with it."""
 
     def __init__(self, deaths, side_by_side=2):
         self.deaths, self.side_by_side, self.launched = dict(deaths), side_by_side, []

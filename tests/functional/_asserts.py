@@ -19,7 +19,7 @@ def arrays(tensors: Sequence[Tensor] | None) -> list[Array] | None:
 
 
 def precision(case: Case) -> float:
-    """Relative to the largest number: singular values come from squares, so they have half of the digits."""
+    """Relative to the largest number: singular values come from squares, with half the digits."""
     return 1e-7 if case.spec.groups == "spectrum" else 1e-12
 
 
@@ -48,7 +48,7 @@ def assert_gradcheck(case: Case) -> None:
 
 
 def assert_backward_is_gradient(case: Case) -> None:
-    """Added to a loss, the penalty pulls by its strength times its gradient, also in chains and after reuse."""
+    """Added to a loss, the penalty pulls by strength times gradient, also in chains and reuse."""
     members = [w.clone().requires_grad_() for w in case.members]
     (2.5 * case.penalty.value(members, case.start)).backward()
     for w, pull in zip(members, case.gradient(), strict=True):
@@ -59,8 +59,9 @@ def assert_backward_is_gradient(case: Case) -> None:
 def assert_subgradient(case: Case, at: Sequence[Tensor], pulls: Sequence[Tensor]) -> None:
     r"""``pulls`` is in the subdifferential of the penalty at the point ``at``.
 
-    For the squared penalty: it is s²·(W − c). The others are norms of the deviations, for which G is a subgradient
-    exactly if it is a direction that can move deviations, ⟨G, W⟩ = Ω(W), and the polar norm of G is at most 1.
+    For the squared penalty: it is s²·(W − c). The others are norms of the deviations, for which G
+    is a subgradient exactly if it is a direction that can move deviations, ⟨G, W⟩ = Ω(W), and the
+    polar norm of G is at most 1.
     """
     spec, tolerance = case.spec, 10 * precision(case)
     devs = reference.deviations(spec.center, arrays(at), arrays(case.start))
@@ -92,7 +93,7 @@ def assert_gradient_is_subgradient(case: Case) -> None:
 
 
 def assert_gradient_of_equal_members_is_zero(case: Case) -> None:
-    """Where nothing deviates, the gradient is exactly zero, never NaN: two models with one initialisation."""
+    """Where nothing deviates, the gradient is zero and never NaN, as after equal initialisation."""
     for pull in [*case.gradient(), *_autograd(case)]:
         assert torch.equal(pull, torch.zeros_like(pull))
 
@@ -205,7 +206,7 @@ def assert_larger_steps_move_closer(case: Case, steps: Sequence[float]) -> None:
 
 
 def assert_groups_exactly_at_center(case: Case, step: float) -> int:
-    """Where r_g = 0, members are at their center bit by bit, elsewhere not; returns how many groups are there."""
+    """Exactly where r_g = 0, members equal their center bit by bit; return how many groups do."""
     spec, members = case.spec, arrays(case.members)
     devs = reference.deviations(spec.center, members, arrays(case.start))
     scale = len(members) if spec.center == "mean" else 1.0
@@ -292,7 +293,7 @@ def assert_computed_in_float32(case: Case, step: float, dtype: torch.dtype) -> N
 
 
 def assert_pure(case: Case, step: float) -> None:
-    """Inputs are as they were, results are new tensors like the members, and no autograd graph is made of them."""
+    """Inputs are unchanged, results are new tensors like the members, without autograd graph."""
     given = [w.requires_grad_() for w in case.map(torch.Tensor.clone).members]
     start = None if case.start is None else [s.clone() for s in case.start]
     inputs = [*given, *(start or [])]

@@ -1,4 +1,4 @@
-"""The formulas, written plainly in float64: what the package is compared with. Nothing here imports it."""
+"""Formulas in plain float64, to compare the package with. Nothing here imports it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Array = NDArray[np.float64]
 
 
 def group_labels(groups: str, shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """For each element of a member, the number of its group (singular values have no such groups)."""
+    """The group number of each element of a member (singular values have no such groups)."""
     index = np.indices(shape) if shape else np.zeros((0,), dtype=np.int64)
     if groups == "element":
         return np.arange(int(np.prod(shape))).reshape(shape)
@@ -104,7 +104,7 @@ def value(
 
 
 def prox_owl(values: Array, weights: Array) -> Array:
-    """Sort, subtract the weights, pool neighbours that are out of order until none is, clip, undo the sort."""
+    """Sort, subtract weights, pool neighbours until all are in order, clip, undo the sort."""
     order = np.argsort(-np.abs(values), kind="stable")
     blocks = [[shifted] for shifted in np.abs(values)[order] - weights]
     in_order = False
@@ -144,7 +144,7 @@ def solve_prox(
     weights: Array | None = None,
     start: Sequence[Array] | None = None,
 ) -> list[Array]:
-    r"""argmin_V Σ ‖V_i − W_i‖² / (2 t_i) + Ω(V), where V_i = W_i if t_i = 0, and V_1 = W_1 if others follow it."""
+    r"""argmin_V Σ ‖V_i − W_i‖² / (2 t_i) + Ω(V), where V_i = W_i if t_i = 0 or others follow."""
     shape, count = members[0].shape, len(members)
     flat = np.stack([w.ravel() for w in members])
     frozen = [i for i, t in enumerate(steps) if t == 0.0 or (center == "first" and i == 0)]
@@ -189,7 +189,7 @@ def _owl(norms: cp.Expression, weights: Array) -> cp.Expression:
 
 
 def _owl_of_singular_values(table: cp.Expression, weights: Array) -> cp.Expression:
-    """As above; the singular values are the largest eigenvalues of the symmetric dilation [[0, X], [Xᵀ, 0]]."""
+    """The same by the largest eigenvalues of the symmetric dilation [[0, X], [Xᵀ, 0]]."""
     rows, columns = table.shape
     dilation = cp.bmat([[np.zeros((rows, rows)), table], [table.T, np.zeros((columns, columns))]])
     drops = weights - np.append(weights[1:], 0.0)
@@ -207,7 +207,8 @@ def _solve(
 ) -> Array:
     problem = cp.Problem(cp.Minimize(objective), list(constraints))
     with warnings.catch_warnings():
-        # Asked for more than double precision has, the solver stops at its best; the comparison is the judge.
+        # Asked for more than double precision has, the solver stops at its best; the comparison is
+        # the judge.
         warnings.filterwarnings(
             "ignore", message="Solution may be inaccurate", category=UserWarning
         )

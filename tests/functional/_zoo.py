@@ -1,6 +1,7 @@
 """The registry: every penalty, and the members that it meets in every test.
 
-A new norm, grouping, center or kind of OWL weights is a new row here, and gets all the tests of `test_penalty` by it.
+A new norm, grouping, center or kind of OWL weights is a new row here, and gets all the tests of
+`test_penalty` by it.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Spec:
 
     @property
     def homogeneous(self) -> bool:
-        """Whether the penalty grows with the first power of the deviations (else with the second)."""
+        """Whether the penalty is of degree 1 in the deviations (else of degree 2)."""
         return self.norm != "squared"
 
     def fits(self, shape: Sequence[int], count: int) -> bool:
@@ -84,7 +85,8 @@ class Spec:
         return Penalty(self.norm, self.groups, self.center, weights)
 
 
-# What the weights are does not touch centers: two kinds of them meet two centers only, for the time it takes.
+# What the weights are does not touch centers: two kinds of them meet two centers only, for the time
+# it takes.
 SPECS = [
     Spec(row, groups, center)
     for row, groups, center in itertools.product(NORMS, GROUPS, CENTERS)
@@ -127,7 +129,7 @@ class Case:
         return slice(1, None) if self.spec.center == "first" else slice(None)
 
     def steps(self, *sizes: float) -> list[float]:
-        """Step sizes, in units in which about 0.3 makes some groups equal and 30 makes all groups equal."""
+        """Step sizes such that about 0.3 makes some groups equal and 30 makes all groups equal."""
         return [t * self.scale if self.spec.homogeneous else t for t in sizes]
 
     def value(self) -> Tensor:
@@ -161,7 +163,7 @@ def _equal(count: int, rng: torch.Generator) -> list[Tensor]:
 
 
 def _tied(count: int, rng: torch.Generator) -> list[Tensor]:
-    """Multiples of one matrix of ±1: all elements, all rows and all columns have deviations of one norm."""
+    """Multiples of a matrix of ±1: all elements, rows and columns have deviations of one norm."""
     signs = torch.randint(0, 2, (3, 4), generator=rng, dtype=torch.float64) * 2.0 - 1.0
     return [(i + 1.0) * signs for i in range(count)]
 
@@ -206,7 +208,7 @@ SMOOTH = ("vector", "matrix", "tall matrix", "kernel", "noncontiguous")
 
 
 def cases(spec: Spec, *names: str, counts: Sequence[int] = (1, 2, 3)) -> list[Case]:
-    """The penalty on the members of these names (of all names if none is given) that it takes: at least one."""
+    """The penalty on the members of these names (default: all) that it takes: at least one."""
     found = []
     for name, count in itertools.product(names or MEMBERS, counts):
         make, scale = MEMBERS[name]

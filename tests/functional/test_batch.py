@@ -69,7 +69,7 @@ def assert_plain_leaves(
 
 
 def tolerance(dtype: torch.dtype) -> dict[str, float]:
-    """Of sums in different order; in half precision the pure gradient is rounded before it is added."""
+    """Tolerances for sums in another order, and gradients rounded to half precision."""
     return {"rtol": 2e-2, "atol": 2e-2} if dtype == torch.bfloat16 else {"rtol": 1e-5, "atol": 1e-6}
 
 
@@ -112,7 +112,7 @@ class TestAddGradient:
 
     @pytest.mark.parametrize("penalty", [SQUARED, L1], ids=["squared", "l1"])
     def test_many_elements(self, penalty):
-        """More than are taken at once, in large and small ties before, between and after each other."""
+        """Enough large and small ties, in any order, for more than one batch."""
         sizes = [3, 2**17 + 1, 5, 2**18 + 1, 2**16, 2**16, 7]
         ties = [[torch.full((size,), 3.0), noise([torch.empty(size)], size)[0]] for size in sizes]
         grads = [[torch.ones(size), torch.zeros(size)] for size in sizes]
@@ -231,7 +231,7 @@ class TestProx:
         assert_close(ties, expected)
 
     def test_views_and_parameters(self):
-        """Written through: into the rows of a table, and into a module's parameters, which stay the same objects."""
+        """Rows of a table and a module's parameters are written to, and stay the same objects."""
         table = torch.tensor([[1.0, 4.0], [2.0, 5.0], [9.0, 9.0]])
         prox_(L1, [[table[0], table[1]]], [0.1])
         assert_close(table, torch.tensor([[1.1, 4.1], [1.9, 4.9], [9.0, 9.0]]))
@@ -287,7 +287,7 @@ class TestBoth:
 
 
 def every_case(spec: Spec) -> list[Case]:
-    """All members of the zoo, of all sizes; those of one number of groups where the weights are for one only."""
+    """All members of the zoo; of one number of groups where the weights are for one number."""
     found = cases(spec)
     if spec.row == "owl_tensor":
         common = Counter(c.penalty.weights.numel() for c in found).most_common(1)[0][0]

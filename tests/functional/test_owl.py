@@ -158,7 +158,7 @@ class TestWeights:
     @pytest.mark.parametrize("n", [0, 1, 2, 7])
     @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.5, 0.6, 1.0])
     def test_formula(self, n, fraction):
-        """Λ1 + (p − k + 1)·Λ2 for the first p groups and Λ1 after them, p a share of n, rounded up."""
+        """Λ1 + (p − k + 1)·Λ2 for the first p groups and Λ1 after them; p = ⌈fraction · n⌉."""
         p = math.ceil(fraction * n)
         expected = [0.3 + (p - k + 1) * 0.2 if k <= p else 0.3 for k in range(1, n + 1)]
         weights = owl_weights(n, lambda1=0.3, lambda2=0.2, fraction=fraction)

@@ -1,8 +1,9 @@
-"""`prox_owl` against independent ways to the same solution, and against other packages where they are installed.
+"""`prox_owl` against independent algorithms, and against other packages if installed.
 
 - `stack`: one pass over the sorted values with a stack of blocks, in plain Python.
 - `active_set`: the increments of the sorted solution are non-negative least squares.
-- `assert_optimal`: no algorithm at all, but the condition that the solution alone meets; it knows nothing of sorting.
+- `assert_optimal`: no algorithm at all, but the condition that the solution alone meets; it knows
+  nothing of sorting.
 
 scikit-learn's isotonic regression is not among them: it calls SciPy's, as `prox_owl` does.
 """
@@ -45,7 +46,7 @@ SCALES = (1e-12, 1.0, 1e8)
 
 
 def stack(values: Array, weights: Array) -> Array:
-    """FastProxSL1, Algorithm 4 of Bogdan, van den Berg, Sabatti, Su, Candès (Annals of Applied Statistics 2015)."""
+    """FastProxSL1, Algorithm 4 of Bogdan et al. (Annals of Applied Statistics 2015)."""
     order = np.argsort(-np.abs(values), kind="stable")
     sums: list[float] = []
     sizes: list[int] = []
@@ -63,7 +64,7 @@ def stack(values: Array, weights: Array) -> Array:
 
 
 def active_set(values: Array, weights: Array) -> Array:
-    """argmin ‖x − (|v| − w)‖ over x_1 ≥ … ≥ x_n ≥ 0, as x = T·d with d ≥ 0 and T the triangle of ones."""
+    """argmin ‖x − (|v| − w)‖ over x_1 ≥ … ≥ x_n ≥ 0, as x = T·d, d ≥ 0, T the triangle of ones."""
     order = np.argsort(-np.abs(values), kind="stable")
     shifted = np.abs(values)[order] - weights
     scale = np.abs(shifted).max() or 1.0  # the solver's tolerance is absolute
@@ -74,7 +75,7 @@ def active_set(values: Array, weights: Array) -> Array:
 
 
 def assert_optimal(result: Array, values: Array, weights: Array, tolerance: float) -> None:
-    """x is the solution if and only if v − x is a subgradient: Ω°(v − x) ≤ 1, and ⟨v − x, x⟩ = Ω(x)."""
+    """x is the solution if and only if v − x is a subgradient: Ω°(v − x) ≤ 1, ⟨v − x, x⟩ = Ω(x)."""
     rest = values - result
     slack = np.cumsum(weights) - np.cumsum(np.sort(np.abs(rest))[::-1])
     assert (slack >= -tolerance * np.arange(1, len(values) + 1)).all()
@@ -148,7 +149,7 @@ class TestPackages:
         assert_same(values, weights, slope(weights).prox_vec(values, 1.0))
 
     def test_sortedl1(self):
-        """A regression on the identity matrix, ‖v − x‖² / 2n + Σ w_k |x|_(k) / n; it refuses constant values."""
+        """A regression on the identity, ‖v − x‖² / 2n + Σ w_k |x|_(k) / n; no constant values."""
         estimator = pytest.importorskip("sortedl1").Slope
         for kind, weighting in itertools.product(
             set(KINDS) - {"constant", "zero"}, set(WEIGHTS) - {"none"}

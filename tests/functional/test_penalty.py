@@ -170,7 +170,7 @@ def test_pickle_and_copy(spec):
 
 @st.composite
 def any_case(draw) -> Case:
-    """Any penalty on members of few and many digits: zeros, equal numbers and tied norms come up all the time."""
+    """Any penalty on members of few and many digits, so that zeros and ties are frequent."""
     spec = draw(st.sampled_from(SPECS))
     count = draw(st.integers(1 if spec.center in ("zero", "start") else 2, 3))
     shape = draw(
@@ -241,7 +241,7 @@ class TestSpectrum:
             assert_close(penalty.value(members), expected, rtol=0, atol=2e-7, check_dtype=False)
 
     def test_rank_falls(self):
-        """A larger step leaves fewer singular values: the members become combinations of fewer common ones."""
+        """A larger step leaves fewer singular values: members are combinations of fewer tensors."""
         c = case(Spec("l1", "spectrum", "zero"), "kernel", 3)
         singular = torch.linalg.svdvals(torch.stack([w.flatten() for w in c.members]))
         for rank, step in (

@@ -109,7 +109,7 @@ def moved_in_parts(
     ],
     others: Sequence[Sequence[Tensor]],
 ) -> Threads:
-    """Call ``move`` in each rank, with its parts of the members, of ``others`` and of the starting values."""
+    """Call ``move`` on each rank, with its shards of members, ``others`` and starting values."""
     threads, starts = Threads(), [c.start for c in found]
     members = [c.members for c in found]
 
@@ -256,7 +256,7 @@ def test_what_needs_no_other_parts_sends_nothing():
 @pytest.mark.parametrize(("rows", "columns"), [(3, 7), (7, 3)])
 @pytest.mark.parametrize("dim", [0, 1])
 def test_a_matrix_sends_no_more_than_its_size(rows, columns, dim):
-    """For its singular values: the smaller one of the matrix and the products of its divided side."""
+    """For singular values: the smaller of the matrix and the products of its sharded side."""
     penalty, matrix = Penalty("l1", "spectrum", "zero"), torch.randn(rows, columns)
     sizes = []
 

@@ -170,7 +170,8 @@ class TestErrors:
         """The message says what was asked for, and the three ways out."""
         c = case(Spec(row, "element", center), "matrix", len(steps))
         message = re.escape(
-            f"center='{center}' has no closed-form proximal step for {len(steps)} members with different step sizes "
+            f"center='{center}' has no closed-form proximal step for {len(steps)} members with "
+            f"different step sizes "
             f'{steps}: give them one learning rate, tie them in pairs, or use norm="squared"'
         )
         for refuse in (c.prox, lambda steps: c.penalty.check([w.shape for w in c.members], steps)):

@@ -17,7 +17,8 @@ RECIPES = sorted(
     path.stem for path in (Path(lit_share.conf.__file__).parent / "regularizer").glob("*.yaml")
 )
 
-# What an application that does not use lit_share's own code has, and it is started outside of the source tree.
+# What an application that does not use lit_share's own code has, and it is started outside of the
+# source tree.
 APP = """
     import json, os, sys
     import hydra
@@ -28,7 +29,8 @@ APP = """
         modules = {name.split(".")[0] for name in sys.modules}
         content = {"config": OmegaConf.to_container(config), "modules": sorted(modules)}
         if os.environ.get("BUILD"):
-            callbacks = [hydra.utils.instantiate(node) for node in config[os.environ["BUILD"]].values()]
+            nodes = config[os.environ["BUILD"]].values()
+            callbacks = [hydra.utils.instantiate(node) for node in nodes]
             content["built"] = [repr(getattr(callback, "ties", None)) for callback in callbacks]
             content["types"] = [type(callback).__name__ for callback in callbacks]
         print("RESULT", json.dumps(content))
@@ -47,7 +49,8 @@ def app(tmp_path: Path) -> Path:
 
 def start(app: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "app.py", *arguments, "hydra.run.dir=out", "hydra.sweep.dir=out"]
-    # PYTHONSAFEPATH and the like would be inherited; PYTHONPATH is left out, so that only what is installed is found.
+    # PYTHONSAFEPATH and the like would be inherited; PYTHONPATH is left out, so that only what is
+    # installed is found.
     return subprocess.run(
         command,
         cwd=app,
@@ -167,7 +170,8 @@ def test_what_is_tied_is_asked_for(app: Path) -> None:
 
 def test_among_the_callbacks_that_an_application_builds_anyway(app: Path) -> None:
     (app / "conf" / "config.yaml").write_text(
-        "callbacks: {bar: {_target_: lightning.pytorch.callbacks.TQDMProgressBar}}\nties: {patterns: ['a.*', 'b.*']}\n"
+        "callbacks: {bar: {_target_: lightning.pytorch.callbacks.TQDMProgressBar}}\nties: "
+        "{patterns: ['a.*', 'b.*']}\n"
     )
     (result,) = results(app, "+regularizer@callbacks=[soft_tie,hard_tie]", BUILD="callbacks")
     assert result["types"] == ["TQDMProgressBar", "Regularize", "Share"]

@@ -36,7 +36,8 @@ def cells(
     sweeper: Any, *overrides: str, max_batch_size: int | None = None
 ) -> list[list[list[str]]]:
     parser = OverridesParser.create(config_loader=sweeper.hydra_context.config_loader)
-    return sweeper.split_arguments(parser.parse_overrides(list(overrides)), max_batch_size)  # type: ignore[no-any-return]
+    parsed = parser.parse_overrides(list(overrides))
+    return sweeper.split_arguments(parsed, max_batch_size)  # type: ignore[no-any-return]
 
 
 def test_strength_varies_only_where_there_is_one(sweeper: Any) -> None:

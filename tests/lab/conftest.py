@@ -6,7 +6,7 @@ import pytest
 
 @pytest.fixture
 def write():
-    """Writes a `result.json` as a run does; keywords replace what is in it, `None` for whole keys leaves them out."""
+    """Write a `result.json` as a run does; keywords replace its entries, `None` removes them."""
 
     def write(directory: Path, strategy="none", seed=0, val=0.5, test=0.5, **keywords) -> Path:
         content = {
@@ -43,7 +43,7 @@ def write():
 
 @pytest.fixture
 def sweep(tmp_path, write):
-    """A sweep's directory: two strategies, one of which has two strengths, three seeds, two numbers of examples."""
+    """A sweep: two strategies, one with two strengths; three seeds, two numbers of examples."""
 
     def run(strategy, n, seed, strength=None):
         test = 0.5 + n / 1000 + 0.01 * seed + (0.1 if strategy == "soft_tie" else 0.0)

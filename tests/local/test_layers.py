@@ -122,7 +122,7 @@ def test_there_and_back(make):
 
 @pytest.mark.parametrize("size", [0, 1])
 def test_each_position_has_filters_of_its_own(size):
-    """What is at one position of the output is what a convolution with the filters of that position gives there."""
+    """The output at each position is that of a convolution with the position's filters."""
     conv = CONVOLUTIONS[8]()
     layer = parted(local(conv))
     y = layer(batch(conv, size))
@@ -221,9 +221,11 @@ def test_inputs_without_a_batch(make):
 
 @pytest.mark.parametrize("shape", [(3, 2, 9), (3, 2, 9, 9), (3, 1, 9, 8), (2, 8, 9), (8,)])
 def test_inputs_of_other_sizes(shape):
-    """Others than of those the layer has filters for the positions of."""
     layer = LocallyConnected2d(2, 3, 3, input_size=(9, 8))
-    message = r"^LocallyConnected2d has filters for each position of inputs of shape \(batch, 2, 9, 8\), got \("
+    message = (
+        r"^LocallyConnected2d has filters for each position of inputs of shape "
+        r"\(batch, 2, 9, 8\), got \("
+    )
     with pytest.raises(ValueError, match=message):
         layer(torch.zeros(shape))
 
@@ -401,6 +403,6 @@ def test_what_it_says_of_itself():
     assert repr(
         LocallyConnected1d(2, 4, 3, 10, stride=2, bias=False, padding=1, padding_mode="circular")
     ) == (
-        "LocallyConnected1d(in_channels=2, out_channels=4, kernel_size=(3,), input_size=(10,), stride=(2,), "
-        "padding=(1,), dilation=(1,), groups=1, bias=False, padding_mode='circular')"
+        "LocallyConnected1d(in_channels=2, out_channels=4, kernel_size=(3,), input_size=(10,), "
+        "stride=(2,), padding=(1,), dilation=(1,), groups=1, bias=False, padding_mode='circular')"
     )

@@ -1,4 +1,4 @@
-"""Locally connected layers as functions, against patches cut out by torch and against convolutions."""
+"""Locally connected layers as functions, against torch's patches and convolutions."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def cases(draw):
 
 
 def example(bias=True, groups=1, dtype=torch.float64, batch=2):
-    """Images of 4 × 5 with 2 channels per group and 3 outputs per group: 2 × 2 positions of a 2 × 3 window."""
+    """Images of 4 × 5, 2 channels and 3 outputs per group: 2 × 2 positions of a 2 × 3 window."""
     rng = torch.Generator().manual_seed(3)
 
     def random(*shape):
@@ -155,7 +155,7 @@ def test_nothing_requires_a_gradient():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast(dtype):
-    """Computes in the lower precision, and gives gradients in that of the parameters, as a convolution does."""
+    """It computes in the lower precision; gradients have the parameters', as a convolution's."""
     inputs = example(dtype=torch.float32)
     with torch.autocast("cpu", dtype):
         y = locally_connected(*inputs, **STRIDE)

@@ -364,7 +364,7 @@ def test_buffers_do_not_go_with_slices():
 
 
 def test_ties_of_the_convolution(shared):
-    """A slice is a position, as it was before, and not one of the filters, of which there are fewer."""
+    """A slice is a position, as before, and not one of the filters, of which there are fewer."""
     before = FIRST.find(net(equal=True))
     after = FIRST.find(shared)
     for x, y in zip(before, after, strict=True):
@@ -432,7 +432,7 @@ def test_gradients_of_penalties(shared, center):
 @pytest.mark.parametrize("groups", ["element", "output", "tensor"])
 @pytest.mark.parametrize("center", ["zero", "mean", "first"])
 def test_proximal_steps(shared, groups, center):
-    """Those of one parameter that moves as all positions do together; between positions nothing is left to move."""
+    """Ties within one parameter move as all positions do; ties between positions stay put."""
     before = [p.detach().clone() for p in shared[0].parameters()]
     apply_prox(shared, Penalty("l1", groups, center), FIRST, 0.01)
     for old, new in zip(before, shared[0].parameters(), strict=True):
@@ -452,7 +452,7 @@ def test_proximal_steps(shared, groups, center):
 
 
 def test_penalties_before_sharing_act_on_each_position():
-    """A slice is a member also where all are slices of one parameter: against members that are modules."""
+    """Slices of a single parameter are members too: against members that are modules."""
     module, apart = net(), nn.ParameterList(net()[0].weight.detach().unbind())
     ties, others = Ties("0.weight[:]"), Ties(*(str(i) for i in range(12)))
     for penalty in (Penalty("l1", "output", "mean"), Penalty("l1", "tensor", "first")):

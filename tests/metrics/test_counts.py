@@ -26,8 +26,9 @@ from .._modules import mlp, module_of, named, pair_of
 def count_by_hand(module, ties=()):
     """Total, unique and zeros, number by number.
 
-    ``ties`` are lists of members, a member is a name and what is taken of the array of that name. Every number of
-    memory is a cell; cells with one non-zero value at one position of a tie are joined.
+    ``ties`` are lists of members, a member is a name and what is taken of the array of that name.
+    Every number of memory is a cell; cells with one non-zero value at one position of a tie are
+    joined.
     """
     parameters = named(module)
     distinct = {id(p): p for p in parameters.values()}
@@ -60,7 +61,7 @@ def counted(module, ties=None):
 
 
 def coarse(module, seed=0, values=3):
-    """The module with few different numbers, of which one is zero, so that many positions are equal."""
+    """A module with few different numbers, including zero, so that many positions are equal."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in dict.fromkeys(named(module).values()):
         parameter.data = torch.randint(0, values, parameter.shape, generator=generator).to(
@@ -283,7 +284,7 @@ def test_relative_distance(count, shape, seed):
 @same_in_every_run
 @given(count=st.integers(2, 40), near=st.sampled_from([1.0, 1e-3, 1e-6]), seed=st.integers(0, 99))
 def test_squared_distance_of_many_members(count, near, seed):
-    """Also of members that are much nearer to each other than to zero, against the sum over all pairs."""
+    """Members much nearer to each other than to zero, against the sum over all pairs."""
     rng = np.random.default_rng(seed)
     members = rng.normal(size=(3, 4)) + near * rng.normal(size=(count, 3, 4))
     between, size = squared_distance([torch.from_numpy(w) for w in members])

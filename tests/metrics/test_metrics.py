@@ -1,4 +1,4 @@
-"""The metrics are sums over ties of what the functions count, so they must not depend on how ties are split up."""
+"""Metrics are sums over ties of the functions' counts, however ties are split up."""
 
 import math
 from collections.abc import Sequence

@@ -186,7 +186,7 @@ class ShardedValidated(Sharded):
 
 
 class ShardedLooks(Sharded, Manual):
-    """A forward pass without gradients, before each step, leaves parameters whole; they are old after it."""
+    """Gradient-free forward passes before each step, after which full parameters are outdated."""
 
     def training_step(self, batch, batch_idx):
         optimizer = self.optimizers()
@@ -255,7 +255,7 @@ def monitored(trainer):
 
 
 def assert_trained(row, module, trainer, tolerance=1e-9, dtype=torch.float64):
-    """Weights and the penalty, if logged, are those of the reference, and would not be with another strength."""
+    """Weights and the logged penalty are the reference's, not those of another strength."""
     mode = module.mode
     train = partial(reference.train, row, mode, module.outputs)
     expected, penalty = train()

@@ -105,7 +105,7 @@ HERE = {
         run, tolerance=BF16, dtype=torch.float32, trained=torch.bfloat16, precision="bf16-true"
     ),
     "fp16 mixed": partial(fp16, mode=Mode(skipped=SKIPPED)),
-    # Not SGD with momentum: torch 2.13 does not initialise the momentum of a fused one whose first step is skipped.
+    # Without momentum: torch 2.13 leaves a fused one uninitialised if its first step is skipped.
     "fp16 fused": partial(fp16, mode=Mode(ADAMW, (0.05, 0.05), skipped=SKIPPED, fused=True)),
     "accum. 4": partial(run, mode=Mode(accumulate=4, epochs=2)),
     "clip norm": partial(run, mode=Mode(clip=("norm", 0.3))),

@@ -1,6 +1,7 @@
-"""Training with a penalty as a plain loop in float64: the penalty in the loss, or its textbook proximal step.
+"""Training with a penalty in the loss or textbook proximal steps, as a float64 loop.
 
-What modes mean for the sequence of steps is written out here, too. Nothing here imports the package or Lightning.
+What modes mean for the sequence of steps is written out here, too. Nothing here imports the package
+or Lightning.
 """
 
 from __future__ import annotations
@@ -191,7 +192,7 @@ class Strategy:
 
     Attributes:
         value: Ω of the weights, and of those that training started from.
-        prox: The proximal step of sizes t_a and t_b for the two models; if ``None``, the penalty is in the loss.
+        prox: The proximal step of sizes t_a and t_b for the models; ``None`` adds to the loss.
     """
 
     strength: float
@@ -272,7 +273,7 @@ def clip_(gradients: list[Tensor], how: str, most: float) -> None:
 def train(
     row: str, mode: Mode = PLAIN, outputs: int = 2, factor: float = 1.0
 ) -> tuple[Weights, float]:
-    """Train, with ``factor`` times the strength; return the weights, and strength · Ω of the last step's weights."""
+    """Train with ``factor`` times the strength; return weights, and the last strength · Ω."""
     strategy, origin = STRATEGIES[row], start(outputs)
     strength = factor * strategy.strength
     if row == HARD:

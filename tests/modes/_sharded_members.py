@@ -1,4 +1,4 @@
-"""Penalties on parameters that `fully_shard` has divided, without a Trainer: how they are divided, and what is sent."""
+"""Penalties on parameters sharded by `fully_shard`, without a Trainer, and the traffic."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def whole(tensor):
 
 
 def move(module, penalty, roots):
-    """A gradient and a proximal step; both from the weights' gradient and steps after their start."""
+    """A gradient and a proximal step, both after the weights have left their starting values."""
     ties, start = module.ties(*roots), None
     if penalty.center == "start":
         start = starting_values(ties)
@@ -170,7 +170,7 @@ def in_copies(module):
 
 
 def one_message(name):
-    """At most one for the gradients of all ties, and one for their proximal step; none where nothing is shared."""
+    """At most one collective each for gradients and proximal steps; none without shared groups."""
     penalty, module = PENALTIES[name](center="mean"), Models()
     fsdp(module)
     ties, calls = module.ties("a", "b"), []

@@ -1,8 +1,8 @@
 """Penalties and hard sharing train as they ought to, whatever the mode of training.
 
-At the end of a run a table is printed. In each cell the weights after all steps, and the penalty that is logged, are
-those of a plain loop in float64 that has the penalty in its loss, or takes its textbook proximal step; and they would
-not be with half or twice the strength.
+At the end of a run a table is printed. In each cell the weights after all steps, and the penalty
+that is logged, are those of a plain loop in float64 that has the penalty in its loss, or takes its
+textbook proximal step; and they would not be with half or twice the strength.
 """
 
 from __future__ import annotations

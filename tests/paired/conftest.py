@@ -10,7 +10,7 @@ from torchmetrics import MeanAbsoluteError
 
 
 class Lit(LightningModule):
-    """Stands for a user's module: regression, with metrics of all kinds, an optimizer and a scheduler."""
+    """A user's module: regression, with all kinds of metrics, an optimizer and a scheduler."""
 
     def __init__(self, width=3, lr=0.05, optimizer="adam", scheduler="step", seed=0):
         super().__init__()

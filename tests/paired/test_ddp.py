@@ -48,13 +48,15 @@ if __name__ == "__main__":
     pair = Paired(a=Lit(0.1), b=Lit(0.01))
     before = pair.a.net.weight.detach().clone()
     trainer = Trainer(
-        max_epochs=2, accelerator="cpu", devices=2, strategy=Spawned(), logger=False, gradient_clip_val=1.0,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        max_epochs=2, accelerator="cpu", devices=2, strategy=Spawned(), gradient_clip_val=1.0,
+        logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False,
     )
     loaders = {"a": loader(32), "b": loader(16)}
     trainer.fit(pair, loaders, {"a": loader(8), "b": loader(16)})
     assert not torch.equal(pair.a.net.weight, before)
-    assert trainer.callback_metrics.keys() == {f"{n}/{s}/loss" for n in "ab" for s in ("train", "val")}
+    logged = {f"{n}/{s}/loss" for n in "ab" for s in ("train", "val")}
+    assert trainer.callback_metrics.keys() == logged
     assert all(value.isfinite() for value in trainer.callback_metrics.values())
 """
 

@@ -22,7 +22,7 @@ RECORDED = {hook for hook in ARGUMENTS if not hook.endswith("_dataloader")} - se
 
 
 def recording(kit):
-    """A module class that records each hook's arguments, as far as they can be compared between runs."""
+    """Return a module class that records hooks' arguments, as far as runs can be compared."""
 
     def record(hook):
         def method(self, *args, **kwargs):

@@ -21,7 +21,7 @@ def prefixed(metrics, name):
 
 
 def same_as_alone(kit, children, loaders, val_loaders, **options):
-    """A pair of copies of `children` ends where they end alone: weights, optimizers, schedulers and metrics."""
+    """Copies of `children` end where they end alone: weights, optimizers, schedulers, metrics."""
     pair = Paired(**copy.deepcopy(children))
     together = kit.fit(pair, dict(loaders), dict(val_loaders), **options)
     metrics = {}

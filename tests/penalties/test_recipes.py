@@ -70,7 +70,10 @@ def test_a_penalty_is_itself() -> None:
     [
         (
             "soft-tie",
-            r"no recipe is named 'soft-tie': did you mean 'soft_tie'\? There are l2, .*, trace_norm$",
+            (
+                r"no recipe is named 'soft-tie': did you mean 'soft_tie'\? There are l2, .*, "
+                r"trace_norm$"
+            ),
         ),
         ("xyz", "no recipe is named 'xyz': There are l2, "),
         (

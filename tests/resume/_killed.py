@@ -1,4 +1,4 @@
-"""Trainings that are killed while they write a file; each is a fork of one process, as starting those takes long.
+"""Trainings killed while they write a file; forks of one process, as starting takes long.
 
 Run as `python -m tests.resume._killed DIRECTORY`.
 """

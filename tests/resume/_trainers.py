@@ -1,4 +1,4 @@
-"""Trainings in a row, of modules whose training is written out in a plain loop; and what they may not leave behind."""
+"""Several trainings of modules with a plain reference loop, and what they may not leave."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Lit(Plain):
 
 
 class Elsewhere(Lit):
-    """Starts from other weights, so that those of one training are not taken for those of another."""
+    """Starts from weights of its own, to tell the trainings apart."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -53,7 +53,7 @@ def count_hooks(made):
 
 
 def assert_nothing_left(made, module, untouched):
-    """Optimizers have no hooks, and strategy and parameters have nothing that another strategy's have not."""
+    """Optimizers have no hooks; strategy and parameters no more attributes than others."""
     assert count_hooks(made) == 0
     assert vars(made.strategy).keys() == vars(untouched.strategy).keys()
     for parameter in module.parameters():

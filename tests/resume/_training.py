@@ -29,7 +29,7 @@ def dataset(batches=BATCHES):
 
 
 class Resumable(DataLoader):
-    """Shuffled by the number of the epoch; knows how many of its batches are done, as Lightning asks of loaders."""
+    """Shuffles by epoch; knows how many batches are done, as Lightning asks of loaders."""
 
     def __init__(self):
         data = dataset()
@@ -63,8 +63,8 @@ def sgd(module):
 class Lit(LightningModule):
     """Two models with dropout, and two schedules of their learning rate.
 
-    Its checkpoints have what Lightning leaves out of them: the state of the generator of random numbers, and gradients
-    that have been accumulated so far.
+    Its checkpoints have what Lightning leaves out of them: the state of the generator of random
+    numbers, and gradients that have been accumulated so far.
     """
 
     def __init__(self, optimizer=sgd, seeds=(1, 2)):
@@ -152,7 +152,7 @@ def trainer(*callbacks, epochs=EPOCHS, **options):
 
 
 def fit(module, *callbacks, ckpt_path=None, seed=5, **options):
-    """Train, and return the Trainer; random numbers begin with the seed, unless they go on from a checkpoint."""
+    """Train and return the Trainer; the seed sets random numbers unless training resumes."""
     torch.manual_seed(seed)
     made = trainer(*callbacks, **options)
     made.fit(module, ckpt_path=ckpt_path)

@@ -50,7 +50,7 @@ def uninterrupted(name, base, saver=None, **options):
 
 
 def assert_resumes(name, whole, file, **options):
-    """What is resumed from the file ends as what was not stopped; return what it logs, which is the same, too."""
+    """A resumed training ends as an uninterrupted one; return its log, which is equal too."""
     optimizer, callbacks = STRATEGIES[name]
     module, logger = Lit(optimizer, seeds=(3, 4)), Rows()
     made = fit(module, *callbacks(), ckpt_path=file, seed=6, logger=logger, **options)

@@ -1,4 +1,4 @@
-"""One fit after another, with evaluation in between: the penalty is applied once per step, and memories are right."""
+"""Several fits, with evaluation in between: one penalty per step, and correct memories."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Killed while a file is written: what was written before is whole, and training goes on from it."""
+"""Killed while it writes a file: earlier files are intact, and training resumes from them."""
 
 from __future__ import annotations
 

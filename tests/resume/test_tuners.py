@@ -67,7 +67,7 @@ def test_within_a_fit(row, first):
 
 
 class PutsBack(Callback):
-    """As a tuner does, from a file that is loaded to the CPU; here it has another dtype instead of another device."""
+    """As tuners restore: a file loaded to the CPU, in another dtype for want of a device."""
 
     def on_train_epoch_start(self, trainer, pl_module):
         (callback,) = (c for c in trainer.callbacks if c is not self)

@@ -1,4 +1,4 @@
-"""`share(where="equal")`: members that a penalty made equal are stored once, and compute what they did."""
+"""`share(where="equal")`: equal members are stored once, and outputs do not change."""
 
 from __future__ import annotations
 

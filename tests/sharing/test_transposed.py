@@ -340,7 +340,7 @@ def test_arguments_of_other_types(module, call):
 
 @pytest.mark.parametrize("center", ["zero", "mean"])
 def test_penalties_see_the_transpose(module, center):
-    """A tie of both places: the penalty of the equal members, whose gradients meet in one parameter."""
+    """Ties of both parameters: the gradients of equal members meet in one parameter."""
     penalty = Penalty("squared", "element", center)
     add_penalty_gradient(module, penalty, TIES, 0.5)
     expected = (

@@ -315,7 +315,7 @@ def place(module, name):
 
 
 def value(module, name):
-    """What the module computes with; where that is in pieces, nothing does, and what it saves is meant."""
+    """The module's computed values, or what it saves where parameters are in pieces."""
     if any(isinstance(p, DTensor) for p in module.parameters()):
         return whole(module.state_dict()[name])
     return place(module, name).detach()

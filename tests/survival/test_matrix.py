@@ -1,7 +1,8 @@
-"""Hard sharing survives what is done with a module, wherever it is built and whatever is shared in it.
+"""Hard sharing survives all that is done with a module, wherever and however it is built.
 
-At the end of a run a table is printed. In each cell what is shared is stored once, before, during and after training,
-and after three steps all weights are those of a plain loop that uses one tensor in several places.
+At the end of a run a table is printed. In each cell what is shared is stored once, before, during
+and after training, and after three steps all weights are those of a plain loop that uses one tensor
+in several places.
 """
 
 from __future__ import annotations

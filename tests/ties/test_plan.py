@@ -166,8 +166,9 @@ def test_what_was_trained_from_the_same_start_corresponds():
 def test_units_that_do_not_correspond_are_said():
     plan = Ties("a.*", "b.*").plan(pair_of(a=wide(0), b=wide(1)))
     said = (
-        "the members of 0.weight and 1 more start from unrelated weights, so that their units do not "
-        "correspond: initialise them alike, with copy.deepcopy or lit_share.Paired(..., same_init=True)"
+        "the members of 0.weight and 1 more start from unrelated weights, so that their units do "
+        "not correspond: initialise them alike, with copy.deepcopy or lit_share.Paired(..., "
+        "same_init=True)"
     )
     assert str(plan).splitlines()[-1] == said
     assert said in " ".join(drawn(plan).split())

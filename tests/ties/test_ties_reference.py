@@ -31,7 +31,7 @@ class Refused(Exception):
 
 
 def readings(pattern, name):
-    """All texts that the stars can stand for: the pieces between them are looked for in every place."""
+    """All texts that the stars can stand for, by trying the pieces between them everywhere."""
     pieces = pattern.split("*")
     cuts = itertools.combinations_with_replacement(range(len(name) + 1), 2 * (len(pieces) - 1))
     for cut in cuts:
@@ -177,7 +177,7 @@ def test_any_patterns_on_any_module(names, shapes, patterns, exclude, alike):
 
 @st.composite
 def related(draw):
-    """Models with the same parameters, some missing, renamed, shared or of another shape; and patterns for them."""
+    """Models with the same parameters, some missing, renamed, shared or reshaped; patterns."""
     roots = draw(
         st.lists(
             st.sampled_from(["a", "b", "m.n", "mm", "l.0", "l.1"]),
@@ -237,7 +237,7 @@ def test_models_of_one_kind(drawn):
 @a_few_in_every_run
 @given(related(), st.randoms(use_true_random=False))
 def test_wrappers_are_not_in_names(drawn, chance):
-    """The names are those of the unwrapped module, whatever `torch.compile` and checkpointing put into them."""
+    """Names are the unwrapped module's, whatever `torch.compile` and checkpointing add."""
     module, patterns, exclude = drawn
     try:
         before = [

@@ -118,7 +118,8 @@ def test_unknown_top_level_key():
 def test_a_group_is_a_mapping(value):
     (line,) = problems({"regularizer": value})
     assert line.startswith(
-        f"regularizer: expected a mapping, got {value!r}: choose a config of this group with regular"
+        f"regularizer: expected a mapping, got {value!r}: choose a config of this group with "
+        f"regular"
     )
 
 
@@ -264,7 +265,10 @@ def test_positional_arguments():
 def test_hydras_own_keys():
     assert problems({"f": node("Layer", width=1, _convert_="al", _partial_="yes")}) == [
         "f._partial_: expected bool, got 'yes'",
-        "f._convert_: expected Literal['none', 'partial', 'object', 'all'], got 'al': did you mean 'all'?",
+        (
+            "f._convert_: expected Literal['none', 'partial', 'object', 'all'], got 'al': did you "
+            "mean 'all'?"
+        ),
     ]
     assert problems({"f": {"_traget_": "x", "target": "y"}}) == [
         "f._traget_: did you mean '_target_'?"
@@ -297,7 +301,10 @@ def test_a_target_whose_module_fails(tmp_path, monkeypatch):
     (tmp_path / "module_that_fails.py").write_text("import module_that_is_not_installed")
     monkeypatch.syspath_prepend(tmp_path)
     assert problems({"f": node("module_that_fails.f")}) == [
-        "f._target_: cannot import 'module_that_fails.f': No module named 'module_that_is_not_installed'"
+        (
+            "f._target_: cannot import 'module_that_fails.f': No module named "
+            "'module_that_is_not_installed'"
+        )
     ]
 
 
@@ -441,7 +448,10 @@ def test_real_targets_that_are_right():
         (
             f"{PL}.Trainr",
             {},
-            "_target_: cannot import '{}': lightning.pytorch has no 'Trainr': did you mean 'Trainer'?",
+            (
+                "_target_: cannot import '{}': lightning.pytorch has no 'Trainr': did you mean "
+                "'Trainer'?"
+            ),
         ),
         (f"{PL}.loggers.WandbLogger", {"offline": "yes"}, "offline: expected bool, got 'yes'"),
         (f"{PL}.loggers.CSVLogger", {}, "save_dir: {} requires it: add it to the config"),

@@ -1,4 +1,4 @@
-"""What is drawn for W&B: rows before and after they became clusters, and the filters of positions."""
+"""Figures for W&B: rows before and after clustering, and the filters of positions."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def logger() -> Recorded:
 
 
 def clustered() -> nn.Sequential:
-    """Two layers: in the first, four rows are equal to others and one is zero; in the second, one is zero."""
+    """Two layers: the first has four rows equal to others and a zero row, the second a zero row."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(9, 5), nn.ReLU(), nn.Linear(5, 3))
     with torch.no_grad():

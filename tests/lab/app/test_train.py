@@ -23,9 +23,16 @@ def train(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProce
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys, runpy; sys.argv = ['train.py', '--help']\n"
-    code += f"try: runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')\nexcept SystemExit: pass\n"
-    code += "print('HEAVY', sorted({'torch', 'lightning', 'wandb', 'scipy', 'sklearn'} & set(sys.modules)))"
+    code = f"""
+import sys, runpy
+sys.argv = ['train.py', '--help']
+try:
+    runpy.run_path({str(ROOT / "train.py")!r}, run_name='__main__')
+except SystemExit:
+    pass
+heavy = {{'torch', 'lightning', 'wandb', 'scipy', 'sklearn'}}
+print('HEAVY', sorted(heavy & set(sys.modules)))
+"""
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
     )
@@ -59,7 +66,8 @@ OWN = """
     class Mine(LightningModule):
         def __init__(self):
             super().__init__()
-            self.net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+            layers = torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1)
+            self.net = torch.nn.Sequential(*layers)
         def training_step(self, batch, _):
             return self.net(batch).square().mean()
         def validation_step(self, batch, _):
@@ -79,7 +87,8 @@ OWN = """
 def test_own_model_and_data(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(dedent(OWN))
     for group, text in {
-        "model": "{_target_: lit_share.Paired, north: {_target_: own.Mine}, south: {_target_: own.Mine}}",
+        "model": "{_target_: lit_share.Paired, north: {_target_: own.Mine}, south: {_target_: "
+        "own.Mine}}",
         "data": "{_target_: own.Data}",
     }.items():
         (tmp_path / "conf" / group).mkdir(parents=True)

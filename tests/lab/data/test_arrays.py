@@ -33,7 +33,7 @@ def test_source_is_as_declared(source):
 
 
 def test_digits_of_a_class_look_alike():
-    """Guards the pairing of inputs and labels: a digit is nearer to its own class's mean than to the others'."""
+    """Guards the pairing of inputs and labels: digits are nearest to their class's mean."""
     inputs, labels = SOURCES["digits"].load()
     flat = inputs.reshape(len(inputs), -1)
     means = np.stack([flat[labels == digit].mean(axis=0) for digit in range(10)])

@@ -23,7 +23,7 @@ def make(request):
 
 
 def examples(loader):
-    """The images that a loader shows, as hashable values: no two images of the data set are equal."""
+    """A loader's images as hashable values; no two images of the data set are equal."""
     return [image.numpy().tobytes() for x, _ in loader for image in x]
 
 
@@ -164,7 +164,8 @@ def test_negative_seed_is_refused(make):
 def test_more_examples_than_there_are_is_refused(make):
     with pytest.raises(
         ValueError,
-        match=r'n_a \+ n_b \+ n_val \+ n_test = 900 \+ 50 \+ 300 \+ 600 = 1850, but "digits" has 1797',
+        match=r'n_a \+ n_b \+ n_val \+ n_test = 900 \+ 50 \+ 300 \+ 600 = 1850, but "digits" has '
+        r"1797",
     ):
         make(n_a=900)
 

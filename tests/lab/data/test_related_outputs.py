@@ -60,7 +60,8 @@ def test_control_asks_about_one_direction_in_every_part(dataset):
 def test_question_about_digits_needs_digits(argument):
     with pytest.raises(
         ValueError,
-        match=f'{argument}="parity" asks about digits.*"breast_cancer" shows none: .*"class", "direction"',
+        match=f'{argument}="parity" asks about digits.*"breast_cancer" shows none: .*"class", '
+        f'"direction"',
     ):
         RelatedOutputs(
             "breast_cancer", **{"task_a": "class", "task_b": "class", argument: "parity"}

@@ -37,8 +37,9 @@ def test_every_part_has_the_mixture_of_classes(cut, seed):
     parts = split(labels, sizes, seed)
     counts = np.bincount(labels)
     for places in parts.values():
-        # A stretch of [0, 1) holds n_c times its length of class c, give or take 1; and as the sizes of
-        # stretches are given in examples, their length is off by up to one example for each class.
+        # A stretch of [0, 1) holds n_c times its length of class c, give or take 1; and as the
+        # sizes of stretches are given in examples, their length is off by up to one example for
+        # each class.
         expected = len(places) * counts / len(labels)
         slack = 1 + len(counts) * counts / len(labels)
         assert (

@@ -1,4 +1,4 @@
-"""Headless Chromium, spoken to through a pipe: the DevTools protocol, as much of it as the tests need."""
+"""Headless Chromium through a pipe: the part of the DevTools protocol that the tests need."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROGRAM = (
 
 
 class Chromium:
-    """A browser with one tab, which remembers what it was asked to load and what it complained about."""
+    """A browser with one tab, which records requests and complaints."""
 
     def __init__(self, profile: Path) -> None:
         to_browser, write = os.pipe()
@@ -87,7 +87,8 @@ class Chromium:
         )
         self.send("Page.navigate", url=path.resolve().as_uri())
         self.ask(
-            "new Promise(done => document.readyState === 'complete' ? done() : addEventListener('load', done))"
+            "new Promise(done => document.readyState === 'complete' ? done() : "
+            "addEventListener('load', done))"
         )
         self.ask("new Promise(done => setTimeout(done, 300))")
 

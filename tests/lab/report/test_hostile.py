@@ -42,7 +42,10 @@ def hostile(sweep):
             content = json.loads(file.read_text())
             content |= {
                 "strategy": content["strategy"].replace("soft_tie", attack),
-                "data": attack, "model": f"model {attack}", "ties": f"ties {attack}", "objective": f"val/{attack}",
+                "data": attack,
+                "model": f"model {attack}",
+                "ties": f"ties {attack}",
+                "objective": f"val/{attack}",
                 "validation": {f"val/{attack}": content["validation"]["b/val/acc"]},
                 "test": {f"test/{attack}": content["test"]["b/test/acc"]},
                 "overrides": [*content["overrides"], f"x.{attack}={attack}{content['seed'] % 1}"],
@@ -223,7 +226,7 @@ def test_a_table_on_a_terminal_with_colours(hostile):
     ["=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\t=1", '"a",b\r\nc', "=HYPERLINK(1)"],
 )
 def test_cells_of_the_csv_are_what_was_named(hostile, cell):
-    """Programs read it: a name that a spreadsheet takes for a formula is written as it is, which `to_csv` says."""
+    """Programs read the file: formulas of spreadsheets are kept, as `to_csv` documents."""
     directory = hostile(cell)
     comparison = compare(read_results([directory]))
     _, file, _ = write_report(comparison, directory)

@@ -64,13 +64,15 @@ from hydra.core.hydra_config import HydraConfig
 @hydra.main(version_base="1.3", config_path=None, config_name="app")
 def main(config):
     out = HydraConfig.get().runtime.output_dir
-    result = dict(schema=1, status="finished", strategy=config.strategy, seed=config.seed, objective="val", mode="max",
-                  validation=dict(val=1.0), test=dict(test=config.seed))
+    result = dict(schema=1, status="finished", strategy=config.strategy, seed=config.seed,
+                  objective="val", mode="max", validation=dict(val=1.0),
+                  test=dict(test=config.seed))
     json.dump(result, open(out + "/result.json", "w"))
 
 from hydra.core.config_store import ConfigStore
 ConfigStore.instance().store("app", {"strategy": "none", "seed": 0, "hydra": {"callbacks": {
-    "compare": {"_target_": "lit_share.lab.report.CompareRuns"}}, "job": {"chdir": False}, "sweep": {"dir": "sweep"}}})
+    "compare": {"_target_": "lit_share.lab.report.CompareRuns"}},
+    "job": {"chdir": False}, "sweep": {"dir": "sweep"}}})
 main()
 assert not {"torch", "lightning"} & {*sys.modules}
 """

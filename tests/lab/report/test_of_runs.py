@@ -54,7 +54,7 @@ def test_tied_fractions(sweep):
 
 @pytest.mark.slow
 def test_training_bytes_are_of_each_number_once(sweep):
-    """Adam keeps two numbers for each, beside the number and its gradient, and a step for each tensor."""
+    """Adam has two numbers for each, beside the number and its gradient, and a step per tensor."""
     results, _ = sweep
     assert results["none"].training_bytes == 4 * (4 * NUMBERS + 2 * len(TIES))
     assert results["hard_tie"].training_bytes == 4 * (4 * NUMBERS // 2 + len(TIES))

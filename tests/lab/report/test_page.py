@@ -14,7 +14,7 @@ VOID = {"meta", "link", "br", "img", "input", "hr"}
 
 
 class Parsed(HTMLParser):
-    """What is in a page: tags with attributes, the text of each kind of tag, and whether all are closed."""
+    """Parses a page: tags with attributes, the text of each kind of tag, and unclosed tags."""
 
     def __init__(self, html):
         super().__init__(convert_charrefs=True)
@@ -77,7 +77,8 @@ def test_it_has_all_parts(results):
     ]
     for link in found.all("a"):
         assert link["href"].removeprefix("#") in ids
-    # two settings of scores, strengths, sizes, tied; one curve; two ties and three costs of each setting
+    # two settings of scores, strengths, sizes, tied; one curve; two ties and three costs of each
+    # setting
     assert (
         len(found.figures)
         == len([a for a in found.all("div") if a.get("class") == "chart"])

@@ -150,9 +150,10 @@ def test_cells_of_an_earlier_command(tmp_path, write, cells, earlier):
 def test_what_is_written_is_what_is_read(tmp_path):
     written = Result(
         tmp_path / "result.json", 1, "finished", "soft_tie", 3, "b/val/acc", "max", data="digits",
-        ties="all", model="mlp", tune=["ties"], overrides=["seed=3"], strength=0.1, validation={"b/val/acc": 0.5},
-        test={"b/test/acc": 0.25}, sharing={"penalty": 0.5, "distance": None}, rows=[{"name": "a"}],
-        seconds=1.5, checkpoint="last.ckpt", tied={"weight": 0.5}, training_bytes=12,
+        ties="all", model="mlp", tune=["ties"], overrides=["seed=3"], strength=0.1,
+        validation={"b/val/acc": 0.5}, test={"b/test/acc": 0.25},
+        sharing={"penalty": 0.5, "distance": None}, rows=[{"name": "a"}], seconds=1.5,
+        checkpoint="last.ckpt", tied={"weight": 0.5}, training_bytes=12,
         distances={"weight": [1.0, 0.5]},
     )  # fmt: skip
     empty = {f.name for f in fields(Result) if not getattr(written, f.name)}
