@@ -1,4 +1,4 @@
-"""Makes `regularizer=soft_tie` known to every Hydra application of an environment in which lit_share is installed.
+"""Add `regularizer=soft_tie` and all other recipes to every Hydra application.
 
 Hydra imports every plugin whenever it starts, so nothing heavy may be imported here.
 """
@@ -10,7 +10,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 
 class StrategySearchPath(SearchPathPlugin):
-    """Adds the recipes of `lit_share.conf`, after the application's own configs, which win where names are equal."""
+    """Appends the recipes of `lit_share.conf`: an application's own configs win over them."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Append them."""

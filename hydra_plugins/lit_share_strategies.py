@@ -33,14 +33,15 @@ SUBDIR = "${hydra.job.num}"
 
 
 class StrategySweeper(BasicSweeper):
-    """A grid over overrides, in which `strength` varies for strategies that have one, and `ties` for those that tie.
+    """A grid of overrides, where `strength` and `ties` vary only for strategies that read them.
 
-    `regularizer=none,soft_tie strength=0.01,0.1` has three cells: `none`, and `soft_tie` at two strengths.
+    `regularizer=none,soft_tie strength=0.01,0.1` has three cells: `none`, and `soft_tie` at two
+    strengths.
 
-    A cell is known by its overrides. In a `hydra.sweep.dir` where cells have run already, finished ones are not run
-    again, those that were cut off go on, and failed ones and those whose config has changed start anew: see
-    `lit_share.lab.sweeps.settle`. A cell that fails stops no other one, whatever launches them; the process ends
-    with an error after all of them have ended and were compared.
+    A cell is known by its overrides. In a `hydra.sweep.dir` where cells have run already, finished
+    ones are not run again, interrupted ones are resumed, and those that failed or whose config has
+    changed are restarted: see `lit_share.lab.sweeps.settle`. A cell that fails stops no other,
+    whatever launches them; the process exits with an error once all have ended and are compared.
     """
 
     def setup(
@@ -49,18 +50,20 @@ class StrategySweeper(BasicSweeper):
         """Prepare the launcher.
 
         Raises:
-            CompactHydraException: If this process is one of several copies, or `hydra.sweep.subdir` is the user's own.
+            CompactHydraException: If this process is one of several copies, or `hydra.sweep.subdir`
+                is the user's own.
         """
         if "TORCHELASTIC_RUN_ID" in os.environ:
             raise CompactHydraException(
-                "torchrun would start this multirun in each of its processes: start it with plain python, and write "
-                "trainer.strategy=ddp_spawn for several processes in each cell"
+                "torchrun would start this multirun in each of its processes: start it with plain "
+                "python, and write trainer.strategy=ddp_spawn for several processes in each cell"
             )
-        subdir = OmegaConf.to_container(config.hydra.sweep, resolve=False)["subdir"]  # type: ignore[call-overload,index]
+        sweep: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+        subdir = sweep["subdir"]
         if subdir != SUBDIR:
             raise CompactHydraException(
-                f"hydra.sweep.subdir={subdir}: this sweeper numbers the folders of cells itself; leave it out, or "
-                "write hydra/sweeper=basic, which cannot go on with a sweep"
+                f"hydra.sweep.subdir={subdir}: this sweeper numbers the folders of cells itself; "
+                "leave it out, or write hydra/sweeper=basic, which cannot go on with a sweep"
             )
         super().setup(
             hydra_context=hydra_context, task_function=Contained(task_function), config=config
@@ -76,7 +79,8 @@ class StrategySweeper(BasicSweeper):
             What became of the cells that ran.
 
         Raises:
-            CompactHydraException: After all cells have ended, if there is one that has not finished.
+            CompactHydraException: After all cells have ended, if there is one that has not
+                finished.
         """
         assert self.config is not None
         assert self.hydra_context is not None
@@ -94,7 +98,8 @@ class StrategySweeper(BasicSweeper):
         cells = [cell for cell, folder in folders.items() if status(directory / folder) is None]
         if len(cells) < len(folders):
             log.info(
-                f"{len(folders) - len(cells)} of {len(folders)} cells have finished already in {directory}"
+                f"{len(folders) - len(cells)} of {len(folders)} cells have finished already in "
+                f"{directory}"
             )
         go_on = f"repeat the command with hydra.sweep.dir={self.config.hydra.sweep.dir}"
         returns: dict[Cell, JobReturn] = {}
@@ -120,7 +125,8 @@ class StrategySweeper(BasicSweeper):
                 self.config, config_name=self.config.hydra.job.config_name
             )
             raise CompactHydraException(
-                f"{len(unfinished)} of {len(folders)} cells have not finished. To run only these again, {go_on}"
+                f"{len(unfinished)} of {len(folders)} cells have not finished. To run only these "
+                f"again, {go_on}"
             )
         return [*returns.values()]
 
@@ -129,19 +135,20 @@ class StrategySweeper(BasicSweeper):
     ) -> None:
         """Launch cells, and collect what became of those that ended by themselves.
 
-        When a process of joblib's is killed, as by a system that is out of memory, joblib ends all the others, too. The
-        cells that were under way are then launched again, one by one: the one that dies again has failed. Then the
-        others have their turn.
+        When a process of joblib's is killed, as by a system that is out of memory, joblib ends all
+        the others, too. The cells that were under way are then launched again, one by one: the one
+        that dies again has failed. Then the others have their turn.
 
         Raises:
             Exception: What another launcher raises, whose processes may go on for all one knows.
         """
-        assert self.launcher is not None
+        launcher = self.launcher
+        assert launcher is not None
 
         def launch(batch: Sequence[Cell]) -> None:
             placed = [[*cell, *_place(folders[cell])] for cell in batch]
-            left = self.launcher.launch(placed, initial_job_idx=len(returns))  # type: ignore[union-attr]
-            returns.update(zip(batch, left, strict=True))
+            ended = launcher.launch(placed, initial_job_idx=len(returns))
+            returns.update(zip(batch, ended, strict=True))
 
         size = self.max_batch_size or max(len(cells), 1)
         while cells:
@@ -188,7 +195,7 @@ class StrategySweeper(BasicSweeper):
         return list(BasicSweeper.split_overrides_to_chunks(cells, max_batch_size))
 
     def _without_idle(self, grid: list[list[str]]) -> Iterator[Cell]:
-        """The cells, without strengths of strategies that have none, and the first ties where they are not read."""
+        """Return the cells, with strength and ties only where strategies read them."""
         regularizers: dict[Cell, dict[str, Any]] = {}
         ties = next((override for override in grid[0] if override.startswith("ties=")), "")
         for cell in grid:
