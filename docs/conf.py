@@ -46,7 +46,10 @@ nitpick_ignore_regex = [
     # Names of other libraries: the build downloads no inventories.
     (
         "py:.*",
-        r"(torch|nn|lightning|hydra|plotly|numpy|omegaconf|typing|collections|optional|Path|pathlib)\b.*",
+        (
+            r"(torch|nn|lightning|hydra|plotly|numpy|omegaconf|typing|collections|optional|Path|"
+            r"pathlib)\b.*"
+        ),
     ),
 ]
 

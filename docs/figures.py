@@ -31,14 +31,16 @@ def text(
     color: str = BLACK,
 ) -> str:
     """Return text at a point."""
-    return f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="{color}">{words}</text>'
+    style = f'font-size="{size}" text-anchor="{anchor}" fill="{color}"'
+    return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{words}</text>'
 
 
 def line(points: Iterable[Point], color: str, width: float = 2.5, dash: str = "") -> str:
     """Return a line through points."""
     places = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     dashed = f' stroke-dasharray="{dash}"' if dash else ""
-    return f'<polyline points="{places}" fill="none" stroke="{color}" stroke-width="{width}"{dashed}/>'
+    stroke = f'stroke="{color}" stroke-width="{width}"{dashed}'
+    return f'<polyline points="{places}" fill="none" {stroke}/>'
 
 
 def dot(
@@ -69,8 +71,8 @@ def save(
 ) -> None:
     """Write a figure with a white background."""
     head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'font-family="sans-serif" role="img"><title>{title}</title>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}" font-family="sans-serif" role="img"><title>{title}</title>'
     )
     background = f'<rect width="{width}" height="{height}" fill="white"/>'
     content = "\n".join([head, background, *parts, "</svg>"]) + "\n"
@@ -135,8 +137,8 @@ def groups(folder: Path = FOLDER) -> None:
     for i, (name, color) in enumerate(kinds.items()):
         left, top = 40 + 172 * i, 52
         parts += [
-            f'<rect x="{left + cell * column}" y="{top + cell * row}" width="{cell - 2}" height="{cell - 2}" '
-            f'fill="{color(row, column)}" fill-opacity="0.8"/>'
+            f'<rect x="{left + cell * column}" y="{top + cell * row}" width="{cell - 2}" '
+            f'height="{cell - 2}" fill="{color(row, column)}" fill-opacity="0.8"/>'
             for row in range(outputs)
             for column in range(inputs)
         ]
@@ -149,9 +151,10 @@ def groups(folder: Path = FOLDER) -> None:
     for k, (color, length) in enumerate(zip(colors[:3], (1.0, 0.6, 0.35), strict=True)):
         x = left + 58 * k
         height, width = cell * outputs - 2, 36
+        fill = f'fill="{color}" fill-opacity="{length}"'
         parts += [
-            f'<rect x="{x}" y="52" width="6" height="{height}" fill="{color}" fill-opacity="{length}"/>',
-            f'<rect x="{x + 9}" y="52" width="{width}" height="6" fill="{color}" fill-opacity="{length}"/>',
+            f'<rect x="{x}" y="52" width="6" height="{height}" {fill}/>',
+            f'<rect x="{x + 9}" y="52" width="{width}" height="6" {fill}/>',
         ]
         if k:
             parts.append(text(x - 8, 100, "+", 15))

@@ -1,4 +1,4 @@
-"""Formulas as MathML, which browsers draw by themselves: pages need neither a script nor a network."""
+"""Render formulas as MathML: browsers draw it without a script or a network."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class ParameterRef(_Ref):
 
     @property
     def parameter(self) -> nn.Parameter:
-        """The Parameter that is trained: the stored one, or that of the source."""
+        """The trained Parameter, which is the stored one or that of the source."""
         stored = self.stored
         if stored is not None:
             return stored
