@@ -1,4 +1,4 @@
-"""Several names of a module that hold one parameter: how such aliases are found, made and kept."""
+"""Aliases: finding, making and keeping one parameter under several names of a module."""
 
 from lit_share.aliases._data import aliases_from_data, aliases_to_data
 from lit_share.aliases._find import agree, alias_groups, transposed_aliases

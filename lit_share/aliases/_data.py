@@ -1,4 +1,4 @@
-"""Aliases as plain data: what is one in a module, and making it so in another one."""
+"""Aliases of a module as plain data, from which another module gets the same aliases."""
 
 from __future__ import annotations
 
@@ -32,12 +32,11 @@ _Entry = Mapping[str, Any]
 
 
 def aliases_to_data(module: nn.Module) -> list[dict[str, Any]]:
-    """Describe the aliases of a module, for `aliases_from_data`.
+    """Return the aliases of a module as data for `aliases_from_data`.
 
     Returns:
-        Entries with the ``"names"`` of one parameter or buffer, ``.T`` after those that are its
-        transpose, and an entry with the ``"name"`` of every ``"convolution"`` that has one filter for
-        all positions of what was a locally connected layer.
+        For each aliased parameter or buffer its ``"names"``, with ``.T`` after names of its
+        transpose; for each layer whose positions are shared its name as ``"convolution"``.
     """
     groups = [*alias_groups(parameter_refs(module)), *recorded_buffers(module)]
     entries: list[dict[str, Any]] = [{"names": group} for group in groups]
@@ -51,27 +50,22 @@ def aliases_to_data(module: nn.Module) -> list[dict[str, Any]]:
 
 @torch.no_grad()
 def aliases_from_data(module: nn.Module, entries: Iterable[_Entry]) -> None:
-    """Make the aliases that `aliases_to_data` described, in a module that has the same values.
-
-    Args:
-        module: The module, changed in place.
-        entries: What `aliases_to_data` returned.
+    """Make the aliases of `aliases_to_data` in a module that has the same values, in place.
 
     Raises:
-        TieError: If a name is missing or cannot be shared, or values that are to be one differ;
-            nothing is changed then.
+        TieError: If a name is missing or cannot be shared, or values under shared names differ;
+            the module is not changed then.
     """
     entries = list(entries)
-    layers = [
-        _layer_with_positions(module, entry["convolution"])
-        for entry in entries
-        if "convolution" in entry
-    ]
+    names = [entry["names"] for entry in entries if "names" in entry]
+    convolutions = [entry["convolution"] for entry in entries if "convolution" in entry]
+    layers = [_layer_with_positions(module, name) for name in convolutions]
     merged = {layer: layer.with_one_position(equal_slice) for layer in layers if layer is not None}
+    # Layers are replaced first, because the names may include parameters of the convolutions.
     for layer, convolution in merged.items():
         replace_module(module, layer, convolution)  # type: ignore[arg-type]
     try:
-        _join(module, [entry["names"] for entry in entries if "names" in entry])
+        _join(module, names)
     except TieError:
         for layer, convolution in merged.items():
             replace_module(module, convolution, layer)  # type: ignore[arg-type]
@@ -79,16 +73,16 @@ def aliases_from_data(module: nn.Module, entries: Iterable[_Entry]) -> None:
 
 
 def _join(module: nn.Module, groups: Iterable[Sequence[str]]) -> None:
-    """Make the parameters and buffers of these names one."""
     parameters = {ref.name: ref for ref in parameter_refs(module)}
     buffers = {ref.name: ref for ref in buffer_refs(module)}
     buffer_groups: list[list[BufferRef]] = []
     ties: list[Tie] = []
+    # All groups are checked before the first is joined, so that an error leaves the module as is.
     for names in groups:
         if all(name in buffers for name in names):
             refs = [buffers[name] for name in names]
             if not all(agree(refs[0].stored, ref.stored) for ref in refs[1:]):
-                raise TieError(f"{' and '.join(map(repr, names))} are to be one, but differ")
+                raise TieError(f"{' and '.join(map(repr, names))} are to be shared, but differ")
             buffer_groups.append(refs)
             continue
         tie = Tie(names[0], tuple(_member(parameters, name) for name in names))
@@ -101,13 +95,12 @@ def _join(module: nn.Module, groups: Iterable[Sequence[str]]) -> None:
         maker.make_one(tie, tie.tensors()[0])
     for refs in buffer_groups:
         make_buffer_one(refs, averaged=False)
-    install_invariant(
-        module, [*([member.ref for member in tie.members] for tie in ties), *buffer_groups]
-    )
+    parameter_groups = [[member.ref for member in tie.members] for tie in ties]
+    install_invariant(module, [*parameter_groups, *buffer_groups])
 
 
 def _layer_with_positions(module: nn.Module, name: str) -> HasPositions | None:
-    """Return the locally connected layer of this name; ``None`` if it is a convolution already."""
+    """Return a locally connected layer by name; ``None`` if it is a convolution already."""
     named = {unwrapped_name(own): layer for own, layer in unwrapped(module).named_modules()}
     layer = named.get(name)
     if isinstance(layer, HasPositions) and layer.reason_to_keep_positions() is None:
@@ -118,17 +111,20 @@ def _layer_with_positions(module: nn.Module, name: str) -> HasPositions | None:
 
 
 def _member(refs: Mapping[str, ParameterRef], name: str) -> Member:
-    transposed = name not in refs and name.endswith(".T")
-    ref = refs.get(name.removesuffix(".T") if transposed else name)
+    # A parameter may itself be named "T", so the complete name is looked up first.
+    ref = refs.get(name)
+    if ref is not None:
+        return Member(ref, False)
+    ref = refs.get(name.removesuffix(".T"))
     if ref is None:
         raise TieError(f"the module has no parameter {name!r} to be shared")
-    return Member(ref, transposed)
+    return Member(ref, True)
 
 
 def _check_values(tie: Tie) -> None:
     first, *others = tie.tensors()
     for member, other in zip(tie.members[1:], others, strict=True):
-        names = f"{tie.members[0].name!r} and {member.name!r} are to be one"
+        names = f"{tie.members[0].name!r} and {member.name!r} are to be shared"
         if first.shape != other.shape:
             shapes = f"{tuple(first.shape)} and {tuple(other.shape)}"
             raise TieError(f"{names}, but have shapes {shapes}")

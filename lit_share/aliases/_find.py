@@ -1,4 +1,4 @@
-"""Finding aliases: names of a module that hold one parameter or buffer."""
+"""Finding the aliases of a module."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Ref = ParameterRef | BufferRef
 
 
 def alias_groups(refs: Iterable[Ref]) -> list[list[str]]:
-    """Return the names that store one parameter or buffer, for each that has several."""
+    """Return the names of each parameter or buffer that has several."""
     names: dict[int, list[str]] = defaultdict(list)
     for ref in refs:
         if ref.stored is not None:
@@ -24,8 +24,9 @@ def alias_groups(refs: Iterable[Ref]) -> list[list[str]]:
 
 
 def transposed_aliases(module: nn.Module) -> dict[str, str]:
-    """Return the name of the source of every transposed parameter, by the latter's name."""
+    """Return, by the name of each transposed parameter, the name of its stored source."""
     refs = list(parameter_refs(module))
+    # A module may have several names; its first is used, as in `named_parameters`.
     first: dict[tuple[int, str], str] = {}
     for ref in refs:
         first.setdefault((id(ref.owner), ref.attribute), ref.name)
@@ -38,15 +39,17 @@ def transposed_aliases(module: nn.Module) -> dict[str, str]:
 
 
 def agree(one: Tensor, two: Tensor) -> bool:
-    """Whether two tensors have the same values; tensors on the meta device have none to differ."""
+    """Whether two tensors have equal metadata and values, where NaN equals NaN."""
     if isinstance(one, DTensor) and isinstance(two, DTensor):
-        # Every rank holds the same shard of both.
+        # Shards are compared without communication: equal placements give each rank equal slices.
         alike = one.device_mesh == two.device_mesh and one.placements == two.placements
         return alike and agree(one.to_local(), two.to_local())
     if one.shape != two.shape or one.dtype != two.dtype or one.device != two.device:
         return False
+    # Tensors on the meta device have no values that could differ.
     if one.is_meta or one is two:
         return True
     if isinstance(one, DTensor) or isinstance(two, DTensor):
-        return False  # one is sharded, the other is not
+        return False
+    # `torch.equal` would call members different that have diverged to NaN together.
     return torch.allclose(one, two, 0.0, 0.0, equal_nan=True)

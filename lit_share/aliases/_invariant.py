@@ -1,9 +1,8 @@
-"""What `share` made one stays one: when the module is moved, copied or loaded, or by a loud error.
+"""Keeping aliases when a module is moved, copied or loaded; otherwise an error.
 
-`share` marks the owner of every parameter and buffer that it makes an alias with the group that it
-belongs to. The module that was shared keeps a list of its groups, and hooks that join the aliases
-again after a move or a load. `unshare`, of whichever module, removes the marks; aliases that the
-module had by itself have none, and are left to it.
+`share` marks the owner of each aliased parameter and buffer with its group. The shared module has
+the list of its groups, and hooks that restore aliases after a move or a load. `unshare` removes the
+marks, from any module around or inside it. Aliases that `share` did not make are not marked.
 """
 
 from __future__ import annotations
@@ -25,15 +24,17 @@ from lit_share.ties import (
     unwrapped_name,
 )
 
+# The marks are an attribute of the owner, so that pickles and deep copies of a module contain them,
+# and `unshare` of a submodule, which does not know the shared module, finds them.
 _MARKS = "_lit_share_groups"
 
 
 @dataclass(eq=False)
 class AliasGroup:
-    """Names that `share` made one parameter or buffer.
+    """Names of a shared parameter or buffer.
 
     Attributes:
-        names: The names in the module that was shared, and whether each is the transpose.
+        names: The names in the shared module, and whether each is the transpose.
         are_buffers: Whether they are buffers.
     """
 
@@ -42,17 +43,16 @@ class AliasGroup:
 
 
 def verify_shared(module: nn.Module) -> None:
-    """Check that everything that `share` made one still is, and join copies whose values are equal.
+    """Verify that shared parameters still are, and share copies with equal values again.
 
-    Moves, `load_state_dict` and copies of the module that was shared need no such call. Call it after
-    submodules were moved, replaced or initialised by other means.
+    Call it after submodules were moved, replaced or initialised. It is not needed after ``to``,
+    `load_state_dict` or ``deepcopy`` of the shared module.
 
     Args:
-        module: The module that was shared, also wrapped by Fabric, `torch.compile` or DDP.
+        module: The shared module, also wrapped by Fabric, `torch.compile` or DDP.
 
     Raises:
-        TieError: If names that were one have different values now, or are gone; the message names
-            them.
+        TieError: If shared names have different values now, or no longer exist.
 
     Example:
         >>> from lit_share.sharing import share
@@ -69,25 +69,22 @@ def verify_shared(module: nn.Module) -> None:
 
 
 def install_invariant(module: nn.Module, groups: Sequence[Sequence[Ref]]) -> None:
-    """Keep these aliases one when the module is moved, copied or loaded.
-
-    Args:
-        module: The module; the names of the references are relative to it.
-        groups: The references of each parameter or buffer that was made one.
-    """
+    """Keep groups of aliases when the module, which contains them, is moved, copied or loaded."""
     module = unwrapped(module)
     invariant = _invariant_of(module)
     if invariant is None:
         invariant = _Invariant(module)
         module.register_load_state_dict_pre_hook(invariant.before_load)
         module.register_load_state_dict_post_hook(invariant.after_load)
+        # `to`, `cuda`, `half` and `to_empty` all call `_apply`, for which torch has no hook. An
+        # instance attribute leaves the class of the user's module as it is.
         module.__dict__["_apply"] = _ApplyToShared(invariant)
     for refs in groups:
         _add_group(invariant, refs)
 
 
 def forget_alias(ref: Ref) -> None:
-    """Remove a parameter or buffer from the groups that `share` put it into."""
+    """Remove a parameter or buffer from its groups."""
     marks = ref.owner.__dict__.get(_MARKS, {})
     for group, name in marks.pop(ref.attribute, ()):
         group.names.pop(name, None)
@@ -96,10 +93,11 @@ def forget_alias(ref: Ref) -> None:
 
 
 def recorded_buffers(module: nn.Module) -> list[list[str]]:
-    """Return the names of each buffer that was shared."""
+    """Return the names of each shared buffer."""
     invariant = _invariant_of(unwrapped(module))
-    groups = [] if invariant is None else invariant.groups
-    return [list(group.names) for group in groups if group.are_buffers and group.names]
+    if invariant is None:
+        return []
+    return [list(group.names) for group in invariant.groups if group.are_buffers and group.names]
 
 
 class _Invariant:
@@ -110,7 +108,7 @@ class _Invariant:
         self.groups: list[AliasGroup] = []
 
     def verify(self) -> None:
-        """Join copies with equal values, and raise for others."""
+        """Share copies with equal values again, and raise for others."""
         for first, others in self._aliases():
             for ref, transposed in others:
                 if not _is_joined(first, ref, transposed):
@@ -118,6 +116,7 @@ class _Invariant:
 
     def join_again(self) -> None:
         """Store the parameter or buffer of the first name under all names of its group."""
+        # Transposed names store nothing: they are computed from the first, so they need no update.
         for first, others in self._aliases():
             for ref, transposed in others:
                 if ref.stored is not None and not _is_joined(first, ref, transposed):
@@ -126,32 +125,35 @@ class _Invariant:
     def before_load(
         self, _: nn.Module, state_dict: Mapping[str, Any], prefix: str, *__: Any
     ) -> None:
-        """Raise if entries of one group differ; otherwise the last would silently win."""
-        loaded = {
-            unwrapped_name(key.removeprefix(prefix)): (key, value)
-            for key, value in state_dict.items()
-            if key.startswith(prefix)
-        }
+        """Raise if entries of a group differ, of which the last would silently win."""
+        loaded: dict[str, tuple[str, Tensor]] = {}
+        for key, value in state_dict.items():
+            if key.startswith(prefix):
+                loaded[unwrapped_name(key.removeprefix(prefix))] = key, value
         for group in self.groups:
-            entries = [
-                (loaded[name][0], loaded[name][1].T if transposed else loaded[name][1])
-                for name, transposed in group.names.items()
-                if name in loaded
-            ]
+            entries: list[tuple[str, Tensor]] = []
+            for name, transposed in group.names.items():
+                # A state dict may lack names, as with `strict=False`.
+                if name in loaded:
+                    key, value = loaded[name]
+                    if transposed:
+                        value = value.T
+                    entries.append((key, value))
             for (key, value), (other, different) in pairwise(entries):
                 if not agree(value, different):
                     raise TieError(
-                        f"{key!r} and {other!r} are one here, but differ in the state dict: load it "
-                        "before they are shared (as with load_from_checkpoint before trainer.fit, and "
-                        "without ckpt_path), or make them equal in it"
+                        f"{key!r} and {other!r} are shared, but differ in the state dict: load it "
+                        "before they are shared (as with load_from_checkpoint before trainer.fit, "
+                        "and without ckpt_path), or make them equal in it"
                     )
 
     def after_load(self, *_: Any) -> None:
-        """Join names to which ``load_state_dict(assign=True)`` gave a parameter each."""
+        """Share parameters again that ``load_state_dict(assign=True)`` has replaced."""
         self.join_again()
 
     def _aliases(self) -> Iterator[tuple[Ref, list[tuple[Ref, bool]]]]:
-        """Yield a stored reference of each group, and the others with whether they are transposes."""
+        """Yield a stored reference of each group, and the others, each with whether transposed."""
+        # `forget_alias` empties groups, and does not know this list.
         self.groups = [group for group in self.groups if group.names]
         by_name: dict[bool, dict[str, Any]] = {
             False: {ref.name: ref for ref in parameter_refs(self.module)},
@@ -162,32 +164,36 @@ class _Invariant:
             for name in group.names:
                 if name not in refs:
                     raise TieError(
-                        f"{' and '.join(map(repr, group.names))} were one, but {name!r} is gone: share "
-                        "what there is now, with lit_share.unshare(module) and lit_share.share"
+                        f"{' and '.join(map(repr, group.names))} were shared, but {name!r} no "
+                        "longer exists: call lit_share.unshare(module), then lit_share.share"
                     )
             own = [refs[name] for name in group.names]
+            # A transpose stores nothing, so another name than the first may hold the parameter.
             first = next((ref for ref in own if ref.stored is not None), own[0])
             yield first, [(ref, group.names[ref.name]) for ref in own if ref is not first]
 
 
 class _ApplyToShared:
-    """A module's ``_apply``, which moves and converts it, and may make copies of one parameter."""
+    """A module's ``_apply``, which moves or converts the module, and then restores aliases."""
 
     def __init__(self, invariant: _Invariant) -> None:
         self.invariant = invariant
 
     def __call__(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        # `join_again` compares no values, so replaced parameters must be found before the move.
         self.invariant.verify()
         module = self.invariant.module
         applied = type(module)._apply(module, fn, recurse)
-        # Aliases got the same function, so they are one also where they have no values (`to_empty`).
+        # Aliases got the same function. They are not compared, as `to_empty` leaves no values.
         self.invariant.join_again()
         return applied
 
 
 def _invariant_of(module: nn.Module) -> _Invariant | None:
     apply = module.__dict__.get("_apply")
-    return apply.invariant if isinstance(apply, _ApplyToShared) else None
+    if isinstance(apply, _ApplyToShared):
+        return apply.invariant
+    return None
 
 
 def _invariants_in(module: nn.Module) -> Iterator[_Invariant]:
@@ -198,9 +204,9 @@ def _invariants_in(module: nn.Module) -> Iterator[_Invariant]:
 
 
 def _add_group(invariant: _Invariant, refs: Sequence[Ref]) -> None:
-    """Mark the owners of aliases; groups that have a name in common are merged."""
     are_buffers = isinstance(refs[0], BufferRef)
     group = AliasGroup(are_buffers=are_buffers)
+    # Sharing a, b and then b, c makes a, b, c one parameter, so groups with a common name merge.
     for known in invariant.groups:
         if known.are_buffers == are_buffers and any(ref.name in known.names for ref in refs):
             group = known
@@ -212,7 +218,7 @@ def _add_group(invariant: _Invariant, refs: Sequence[Ref]) -> None:
             marks = ref.owner.__dict__.setdefault(_MARKS, {})
             marks.setdefault(ref.attribute, []).append((group, ref.name))
     if not are_buffers:
-        # What was stored may be a transpose since the groups were merged.
+        # The stored parameter of a merged group may be a transpose now.
         orientation = {ref.name: ref.is_transposed for ref in parameter_refs(invariant.module)}
         group.names.update({name: orientation[name] for name in group.names})
 
@@ -232,7 +238,7 @@ def _join_if_equal(first: Ref, ref: Ref, transposed: bool) -> None:
         )
     if not agree(one, two):
         raise TieError(
-            f"{first.name!r} and {ref.name!r} were one, but have different values now: make them "
-            "equal, and call lit_share.verify_shared, or share them again with lit_share.share"
+            f"{first.name!r} and {ref.name!r} were shared, but have different values now: make "
+            "them equal, and call lit_share.verify_shared, or share them again with lit_share.share"
         )
     ref.put(one)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What can be one parameter or buffer, and what cannot."""
+"""Checks that parameters and buffers can be shared."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ _REMEDIES = {
 
 def check_shareable(module: nn.Module, ties: Sequence[Tie]) -> None:
     """Raise `TieError`, naming the members, if a tie cannot be shared."""
-    # FSDP2 modules hold whole parameters between a forward pass and the next step.
+    # FSDP2 modules hold full parameters between a forward pass and the next step, so the type of a
+    # parameter alone does not show that its module is sharded.
     sharded = sharded_modules(unwrapped(module))
     for tie in ties:
         if len(tie.members) < 2:
             raise TieError(
-                f"hard sharing of {_names(tie)} needs at least two members: give a pattern for each "
-                "place"
+                f"hard sharing of {_names(tie)} needs at least two members: give a pattern for "
+                "each place"
             )
         for member in tie.members:
             if isinstance(member.parameter, DTensor) or id(member.ref.owner) in sharded:
@@ -57,23 +58,25 @@ def check_buffers(groups: Sequence[Sequence[BufferRef]]) -> None:
 
 def _check_orientation(tie: Tie) -> None:
     first, orientation = tie.members[0], dict[nn.Parameter, bool]()
+    # A parameter that occurs with both orientations would have to be its own transpose.
     for member in tie.members:
         known = orientation.setdefault(member.parameter, member.is_transposed)
         if known != member.is_transposed:
             raise TieError(
-                f"{_names(tie)} cannot be one: {member.name!r} is shared as the transpose of another "
-                "of them"
+                f"{_names(tie)} cannot be shared: {member.name!r} is already the transpose of "
+                "another of them"
             )
         needs_transpose = member.is_transposed != first.is_transposed
         if needs_transpose and not can_hold_transposed(member.ref.owner):
             raise TieError(
-                f"{member.name!r} belongs to a {type(member.ref.owner).__name__}, which cannot use a "
-                "transposed parameter: recurrent layers keep a list of their weights, and "
+                f"{member.name!r} belongs to a {type(member.ref.owner).__name__}, which cannot use "
+                "a transposed parameter: recurrent layers keep a list of their weights, and "
                 "parametrizations come after sharing"
             )
 
 
 def _check_traits(tie: Tie) -> None:
+    # A silent conversion of some members would be a surprise, so users convert them themselves.
     for trait, remedy in _REMEDIES.items():
         values = [getattr(parameter, trait) for parameter in tie.parameters]
         if len(set(values)) > 1:
@@ -85,9 +88,9 @@ def _check_traits(tie: Tie) -> None:
 
 
 def _check_layers(tie: Tie) -> None:
-    """Raise if the layer of one member says that it cannot share with that of another."""
     first, *others = tie.members
     for other in others:
+        # Either layer may refuse, as only special layers implement `SharesWith`.
         for member, partner in ((first, other), (other, first)):
             layer = member.ref.owner
             if not isinstance(layer, SharesWith):

@@ -53,7 +53,7 @@ def test_equal_values_are_made_one_again(pair):
 def test_different_values_are_an_error_that_names_both(pair, value):
     replace(pair, "b.0.weight", value)
     with pytest.raises(
-        TieError, match=r"'a\.0\.weight' and 'b\.0\.weight' were one, but have different values"
+        TieError, match=r"'a\.0\.weight' and 'b\.0\.weight' were shared, but have different values"
     ):
         verify_shared(pair)
 
@@ -61,7 +61,7 @@ def test_different_values_are_an_error_that_names_both(pair, value):
 def test_a_place_that_is_gone(pair):
     pair["b"][2] = nn.Identity()
     with pytest.raises(
-        TieError, match=r"'a\.2\.weight' and 'b\.2\.weight' were one, but 'b\.2\.weight' is gone"
+        TieError, match=r"'a\.2\.weight' and 'b\.2\.weight' were shared, but 'b\.2\.weight' no longer exists"
     ):
         verify_shared(pair)
 
@@ -229,7 +229,7 @@ def test_statistics_are_of_both_models(normed):
 def test_a_state_with_different_buffers_is_refused(normed):
     state = normed.state_dict()
     share(normed, PAIR, buffers=True)
-    with pytest.raises(TieError, match="are one here, but differ in the state dict"):
+    with pytest.raises(TieError, match="are shared, but differ in the state dict"):
         normed.load_state_dict(state)
 
 

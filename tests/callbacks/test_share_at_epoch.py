@@ -399,7 +399,7 @@ def test_a_parameter_that_is_untied_during_training():
             pl_module.b[0].weight = nn.Parameter(torch.zeros(3, 4, dtype=torch.float64))
 
     with pytest.raises(
-        TieError, match=r"'a\.0\.weight' and 'b\.0\.weight' were one, but have different values"
+        TieError, match=r"'a\.0\.weight' and 'b\.0\.weight' were shared, but have different values"
     ):
         fit(Two(), Share(PAIR), Replace())
 

@@ -121,7 +121,7 @@ def test_different_values_to_tied(checkpoints, entry, strict):
     module = Evaluated(strict)
     before = weights(module)
     with pytest.raises(
-        TieError, match=r"'a\.0\.weight' and 'b\.0\.weight' are one here, but differ"
+        TieError, match=r"'a\.0\.weight' and 'b\.0\.weight' are shared, but differ"
     ):
         load(entry, module, checkpoints / "different.ckpt", Share(PAIR, init="first"))
     assert_same(

@@ -193,7 +193,7 @@ def test_ties_that_the_file_has_not(path):
     )
     shared = Net(1)
     share(shared, Ties("a.*", "b.*"))
-    assert "'a.0.weight' and 'b.0.weight' are one here" in refused(path, shared, TieError)
+    assert "'a.0.weight' and 'b.0.weight' are shared" in refused(path, shared, TieError)
 
 
 def test_ties_that_fail(path, monkeypatch):

@@ -6,7 +6,7 @@ from ._files import files
 from ._row import Row
 
 UNTIED = (
-    "'a.0.weight' and 'b.0.weight' are one here, but differ in the state dict: load it before "
+    "'a.0.weight' and 'b.0.weight' are shared, but differ in the state dict: load it before "
     "they are shared (as with load_from_checkpoint before trainer.fit, and without ckpt_path), or "
     "make them equal in it"
 )

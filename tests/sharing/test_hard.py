@@ -119,7 +119,7 @@ def test_a_state_with_different_values_is_refused(pair):
     state = pair.state_dict()
     share(pair, Ties("a.*", "b.*"))
     message = refused_state(pair, state)
-    assert "'a.0.weight' and 'b.0.weight' are one here, but differ" in message
+    assert "'a.0.weight' and 'b.0.weight' are shared, but differ" in message
     unshare(pair)
     pair.load_state_dict(state)
     assert_same(values(pair), state)
