@@ -1,10 +1,11 @@
 """Transposed ties: should a decoder be the encoder's transpose?
 
-Question: an autoencoder learns 16 features of 8×8 digits from 100 images. Its decoder can be a matrix of its own, be
-pulled towards the transposed encoder, or be it. `.T` at the end of a pattern is all that it takes.
+Question: an autoencoder learns 16 features of 8×8 digits from 100 images. Its decoder can be a
+matrix of its own, be pulled towards the transposed encoder, or be that transpose. A pattern that
+ends in `.T` says so.
 
-What comes out is the reconstruction error on test images over 5 seeds (the strength was chosen on validation images),
-and how many numbers are stored.
+It prints the reconstruction error on test images over 5 seeds, at the strength that validation
+images chose, and how many numbers are stored.
 """
 
 import torch

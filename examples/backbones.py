@@ -1,10 +1,11 @@
-"""Two domains, one backbone: tied trunks, heads and batch normalisation of their own.
+"""Two domains, one backbone: tied trunks, separate heads and batch normalisation.
 
-Question: 200 crisp digits and 30 faint ones, grey on grey, are classified by small residual networks with the names
-that timm and torchvision give (conv1, bn1, layer1, fc). Should the domains share the trunk, and does it matter that
-each keeps its own batch normalisation? An `exclude` pattern is all that it takes.
+Question: 200 crisp digits and 30 faint ones, grey on grey, are classified by small residual
+networks with the names of timm and torchvision (conv1, bn1, layer1, fc). Should the domains share
+the trunk, and does it matter that each keeps its own batch normalisation? An `exclude` pattern
+leaves it out.
 
-What comes out is the test accuracy of both domains over 3 seeds, and how many numbers are stored.
+It prints the test accuracy of both domains over 3 seeds, and how many numbers are stored.
 """
 
 import copy
@@ -37,7 +38,7 @@ class Block(nn.Module):
 
 
 class Backbone(nn.Module):
-    """In place of `timm.create_model("resnet18", in_chans=1, num_classes=10)`, whose parameters have such names."""
+    """Has the parameter names of `timm.create_model("resnet18", in_chans=1, num_classes=10)`."""
 
     def __init__(self, channels: int = 16) -> None:
         super().__init__()
@@ -101,5 +102,6 @@ if __name__ == "__main__":
     for name, strategy in STRATEGIES.items():
         crisp, faint, numbers = zip(*(train(strategy, seed) for seed in range(3)), strict=True)
         print(
-            f"shared: {name:<28} crisp {estimate(crisp)!s:<15} faint {estimate(faint)!s:<15} {numbers[0]:,} numbers"
+            f"shared: {name:<28} crisp {estimate(crisp)!s:<15} faint {estimate(faint)!s:<15} "
+            f"{numbers[0]:,} numbers"
         )

@@ -1,8 +1,9 @@
-"""Experts that are alike: the slices of one parameter, tied softly.
+"""Similar experts: the slices of one parameter, tied softly.
 
-A mixture of experts has little data for each. `Ties("weight[:]")` makes the slices of a parameter along dim 0 the
-members of a tie: here the experts' matrices, in other models the heads of an attention layer, or the positions of a
-`lit_share.LocallyConnected2d`. The penalty pulls them to their mean, and what is left is how they differ.
+A mixture of experts has little data for each expert. `Ties("weight[:]")` makes the slices of a
+parameter along dim 0 the members of a tie: here the experts' matrices, in other models the heads of
+an attention layer, or the positions of a `lit_share.LocallyConnected2d`. The penalty pulls them to
+their mean, so that experts learn only how they differ.
 """
 
 import torch
@@ -49,5 +50,6 @@ if __name__ == "__main__":
         runs = torch.tensor([accuracy(strength, seed) for seed in range(3)])
         (right, distance), deviation = runs.mean(dim=0).tolist(), float(runs[:, 0].std())
         print(
-            f"strength {strength:<6g}  accuracy {right:.3f} ± {deviation:.3f}  distance {distance:.2f}"
+            f"strength {strength:<6g}  accuracy {right:.3f} ± {deviation:.3f}  distance "
+            f"{distance:.2f}"
         )

@@ -1,11 +1,13 @@
-"""Lightning Fabric, in mixed precision: two lines of a loop.
+"""Lightning Fabric in mixed precision: two lines of a loop.
 
-Question: classifiers of grey (500) and of black-and-white digits (50) are tied in a Fabric loop, by a gradient or by a
-proximal step. Does the penalty mean the same in 32 bits and in bfloat16?
+Question: classifiers of grey digits (500) and of black-and-white ones (50) are tied in a Fabric
+loop, by a gradient or by a proximal step. Does the penalty have the same effect in 32 bits and in
+bfloat16?
 
-What comes out is, for each precision and penalty, the accuracy of the scarce classifier on test images, the distance of
-the two, and the share of their numbers that are exactly equal (weights of pixels that are never inked are so anyway).
-Penalties are computed in full precision, outside of autocast.
+It prints, for each precision and penalty, the accuracy on test images of the classifier with 50
+images, the distance of the two, and the fraction of their numbers that are exactly equal (which the
+weights of pixels that are never inked always are). Penalties are computed in full precision,
+outside of autocast.
 """
 
 import copy
@@ -57,8 +59,9 @@ def train(precision: str, penalty: ls.Penalty, strength: float, seed: int) -> li
         scores = pair(grey[:500], binary[500:550])
         fabric.backward(loss(scores[0], y[:500]) + loss(scores[1], y[500:550]))
         if penalty.is_smooth:
-            # With "16-mixed" gradients are scaled, and have to be unscaled before the penalty's is added, as by
-            # fabric.clip_gradients(pair, optimizer, max_norm=float("inf"), error_if_nonfinite=False).
+            # With "16-mixed" gradients are scaled, and have to be unscaled before the penalty's is
+            # added, as by fabric.clip_gradients(pair, optimizer, max_norm=float("inf"),
+            # error_if_nonfinite=False).
             ls.add_penalty_gradient(pair, penalty, ties, strength)  # before the step
         optimizer.step()
         if not penalty.is_smooth:

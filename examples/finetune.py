@@ -1,11 +1,12 @@
-"""Fine-tuning from a checkpoint with L2-SP: staying near to where one started.
+"""Fine-tuning from a checkpoint with L2-SP: stay near the starting values.
 
-Question: a classifier of 500 upright digits is fine-tuned with 20 digits that are turned by 40°. Does it generalise
-better, or forget less, when its weights are pulled to their starting values instead of to zero?
+Question: a classifier of 500 upright digits is fine-tuned with 20 digits that are turned by 40°.
+Does it generalise better, or forget less, when its weights are pulled to their starting values
+instead of to zero?
 
-What comes out is the accuracy on turned (new) and on upright (old) test images over 5 seeds, and what is gained by
-pulling. The strength is the largest that comes within a point of the best accuracy on turned validation images, as
-nothing is known of the old ones any more.
+It prints the accuracy on turned (new) and on upright (old) test images over 5 seeds, and the gain
+from pulling. Old images are assumed to be lost: the strength is the largest whose accuracy on
+turned validation images is within a point of the best.
 """
 
 import logging

@@ -1,11 +1,11 @@
-"""GrOWL in three lines: sparsify, tie rows, retrain, and store what is left.
+"""GrOWL in three lines: sparsify, tie rows, retrain, and store the result.
 
-Question: how many of the first layer's numbers does a classifier of digits need, when inputs that are not needed are
-dropped, and those that tell the same share their weights?
+Question: how many of the first layer's numbers does a classifier of digits need, when useless
+inputs are dropped and inputs with the same information share their weights?
 
-What comes out is, for no penalty, group lasso and GrOWL, the test accuracy over 4 seeds, what is left of the layer's 64
-rows, and the bytes of the compact file, at the strength with the smallest file of those that lose no more than a point
-on validation images.
+It prints, for no penalty, group lasso and GrOWL, the test accuracy over 4 seeds, how many of the
+layer's 64 rows are different and not zero, and the bytes of the compact file. The strength is the
+one with the smallest file of those that lose at most a point on validation images.
 """
 
 import logging
@@ -93,5 +93,6 @@ if __name__ == "__main__":
     for name, result in results.items():
         _, test, rows, size = zip(*result, strict=True)
         print(
-            f"{name:<12} accuracy {estimate(test)!s:<15} rows {sum(rows) / SEEDS:4.1f}  bytes {sum(size) / SEEDS:6,.0f}"
+            f"{name:<12} accuracy {estimate(test)!s:<15} rows {sum(rows) / SEEDS:4.1f}  bytes "
+            f"{sum(size) / SEEDS:6,.0f}"
         )

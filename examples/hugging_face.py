@@ -1,10 +1,11 @@
-"""A Hugging Face model: layers that are one, in the model and in its checkpoints.
+"""A Hugging Face model with shared layers, in memory and in its checkpoints.
 
-Question: `transformers` ties a GPT-2's embedding to its head. Can its layers be tied as well, with no change to the
-model, and does it still train, save and load?
+Question: `transformers` ties a GPT-2's embedding to its head. Can its layers be tied as well, with
+no change to the model, and does it still train, save and load?
 
-What comes out is the loss after a few steps, the numbers stored and the bytes on disk, with and without shared layers.
-The model is built from a config, so nothing is downloaded. This needs `pip install transformers`.
+It prints the loss after a few steps, the numbers stored and the bytes on disk, with and without
+shared layers. The model is built from a config, so nothing is downloaded. This needs
+`pip install transformers`.
 """
 
 from pathlib import Path

@@ -1,10 +1,10 @@
 """Your own LightningModule with two submodules: one line ties them.
 
-Question: two classifiers of digits, one with 500 grey images and one with 50 black-and-white ones. Is the scarce one
-better when its weights are pulled towards the other's, and how strongly?
+Question: two classifiers of digits, A with 500 grey images and B with 50 black-and-white ones. Is B
+better when its weights are pulled towards A's, and how strongly?
 
-The LightningModule knows nothing of lit_share. What comes out is the accuracy of the scarce model on test images for
-each strength, and for the strength that validation images chose.
+The LightningModule knows nothing of lit_share. It prints B's accuracy on test images for each
+strength, and for the strength that validation images chose.
 """
 
 import copy

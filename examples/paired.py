@@ -1,10 +1,12 @@
 """Two LightningModules that know nothing of each other: `ls.Paired` trains them side by side.
 
-Question: a project has a module for upright digits and one for digits turned by 20°, each with its own data, optimizer
-and metrics. Can the second, which has 50 images, borrow from the first without a change to either?
+Question: a project has a module for upright digits and one for digits turned by 20°, each with its
+own data, optimizer and metrics. Can the second, which has 50 images, borrow from the first without
+a change to either?
 
-What comes out is the test accuracy of both when they are trained apart, softly tied (with a strength that was set
-beforehand, not tuned), and as one copy. Without ties `Paired` trains each bitwise as it would be alone.
+It prints the test accuracy of both when they are trained separately, softly tied (with a strength
+set beforehand, not tuned), and as one copy. Without ties `Paired` trains each bitwise as it would
+be trained alone.
 """
 
 import copy
@@ -30,7 +32,7 @@ QUIET = {
 
 
 class Digits(LightningModule):
-    """Classifies digits that are turned by an angle; as it was before anybody thought of tying it."""
+    """Classifies digits that are turned by an angle; knows nothing of ties."""
 
     def __init__(self, degrees: float, n: int, seed: int) -> None:
         super().__init__()

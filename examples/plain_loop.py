@@ -1,11 +1,12 @@
-"""A plain PyTorch loop: which units of two networks can be one?
+"""A plain PyTorch loop: which units of two networks can be equal?
 
-Question: digits in grey (500 images) and in black and white (50). `unit_tie` penalises how far each unit of one network
-is from its namesake in the other, by a proximal step that makes units *exactly* equal. How many of them can be, and
-what is it worth in accuracy and on disk?
+Question: digits in grey (500 images) and in black and white (50). `unit_tie` penalises the distance
+of each unit of one network to the same unit of the other, by a proximal step that makes units
+*exactly* equal. How many can be equal, and what does it gain in accuracy and on disk?
 
-One line in the loop is new. What comes out is a row for each strength: accuracy of the scarce network on validation and
-test images, the share of numbers that are equal, and the bytes of a compact file, which stores equal units once.
+One line in the loop is new. It prints a line for each strength: the accuracy on validation and test
+images of the network with 50 images, the fraction of numbers that are equal, and the bytes of a
+compact file, which stores equal units once.
 """
 
 import copy

@@ -1,11 +1,11 @@
 """Three sites that are pulled to their mean: mean-regularised multi-task learning.
 
-Question: three offices read handwritten digits. One scans in grey, one in black and white, one has its paper askew, and
-each has 40 labelled images. Is it better to pull each one's weights to zero, as usual, or to the mean of the three, or
-to have one model of all?
+Question: three offices read handwritten digits. One scans in grey, one in black and white, one has
+its paper askew, and each has 40 labelled images. Is it better to pull each office's weights to
+zero, as usual, to pull them to the mean of the three, or to train one model for all?
 
-What comes out is the accuracy on test images, averaged over the offices, of 6 draws of images; strengths were chosen on
-validation images.
+It prints the accuracy on test images, averaged over the offices, for 6 draws of images; strengths
+were chosen on validation images.
 """
 
 import torch
@@ -41,7 +41,7 @@ def data(seed: int) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def accuracies(seed: int, center: str | None = None, strength: float = 0.0) -> tuple[float, float]:
-    """Mean accuracy of the three on validation and on test images; one model of all if no center is given."""
+    """Mean accuracy of the three on validation and test images; one joint model without center."""
     sites = data(seed)
     models = nn.ModuleDict({site: nn.Linear(64, 10) for site in SITES})
     for parameter in models.parameters():

@@ -1,10 +1,11 @@
-"""A transformer with one layer in the place of four, and one matrix for reading and writing characters.
+"""A transformer with one layer instead of four, and one matrix to read and write characters.
 
-Question: how much of a language model of characters can be shared between its layers (as in ALBERT), and between the
-embedding of the characters and the head that predicts them, before it predicts worse?
+Question: how much of a language model of characters can be shared between its layers (as in
+ALBERT), and between the embedding of the characters and the head that predicts them, before it
+predicts worse?
 
-What comes out is the loss on held-out text in bits per character, the numbers that are stored, and the bytes of a
-compact file, over 3 seeds. The text is what scikit-learn says about its data sets.
+It prints the loss on held-out text in bits per character, the numbers that are stored, and the
+bytes of a compact file, over 3 seeds. The text is scikit-learn's description of its data sets.
 """
 
 from pathlib import Path
@@ -86,5 +87,6 @@ if __name__ == "__main__":
     for name, shared in STRATEGIES.items():
         bits, numbers, size = zip(*(train(text, shared, seed) for seed in range(3)), strict=True)
         print(
-            f"shared: {name:<22} {estimate(bits)} bits per character, {numbers[0]:6,} numbers, {size[0]:7,} bytes"
+            f"shared: {name:<22} {estimate(bits)} bits per character, {numbers[0]:6,} numbers, "
+            f"{size[0]:7,} bytes"
         )

@@ -1,13 +1,14 @@
-"""LightningCLI: what is tied, and how strongly, is chosen in YAML.
+"""LightningCLI: YAML says what is tied, and how strongly.
 
-Question: does a classifier of 50 black-and-white digits gain from one of 500 grey ones? The module and the data are an
-ordinary project; `config.yaml` adds the callbacks `lit_share.SharingMonitor` and `lit_share.Regularize` by their class
-paths. In the root of the repository:
+Question: does a classifier of 50 black-and-white digits gain from one of 500 grey ones? The module
+and the data are an ordinary project; `config.yaml` adds the callbacks `lit_share.SharingMonitor`
+and `lit_share.Regularize` by their class paths. In the root of the repository:
 
     python examples/cli/main.py fit --config examples/cli/config.yaml
 
-What comes out is the accuracy of both on validation images, and the distance of their weights. The control is the same
-with `--trainer.callbacks.init_args.strength 0`. This needs `pip install -c constraints.txt -e ".[cli]"`.
+It logs the accuracy of both on validation images, and the distance of their weights. The control is
+the same with `--trainer.callbacks.init_args.strength 0`. This needs
+`pip install -c constraints.txt -e ".[cli]"`.
 """
 
 import copy
