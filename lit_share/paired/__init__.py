@@ -1,4 +1,4 @@
-"""Several unchanged LightningModules, trained side by side in one Trainer."""
+"""Several LightningModules, trained together without changes to them."""
 
 from lit_share.paired._paired import Paired
 

@@ -1,4 +1,4 @@
-"""The part of a pair's checkpoint that belongs to one child."""
+"""Conversion between the checkpoints of a pair and of one child."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from typing import Any
 
 from lightning import LightningModule
 
-# What children put into the checkpoint is kept here, by child, so that entries of one name do not meet.
+# The key of entries that children add, by child: two children may add entries of the same name.
 CHILDREN = "paired_children"
+# Entries that are the same for the pair and its children.
 _COMMON = ("epoch", "global_step", "pytorch-lightning_version")
 
 
 def split(checkpoint: dict[str, Any], name: str) -> dict[str, Any]:
-    """A child's part of a checkpoint, as the child alone would have written it.
+    """Return the checkpoint that a Trainer of this child alone would have written.
 
     Example:
         >>> split({"epoch": 1, "state_dict": {"a.weight": 1.0, "b.weight": 2.0}}, "b")
@@ -26,19 +27,20 @@ def split(checkpoint: dict[str, Any], name: str) -> dict[str, Any]:
     return {**common, "state_dict": state, **checkpoint.get(CHILDREN, {}).get(name, {})}
 
 
-def merge(checkpoint: dict[str, Any], name: str, part: dict[str, Any]) -> None:
-    """Put back into the checkpoint what `split` gave, as the child changed it."""
+def merge(checkpoint: dict[str, Any], name: str, own: dict[str, Any]) -> None:
+    """Replace a child's entries in the pair's checkpoint by `own`, from `split`."""
+    # Old keys are deleted first, since the child may have removed or renamed some.
     for key in _keys(checkpoint, name):
         del checkpoint["state_dict"][key]
-    checkpoint["state_dict"].update(
-        {f"{name}.{key}": value for key, value in part["state_dict"].items()}
-    )
-    entries = {key: value for key, value in part.items() if key not in (*_COMMON, "state_dict")}
+    for key, value in own["state_dict"].items():
+        checkpoint["state_dict"][f"{name}.{key}"] = value
+    entries = {key: value for key, value in own.items() if key not in (*_COMMON, "state_dict")}
     checkpoint.setdefault(CHILDREN, {})[name] = entries
 
 
 def hyperparameters(child: LightningModule) -> dict[str, Any]:
-    """The entries with which `load_from_checkpoint` calls the child's `__init__`, as Lightning writes them."""
+    """Return the entries that `load_from_checkpoint` passes to the child's `__init__`."""
+    # Lightning's `dump_checkpoint` writes the same entries, for the whole pair only.
     if not child.hparams:
         return {}
     entries: dict[str, Any] = {
@@ -46,7 +48,7 @@ def hyperparameters(child: LightningModule) -> dict[str, Any]:
     }
     if isinstance(child.hparams, dict):
         return {**entries, child.CHECKPOINT_HYPER_PARAMS_KEY: dict(child.hparams)}
-    # An OmegaConf container, which `__init__` wants back as one.
+    # The hyperparameters are an OmegaConf container, which `__init__` expects.
     container = {child.CHECKPOINT_HYPER_PARAMS_KEY: child.hparams}
     return {**entries, **container, child.CHECKPOINT_HYPER_PARAMS_TYPE: type(child.hparams)}
 
