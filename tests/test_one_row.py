@@ -189,6 +189,7 @@ class TestTraining:
         assert_same(own, by_hand(after=after))
 
 
+@pytest.mark.slow
 @pytest.mark.multiprocess
 def test_sharded(tmp_path_factory):
     """FSDP2 needs no further code; `tests/modes/_sharded_members.py` compares with full members."""

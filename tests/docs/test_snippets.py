@@ -37,6 +37,7 @@ def check_tutorial(names):
 
 
 CHECKS = {"docs/tutorial.md": check_tutorial}
+LONG = {"docs/tutorial.md", "docs/howto/growl.md"}
 
 
 def test_there_are_snippets():
@@ -47,7 +48,10 @@ def test_there_are_snippets():
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
 @pytest.mark.filterwarnings("ignore:The number of training batches")
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
-@pytest.mark.parametrize("place", SNIPPETS)
+@pytest.mark.parametrize(
+    "place",
+    [pytest.param(place, marks=[pytest.mark.slow] if place in LONG else []) for place in SNIPPETS],
+)
 def test_it_runs(place):
     names = {"__name__": "__main__"}
     exec(compile(SNIPPETS[place], place, "exec"), names)  # the point of the test

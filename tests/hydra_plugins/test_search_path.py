@@ -142,6 +142,7 @@ def test_own_configs_of_the_application_win(app: Path) -> None:
     assert list(results(app, "+regularizer=lasso")[0]["config"]["regularizer"]) == ["lasso"]
 
 
+@pytest.mark.slow
 def test_what_is_tied_is_the_key_ties_patterns(app: Path) -> None:
     (result,) = results(
         app, "+regularizer=soft_tie", "+ties.patterns=[north.*,south.*]", BUILD="regularizer"
@@ -159,6 +160,7 @@ def test_what_is_tied_is_the_key_ties_patterns(app: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_what_is_tied_is_asked_for(app: Path) -> None:
     done = start(app, "+regularizer=soft_tie", BUILD="regularizer")
     assert done.returncode == 1
@@ -168,6 +170,7 @@ def test_what_is_tied_is_asked_for(app: Path) -> None:
     assert result["built"] == ["Ties('*weight', exclude=['*norm*'])"]
 
 
+@pytest.mark.slow
 def test_among_the_callbacks_that_an_application_builds_anyway(app: Path) -> None:
     (app / "conf" / "config.yaml").write_text(
         "callbacks: {bar: {_target_: lightning.pytorch.callbacks.TQDMProgressBar}}\nties: "

@@ -31,7 +31,9 @@ def _cell(request, record_property):
 
 
 def mark(column):
-    return [pytest.mark.multiprocess] if column == "DDP spawn" else []
+    if column == "DDP spawn":
+        return [pytest.mark.multiprocess, pytest.mark.slow]
+    return []
 
 
 @pytest.mark.filterwarnings(
@@ -59,6 +61,7 @@ def errors(tmp_path_factory):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.multiprocess
 @pytest.mark.parametrize(("column", "row"), list(_two_processes.cells()))
 def test_two_processes(errors, column, row):
@@ -66,6 +69,7 @@ def test_two_processes(errors, column, row):
     assert error is None, error
 
 
+@pytest.mark.slow
 @pytest.mark.multiprocess
 @pytest.mark.parametrize(("check", "penalty"), list(_sharded_members.cells()))
 def test_sharded_members(errors, check, penalty):

@@ -61,6 +61,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.multiprocess
 def test_two_processes_train_and_stay_equal(tmp_path):
     script = tmp_path / "train.py"

@@ -16,7 +16,7 @@ from . import _killed
 from ._training import Lit, assert_bitwise
 from ._uninterrupted import assert_resumes, uninterrupted
 
-pytestmark = pytest.mark.multiprocess
+pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
 
 
 @pytest.fixture(scope="module")

@@ -139,6 +139,7 @@ def errors(tmp_path_factory):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.multiprocess
 @pytest.mark.parametrize(("column", "case", "place"), list(_two_processes.cells()))
 def test_two_processes(errors, column, case, place):
@@ -146,6 +147,7 @@ def test_two_processes(errors, column, case, place):
     assert error is None, error
 
 
+@pytest.mark.slow
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("what", _two_processes.REFUSALS)

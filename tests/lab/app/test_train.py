@@ -40,6 +40,7 @@ print('HEAVY', sorted(heavy & set(sys.modules)))
     assert "HEAVY []" in done.stdout
 
 
+@pytest.mark.slow
 def test_misspelt_group_is_an_error_before_anything_is_built(tmp_path: Path) -> None:
     done = train(*FAST, "+regulariser=x", cwd=tmp_path)
     assert done.returncode != 0
@@ -50,6 +51,7 @@ def test_misspelt_group_is_an_error_before_anything_is_built(tmp_path: Path) -> 
     assert "Tie plan" not in done.stdout
 
 
+@pytest.mark.slow
 def test_errors_of_users_end_with_one_line(tmp_path: Path) -> None:
     done = train(*FAST, "strength=-1", cwd=tmp_path)
     assert done.returncode == 1
