@@ -213,7 +213,7 @@ class Delegating(LightningModule):
         if step in ALWAYS:
             names = list(self.child_names)
         if any(isinstance(loader, CombinedLoader) for loader in self._loader().flattened):
-            found = "one of them is a CombinedLoader: put CombinedLoader({...}, mode=...) on top"
+            found = "one of them is a CombinedLoader: use CombinedLoader({...}, mode=...) for all"
         elif not isinstance(by_name, Mapping):
             found = f"a batch is a {type(by_name).__name__}"
         elif set(by_name) != set(names):
