@@ -1,4 +1,4 @@
-"""The commands that need no laboratory, one file per subcommand; `lit_share.lab.cli` is the whole program."""
+"""Subcommands that need no laboratory, one per file; `lit_share.lab.cli` adds the others."""
 
 from lit_share.cli._completion import SHELLS
 from lit_share.cli._help import Help, examples

@@ -1,4 +1,4 @@
-"""Completion of the command line by the shell."""
+"""Complete the command line in shells."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ from typing import Any
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
 
-_FILES = {"CHECKPOINT", "FILE", "OUTPUT", "SOURCE"}  # by the metavars of the arguments
+# The metavars of arguments say what a shell can complete.
+_FILES = {"CHECKPOINT", "FILE", "OUTPUT", "SOURCE"}
 _DIRECTORIES = {"DIR"}
 
 
 class PrintCompletion(argparse.Action):
-    """``--print-completion SHELL`` prints a script for the shell, and ends the program."""
+    """``--print-completion SHELL`` prints a script for the shell and exits."""
 
     def __call__(self, parser: argparse.ArgumentParser, *arguments: Any, **_: Any) -> None:
-        """Print it."""
-        import shtab  # only here: help must be there at once
+        """Print the script."""
+        # Other commands, above all --help, need not wait for this import.
+        import shtab
 
+        complete = dict.fromkeys(_FILES, shtab.FILE) | dict.fromkeys(_DIRECTORIES, shtab.DIRECTORY)
         for action in _actions(parser):
-            if action.metavar in _FILES | _DIRECTORIES:
-                action.complete = shtab.FILE if action.metavar in _FILES else shtab.DIRECTORY  # type: ignore[attr-defined]
+            if isinstance(action.metavar, str) and action.metavar in complete:
+                action.complete = complete[action.metavar]  # type: ignore[attr-defined]
         print(shtab.complete(parser, arguments[1]))
         parser.exit()
 

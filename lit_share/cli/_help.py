@@ -1,4 +1,4 @@
-"""How help is laid out: paragraphs are wrapped, examples are left as they are, to be copied."""
+"""Lay help out: wrap paragraphs, and leave examples as they are, to be copied."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ _TITLE = "examples:"
 
 
 class Help(argparse.HelpFormatter):
-    """Wraps text, except that of `examples`."""
+    """Wraps text, except the text of `examples`."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return text if text.startswith(_TITLE) else super()._fill_text(text, width, indent)
+        if text.startswith(_TITLE):
+            return text
+        return super()._fill_text(text, width, indent)
 
 
 def examples(*commands: str) -> str:
-    """The epilog of a command: each example on a line, with a comment after it if it has two spaces and a #."""
+    """Return the epilog of a command: an example per line, which may end in a shell comment."""
     return "\n  ".join([_TITLE, *commands])

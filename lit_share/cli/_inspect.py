@@ -1,4 +1,4 @@
-"""`lit-share inspect`: what is in a compact file."""
+"""`lit-share inspect`: show the content of a compact file."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "inspect",
         help="show how the weights in a compact file are stored",
-        description="Check that a compact file is whole, and show how each of its tensors is stored: by itself (own), "
-        "as another one (same as ...), by rows of others, or without its zeros (sparse).",
+        description="Check a compact file for damage, and show how each of its tensors is stored: "
+        "as it is (own), as an earlier tensor (same as ...), by rows of earlier tensors, or "
+        "without its zeros (sparse).",
         epilog=examples(
             "lit-share inspect model.safetensors",
             "lit-share inspect model.safetensors --json | jq .totals",
         ),
         formatter_class=Help,
     )
-    parser.add_argument(
-        "file", metavar="FILE", help="what save_compact or `lit-share compact` wrote"
-    )
-    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    source = "a file that save_compact or `lit-share compact` wrote"
+    parser.add_argument("file", metavar="FILE", help=source)
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_run)
 
 
@@ -45,16 +45,10 @@ def _run(options: argparse.Namespace) -> None:
 def _content(packed: Packed) -> dict[str, Any]:
     # Nothing is decoded: a file can describe tensors that are much larger than itself.
     nbytes = packed.bytes_by_tensor
-    tensors = [
-        {
-            "name": name,
-            "shape": stored.shape,
-            "dtype": stored.dtype,
-            "stored": str(stored),
-            "bytes": nbytes[name],
-        }
-        for name, stored in packed.manifest.tensors.items()
-    ]
+    tensors = []
+    for name, stored in packed.manifest.tensors.items():
+        record = {"name": name, "shape": stored.shape, "dtype": stored.dtype}
+        tensors.append(record | {"stored": str(stored), "bytes": nbytes[name]})
     all_stored = packed.manifest.tensors.values()
     plain = sum(stored.nbytes for stored in all_stored)
     totals = {
@@ -75,22 +69,24 @@ def _print(content: dict[str, Any]) -> None:
 
     from lit_share.text import visible
 
-    # Names come from a file that may be anyone's, and a terminal obeys control characters.
     console = Console()
+    # Log files are not limited to Rich's 80 columns.
     if not console.is_terminal:
-        console.width = 160  # in a log file, instead of 80
+        console.width = 160
     table = Table("name", "shape", "dtype", "stored")
     table.add_column("bytes", justify="right")
     for tensor in content["tensors"]:
         shape = "×".join(map(str, tensor["shape"])) or "()"
         cells = (tensor["name"], shape, tensor["dtype"], tensor["stored"])
+        # Names come from a file of anyone, and a terminal obeys control characters.
         table.add_row(*(Text(visible(cell)) for cell in cells), f"{tensor['bytes']:,}")
     console.print(table)
     for tie in content["ties"]:
         console.print(Text(f"tie: {visible(' = '.join(tie['names']))}"))
     totals = content["totals"]
     console.print(
-        f"{totals['numbers']:,} numbers, {totals['nonzero']:,} non-zero; {totals['stored_bytes']:,} bytes stored of "
-        f"{totals['plain_bytes']:,}: ratio {totals['ratio']:.2f}",
+        f"{totals['numbers']:,} numbers, {totals['nonzero']:,} non-zero; "
+        f"{totals['stored_bytes']:,} bytes stored of {totals['plain_bytes']:,}: "
+        f"ratio {totals['ratio']:.2f}",
         highlight=False,
     )

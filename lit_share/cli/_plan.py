@@ -1,4 +1,4 @@
-"""`lit-share plan`: what would be tied with what, before anything is trained."""
+"""`lit-share plan`: show which parameters would be tied, before training."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "plan",
         help="show which parameters some patterns would tie",
-        description="Show what Ties(PATTERN, ..., exclude=[...]) would tie in a model, or say which name has no "
-        "counterpart. There is one pattern for each member; * stands for any text, and for the same text in every "
-        "pattern. A pattern may end in .T (the transpose) or [:] (each slice is a member). Quote patterns, as shells "
-        "have stars of their own. Without a pattern, the names and shapes that patterns can match are listed.",
+        description="Show what Ties(PATTERN, ..., exclude=[...]) would tie in a model, or say "
+        "which name has no counterpart. There is one pattern for each member; * stands for any "
+        "text, and for the same text in every pattern. A pattern may end in .T (the transpose) or "
+        "[:] (each slice is a member). Quote patterns, because shells expand stars. Without a "
+        "pattern, the names and shapes that patterns can match are listed.",
         epilog=examples(
             "lit-share plan last.ckpt  # what is there to be tied?",
             "lit-share plan last.ckpt 'a.net.*' 'b.net.*' --exclude '*.bias'",
@@ -36,30 +37,23 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "source",
         metavar="SOURCE",
-        help="a checkpoint, a state dict or a safetensors file; or package.module:name of a module, or of a class or "
-        "function that returns one when it is called without arguments (this runs its code)",
+        help="a checkpoint, a state dict or a safetensors file; or package.module:name of a "
+        "module, or of a class or function that returns one when it is called without arguments "
+        "(this runs its code)",
     )
-    parser.add_argument(
-        "patterns",
-        nargs="*",
-        metavar="PATTERN",
-        help="a pattern of parameter names for each member",
-    )
-    parser.add_argument(
-        "--exclude",
-        action="append",
-        default=[],
-        metavar="PATTERN",
-        help="names that are not tied; may be repeated",
-    )
-    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    names = "a pattern of parameter names for each member"
+    parser.add_argument("patterns", nargs="*", metavar="PATTERN", help=names)
+    names = "names that are not tied; may be repeated"
+    parser.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help=names)
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> None:
     if options.exclude and not options.patterns:
         raise ValueError(
-            "--exclude goes with patterns, and there is none: write them after SOURCE, as in 'a.*' 'b.*'"
+            "--exclude goes with patterns, and there is none: write them after SOURCE, "
+            "as in 'a.*' 'b.*'"
         )
 
     from rich.console import Console
@@ -67,12 +61,12 @@ def _run(options: argparse.Namespace) -> None:
     from lit_share.cli._source import module_of
     from lit_share.ties import Ties
 
-    ties = Ties(*options.patterns, exclude=options.exclude) if options.patterns else None
-    module = module_of(options.source)
-    if ties is None:
-        _list(module, options.json)
+    if not options.patterns:
+        _list(module_of(options.source), options.json)
         return
-    plan = ties.plan(module)
+    # Wrong patterns are reported before the module is built, which may take long.
+    ties = Ties(*options.patterns, exclude=options.exclude)
+    plan = ties.plan(module_of(options.source))
     if options.json:
         totals = {"parameters": plan.parameters, "saved": plan.saved}
         print(json.dumps({**totals, **asdict(plan)}, indent=2))

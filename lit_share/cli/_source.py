@@ -1,4 +1,4 @@
-"""The modules whose ties can be planned: one that is built by the user's code, or the names in a file."""
+"""Get the module to plan ties for, from the user's code or from the names in a file."""
 
 from __future__ import annotations
 
@@ -22,36 +22,37 @@ _IMPORTABLE = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 
 
 def module_of(source: str) -> nn.Module:
-    """The module that is named on the command line.
+    """Return the module that the command line names.
 
     Args:
-        source: A Lightning checkpoint, a state dict, a compact or another safetensors file; or ``package.module:name``
-            of a module, or of a class or function that returns one when it is called without arguments.
+        source: A Lightning checkpoint, a state dict, a compact or another safetensors file; or
+            ``package.module:name`` of a module, or of a class or function that returns one when it
+            is called without arguments.
 
     Returns:
-        The module; of a file, one without values that has the names and shapes in it.
+        The module. For a file, it has the file's names and shapes, but no values.
 
     Raises:
         OSError: If a file cannot be opened.
-        ValueError: If it is not such a file, or the module cannot be built.
+        ValueError: If the file has another format, or the module cannot be built.
     """
+    # A file takes precedence, because its name may have a colon, too.
     path = Path(source)
     if not path.exists() and _IMPORTABLE.fullmatch(source):
         return _built(source)
-    with path.open("rb"):
-        pass  # the usual errors for a file that is not there, or a folder
+    # Opening raises Python's own errors if the file is missing or a folder.
+    path.open("rb").close()
     if is_compact(path):
         manifest = read(path).manifest
-        tensors = {
-            name: _empty(stored.shape, stored.dtype) for name, stored in manifest.tensors.items()
-        }
+        stored = manifest.tensors.items()
+        tensors = {name: _empty(tensor.shape, tensor.dtype) for name, tensor in stored}
         return _skeleton(tensors, [tie.model_dump() for tie in manifest.ties])
+    tensors = {}
     try:
         with safe_open(path, framework="pt") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            tensors = {
-                name: _empty(part.get_shape(), part.get_dtype()) for name, part in slices.items()
-            }
+            for name in file.keys():  # noqa: SIM118
+                entry = file.get_slice(name)
+                tensors[name] = _empty(entry.get_shape(), entry.get_dtype())
     except SafetensorError:
         return _skeleton(*read_checkpoint(path))
     return _skeleton(tensors, ())
@@ -59,17 +60,21 @@ def module_of(source: str) -> nn.Module:
 
 def _built(source: str) -> nn.Module:
     name, _, attribute = source.partition(":")
-    sys.path.insert(0, "")  # what `python -m` does, too
+    # Like `python -m`, the command finds modules in the current folder.
+    sys.path.insert(0, "")
     try:
-        with redirect_stdout(sys.stderr):  # what it prints is not the plan
-            target: Any = import_module(name)
-            for part in attribute.split("."):
-                target = getattr(target, part)
-            module = target if isinstance(target, nn.Module) else target()
-    except (Exception, SystemExit) as error:  # the user's code may raise anything
+        # Standard output is for the plan, which may be JSON.
+        with redirect_stdout(sys.stderr):
+            module: Any = import_module(name)
+            for component in attribute.split("."):
+                module = getattr(module, component)
+            if not isinstance(module, nn.Module):
+                module = module()
+    # The user's code may raise anything.
+    except (Exception, SystemExit) as error:
         raise ValueError(
-            f"{source!r} cannot be built ({type(error).__name__}: {error}): name a module, or a class or function that "
-            "returns one when it is called without arguments"
+            f"{source!r} cannot be built ({type(error).__name__}: {error}): name a module, or a "
+            "class or function that returns one when it is called without arguments"
         ) from error
     finally:
         sys.path.remove("")
@@ -79,28 +84,27 @@ def _built(source: str) -> nn.Module:
 
 
 def _empty(shape: Iterable[int], code: str) -> Tensor:
-    """A tensor without values, of a dtype of safetensors: all that matters is whether it can be trained."""
-    is_trainable = code.startswith(("F", "BF", "C"))
-    return torch.empty(
-        tuple(shape), dtype=torch.float32 if is_trainable else torch.int64, device="meta"
-    )
+    # A plan does not depend on the dtype, except that integers cannot be trained.
+    dtype = torch.int64
+    if code.startswith(("F", "BF", "C")):
+        dtype = torch.float32
+    return torch.empty(tuple(shape), dtype=dtype, device="meta")
 
 
 def _skeleton(tensors: Mapping[str, Any], ties: Iterable[Mapping[str, Any]]) -> nn.Module:
-    """A module with these names and shapes, in which parameters that are one in a file are one.
-
-    A file does not say which tensors are buffers: statistics of normalisation and whole numbers are taken for such.
-    """
+    """Return a module with these names, shapes and ties on the meta device."""
     root = nn.Module()
     parameters: dict[str, nn.Parameter] = {}
     for name, tensor in tensors.items():
+        # Modules may save an extra state of any type.
         if not isinstance(tensor, Tensor):
-            continue  # the extra state of a module
-        *parts, attribute = name.split(".")
+            continue
+        *path, attribute = name.split(".")
         owner = root
-        for part in parts:
-            # Not by the module's own methods, which refuse names such as `type`.
-            owner = owner._modules.setdefault(part, nn.Module())  # type: ignore[assignment]
+        for component in path:
+            # `add_module` refuses names such as `type`.
+            owner = owner._modules.setdefault(component, nn.Module())  # type: ignore[assignment]
+        # A file does not say which tensors are buffers, so names and dtypes decide.
         if attribute in _STATISTICS or not (tensor.is_floating_point() or tensor.is_complex()):
             owner._buffers[attribute] = tensor.to("meta")
             continue
@@ -109,9 +113,10 @@ def _skeleton(tensors: Mapping[str, Any], ties: Iterable[Mapping[str, Any]]) -> 
     for tie in ties:
         first, *others = tie["names"]
         for other in others:
-            if first in parameters and other in parameters:  # not a transposed one
-                *parts, attribute = other.split(".")
-                root.get_submodule(".".join(parts))._parameters[attribute] = parameters[first]
+            # A transpose cannot be an alias of the skeleton's parameter.
+            if first in parameters and other in parameters:
+                layer, _, attribute = other.rpartition(".")
+                root.get_submodule(layer)._parameters[attribute] = parameters[first]
     if not parameters:
         raise ValueError("there is no parameter in it")
     return root
