@@ -1,4 +1,4 @@
-"""One copy: several names of a module made one Parameter, or given copies of their own again."""
+"""Hard sharing: making members one Parameter, or giving each its own copy again."""
 
 from lit_share.sharing._duplicates import remove_duplicate_parameters, warn_of_lost_gradients
 from lit_share.sharing._positions import check_positions

@@ -1,4 +1,4 @@
-"""Parameters that several optimizers were given, because they are shared."""
+"""Shared parameters that belong to several parameter groups or optimizers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from torch.utils.hooks import RemovableHandle
 def set_parameters(
     group: dict[str, Any], parameters: Sequence[nn.Parameter], before: Sequence[nn.Parameter]
 ) -> None:
-    """Give a group other parameters, which take the names of those that were there ``before``, one by one."""
+    """Replace the parameters of a group, each of which gets the name of its entry in ``before``."""
+    # Groups have names only if the optimizer was given named parameters.
     if "param_names" in group:
         names: dict[nn.Parameter, str] = {}
         for parameter, name in zip(group["params"], group["param_names"], strict=True):
@@ -26,15 +27,12 @@ def set_parameters(
 def remove_duplicate_parameters(
     optimizers: Sequence[Optimizer], names: Mapping[nn.Parameter, str]
 ) -> set[nn.Parameter]:
-    """Leave every parameter only in the first group that has it, so that it is stepped once.
-
-    Args:
-        optimizers: The optimizers.
-        names: The names of the module's parameters, for a warning where the groups' options differ.
+    """Keep every parameter only in the first group that has it, and warn if options differ.
 
     Returns:
-        The parameters that were removed from an optimizer because another one has them.
+        The parameters that were removed from an optimizer because an earlier optimizer has them.
     """
+    # A parameter in two optimizers would be stepped twice per training step.
     owners: dict[nn.Parameter, tuple[Optimizer, dict[str, Any]]] = {}
     lost: set[nn.Parameter] = set()
     differ: list[nn.Parameter] = []
@@ -42,18 +40,21 @@ def remove_duplicate_parameters(
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 owner, options = owners.get(parameter, (optimizer, group))
-                lost |= {parameter} if owner is not optimizer else set()
-                differ += [parameter] if _options(options) != _options(group) else []
+                if owner is not optimizer:
+                    lost.add(parameter)
+                if _options(options) != _options(group):
+                    differ.append(parameter)
+            # `dict.fromkeys` also removes repetitions within the group.
             kept = [p for p in dict.fromkeys(group["params"]) if p not in owners]
             set_parameters(group, kept, kept)
             owners |= dict.fromkeys(kept, (optimizer, group))
     if differ:
-        listed = ", ".join(repr(names.get(p, "?")) for p in differ[:3]) + (
-            " and more" if differ[3:] else ""
-        )
+        listed = ", ".join(repr(names.get(p, "?")) for p in differ[:3])
+        if differ[3:]:
+            listed += " and more"
         warnings.warn(
-            f"shared parameters ({listed}) were given to several optimizers, whose options differ: they are trained "
-            "with those of the first",
+            f"shared parameters ({listed}) were given to several optimizers, whose options "
+            "differ: they are trained with those of the first",
             stacklevel=2,
         )
     return lost
@@ -66,24 +67,26 @@ def _options(group: Mapping[str, Any]) -> dict[str, Any]:
 def warn_of_lost_gradients(
     optimizers: Sequence[Optimizer], names: Mapping[nn.Parameter, str]
 ) -> list[RemovableHandle]:
-    """Warn when the gradient of a shared parameter is cleared before the one optimizer that has it was stepped.
-
-    That happens under manual optimisation with a backward pass for each of several optimizers.
+    """Warn when a shared parameter's gradient is cleared before its optimizer has stepped.
 
     Returns:
-        The hooks, to be removed after training.
+        The handles of the hooks, to be removed after training.
     """
+    # Under manual optimisation, each optimizer may have its own backward pass. A shared parameter
+    # belongs to the first, and gradients of later passes are cleared before the first steps again.
     waiting: dict[nn.Parameter, Tensor | None] = {}
 
     def accumulated(parameter: nn.Parameter) -> None:
         before = waiting.get(parameter)
+        # Accumulation adds to the same tensor; `zero_grad` makes the next backward pass allocate.
         if before is not None and before is not parameter.grad:
             warnings.warn(
-                f"a gradient of {names[parameter]!r} was lost: it is shared, its optimizer had stepped before the "
-                "backward pass, and cleared it before its next step; step all optimizers after one backward pass of "
-                "the sum of the losses",
+                f"a gradient of {names[parameter]!r} was lost: it is shared, its optimizer had "
+                "stepped before the backward pass, and cleared it before its next step; step all "
+                "optimizers after one backward pass of the sum of the losses",
                 stacklevel=2,
             )
+            # A single warning, as every step would repeat it.
             for handle in handles:
                 handle.remove()
         waiting[parameter] = parameter.grad

@@ -1,4 +1,4 @@
-"""Sharing the positions of a layer: another layer, of one filter for all, takes its place."""
+"""Sharing the positions of locally connected layers, which become convolutions."""
 
 from __future__ import annotations
 
@@ -13,26 +13,23 @@ from lit_share.ties import HasPositions, Tie, TieError, shortened
 
 
 def check_positions(module: nn.Module, ties: Sequence[Tie]) -> list[HasPositions]:
-    """Return the layers whose positions are tied.
-
-    Raises:
-        TieError: Naming the members, if the positions cannot be shared.
-    """
+    """Return the layers whose positions are tied; raise `TieError` if these cannot be shared."""
     layers: dict[HasPositions, list[Tie]] = {}
     for tie in ties:
         ref = tie.members[0].ref
         layer: nn.Module = ref.owner
+        # A convolution takes its filter from a single parameter.
         if any(member.ref.owner is not layer or member.index is None for member in tie.members):
             names = shortened([member.name for member in tie.members], ", ")
             raise TieError(
-                f"{names}: slices can be one with each other, but not with those of other "
-                "parameters: share whole parameters, or the slices of each by a pattern of its own"
+                f"{names}: slices can be shared with each other, but not with slices of other "
+                "parameters: share whole parameters, or give each parameter's slices a pattern"
             )
         if not isinstance(layer, HasPositions):
             raise TieError(
-                f"{ref.name!r} is not of a LocallyConnected layer but of a {type(layer).__name__}, of "
-                "which slices cannot be one parameter: make it of several parameters, or tie the "
-                "slices with a penalty"
+                f"{ref.name!r} belongs to a {type(layer).__name__}, not to a LocallyConnected "
+                "layer, so its slices cannot be shared: split it into several parameters, or tie "
+                "the slices with a penalty"
             )
         layers.setdefault(layer, []).append(tie)
     for found, own in layers.items():
@@ -44,13 +41,9 @@ def check_positions(module: nn.Module, ties: Sequence[Tie]) -> list[HasPositions
 def share_positions(
     module: nn.Module, layers: Sequence[HasPositions], averaged: bool, only_equal: bool
 ) -> None:
-    """Replace layers by those of one filter: of the first position, or the mean of all.
+    """Replace layers by convolutions with the first filter, or the mean filter if ``averaged``.
 
-    Args:
-        module: The module, changed in place.
-        layers: What `check_positions` returned.
-        averaged: Whether filters are averaged over positions.
-        only_equal: Whether layers whose positions differ are left as they are.
+    With ``only_equal``, layers whose positions differ are skipped.
     """
     for layer in layers:
         assert isinstance(layer, nn.Module)
@@ -65,6 +58,7 @@ def share_positions(
 
 
 def _check_layer(module: nn.Module, layer: nn.Module, ties: Sequence[Tie]) -> None:
+    # Raises if the layer cannot be replaced.
     parents_of(module, layer)
     name = ties[0].members[0].ref.name.rpartition(".")[0]
     others = shared_with(module, layer)
@@ -75,11 +69,12 @@ def _check_layer(module: nn.Module, layer: nn.Module, ties: Sequence[Tie]) -> No
     elif others:
         reason = f"as it has a parameter in common with {others[0]!r}"
     if reason is not None:
-        raise TieError(f"the positions of {name!r} cannot be one, {reason}")
+        raise TieError(f"the positions of {name!r} cannot be shared, {reason}")
+    # A convolution has the same bias at all positions, too.
     tied = {tie.members[0].ref.attribute for tie in ties}
     for attribute, _ in layer.named_parameters(recurse=False):
         if attribute not in tied:
             raise TieError(
-                f"{name!r} has a {attribute} for each position, too: tie it as well, with the pattern "
-                f"'{name}.*[:]'"
+                f"{name!r} has a {attribute} for each position, too: tie it as well, with the "
+                f"pattern '{name}.*[:]'"
             )

@@ -1,4 +1,4 @@
-"""Hard sharing: one Parameter under several names of a module."""
+"""`share` and `unshare`, on modules that are not in training."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from lit_share.functional import mean
 from lit_share.sharing._positions import check_positions, share_positions
 from lit_share.text import check_choice
 from lit_share.ties import (
+    BufferRef,
     ParameterRef,
     Tie,
     TieError,
@@ -44,39 +45,35 @@ def share(
 ) -> list[Tie]:
     """Make the members of each tie one `torch.nn.Parameter`.
 
-    The slices of a parameter (``[:]``) are one where they are the positions of a `LocallyConnected2d`
-    or `LocallyConnected1d`: the layer becomes a convolution, which loads what the layer saved if its
-    positions are equal.
+    All names stay, also in ``state_dict``: checkpoints in which members are equal load as before,
+    others raise. Members stay shared when the module is moved, copied or pickled. A transposed
+    member (``.T``) is computed at each access. Call `share` before the optimizer is made, which
+    would keep the replaced parameters, and before the module is wrapped for distributed training.
 
-    All names stay as they are, in ``state_dict`` too, so checkpoints of the untied module fit. A
-    transposed member (``.T``) is computed from the stored one whenever it is read. What is shared
-    stays so when the module is moved, copied, pickled or loaded; a state dict in which the members
-    have different values is refused from then on. Call it before the optimizer is made, which would
-    otherwise keep parameters that are no longer the module's, and before the module is wrapped for
-    distributed training.
+    Slices (``[:]``) can be shared if they are the positions of a `LocallyConnected2d` or
+    `LocallyConnected1d`, which becomes a convolution. It also loads checkpoints of that layer if
+    all positions are equal.
 
-    With ``where="equal"`` only members that have become exactly equal are shared, as a penalty with a
-    proximal step makes them. Numbers that were equal from the beginning and not trained yet are among
-    these, such as biases that start at zero: train first, or exclude them. The module computes what
-    it did before. Single units that are equal stay under both names: keep them equal in training with
-    ``keep_tied=True``; compact files store them once.
+    With ``where="equal"`` only exactly equal members are shared, as after proximal steps, so the
+    module's outputs do not change. These include members that are equal before training, such as
+    biases of zero: train first, or exclude them. Members of which some units are equal stay
+    separate: ``keep_tied=True`` keeps these units equal, and compact files store them once.
 
     Args:
         module: The module, changed in place.
         ties: Which parameters are shared.
         init: The shared value: the ``"mean"`` of the members, or the ``"first"`` member.
-        where: ``"all"``, or ``"equal"``: only where all members are equal.
-        buffers: Whether buffers whose names fit the patterns, such as the statistics of batch
-            normalisation, are shared as well; otherwise each model keeps its own.
+        where: Share ``"all"`` ties, or only those with ``"equal"`` members.
+        buffers: Whether to share buffers that fit the patterns, too, such as the statistics of
+            batch normalisation.
 
     Returns:
-        The ties that are shared now.
+        The shared ties.
 
     Raises:
-        TieError: If the patterns do not fit the module (see `Ties.find`), or a tie cannot be shared:
-            it has one member, members are slices of other parameters than those of locally connected
-            layers, they differ in dtype, device or ``requires_grad``, or they are already sharded
-            over processes.
+        TieError: If the patterns do not fit the module (see `Ties.find`), or a tie has a single
+            member, slices of other layers, different dtypes, devices or ``requires_grad``, or
+            members that are already sharded over ranks.
 
     Example:
         >>> pair = nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2)})
@@ -92,42 +89,48 @@ def share(
     found = ties.find(module)
     sliced = [tie for tie in found if any(member.slice is not None for member in tie.members)]
     separate = [tie for tie in found if tie not in sliced and not _is_done(tie)]
+    # Everything is checked before anything changes, so that an error leaves the module as it is.
     layers = check_positions(module, sliced)
     check_shareable(module, separate)
-    groups = ties.buffers(module) if buffers else []
-    if buffers and not groups:
-        raise TieError(f"buffers=True, but no buffer fits all patterns of {ties}: leave it out")
-    check_buffers(groups)
+    groups: list[list[BufferRef]] = []
+    if buffers:
+        groups = ties.buffers(module)
+        if not groups:
+            raise TieError(f"buffers=True, but no buffer fits all patterns of {ties}: leave it out")
+        check_buffers(groups)
     if where == "equal":
-        _check_values_are_there([*sliced, *separate])
+        _check_not_meta([*sliced, *separate])
         separate = [tie for tie in separate if _all_equal(tie.tensors())]
         groups = [refs for refs in groups if _all_equal([ref.stored for ref in refs])]
     maker = AliasMaker(module)
     for tie in separate:
         tensors = tie.tensors()
-        maker.make_one(tie, mean(tensors) if init == "mean" else tensors[0])
+        value = tensors[0]
+        if init == "mean":
+            value = mean(tensors)
+        maker.make_one(tie, value)
     share_positions(module, layers, averaged=init == "mean", only_equal=where == "equal")
     for refs in groups:
         make_buffer_one(refs, averaged=init == "mean")
-    install_invariant(
-        module, [*([member.ref for member in tie.members] for tie in separate), *groups]
-    )
-    found = ties.find(module) if sliced else found  # in the layers that took the place of others
+    parameters = [[member.ref for member in tie.members] for tie in separate]
+    install_invariant(module, [*parameters, *groups])
+    # Members of replaced layers are other parameters now.
+    if sliced:
+        found = ties.find(module)
     return [tie for tie in found if tie.is_shared]
 
 
 @torch.no_grad()
 def unshare(module: nn.Module, ties: Ties | None = None) -> None:
-    """Give every name its own copy of a shared parameter again, with the same value.
+    """Give each member its own copy of a shared parameter again.
 
-    Call it before the optimizer is made. Positions that became a convolution stay so: see
+    Call it before the optimizer is made. Convolutions with shared positions are not changed: see
     `LocallyConnected2d.from_conv`.
 
     Args:
-        module: The module, changed in place; it may be a submodule of the one that was shared, or
-            hold it.
-        ties: Which parameters get copies of their own; all parameters and buffers that have several
-            names where it is ``None``.
+        module: The shared module, or a module inside or around it; changed in place.
+        ties: Which parameters get copies; ``None`` for all parameters and buffers with several
+            names.
 
     Raises:
         TieError: If the patterns do not fit the module; see `Ties.find`.
@@ -146,10 +149,12 @@ def unshare(module: nn.Module, ties: Ties | None = None) -> None:
     done: set[tuple[int, str]] = set()
     for side, ref in _sides(module, ties):
         parameter = ref.parameter
+        # A module with several names has several references to the same entry.
         if (id(ref.owner), ref.attribute) in done:
             continue
         done.add((id(ref.owner), ref.attribute))
         forget_alias(ref)
+        # A clone of a transpose would keep its strides, which are not those of a fresh parameter.
         if ref.stored is None:
             value = ref.tensor.clone(memory_format=torch.contiguous_format)
             ref.put(nn.Parameter(value, parameter.requires_grad))
@@ -158,7 +163,9 @@ def unshare(module: nn.Module, ties: Ties | None = None) -> None:
                 value = parameter.detach().clone()
                 copies[parameter, side] = nn.Parameter(value, parameter.requires_grad)
             ref.put(copies[parameter, side])
-    groups = [list(buffer_refs(module))] if ties is None else ties.buffers(module)
+    groups = [list(buffer_refs(module))]
+    if ties is not None:
+        groups = ties.buffers(module)
     for refs in groups:
         seen: set[int] = set()
         for buffer in refs:
@@ -169,10 +176,8 @@ def unshare(module: nn.Module, ties: Ties | None = None) -> None:
 
 
 def _sides(module: nn.Module, ties: Ties | None) -> Iterator[tuple[int, ParameterRef]]:
-    """Yield the references that are to be separate, numbered: those of one number stay one.
-
-    The number is that of the pattern, as each pattern may match several names of one parameter.
-    """
+    """Yield references, each with the index of its side; aliases on the same side stay shared."""
+    # The sides are the patterns, as a pattern may match several names of a parameter.
     if ties is None:
         yield from enumerate(parameter_refs(module))
         return
@@ -181,7 +186,8 @@ def _sides(module: nn.Module, ties: Ties | None) -> Iterator[tuple[int, Paramete
 
 
 def _is_done(tie: Tie) -> bool:
-    """Whether the members are shared already; a single one only if it is a convolution's position."""
+    # A single member is always shared with itself, and `check_shareable` is to refuse it, unless it
+    # is the position of a convolution.
     return tie.is_shared and (len(tie.members) > 1 or tie.members[0].index is not None)
 
 
@@ -189,10 +195,10 @@ def _all_equal(tensors: Sequence[torch.Tensor]) -> bool:
     return all(torch.equal(tensors[0], other) for other in tensors[1:])
 
 
-def _check_values_are_there(ties: Sequence[Tie]) -> None:
+def _check_not_meta(ties: Sequence[Tie]) -> None:
     for tie in ties:
         if tie.members[0].parameter.is_meta:
             raise TieError(
-                f"{tie.members[0].name!r} is on the meta device, where no values are equal: load it "
-                "first"
+                f"{tie.members[0].name!r} is on the meta device, where no values are equal: "
+                "load it first"
             )

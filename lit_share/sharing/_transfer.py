@@ -1,9 +1,10 @@
-"""Optimizer groups and states when parameters are shared in the middle of training."""
+"""Optimizer groups and states when parameters are shared during training."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
@@ -13,31 +14,23 @@ from lit_share.ties import parameter_refs
 
 
 class OptimizerTransfer:
-    """Brings optimizers up to date with a module in which parameters are shared meanwhile.
-
-    Args:
-        optimizers: The optimizers; one that is made of several has them as its ``parts``.
-        module: The module, before parameters are shared.
-    """
+    """Adapts optimizers to a module in which `share` replaces parameters after construction."""
 
     def __init__(self, optimizers: Sequence[Optimizer], module: nn.Module) -> None:
         self.module = module
-        self.optimizers = [
-            part
-            for optimizer in optimizers
-            for part in getattr(optimizer, "parts", {"": optimizer}).values()
-        ]
+        # A combined optimizer has the optimizers of its children as `parts`.
+        self.optimizers: list[Any] = []
+        for optimizer in optimizers:
+            self.optimizers += getattr(optimizer, "parts", {"": optimizer}).values()
         self.before = {ref.name: ref.stored for ref in parameter_refs(module)}
 
     def finish(self) -> None:
-        """Remove parameters that the module lost, with their states, and add those that it gained.
-
-        A parameter that took the place of another one, as that of a convolution takes the place of
-        those of all positions, joins its group, and its state starts anew.
-        """
+        """Replace the parameters that the module has lost, and warn if states are reset."""
         after = {ref.name: ref.stored for ref in parameter_refs(self.module)}
         lost = set(self.before.values()) - set(after.values())
         gained = set(after.values()) - set(self.before.values())
+        # The parameter of a convolution replaces those of all positions. It joins their group, but
+        # their state has another shape, so it is reset.
         successors: dict[nn.Parameter, tuple[str, nn.Parameter]] = {}
         for name, parameter in self.before.items():
             successor = after.get(name)
@@ -45,14 +38,14 @@ class OptimizerTransfer:
                 successors[parameter] = name, successor  # type: ignore[index]
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
+                # Lost parameters without a successor are aliases of a member in some group now.
                 stay = [p for p in group["params"] if p not in lost or p in successors]
-                set_parameters(
-                    group, [successors[p][1] if p in successors else p for p in stay], stay
-                )
+                set_parameters(group, [successors.get(p, ("", p))[1] for p in stay], stay)
             for parameter in lost & optimizer.state.keys():
                 if optimizer.state.pop(parameter) and parameter in successors:
                     name = successors[parameter][0]
                     warnings.warn(
-                        f"the optimizer's state of {name!r} is of all positions, and starts anew",
+                        f"the optimizer's state of {name!r} has a value for each position, so it "
+                        "is reset",
                         stacklevel=2,
                     )

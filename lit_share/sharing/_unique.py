@@ -1,4 +1,4 @@
-"""What an optimizer is given, with every parameter once."""
+"""Arguments of optimizers without repeated parameters."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ from torch import Tensor
 
 
 def unique_parameters(params: Iterable[Any]) -> list[Any]:
-    """What an optimizer's constructor takes, with every parameter only where it comes first.
+    """Remove repeated parameters from an optimizer's ``params``, keeping the first occurrence.
 
-    An optimizer refuses one parameter in two of its groups, and steps it twice if it is twice in one. So where models
-    share parameters and have a group each, write ``Adam(unique_parameters([{"params": a.parameters()}, ...]))``: what
-    they share is trained with the options of the first group that has it, and decayed once.
+    An optimizer raises if two groups have a parameter in common, and steps a parameter twice if its
+    group repeats it. If models share parameters but have separate groups, write
+    ``Adam(unique_parameters([{"params": a.parameters()}, ...]))``: a shared parameter is trained
+    with the options of the first group. Groups may become empty.
 
     Args:
-        params: Parameters, ``(name, parameter)`` pairs, or parameter groups, as for `torch.optim.Optimizer`.
-
-    Returns:
-        The same without repetitions; a group all of whose parameters come earlier is left empty.
+        params: Parameters, ``(name, parameter)`` pairs or groups, as for `torch.optim.Optimizer`.
 
     Example:
         >>> from torch import nn
@@ -27,7 +25,7 @@ def unique_parameters(params: Iterable[Any]) -> list[Any]:
         >>> from lit_share.ties import Ties
         >>> pair = nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2)})
         >>> ties = share(pair, Ties("a.weight", "b.weight"))
-        >>> groups = [{"params": pair["a"].parameters(), "lr": 0.1}, {"params": pair["b"].parameters(), "lr": 0.2}]
+        >>> groups = [{"params": pair[name].parameters()} for name in ("a", "b")]
         >>> [len(group["params"]) for group in unique_parameters(groups)]
         [2, 1]
     """
@@ -40,15 +38,14 @@ def unique_parameters(params: Iterable[Any]) -> list[Any]:
         seen.add(parameter)
         return True
 
-    def unique(entry: Any) -> Any:
-        own = entry["params"]
-        return {
-            **entry,
-            "params": [p for p in ([own] if isinstance(own, Tensor) else own) if is_first(p)],
-        }
-
-    return [
-        unique(e) if isinstance(e, Mapping) else e
-        for e in params
-        if isinstance(e, Mapping) or is_first(e)
-    ]
+    unique: list[Any] = []
+    for entry in params:
+        if isinstance(entry, Mapping):
+            own = entry["params"]
+            # Optimizers also accept a single tensor as a group.
+            if isinstance(own, Tensor):
+                own = [own]
+            unique.append({**entry, "params": [p for p in own if is_first(p)]})
+        elif is_first(entry):
+            unique.append(entry)
+    return unique

@@ -22,7 +22,7 @@ from ._modules import assert_same, fit, trainer, weights
 POSITIONS = Ties("net.0.*[:]")
 ADAM = partial(torch.optim.Adam, lr=0.05)
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
-NEW_STATE = r"the optimizer's state of 'net\.0\.\w+' is of all positions, and starts anew"
+NEW_STATE = r"the optimizer's state of 'net\.0\.\w+' has a value for each position, so it is reset"
 
 
 def images():
@@ -152,7 +152,7 @@ def test_the_state_of_an_optimizer_starts_anew(make, state):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         soft_to_hard(module, epochs=3)
-    assert sum("starts anew" in str(w.message) for w in caught) == state
+    assert sum("is reset" in str(w.message) for w in caught) == state
 
 
 def test_positions_that_are_not_equal_stay():

@@ -618,9 +618,8 @@ SECTIONS: dict[str, list[Row]] = {
             'ls.share(pair, ls.Ties("a.0.weight[:]"))',
             "at once",
             "TieError",
-            "'a.0.weight' is not of a LocallyConnected layer but of a Linear, of which slices "
-            "cannot be one parameter: make it of several parameters, or tie the slices with a "
-            "penalty",
+            "'a.0.weight' belongs to a Linear, not to a LocallyConnected layer, so its slices "
+            "cannot be shared: split it into several parameters, or tie the slices with a penalty",
         ),
         Row(
             "share what has no values",

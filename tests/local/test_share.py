@@ -256,7 +256,7 @@ def test_nothing_is_shared_where_one_layer_cannot_be():
     module = net(equal=True)
     module[2].register_forward_hook(lambda *_: None)
     for options in ({}, {"init": "first"}, {"where": "equal"}):
-        assert "the positions of '2' cannot be one, as the layer has hooks" in refused(
+        assert "the positions of '2' cannot be shared, as the layer has hooks" in refused(
             module, BOTH, **options
         )
 
@@ -265,7 +265,7 @@ def test_slices_of_two_parameters_in_one_tie():
     module = nn.ModuleDict({"a": net(seed=0)[0], "b": net(seed=1)[0]})
     message = refused(module, Ties("a.*[:]", "b.*[:]"))
     assert message.startswith(
-        "a.weight[0], a.weight[1], a.weight[2], … 20 more …, b.weight[11]: slices can be one with"
+        "a.weight[0], a.weight[1], a.weight[2], … 20 more …, b.weight[11]: slices can be shared"
     )
 
 
@@ -274,7 +274,7 @@ def test_a_slice_and_a_whole_parameter():
         LocallyConnected2d(2, 3, 4, 4, bias=False), nn.Conv2d(2, 3, 4, bias=False)
     )
     for patterns in (("0.weight[:]", "1.weight"), ("1.weight", "0.weight[:]")):
-        assert "slices can be one with each other, but not with those of other" in refused(
+        assert "slices can be shared with each other, but not with slices" in refused(
             module, Ties(*patterns)
         )
 
@@ -288,9 +288,7 @@ def test_a_slice_and_a_whole_parameter():
 )
 def test_slices_of_other_layers(layer, kind):
     module = nn.Sequential(layer, net()[0])
-    assert f"'0.weight' is not of a LocallyConnected layer but of a {kind}" in refused(
-        module, "*[:]"
-    )
+    assert f"'0.weight' belongs to a {kind}, not to a LocallyConnected" in refused(module, "*[:]")
 
 
 class Scaled(LocallyConnected2d):
@@ -301,7 +299,7 @@ class Scaled(LocallyConnected2d):
 def test_a_layer_of_a_class_of_its_own():
     module = nn.Sequential(Scaled(2, 3, 3, 5))
     message = (
-        "the positions of '0' cannot be one, as it is a Scaled, which may compute something else"
+        "the positions of '0' cannot be shared, as it is a Scaled, which may compute something else"
     )
     assert refused(module, FIRST).startswith(message)
     with pytest.raises(TieError, match="no locally connected layer '0'"):
@@ -324,7 +322,7 @@ def test_layers_with_hooks(hook):
     handle = getattr(module[0], hook)(lambda *_: None)
     assert (
         refused(module, "0.*[:]")
-        == "the positions of '0' cannot be one, as the layer has hooks: remove them first"
+        == "the positions of '0' cannot be shared, as the layer has hooks: remove them first"
     )
     handle.remove()
     assert share(module, FIRST)
