@@ -1,7 +1,6 @@
-"""Add `regularizer=soft_tie` and all other recipes to every Hydra application.
+"""A Hydra plugin that adds `regularizer=soft_tie` and all other recipes to any application."""
 
-Hydra imports every plugin whenever it starts, so nothing heavy may be imported here.
-"""
+# Hydra imports all plugins whenever it starts, so this file must not import anything heavy.
 
 from __future__ import annotations
 
@@ -10,8 +9,9 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 
 class StrategySearchPath(SearchPathPlugin):
-    """Appends the recipes of `lit_share.conf`: an application's own configs win over them."""
+    """Add the configs of `lit_share.conf`."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Append them."""
+        """Append the recipes."""
+        # Hydra takes the first config of a name, so an application's own configs win.
         search_path.append(provider="lit_share", path="pkg://lit_share.conf")

@@ -1,7 +1,6 @@
-"""A Hydra sweeper for comparing strategies: Hydra's grid, less the cells that would be repeated.
+"""A Hydra sweeper that compares strategies: Hydra's grid without repeated cells."""
 
-Hydra imports every plugin whenever it starts, so nothing heavy may be imported here.
-"""
+# Hydra imports all plugins whenever it starts, so this file must not import anything heavy.
 
 from __future__ import annotations
 
@@ -33,15 +32,15 @@ SUBDIR = "${hydra.job.num}"
 
 
 class StrategySweeper(BasicSweeper):
-    """A grid of overrides, where `strength` and `ties` vary only for strategies that read them.
+    """Run a grid of overrides; `strength` and `ties` vary only for strategies that read them.
 
     `regularizer=none,soft_tie strength=0.01,0.1` has three cells: `none`, and `soft_tie` at two
     strengths.
 
-    A cell is known by its overrides. In a `hydra.sweep.dir` where cells have run already, finished
-    ones are not run again, interrupted ones are resumed, and those that failed or whose config has
-    changed are restarted: see `lit_share.lab.sweeps.settle`. A cell that fails stops no other,
-    whatever launches them; the process exits with an error once all have ended and are compared.
+    In a `hydra.sweep.dir` that has cells with the same overrides, finished cells are skipped,
+    interrupted cells are resumed, and cells that failed or whose config has changed are restarted:
+    see `lit_share.lab.sweeps.settle`. If a cell fails, the others still run, with any launcher; the
+    process exits with an error after all cells have ended and are compared.
     """
 
     def setup(
@@ -50,8 +49,8 @@ class StrategySweeper(BasicSweeper):
         """Prepare the launcher.
 
         Raises:
-            CompactHydraException: If this process is one of several copies, or `hydra.sweep.subdir`
-                is the user's own.
+            CompactHydraException: If torchrun started this process, or the user has set
+                `hydra.sweep.subdir`.
         """
         if "TORCHELASTIC_RUN_ID" in os.environ:
             raise CompactHydraException(
@@ -63,24 +62,20 @@ class StrategySweeper(BasicSweeper):
         if subdir != SUBDIR:
             raise CompactHydraException(
                 f"hydra.sweep.subdir={subdir}: this sweeper numbers the folders of cells itself; "
-                "leave it out, or write hydra/sweeper=basic, which cannot go on with a sweep"
+                "leave it out, or write hydra/sweeper=basic, which cannot resume a sweep"
             )
         super().setup(
             hydra_context=hydra_context, task_function=Contained(task_function), config=config
         )
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
-        """Run the cells that have not finished.
+        """Run the cells that have not finished, and return their results.
 
         Args:
             arguments: The overrides of the command line.
 
-        Returns:
-            What became of the cells that ran.
-
         Raises:
-            CompactHydraException: After all cells have ended, if there is one that has not
-                finished.
+            CompactHydraException: After all cells have ended, if a cell has not finished.
         """
         assert self.config is not None
         assert self.hydra_context is not None
@@ -92,56 +87,52 @@ class StrategySweeper(BasicSweeper):
         directory = Path(self.config.hydra.sweep.dir).absolute()
         directory.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, directory / "multirun.yaml")
-        folders = settle(
-            directory, {tuple(cell): fingerprint(self._compose(cell)) for cell in grid}
-        )
-        cells = [cell for cell, folder in folders.items() if status(directory / folder) is None]
+        prints = {tuple(cell): fingerprint(self._compose(cell)) for cell in grid}
+        folders = settle(directory, prints)
+        paths = {cell: directory / folder for cell, folder in folders.items()}
+        cells = [cell for cell, path in paths.items() if status(path) is None]
         if len(cells) < len(folders):
             log.info(
                 f"{len(folders) - len(cells)} of {len(folders)} cells have finished already in "
                 f"{directory}"
             )
-        go_on = f"repeat the command with hydra.sweep.dir={self.config.hydra.sweep.dir}"
+        repeat = f"repeat the command with hydra.sweep.dir={self.config.hydra.sweep.dir}"
         returns: dict[Cell, JobReturn] = {}
         try:
             with Progress(directory, folders.values()):
-                self._launch(
-                    cells, {cell: directory / folder for cell, folder in folders.items()}, returns
-                )
+                self._launch(cells, paths, returns)
         except (KeyboardInterrupt, SystemExit):
-            log.warning(f"The sweep was stopped. To go on, {go_on}")
-            sys.exit(1)  # Lightning ends with 0 where it was told to terminate
-        except Exception as error:  # of a launcher whose processes died: cells keep theirs
-            log.error(f"The launcher gave up: {one_line(error)}")
-        completed = {cell for cell, left in returns.items() if left.status is JobStatus.COMPLETED}
-        unfinished = [
-            cell
-            for cell in cells
-            if cell not in completed and status(directory / folders[cell]) != "finished"
-        ]
+            log.warning(f"The sweep was stopped. To resume it, {repeat}")
+            # Lightning would exit with 0 after SIGTERM.
+            sys.exit(1)
+        except Exception as error:
+            # `Contained` keeps the errors of cells, so this is an error of the launcher, whose
+            # processes may have died.
+            log.error(f"The launcher failed: {one_line(error)}")
+        completed = {cell for cell, job in returns.items() if job.status is JobStatus.COMPLETED}
+        others = [cell for cell in cells if cell not in completed]
+        unfinished = [cell for cell in others if status(paths[cell]) != "finished"]
         if unfinished:
-            # Hydra does so itself only where no exception is raised.
+            # Hydra calls `on_multirun_end` only if `sweep` returns.
             self.hydra_context.callbacks.on_multirun_end(
                 self.config, config_name=self.config.hydra.job.config_name
             )
             raise CompactHydraException(
                 f"{len(unfinished)} of {len(folders)} cells have not finished. To run only these "
-                f"again, {go_on}"
+                f"again, {repeat}"
             )
         return [*returns.values()]
 
     def _launch(
         self, cells: Sequence[Cell], folders: Mapping[Cell, Path], returns: dict[Cell, JobReturn]
     ) -> None:
-        """Launch cells, and collect what became of those that ended by themselves.
+        """Launch cells, and add the results of those that end to `returns`.
 
-        When a process of joblib's is killed, as by a system that is out of memory, joblib ends all
-        the others, too. The cells that were under way are then launched again, one by one: the one
-        that dies again has failed. Then the others have their turn.
-
-        Raises:
-            Exception: What another launcher raises, whose processes may go on for all one knows.
+        If a process of joblib is killed, for example because memory is exhausted, joblib ends all
+        its processes. The cells that were running are then launched again, one by one, and a cell
+        whose process dies twice has failed. The remaining cells follow.
         """
+        # Errors of other launchers are raised, as their processes may still be running cells.
         launcher = self.launcher
         assert launcher is not None
 
@@ -158,15 +149,14 @@ class StrategySweeper(BasicSweeper):
                     launch(cells[i : i + size])
                 return
             except BrokenProcessPool as error:
-                left = [
-                    cell for cell in cells if cell not in returns and status(folders[cell]) is None
-                ]
+                left = [c for c in cells if c not in returns and status(folders[c]) is None]
                 suspects = [cell for cell in left if _last_start(folders[cell]) != before[cell]]
+                # A launcher that started no cell would fail again.
                 if not suspects:
                     raise
                 log.warning(f"A process died: {one_line(error).splitlines()[0]}")
                 log.warning(
-                    f"{len(suspects)} cells were under way, and are launched again, one by one"
+                    f"{len(suspects)} cells were running, and are launched again, one by one"
                 )
             for cell in suspects:
                 try:
@@ -181,7 +171,8 @@ class StrategySweeper(BasicSweeper):
         log.error(f"The process of {' '.join(cell)} died again: this cell has failed")
         hydra = HydraConfig.instance()
         before, config = hydra.cfg, self._compose(cell)
-        hydra.set_config(config)  # for the names of what was chosen
+        # `unfinished_result` reads the choices of the cell from Hydra's config.
+        hydra.set_config(config)
         reason = f"its process died twice: {one_line(error).splitlines()[0]}"
         replace(unfinished_result(config, cell, folder), error=reason).write()
         hydra.cfg = before
@@ -189,7 +180,7 @@ class StrategySweeper(BasicSweeper):
     def split_arguments(  # type: ignore[override]
         self, overrides: list[Override], max_batch_size: int | None
     ) -> list[list[list[str]]]:
-        """The overrides of each cell, in batches of at most ``max_batch_size``."""
+        """Return the overrides of each cell, in batches of at most ``max_batch_size``."""
         (grid,) = BasicSweeper.split_arguments(overrides, None)
         cells = [list(cell) for cell in dict.fromkeys(self._without_idle(grid))]
         return list(BasicSweeper.split_overrides_to_chunks(cells, max_batch_size))
@@ -199,24 +190,21 @@ class StrategySweeper(BasicSweeper):
         regularizers: dict[Cell, dict[str, Any]] = {}
         ties = next((override for override in grid[0] if override.startswith("ties=")), "")
         for cell in grid:
-            chosen = tuple(
-                override
-                for override in cell
-                if override.startswith(("regularizer=", "experiment="))
-            )
+            # Each choice of strategies is composed once, as a grid has many cells of each.
+            chosen = tuple(o for o in cell if o.startswith(("regularizer=", "experiment=")))
             if chosen not in regularizers:
                 regularizers[chosen] = dict(self._compose(chosen).get("regularizer", {}))
             nodes = regularizers[chosen].values()
-            follows = any("ties.patterns" in str(OmegaConf.to_container(node)) for node in nodes)
-            kept = [
-                o
-                for o in cell
-                if not o.startswith("strength=") or any("strength" in node for node in nodes)
-            ]
-            yield tuple(
-                ties if not follows and override.startswith("ties=") else override
-                for override in kept
-            )
+            reads_ties = any("ties.patterns" in str(OmegaConf.to_container(n)) for n in nodes)
+            reads_strength = any("strength" in node for node in nodes)
+            kept: list[str] = []
+            for override in cell:
+                # The first ties stand for all: cells that differ in ties only become duplicates.
+                if override.startswith("ties=") and not reads_ties:
+                    override = ties
+                if reads_strength or not override.startswith("strength="):
+                    kept.append(override)
+            yield tuple(kept)
 
     def _compose(self, cell: Sequence[str]) -> DictConfig:
         assert self.hydra_context is not None
@@ -225,15 +213,19 @@ class StrategySweeper(BasicSweeper):
 
 
 def _place(folder: Path) -> tuple[str, str]:
-    """Overrides for where a cell writes to, which may run in another working directory."""
+    """Return the overrides for the folder of a cell."""
+    # The path is absolute, because a launcher may run a cell in another working directory.
     quoted = str(folder.parent).replace("'", "\\'")
     return f"hydra.sweep.dir='{quoted}'", f"hydra.sweep.subdir='{folder.name}'"
 
 
 def _last_start(folder: Path) -> int | None:
-    """When a cell was last started, which is when Hydra writes down its overrides."""
+    """Return when a cell was last started, or None."""
+    # Hydra writes this file at each start.
     file = folder / ".hydra" / "overrides.yaml"
-    return file.stat().st_mtime_ns if file.exists() else None
+    if not file.exists():
+        return None
+    return file.stat().st_mtime_ns
 
 
 ConfigStore.instance().store(
