@@ -15,8 +15,8 @@ register_schema()
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(config: DictConfig) -> float:
-    """Train as the config says, and return the objective for sweepers."""
-    # Heavy imports only when there is something to train: `--help` answers at once.
+    """Train according to the config, and return the objective for sweepers."""
+    # `run` imports torch, which takes seconds that `--help` does not need.
     from lit_share.lab.app.run import run
 
     job = HydraConfig.get()
@@ -25,7 +25,7 @@ def main(config: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    sys.path.append(
-        str(Path.cwd())
-    )  # where a user's own modules are; processes of a sweep get it, too
+    # Configs may name the user's modules in the working directory. Processes of a sweep inherit
+    # the path.
+    sys.path.append(str(Path.cwd()))
     main()
