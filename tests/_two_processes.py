@@ -106,7 +106,7 @@ def _run_in_two(module: str, names: Iterable[str], directory: Path) -> dict[str,
                 subprocess.Popen(command, cwd=directory, env=environment, stdout=log, stderr=log)
             )
     try:
-        # What they did not get to is told below.
+        # Cases that did not run are reported below.
         with suppress(subprocess.TimeoutExpired):
             for process in started:
                 process.wait(timeout=400)

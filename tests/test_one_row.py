@@ -1,4 +1,4 @@
-"""A new norm or center is one row of a table: everything else works with it as it is."""
+"""A new norm or center is one entry of a table: everything else works with it."""
 
 from __future__ import annotations
 

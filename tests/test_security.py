@@ -248,7 +248,7 @@ def test_names_of_tensors_are_no_paths(name, tmp_path, monkeypatch, capsys):
         {"state_dict": state, "callbacks": {"Share": {"shared": [{"names": [name, f"{name}.b"]}]}}},
         "w.ckpt",
     )
-    main(["inspect", "w.ckpt"])  # what is imported when it is first needed
+    main(["inspect", "w.ckpt"])  # imports that happen at first use
     with audited() as events:
         assert main(["compact", "w.ckpt", "w.safetensors"]) == 0
         assert main(["inspect", "w.safetensors"]) == 0
@@ -351,7 +351,7 @@ def test_no_value_of_a_config_reaches_a_shell(tmp_path):
         for event, arguments in events
         if event in ("subprocess.Popen", "os.exec", "os.posix_spawn")
     ]
-    assert started  # W&B has a process of its own
+    assert started  # W&B starts a process
     for program, arguments, *_ in started:
         assert Path(os.fsdecode(program)).name not in ("sh", "bash", "cmd.exe")
         assert "touch" not in str(arguments)

@@ -39,7 +39,7 @@ NAMES |= {name.replace("<tie>", leaf) for name in DOCUMENTED if "<tie>" in name 
 
 
 class Validated(Two):
-    """Logs a loss of its own, and is validated."""
+    """Logs another loss, and is validated."""
 
     def training_step(self, batch, batch_idx):
         loss = super().training_step(batch, batch_idx)
@@ -61,7 +61,7 @@ def fit_validated(*callbacks, module=None, **options):
 
 
 class Recorded(Logger):
-    """Keeps what is logged, epoch by epoch."""
+    """Records logged metrics, epoch by epoch."""
 
     def __init__(self):
         super().__init__()

@@ -286,7 +286,7 @@ def test_schedule_is_a_factor_of_the_strength():
 @pytest.mark.parametrize("name", FORMULAS)
 @pytest.mark.parametrize("apply", ["gradient", "prox"])
 def test_identical_initial_weights(name, apply):
-    """Nothing deviates on the first step: no NaN, and training goes on."""
+    """No deviation on the first step gives no NaN, and training continues."""
     module = Two(seeds=(0, 0))
     before = weights(module)
     fit(module, regularize(name, 0.01, apply=apply))
@@ -565,10 +565,10 @@ def test_auto_is_gradient_for_the_squared_norm_and_prox_for_others():
         ("growl", "prox"),
         ("l2_sp", "gradient"),
     ):
-        auto, told = Two(), Two()
+        auto, explicit = Two(), Two()
         fit(auto, regularize(name, 0.1))
-        fit(told, regularize(name, 0.1, apply=apply))
-        assert_same(weights(auto), weights(told))
+        fit(explicit, regularize(name, 0.1, apply=apply))
+        assert_same(weights(auto), weights(explicit))
 
 
 # Several penalties, several fits
@@ -1222,7 +1222,7 @@ def test_members_that_start_apart_are_told_of_at_a_fresh_start(caplog, tmp_path)
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), lr=1e-4)
 
-    def told(same, checkpoint=None):
+    def warned(same, checkpoint=None):
         caplog.clear()
         callback = Regularize("soft_tie", Ties("a.*", "b.*"), strength=0.1)
         trainer = Trainer(
@@ -1237,6 +1237,6 @@ def test_members_that_start_apart_are_told_of_at_a_fresh_start(caplog, tmp_path)
         trainer.save_checkpoint(tmp_path / "last.ckpt")
         return "start from unrelated weights" in caplog.text
 
-    assert told(same=False)
-    assert not told(same=False, checkpoint=tmp_path / "last.ckpt")
-    assert not told(same=True)
+    assert warned(same=False)
+    assert not warned(same=False, checkpoint=tmp_path / "last.ckpt")
+    assert not warned(same=True)

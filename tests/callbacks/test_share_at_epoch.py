@@ -40,7 +40,7 @@ def adam(module):
 
 
 def shared(module):
-    """The names that are one parameter with others."""
+    """The names of parameters with aliases."""
     parameters = list(module.named_parameters(remove_duplicate=False))
     names = {}
     for name, parameter in parameters:
@@ -288,7 +288,7 @@ def test_a_checkpoint_of_what_was_equal_is_tested_with_and_without_the_callback(
 
 
 class MakeEqual(Callback):
-    """Makes what is equal in `Alike` so, at the start of an epoch."""
+    """Copies the last layer of a to b at the start of the second epoch."""
 
     def on_train_epoch_start(self, trainer, pl_module):
         if trainer.current_epoch == 1:
@@ -337,7 +337,7 @@ def test_nothing_is_equal():
 
 @pytest.mark.parametrize("apply", ["gradient", "prox"])
 def test_penalties_count_shared_parameters_once(apply):
-    """Ties of one member each become one parameter, and are found as if it always had been one."""
+    """Ties of one member each become one parameter, and are found as if it had always been shared."""
     modules = [Alike(optimizer=sgd) for _ in range(2)]
     for module in modules:
         module.b.load_state_dict(module.a.state_dict())

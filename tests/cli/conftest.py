@@ -11,7 +11,7 @@ from lit_share.lab.cli import main
 
 @pytest.fixture
 def tied():
-    """Two layers with one weight, one of which is turned, and sparse rows."""
+    """Two layers with one weight, transposed in the second, and sparse rows."""
     torch.manual_seed(0)
     net = nn.ModuleDict(
         {"a": nn.Linear(40, 40), "b": nn.Linear(40, 40), "c": nn.Linear(40, 40, bias=False)}

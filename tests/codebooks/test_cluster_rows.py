@@ -278,7 +278,7 @@ class TestAffinityPropagation:
         assert self.score(rows, labels) >= 0.999 * self.score(rows, expected)
 
     def test_pairs(self):
-        """Two rows of which each could follow the other are not left apart."""
+        """Two rows, either of which could represent the other, are clustered."""
         rows, groups = planted(100, size=2)
         assert partition(cluster_rows(rows, method="affinity_propagation")) == partition(groups)
 

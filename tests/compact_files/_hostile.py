@@ -1,4 +1,4 @@
-"""Files that nobody has written, made of valid ones, and what they ought to mean."""
+"""Mutations of valid files, and the meaning that they should have."""
 
 from __future__ import annotations
 
@@ -438,7 +438,7 @@ def _numbers(content: bytes, chance: random.Random) -> bytes:
         )
     raw.data = bytes(numbers)
     raw.manifest["checksums"][name] = checksum(entry["dtype"], entry["shape"], raw.data[begin:end])
-    if chance.random() < 0.7:  # let the count of what is not zero be right, too
+    if chance.random() < 0.7:  # with the right count of nonzero numbers
         try:
             found, _ = reference(raw.with_manifest(raw.manifest).content())
         except (IndexError, StopIteration, ValueError):

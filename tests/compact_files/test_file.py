@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and what is damaged is not read."""
+"""Files are written completely or not at all, and damaged ones are not read."""
 
 from __future__ import annotations
 

@@ -214,7 +214,7 @@ def check_message(error, path):
 
 def test_hostile_files(originals, tmp_path):
     path, module = tmp_path / "w.safetensors", fresh()
-    for content in originals:  # what is imported when it is first needed
+    for content in originals:  # imports that happen at first use
         assert attempt_unaudited(content, path)
     memory = None
     loaded = 0

@@ -1,4 +1,4 @@
-"""The pages, and what is printed in them as code."""
+"""The pages, and the code in them."""
 
 from __future__ import annotations
 

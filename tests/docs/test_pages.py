@@ -1,4 +1,4 @@
-"""The pages say what is so."""
+"""Facts, links and figures of the pages are right."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def same(ties: Sequence[Sequence[Tensor]], others: Sequence[Sequence[Tensor]]) -
 
 
 def assert_alike(ties: Sequence[Sequence[Tensor]], others: Sequence[Sequence[Tensor]]) -> None:
-    """But for the order of operations; what is zero or equal in one is so in the other."""
+    """Equal up to the order of operations; exact zeros and equal members agree."""
     for members, expected in zip(ties, others, strict=True):
         bounds = {torch.float64: 1e-13, torch.float32: 1e-6, torch.bfloat16: 0.0}[expected[0].dtype]
         assert_close([w.detach() for w in members], list(expected), rtol=bounds, atol=bounds)
@@ -212,7 +212,7 @@ class TestProx:
     @pytest.mark.parametrize("norm", ["l1", "owl"])
     @pytest.mark.parametrize("groups", ["element", "output", "input", "tensor"])
     def test_zeros_have_no_sign(self, norm, groups):
-        """Minus zero is a number of its own in compact files."""
+        """Compact files store minus zero as a separate number."""
         penalty = Penalty(norm, groups, "zero", OwlWeights(1.0, 0.1) if norm == "owl" else None)
         w = torch.full((4, 3), -0.5)
         (pure,) = penalty.prox([w], step=100.0)

@@ -49,8 +49,8 @@ def app(tmp_path: Path) -> Path:
 
 def start(app: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "app.py", *arguments, "hydra.run.dir=out", "hydra.sweep.dir=out"]
-    # PYTHONSAFEPATH and the like would be inherited; PYTHONPATH is left out, so that only what is
-    # installed is found.
+    # Only installed modules may be found, so PYTHONPATH, PYTHONSAFEPATH and the like are not
+    # inherited.
     return subprocess.run(
         command,
         cwd=app,

@@ -22,7 +22,7 @@ CONF = Path(__file__).parents[2] / "conf"
 def sweeper() -> Any:
     register_schema()
     loader = ConfigLoaderImpl(create_config_search_path(f"file://{CONF}"))
-    # Hydra executes plugins anew when it finds them, so its own class is asked for.
+    # Hydra executes plugins again when it finds them, so this class must be Hydra's.
     found = Plugins.instance().class_name_to_class[
         "hydra_plugins.lit_share_strategies.StrategySweeper"
     ]

@@ -152,7 +152,7 @@ class TwoOptimizers(Manual):
 
 
 class Sharded(Lit):
-    """As FSDP2 in a Trainer is written; each model is a group of its own, if so asked."""
+    """FSDP2 as written for a Trainer; optionally each model is a separate FSDP group."""
 
     each = False
     policy = MixedPrecisionPolicy()
@@ -242,7 +242,7 @@ def weights_of(module):
 
 
 def distance(weights, others):
-    """The largest of all differences, relative to what is above 1 in size."""
+    """The largest difference, relative to numbers above 1 in size."""
     assert weights.keys() == others.keys()
     return max(
         ((w.double() - others[name]).abs() / others[name].abs().clamp_min(1.0)).max().item()

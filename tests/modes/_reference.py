@@ -236,7 +236,7 @@ class Mode:
     Attributes:
         optimizer: From parameters and ``lr``.
         rates: Of the two models; of two optimizers if they are different.
-        accumulate: Batches per step; the last step of an epoch has what is left.
+        accumulate: Batches per step; the last step of an epoch has the remaining batches.
         clip: ``"norm"`` or ``"value"``, and the most that it may be.
         decay: What learning rates are multiplied with after each step.
         skipped: Steps that fp16 skips.

@@ -100,8 +100,10 @@ def fsdp2(
             train()
         return
     two = row == HARD and isinstance(module, TwoOptimizers)
-    told = pytest.warns(UserWarning, match="were given to several optimizers, whose options differ")
-    with told if two else nullcontext():
+    warn = pytest.warns(
+        UserWarning, match="were given to several optimizers, whose options differ"
+    )
+    with warn if two else nullcontext():
         trainer = train()
     assert_some_would_come_back(row, module.mode)
     # Or else there is nothing to be tested.

@@ -10,7 +10,7 @@ WORDS = {"passed": "", "failed": "FAIL", "error": "FAIL"}
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "modes: what is shared, in every mode of training")
+    config.addinivalue_line("markers", "modes: shared parameters, in every mode of training")
 
 
 @pytest.fixture(autouse=True)

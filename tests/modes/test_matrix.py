@@ -38,7 +38,7 @@ def mark(column):
 
 @pytest.mark.filterwarnings(
     "ignore:.*torch.jit.script_method.*:DeprecationWarning"
-)  # torch, of its own code
+)  # torch warns of its own code
 @pytest.mark.parametrize(
     ("column", "row"),
     [

@@ -504,7 +504,7 @@ def test_fabric_loop(which, pair, batch):
 
 
 def test_a_shared_parameter_moves_as_its_minimiser():
-    """Two members that are one parameter: argmin_v ½‖v − w‖² + t Σ_j √2 ‖v[:, j]‖."""
+    """Two members, one Parameter: argmin_v ½‖v − w‖² + t Σ_j √2 ‖v[:, j]‖."""
     pair = pair_of(a=nn.Linear(3, 2, bias=False), b=nn.Linear(3, 2, bias=False))
     share(pair, Ties("a.*", "b.*"))
     w = pair["a"].weight.detach().clone()
@@ -522,7 +522,7 @@ def test_strength_must_be_a_number():
 
 
 def test_large_sharded_parameters_are_pulled(mesh):
-    """Block by block of what is here."""
+    """Local blocks."""
     module = module_of({"a": (2**10, 2**9), "b": (2**10, 2**9)})
     a, b = (module.get_parameter(name).detach().clone() for name in "ab")
     for name, value in (("a", a), ("b", b)):

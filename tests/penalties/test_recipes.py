@@ -18,7 +18,7 @@ FILES = {
 
 
 def settings(penalty: Penalty) -> tuple[object, ...]:
-    """What a penalty is made of, its weights as those of some numbers of groups."""
+    """The pieces of a penalty, with its weights for some numbers of groups."""
     weights = (
         [penalty.weights(n).tolist() for n in (1, 4, 7)]
         if callable(penalty.weights)

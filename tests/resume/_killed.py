@@ -26,7 +26,7 @@ from lit_share.lab.app._checkpoints import WholeCheckpoints
 from ._strategies import STRATEGIES
 from ._training import EPOCHS, Lit, fit
 
-# Each epoch writes two files: one of its own, and last.ckpt.
+# Each epoch writes two files: the epoch's checkpoint, and last.ckpt.
 OWN, LAST = 5, 6
 
 
@@ -123,7 +123,7 @@ def folder_of(base, *what):
 
 
 def fork(function, *what):
-    """Whether the function was killed, in a process of its own."""
+    """Whether the function was killed, in a new process."""
     child = os.fork()
     if child:
         return os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL

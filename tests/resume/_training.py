@@ -34,7 +34,7 @@ class Resumable(DataLoader):
     def __init__(self):
         data = dataset()
         sampler = DistributedSampler(data, num_replicas=1, rank=0, seed=3)
-        # With a generator of its own it leaves the global one alone.
+        # A separate generator leaves the global one alone.
         super().__init__(data, SAMPLES, sampler=sampler, generator=torch.Generator())
         self.done = self.skipped = 0
 
@@ -125,7 +125,7 @@ class Lit(LightningModule):
 
 
 class Rows(DummyLogger):
-    """Keeps what is logged."""
+    """Records logged metrics."""
 
     def __init__(self):
         super().__init__()
@@ -160,7 +160,7 @@ def fit(module, *callbacks, ckpt_path=None, seed=5, **options):
 
 
 def state_of(made, module):
-    """All that a training goes on with, and which parameters are one."""
+    """The state that training resumes from, and the aliases of parameters."""
     return {
         "weights": module.state_dict(),
         "parameters": {name: p.detach() for name, p in module.named_parameters()},

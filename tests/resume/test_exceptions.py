@@ -74,7 +74,7 @@ def test_another_trainer(row, method):
 @pytest.mark.parametrize("row", ROWS)
 @pytest.mark.parametrize("error", [ArithmeticError, KeyboardInterrupt])
 def test_same_trainer(row, error):
-    """It begins the epoch anew."""
+    """It restarts the epoch."""
     stopped, made, module = Stopped("training_step", error), trainer(strategy(row), epochs=1), Lit()
     stop(made, stopped, error)
     assert made.global_step == 2

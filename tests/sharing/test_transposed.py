@@ -1,4 +1,4 @@
-"""A matrix shared with its transpose: a place that is made of another one whenever it is read."""
+"""A matrix shared with its transpose, which is computed whenever it is read."""
 
 from __future__ import annotations
 

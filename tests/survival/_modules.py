@@ -76,7 +76,7 @@ def loss_of_autoencoder(module, x, y, z):
     return F.mse_loss(module.dec(torch.tanh(module.enc(x))), x)
 
 
-# The same, written with one tensor for what is shared: no module, and nothing of lit_share
+# The same with one tensor for shared parameters: no module, and nothing of lit_share
 
 
 def trained(start, loss, dtype):
@@ -191,7 +191,7 @@ CASES = {
 
 
 class Lit(LightningModule):
-    """Trains what is shared; its subclasses build it.
+    """Trains shared parameters; its subclasses build them.
 
     Args:
         case: A key of `CASES`.

@@ -61,7 +61,7 @@ def validate(kind, case):
 
 def copied(how):
     def train_a_copy(kind, case):
-        """The copy is one by itself, without the callback."""
+        """The copy shares its parameters without the callback."""
         module = kind(case)
         fit(module, sharing(case), epochs=0)
         other = how(module)
@@ -118,7 +118,7 @@ def _cell(request, record_property):
 
 @pytest.mark.filterwarnings(
     "ignore:.*torch.jit.script_method.*:DeprecationWarning"
-)  # torch, of its own code
+)  # torch warns of its own code
 # torch, of transposed parameters while it compiles; it hides this where warnings are not errors.
 @pytest.mark.filterwarnings(
     "ignore:The .grad attribute of a Tensor that is not a leaf Tensor:UserWarning"

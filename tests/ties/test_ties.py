@@ -181,7 +181,7 @@ def test_buffers_are_not_parameters():
 
 compiles = pytest.mark.filterwarnings(
     "ignore:.*torch.jit.script_method.*:DeprecationWarning"
-)  # torch, of its own code
+)  # torch warns of its own code
 
 
 def compiled(module):
@@ -452,7 +452,7 @@ def test_find_equals_trying_everything(names, patterns, exclude):
     exclude=st.lists(pattern, max_size=2),
 )
 def test_find_equals_trying_everything_on_related_models(paths, missing, roots, exclude):
-    """Models of the same parameters, of which one may be missing in one of them."""
+    """Models of the same parameters, one of which may be missing in a model."""
     names = [".".join([root, *path, "w"]) for root in roots for path in paths]
     if missing < len(names) and len(names) > 1:
         del names[missing]

@@ -233,7 +233,7 @@ def test_models_of_one_kind(drawn):
 
 @pytest.mark.filterwarnings(
     "ignore:.*torch.jit.script_method.*:DeprecationWarning"
-)  # torch, of its own code
+)  # torch warns of its own code
 @a_few_in_every_run
 @given(related(), st.randoms(use_true_random=False))
 def test_wrappers_are_not_in_names(drawn, chance):

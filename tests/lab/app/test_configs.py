@@ -25,7 +25,7 @@ PARTS = {Path("model/classifier"), Path("trainer/default")}
 NEEDS = {
     Path("trainer/gpu"): "a GPU",
     Path("trainer/ddp_gpu"): "a GPU",
-    Path("trainer/ddp_cpu"): "processes of its own; see test_train.py",
+    Path("trainer/ddp_cpu"): "starts processes; see test_train.py",
     Path("data/fashion_mnist"): "Debian's dataset-fashion-mnist",
     Path("data/mnist"): "the extra [mnist]",
 }

@@ -1,4 +1,4 @@
-"""Errors of users are told in a line, others with their traceback."""
+"""User errors are printed as one line, others with their traceback."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def bad_trainer() -> Any:
 
 
 def own_error() -> Any:
-    json.loads("{")  # a ValueError, but of nobody who was told what to do
+    json.loads("{")  # a ValueError, but not a user error
 
 
 def bug() -> Any:

@@ -37,7 +37,7 @@ def test_rows_are_tied_and_trained_again(
     assert result["sharing"]["bytes"] > 0
     saved = torch.load(result["checkpoint"], weights_only=True)
     assert Path(result["checkpoint"]).parent.name == "retrained"
-    assert saved["epoch"] == 0, "a training of its own"
+    assert saved["epoch"] == 0, "a second training"
     assert not any("Regularize" in key for key in saved["callbacks"])
 
 

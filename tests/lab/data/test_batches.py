@@ -85,7 +85,7 @@ def test_loader_goes_to_another_process(tensors):
 
 
 class Both(Classifier):
-    """Trains one net on two loaders, of which the smaller goes round again within an epoch."""
+    """Trains one net on two loaders; the smaller is repeated within an epoch."""
 
     def training_step(self, batch):
         return super().training_step(batch["large"]) + super().training_step(batch["small"])

@@ -51,7 +51,7 @@ def test_no_convolution_is_refused():
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 7), (8, 8), (14, 10)])
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_positions_with_filters_of_their_own(height, width, batch_norm):
-    """They start as those of a convolution, and are one as soon as they are shared."""
+    """They start like a convolution's, and become one parameter once they are shared."""
     net = CNN((2, height, width), 5, channels=(3, 4, 5), local=True, batch_norm=batch_norm).eval()
     layers = [getattr(net.trunk, f"conv{i}") for i in range(3)]
     assert all(type(layer) is LocallyConnected2d for layer in layers)

@@ -35,7 +35,7 @@ def opened(chromium, directory, change=lambda content: content, **size):
 
 
 def assert_at_peace(chromium, path):
-    """No complaint, and nothing loaded but the page and what is inside it."""
+    """No complaint, and nothing is loaded but the page and its contents."""
     assert chromium.complaints == []
     assert {url for url in chromium.loaded if not url.startswith(("data:", "blob:"))} == {
         path.as_uri()
