@@ -225,24 +225,30 @@ def _square_deviations(like, members, origins, lo, hi, kind, begin, count, cente
 
 
 @_compiled
+def _move_pair(x, y, step_x, step_y, kept, like):
+    """Scale the differences of a pair by ``kept[i]``; a member of step 0 stays."""
+    fraction = like.dtype.type(step_y / (step_x + step_y))
+    if step_x > 0.0 and step_y > 0.0:
+        for i in range(len(x)):
+            d = x[i] - y[i]
+            shrunk = d * kept[i]
+            y[i] += (d - shrunk) * fraction
+            x[i] = y[i] + shrunk
+    elif step_x > 0.0:
+        for i in range(len(x)):
+            x[i] = y[i] + (x[i] - y[i]) * kept[i]
+    else:
+        for i in range(len(x)):
+            y[i] = x[i] - (x[i] - y[i]) * kept[i]
+
+
+@_compiled
 def _move(like, members, origins, steps, lo, hi, kind, begin, count, center, kept):
     """Scale the deviations of at most _BLOCK elements by the fractions ``kept``."""
     zero = like.dtype.type(0.0)
     if kind == PAIR:
         x, y = _at(members[lo], begin, count, like), _at(members[lo + 1], begin, count, like)
-        step_x, step_y = steps[lo], steps[lo + 1]
-        fraction = like.dtype.type(step_y / (step_x + step_y))
-        # A member of step 0 stays, and the other one takes the step.
-        for i in range(count):
-            d = x[i] - y[i]
-            shrunk = d * kept[i]
-            if step_x > 0.0 and step_y > 0.0:
-                y[i] += (d - shrunk) * fraction
-                x[i] = y[i] + shrunk
-            elif step_x > 0.0:
-                x[i] = y[i] + shrunk
-            else:
-                y[i] = x[i] - shrunk
+        _move_pair(x, y, steps[lo], steps[lo + 1], kept, like)
         return
     for m in range(lo, hi):
         w = _at(members[m], begin, count, like)
@@ -260,43 +266,47 @@ def _move(like, members, origins, steps, lo, hi, kind, begin, count, center, kep
 
 
 @_reduction
-def _sum_of_squares(like, members, origins, lo, hi, kind, begin, count, unit):
-    """Sum the squares of all deviations in a range, each divided by ``unit``."""
-    total, center = 0.0, np.empty(_BLOCK if kind == MEAN else 0, like.dtype)
-    x = _at(members[lo], begin, count, like)
-    # A multiplication per element is faster than a division.
-    inverse = 1.0 / unit
-    if kind == PAIR:
-        y = _at(members[lo + 1], begin, count, like)
-        for i in range(count):
-            d = np.float64(x[i] - y[i]) * inverse
-            total += d * d
-    elif kind == MEAN:
-        for start in range(begin, begin + count, _BLOCK):
-            n = min(_BLOCK, begin + count - start)
-            base = _at(members[lo], start, n, like)
+def _sum_of_squares(like, members, origins, lo, hi, kind, begin, count, inverse, center):
+    """Sum the squares of all deviations in a range, each multiplied by ``inverse``.
+
+    Blocks are summed in the precision of ``inverse``, and their sums in float64.
+    """
+    total = 0.0
+    for start in range(begin, begin + count, _BLOCK):
+        n = min(_BLOCK, begin + count - start)
+        x = _at(members[lo], start, n, like)
+        part = inverse - inverse
+        if kind == PAIR:
+            y = _at(members[lo + 1], start, n, like)
+            for i in range(n):
+                d = (x[i] - y[i]) * inverse
+                part += d * d
+            total += part
+            continue
+        if kind == MEAN:
             center[:n] = 0.0
             for m in range(lo + 1, hi):
                 w = _at(members[m], start, n, like)
                 for i in range(n):
-                    center[i] += w[i] - base[i]
-            for m in range(lo, hi):
-                w = _at(members[m], start, n, like)
-                for i in range(n):
-                    d = np.float64((w[i] - base[i]) - center[i] / (hi - lo)) * inverse
-                    total += d * d
-    else:
+                    center[i] += w[i] - x[i]
+            for i in range(n):
+                center[i] /= hi - lo
         for m in range(lo, hi):
-            w = _at(members[m], begin, count, like)
-            if origins[m]:
-                o = _at(origins[m], begin, count, like)
-                for i in range(count):
-                    d = np.float64(w[i] - o[i]) * inverse
-                    total += d * d
+            w = _at(members[m], start, n, like)
+            if kind == MEAN:
+                for i in range(n):
+                    d = ((w[i] - x[i]) - center[i]) * inverse
+                    part += d * d
+            elif origins[m]:
+                o = _at(origins[m], start, n, like)
+                for i in range(n):
+                    d = (w[i] - o[i]) * inverse
+                    part += d * d
             else:
-                for i in range(count):
-                    d = np.float64(w[i]) * inverse
-                    total += d * d
+                for i in range(n):
+                    d = w[i] * inverse
+                    part += d * d
+        total += part
     return total
 
 
@@ -316,15 +326,21 @@ def _largest(like, members, origins, lo, hi, kind, begin, count):
 
 
 @_compiled
-def _norm(like, members, origins, lo, hi, kind, begin, count):
-    # Squares of float64 overflow above 1.3e154; only such groups are read again, to be scaled.
-    total = _sum_of_squares(like, members, origins, lo, hi, kind, begin, count, 1.0)
-    if 1e-280 < total < 1e280 or math.isnan(total):
+def _norm(like, members, origins, lo, hi, kind, begin, count, center):
+    # Float32 is twice as fast as float64, and precise enough if no square is near its limits.
+    one = like.dtype.type(1.0)
+    total = _sum_of_squares(like, members, origins, lo, hi, kind, begin, count, one, center)
+    if like.itemsize == 8:
+        safe = 1e-280 < total < 1e280
+    else:
+        safe = 1e-24 < total < 1e36
+    if safe or math.isnan(total):
         return math.sqrt(total)
     unit = _largest(like, members, origins, lo, hi, kind, begin, count)
     if unit == 0.0 or math.isinf(unit):
         return math.sqrt(total)
-    total = _sum_of_squares(like, members, origins, lo, hi, kind, begin, count, unit)
+    scale = 1.0 / unit
+    total = _sum_of_squares(like, members, origins, lo, hi, kind, begin, count, scale, center)
     return unit * math.sqrt(total)
 
 
@@ -341,7 +357,7 @@ def shrink_segments(
         lo, hi, width = first[tie], first[tie + 1], widths[tie]
         for group in range(begin, begin + count):
             at = group * width
-            norm = _norm(like, members, origins, lo, hi, kinds[tie], at, width)
+            norm = _norm(like, members, origins, lo, hi, kinds[tie], at, width, center)
             fraction = _kept_fraction(norm, scales[tie], thresholds[tie])
             fraction = _freeze(masks[tie], group, norm, fraction)
             # The segment is still in the cache, so moving it now reads memory once.
@@ -366,10 +382,14 @@ def _freeze(mask, group, norm, fraction):
 @_compiled
 def _move_all(like, members, origins, steps, lo, hi, kind, begin, count, fraction, center, kept):
     """Scale the deviations of a range by one fraction."""
-    # `_move` takes a fraction for each element, so all are set to the same number once.
-    kept[:] = fraction
+    # `_move` takes a fraction for each element, so a block of them is set to the same number once.
+    kept[: min(count, _BLOCK)] = fraction
     for start in range(begin, begin + count, _BLOCK):
         n = min(_BLOCK, begin + count - start)
+        if kind == PAIR:
+            x, y = _at(members[lo], start, n, like), _at(members[lo + 1], start, n, like)
+            _move_pair(x, y, steps[lo], steps[lo + 1], kept, like)
+            continue
         if kind == MEAN:
             x = _at(members[lo], start, n, like)
             center[:n] = 0.0
@@ -385,11 +405,11 @@ def _move_all(like, members, origins, steps, lo, hi, kind, begin, count, fractio
 @_compiled
 def norms_of_ranges(like, members, origins, first, kinds, norms, jobs):
     """Compute the norm of each job's range, as groups span several jobs."""
+    center = np.empty(_BLOCK, like.dtype)
     for j in range(len(jobs)):
         tie, begin, count, number = jobs[j]
-        norms[number] = _norm(
-            like, members, origins, first[tie], first[tie + 1], kinds[tie], begin, count
-        )
+        lo, hi = first[tie], first[tie + 1]
+        norms[number] = _norm(like, members, origins, lo, hi, kinds[tie], begin, count, center)
 
 
 @_compiled
