@@ -68,3 +68,15 @@ def mesh():
     distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     yield init_device_mesh("cpu", (1,))
     distributed.destroy_process_group()
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print what `test_house.py` has measured."""
+    reports = [r for how in ("passed", "failed") for r in terminalreporter.stats.get(how, [])]
+    measured = [
+        v for r in reports for name, v in getattr(r, "user_properties", ()) if name == "house"
+    ]
+    if measured:
+        terminalreporter.section("the house")
+    for what, number, bound in dict.fromkeys(map(tuple, measured)):
+        terminalreporter.line(f"{what:40} {number:>6}   {bound}")

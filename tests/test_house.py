@@ -180,6 +180,185 @@ def test_no_names_of_the_tables_outside_of_them(path):
     assert not found, f"{path} compares {found}: read a property of the row"
 
 
+@pytest.fixture
+def measured(record_property):
+    """Notes a number for the table that is printed at the end, and holds it to its bound."""
+
+    def check(what, number, least=None, most=None):
+        bound = f"at most {most}" if least is None else f"at least {least}"
+        record_property("house", (what, f"{number:.4g}", bound))
+        assert most is None or number <= most, what
+        assert least is None or number >= least, what
+
+    return check
+
+
+def in_place(function, path, calls, assigned=()):
+    """The functions of a file in which tensors are written in place by these calls or assignments."""
+    found = set()
+    for node in ast.walk(tree(path)):
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        for inner in ast.walk(node):
+            if isinstance(inner, ast.Call) and getattr(inner.func, "attr", "") in calls:
+                found.add(node.name)
+            if isinstance(inner, (ast.Assign, ast.AugAssign)):
+                targets = inner.targets if isinstance(inner, ast.Assign) else [inner.target]
+                if any(function(target) for target in targets):
+                    found.add(node.name)
+    return {(path, name) for name in found}
+
+
+def calls_of(run):
+    """The files and functions of the package that ran, without comprehensions, in order."""
+    called = {}
+
+    def note(frame, event, _):
+        code = frame.f_code
+        inside = Path(code.co_filename).is_relative_to(PACKAGE)
+        if event == "call" and inside and not code.co_name.startswith("<"):
+            called[code.co_filename, code.co_name, code.co_firstlineno] = None
+
+    sys.setprofile(note)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return list(called)
+
+
+@pytest.mark.usefixtures("own_folder", "quiet")
+def test_few_functions_from_the_callback_to_the_gradient(measured):
+    """Traced in a Trainer, in a step after the first one, which opens views."""
+    import torch
+    from lightning.pytorch import Callback, LightningModule, Trainer
+    from torch import nn
+    from torch.utils.data import DataLoader
+
+    import lit_share as ls
+
+    class Pair(LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 2), nn.Linear(3, 2)
+
+        def training_step(self, batch, _):
+            return (self.a(batch) + self.b(batch)).square().mean()
+
+        def train_dataloader(self):
+            return DataLoader(torch.ones(12, 3), 4)
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    soft_tie = ls.Regularize("soft_tie", ["a.*", "b.*"], strength=0.1)
+    traced = []
+
+    class Traced(Callback):
+        def on_before_optimizer_step(self, *arguments):
+            before = arguments[1].a.weight.grad.clone()
+            traced.append(calls_of(lambda: soft_tie.on_before_optimizer_step(*arguments)))
+            assert not torch.equal(arguments[1].a.weight.grad, before)
+
+    trainer = Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, callbacks=[Traced(), soft_tie],
+    )  # fmt: skip
+    trainer.fit(Pair())
+    files = {Path(file).relative_to(PACKAGE).as_posix() for file, *_ in traced[-1]}
+    assert {"callbacks/_regularize.py", "functional/_loops.py"} <= files
+    measured("files from the callback to .grad", len(files), most=6)
+    measured("functions from the callback to .grad", len(traced[-1]), most=12)
+
+
+# What a step runs through.
+STEP = [
+    path
+    for path in FILES
+    if path.startswith(("functional/", "ties/", "penalties/")) or path == "callbacks/_regularize.py"
+]
+# Writes that are no step: a gradient that is missing, and other tensors than parameters.
+NO_STEP = {
+    ("ties/_view.py", "open_grads"),
+    ("functional/_tie_tensors.py", "in_full"),
+    ("ties/_transposed.py", "_load_transposes"),  # while a state dict is loaded
+}
+
+
+def element_of(*names):
+    """Whether a node is an element of an array of one of these names, as in ``w[i] = …``."""
+    return lambda node: isinstance(node, ast.Subscript) and getattr(node.value, "id", "") in names
+
+
+def is_grad(node):
+    return isinstance(node, ast.Attribute) and node.attr == "grad"
+
+
+def test_two_places_write_gradients(measured):
+    """Plain torch, and compiled loops."""
+    writes = set()
+    for path in STEP:
+        if path == "functional/_loops.py":
+            writes |= in_place(element_of("g", "gx", "gy"), path, ())
+        else:
+            writes |= {w for w in in_place(is_grad, path, {"add_"}) if "prox" not in w[1]}
+    writes -= NO_STEP
+    assert ("functional/_batch.py", "accumulate_") in writes
+    assert ("functional/_loops.py", "add_gradients") in writes
+    measured("places that write gradients", len(writes), most=2)
+
+
+def test_two_files_write_weights(measured):
+    """Plain torch, and compiled loops, where each way of moving is a loop."""
+    writes = set()
+    for path in STEP:
+        if path == "functional/_loops.py":
+            writes |= in_place(element_of("w", "x", "y"), path, ())
+        else:
+            writes |= in_place(lambda _: False, path, {"copy_", "set_", "mul_", "sub_"})
+    writes -= NO_STEP
+    files = {path for path, _ in writes}
+    assert ("functional/_batch.py", "write_") in writes
+    measured("files that write weights", len(files), most=2)
+
+
+def lines_of(*folders, suffix="*.py"):
+    root = PACKAGE.parent
+    for folder in folders:
+        for path in sorted((root / folder).rglob(suffix)):
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+                yield f"{path.relative_to(root)}:{number}", line
+
+
+def test_no_long_lines(measured):
+    folders = ("lit_share", "hydra_plugins", "tests", "benchmarks", "examples", "docs")
+    long = [where for where, line in lines_of(*folders) if len(line) > 100]
+    measured("lines of more than 100 characters", len(long), most=0)
+
+
+def test_few_conditional_expressions(measured):
+    lines = sum(1 for _ in lines_of("lit_share"))
+    nodes = chain.from_iterable(map(ast.walk, map(tree, ["__init__.py", *FILES])))
+    expressions = [node for node in nodes if isinstance(node, ast.IfExp)]
+    chained = [e for e in expressions if isinstance(e.orelse, ast.IfExp)]
+    assert not chained
+    measured("x if c else y, per 1,000 lines", 1000 * len(expressions) / lines, most=6)
+
+
+def test_comments_say_why(measured):
+    lines = [line.strip() for _, line in lines_of("lit_share")]
+    comments = sum(line.startswith("#") for line in lines)
+    measured("comment lines, %", 100 * comments / len(lines), least=3.5)
+
+
+def test_the_test_sees_writes():
+    path = "functional/_loops.py"
+    assert (path, "add_gradients") in in_place(element_of("gx"), path, ())
+    assert ("functional/_batch.py", "write_") in in_place(
+        lambda _: False, "functional/_batch.py", {"copy_"}
+    )
+
+
 def test_the_test_sees_imports():
     assert ("lit_share.ties", "Ties") in set(imports("callbacks/_share.py"))
     assert "functional" in set(imported_folders("sharing/_share.py"))
