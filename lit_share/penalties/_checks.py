@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lit_share.functional import CENTERS, NORMS, Penalty, either
-from lit_share.penalties._optimizers import find_unowned
+from lit_share.penalties._optimizers import find_unowned, parameters_of
 from lit_share.text import check_choice
 from lit_share.ties import Tie, Ties, full_tensor, names_of
 
@@ -100,7 +100,7 @@ def warn_of_unowned(
     penalty: Penalty, patterns: Ties, ties: Sequence[Tie], optimizers: Sequence[Optimizer]
 ) -> None:
     """Warn of members that require a gradient but that no optimizer owns."""
-    owned = {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
+    owned = {id(parameter) for parameter in parameters_of(optimizers)}
     trained = [p for tie in ties for p in tie.parameters if p.requires_grad]
     if not any(id(parameter) in owned for parameter in trained):
         warnings.warn(

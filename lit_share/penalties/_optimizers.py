@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 from torch import nn
@@ -20,11 +21,15 @@ def skipped_its_step(optimizer: Optimizer) -> bool:
     return found_inf is not None and bool(found_inf.item())
 
 
+def parameters_of(optimizers: Iterable[Optimizer]) -> Iterator[nn.Parameter]:
+    """Yield the parameters of optimizers."""
+    for group in chain.from_iterable(optimizer.param_groups for optimizer in optimizers):
+        yield from group["params"]
+
+
 def find_unowned(optimizers: Sequence[Optimizer], ties: Sequence[Tie]) -> list[str]:
     """Return the names of members that require a gradient but that no optimizer owns."""
-    owned = {
-        p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]
-    }
+    owned = set(parameters_of(optimizers))
     # FSDP2 replaces sharded parameters by full parameters and back, so that members may be other
     # objects than those that optimizers own.
     if any(isinstance(parameter, DTensor) for parameter in owned):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, Literal, NoReturn
 
 from torch import Tensor, nn
@@ -216,10 +217,7 @@ class PenaltySteps:
         return self.strength * factor
 
     def value(self, module: nn.Module | None = None) -> float:
-        """Compute the strength times the penalty for the current parameters.
-
-        The trained module is needed before `check` and after `detach`.
-        """
+        """Return strength times penalty; the module is needed before `check` and after `detach`."""
         found = self.found
         if not found:
             assert module is not None
@@ -371,7 +369,8 @@ class PenaltySteps:
         # Finetuning callbacks add groups in training. Sizes are cheap to compare at every step.
         if rates.sizes != [len(group["params"]) for group in groups]:
             rates.look_up()
-        if not any(p.grad is not None for group in groups for p in group["params"]):
+        parameters = chain.from_iterable(group["params"] for group in groups)
+        if all(parameter.grad is None for parameter in parameters):
             return None
         self._refresh()
         return number
@@ -395,7 +394,6 @@ class PenaltySteps:
             view.set_steps(total)
 
     def _add_increments(self, number: int, strength: float) -> None:
-        """Add the gradient for one of several optimizers."""
         # Gradients of the loss belong to the weights at the backward pass. So the increments are
         # computed before the first optimizer steps, and kept for the others.
         if number in self._added:

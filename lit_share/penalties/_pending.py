@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import chain
 
 from torch import nn
 
@@ -31,21 +32,15 @@ class PendingSteps:
         return PendingSteps(self._sums)._sums
 
     def keep(self, names: Collection[str]) -> None:
-        """Drop all ties but these."""
         self._sums = {name: own for name, own in self._sums.items() if name in names}
 
     def add(self, name: str, number: int, steps: Sequence[float]) -> None:
-        """Add the step sizes of a tie's members in an optimizer."""
         own = self._sums.setdefault(name, {})
         before = own.get(number, [0.0] * len(steps))
         own[number] = [x + y for x, y in zip(before, steps, strict=True)]
 
     def take(self, name: str, owners: Collection[int]) -> list[float] | None:
-        """Remove and return a tie's step sizes, summed over its optimizers.
-
-        Returns:
-            A step size for each member; ``None`` until all ``owners`` have stepped.
-        """
+        """Remove and return a tie's step sizes; ``None`` until all ``owners`` have stepped."""
         own = self._sums.get(name)
         if own is None or not all(owner in own for owner in owners):
             return None
@@ -70,7 +65,8 @@ class MemberSteps:
 
     def note_trainable(self, ties: Sequence[Tie]) -> None:
         """Remember which members require a gradient."""
-        self.trainable = {id(p) for tie in ties for p in tie.parameters if p.requires_grad}
+        parameters = chain.from_iterable(tie.parameters for tie in ties)
+        self.trainable = {id(p) for p in parameters if p.requires_grad}
 
     def owners(self, tie: Tie) -> list[int]:
         """Return the indices of the optimizers that move a member."""
