@@ -220,7 +220,7 @@ def test_a_checkpoint_of_positions_is_not_loaded_into_a_convolution():
     train(Net()).save_checkpoint("local.ckpt")
     module = Net()
     with pytest.raises(
-        RuntimeError, match=r"net\.0\.weight is one for all positions here, but the weight of 6 pos"
+        RuntimeError, match=r"net\.0\.weight is one for all positions here, but the weight differs"
     ):
         train(module, Share(POSITIONS), ckpt_path="local.ckpt", epochs=4)
     assert module.steps_taken == 0
