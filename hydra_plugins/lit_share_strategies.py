@@ -149,8 +149,8 @@ class StrategySweeper(BasicSweeper):
                     launch(cells[i : i + size])
                 return
             except BrokenProcessPool as error:
-                left = [c for c in cells if c not in returns and status(folders[c]) is None]
-                suspects = [cell for cell in left if _last_start(folders[cell]) != before[cell]]
+                unfinished = [c for c in cells if c not in returns and status(folders[c]) is None]
+                suspects = [c for c in unfinished if _last_start(folders[c]) != before[c]]
                 # A launcher that started no cell would fail again.
                 if not suspects:
                     raise
@@ -163,7 +163,7 @@ class StrategySweeper(BasicSweeper):
                     launch([cell])
                 except BrokenProcessPool as error:
                     self._note_death(cell, folders[cell], error)
-            cells = [cell for cell in left if cell not in suspects]
+            cells = [cell for cell in unfinished if cell not in suspects]
 
     def _note_death(self, cell: Cell, folder: Path, error: Exception) -> None:
         from lit_share.lab.app.config import unfinished_result
