@@ -93,7 +93,7 @@ class SharingMonitor(Callback):
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.ties is not None:
-            # A wrong pattern raises here, rather than after the first epoch.
+            # A wrong pattern raises now, rather than after the first epoch.
             self.ties.find(pl_module)
 
     @override
