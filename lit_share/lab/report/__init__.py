@@ -1,4 +1,4 @@
-"""Comparing finished runs: `lit-share compare DIR`, or by itself at the end of a Hydra multirun."""
+"""Compare finished runs, by `lit-share compare DIR` or at the end of a Hydra multirun."""
 
 from lit_share.lab.report._compare import compare
 from lit_share.lab.report._comparison import Comparison, Row, default_metric

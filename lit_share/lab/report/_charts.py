@@ -1,10 +1,11 @@
-"""The figures of the page, made of a comparison."""
+"""Draw the figures of the page from a comparison."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from statistics import fmean
 
 import plotly.graph_objects as go
@@ -27,13 +28,13 @@ from lit_share.lab.report._estimate import Estimate, estimate
 from lit_share.lab.report._settings import label, number, setting_of, varying
 from lit_share.lab.results import Result
 
-# Of a deep network the first layers are drawn; the numbers of all are in each run's result.json.
+# A page with hundreds of figures would be slow; each run's result.json has the numbers of all ties.
 MOST_TIES = 24
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One figure, and what it shows in words, for those who cannot see it."""
+    """A figure, and a description for those who cannot see it."""
 
     figure: go.Figure
     words: str
@@ -52,13 +53,13 @@ class Section:
     """A part of the page.
 
     Attributes:
-        key: Its name in the page's address.
-        title: Its heading.
-        lead: What is drawn.
+        key: The fragment in the page's address.
+        title: The heading.
+        lead: An explanation of the figures.
         groups: The figures by setting.
-        missing: Why there are no figures, or not all.
+        missing: The reason why figures are missing, or empty.
         folded: Whether only the first group is open.
-        legend: Whether the strategies' colours have to be said, because the figures do not.
+        legend: Whether the section needs a legend, because its figures have none.
     """
 
     key: str
@@ -74,15 +75,7 @@ Styles = Mapping[str, Style]
 
 
 def sections(comparison: Comparison, styles: Styles) -> list[Section]:
-    """All parts of the page that have figures, in their order; those without data say why.
-
-    Args:
-        comparison: What is shown.
-        styles: How each strategy looks.
-
-    Returns:
-        The sections.
-    """
+    """Return all sections of the page, in order; those without data say why."""
     rows = _by_setting(comparison.rows)
     return [
         _scores(comparison, rows, styles),
@@ -96,102 +89,103 @@ def sections(comparison: Comparison, styles: Styles) -> list[Section]:
 
 
 def _by_setting(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """The rows that have runs, by what they have in common, in words."""
+    """Group the rows that have runs by the label of their setting."""
     rows = list(rows)
     settings = [setting_of(row.tried[0]) for row in rows]
+    # Values that all settings have in common would only lengthen the titles.
     keys = varying(settings)
     found: dict[str, list[Row]] = defaultdict(list)
     for row, setting in zip(rows, settings, strict=True):
+        # A row whose runs all failed has nothing to draw.
         if row.runs:
             found[label(setting, keys)].append(row)
     return found
 
 
 def _scores(comparison: Comparison, rows: Mapping[str, list[Row]], styles: Styles) -> Section:
+    metric = comparison.metric
     groups = []
     for title, members in rows.items():
-        points = {
-            row.strategy: _interval(row.score, [run.test[comparison.metric] for run in row.runs])
-            for row in members
-        }
-        figure = intervals({k: v for k, v in points.items() if v}, styles, comparison.metric, title)
-        groups.append(Group(title, [Panel(figure, f"{comparison.metric} of {', '.join(points)}")]))
-    lead = f"Mean {comparison.metric} on test data and its 95 % interval; small open markers are the seeds."
-    return Section("scores", "Scores", lead, groups, "" if groups else "No run has finished.")
+        points = {}
+        for row in members:
+            point = _interval(row.score, [run.test[metric] for run in row.runs])
+            if point is not None:
+                points[row.strategy] = point
+        names = ", ".join(dict.fromkeys(row.strategy for row in members))
+        figure = intervals(points, styles, metric, title)
+        groups.append(Group(title, [Panel(figure, f"{metric} of {names}")]))
+    lead = f"Mean {metric} on test data and its 95 % interval; small open markers are the seeds."
+    missing = _if_empty(groups, "No run has finished.")
+    return Section("scores", "Scores", lead, groups, missing)
+
+
+def _if_empty(groups: Sequence[Group], reason: str) -> str:
+    return "" if groups else reason
 
 
 def _strengths(comparison: Comparison, rows: Mapping[str, list[Row]], styles: Styles) -> Section:
+    metric = comparison.metric
     groups = []
     for title, members in rows.items():
-        paths = {row.strategy: path for row in members if (path := _path(row, comparison.metric))}
-        others = {
-            row.strategy: (row.score.mean, row.distance)
-            for row in members
-            if row.score is not None and all(run.strength is None for run in row.runs)
-        }
+        paths = {row.strategy: path for row in members if (path := _path(row, metric))}
+        others = {}
+        for row in members:
+            # Strategies without a strength, such as the baseline, are drawn for comparison.
+            if row.score is not None and all(run.strength is None for run in row.runs):
+                others[row.strategy] = (row.score.mean, row.distance)
         if paths:
-            figure = strength_path(paths, styles, comparison.metric, others, title)
-            words = (
-                f"{comparison.metric} and relative distance over the strength of {', '.join(paths)}"
-            )
+            figure = strength_path(paths, styles, metric, others, title)
+            words = f"{metric} and relative distance over the strength of {', '.join(paths)}"
             groups.append(Group(title, [Panel(figure, words)]))
     lead = (
-        f"Mean {comparison.metric} on test data and its 95 % interval over the strengths tried; below it the distance "
-        "between tied parameters, of which 0 is equal. Filled markers are strengths that validation data chose, "
-        "larger ones for more seeds; level lines are strategies without a strength."
+        f"Mean {metric} on test data and its 95 % interval over the strengths tried; below it the "
+        "distance between tied parameters, which is 0 if they are equal. Filled markers are "
+        "strengths that validation data chose, larger for more seeds; level lines are strategies "
+        "without a strength."
     )
-    missing = (
-        ""
-        if groups
-        else "No strategy was tried with several strengths; strength=0.01,0.1,1 for instance does."
-    )
-    return Section("strengths", "Strength", lead, groups, missing)
+    missing = "No strategy was tried with several strengths: try for instance strength=0.01,0.1,1."
+    return Section("strengths", "Strength", lead, groups, _if_empty(groups, missing))
 
 
 def _sizes(comparison: Comparison, rows: Mapping[str, list[Row]], styles: Styles) -> Section:
+    metric = comparison.metric
     groups = []
     for title, members in rows.items():
-        points = [
-            point for row in members if (point := _point(row.strategy, row.runs, comparison.metric))
-        ]
-        others = [
-            point
-            for row in members
-            for runs in _not_chosen(row)
-            if (point := _point(row.strategy, runs, comparison.metric))
-        ]
-        if points:
+        points, others = [], []
+        for row in members:
+            points.append(_point(row.strategy, row.runs, metric))
+            others += [_point(row.strategy, runs, metric) for runs in _by_strength(row)]
+        # Runs that have not counted their parameters have no point.
+        known, known_others = list(filter(None, points)), list(filter(None, others))
+        if known:
             figure = score_against_size(
-                points, styles, comparison.metric, comparison.better, others, title
+                known, styles, metric, comparison.better, known_others, title
             )
-            groups.append(
-                Group(
-                    title,
-                    [Panel(figure, f"{comparison.metric} over the number of unique parameters")],
-                )
-            )
+            words = f"{metric} over the number of unique parameters"
+            groups.append(Group(title, [Panel(figure, words)]))
     lead = (
-        "Unique parameters are the numbers that have to be stored: not zero, and equal ones once. "
-        "Filled markers are the runs chosen on validation data, small open ones the means of all strengths tried."
+        "Unique parameters are the numbers that have to be stored: not zero, and equal numbers "
+        "once. Filled markers are the runs chosen on validation data, small open markers the means "
+        "of all strengths tried. "
     )
     if comparison.better:
-        lead += " Ringed markers, joined by the dotted line, are the Pareto front: no other is as small and as good."
+        lead += (
+            "Ringed markers, joined by the dotted line, are the Pareto front: no other point is "
+            "at most as large and at least as good."
+        )
     else:
-        lead += f" No front is marked: it is not known whether {comparison.metric} is to be large or small."
-    return Section(
-        "sizes",
-        "Score and size",
-        lead,
-        groups,
-        "" if groups else "No finished run has counted its parameters.",
-    )
+        lead += f"No front is marked: it is unknown whether large or small {metric} is better."
+    missing = _if_empty(groups, "No finished run has counted its parameters.")
+    return Section("sizes", "Score and size", lead, groups, missing)
 
 
 def _over_numbers(comparison: Comparison, styles: Styles) -> Section:
+    metric = comparison.metric
     settings = [(row, setting_of(row.tried[0])) for row in comparison.rows]
     keys = varying(setting for _, setting in settings)
     groups = []
     for key in keys:
+        # Everything else must be equal along a curve, so each other setting is a figure.
         lines: dict[str, dict[str, dict[float, Estimate]]] = defaultdict(lambda: defaultdict(dict))
         for row, setting in settings:
             at = number(setting.get(key, ""))
@@ -199,22 +193,16 @@ def _over_numbers(comparison: Comparison, styles: Styles) -> Section:
                 lines[label(setting, [k for k in keys if k != key])][row.strategy][at] = row.score
         panels = []
         for others, strategies in lines.items():
-            if len({at for scores in strategies.values() for at in scores}) < 2:
+            if len(set().union(*strategies.values())) < 2:
                 continue
             drawn = {strategy: _curve(scores) for strategy, scores in strategies.items()}
-            figure = curves(drawn, styles, key, comparison.metric, others)
-            panels.append(Panel(figure, f"{comparison.metric} over {key}, one line per strategy"))
+            figure = curves(drawn, styles, key, metric, others)
+            panels.append(Panel(figure, f"{metric} over {key}, one line per strategy"))
         if panels:
             groups.append(Group(f"over {key}", panels))
-    missing = (
-        ""
-        if groups
-        else "No numeric override has several values; data.n_b=20,50,150 for instance gives a curve."
-    )
-    lead = (
-        f"Mean {comparison.metric} and its 95 % interval over what was varied on the command line."
-    )
-    return Section("curves", "Curves", lead, groups, missing)
+    missing = "No numeric override has several values: try for instance data.n_b=20,50,150."
+    lead = f"Mean {metric} and its 95 % interval over each number varied on the command line."
+    return Section("curves", "Curves", lead, groups, _if_empty(groups, missing))
 
 
 def _distances(rows: Mapping[str, list[Row]], styles: Styles) -> Section:
@@ -222,150 +210,146 @@ def _distances(rows: Mapping[str, list[Row]], styles: Styles) -> Section:
     for title, members in rows.items():
         by_tie: dict[str, dict[str, Curve]] = defaultdict(dict)
         for row in members:
-            for tie in dict.fromkeys(tie for run in row.runs for tie in run.distances):
+            # Runs may have different ties; a dict keeps the order of the network.
+            for tie in dict.fromkeys(chain.from_iterable(run.distances for run in row.runs)):
                 histories = [run.distances[tie] for run in row.runs if run.distances.get(tie)]
                 if histories:
-                    # As far as all seeds were trained: the mean would jump where one stopped early.
+                    # The mean ends with the shortest run, because it would jump there.
                     means = [fmean(values) for values in zip(*histories, strict=False)]
                     by_tie[tie][row.strategy] = Curve(range(len(means)), means)
         panels = []
         for tie, lines in list(by_tie.items())[:MOST_TIES]:
             figure = curves(lines, styles, "epoch", "relative distance", tie, markers=False)
+            # There are many small figures, so the section has the legend.
             figure.update_layout(showlegend=False, yaxis_rangemode="tozero")
             panels.append(Panel(figure, f"distance of {tie} over epochs, one line per strategy"))
         left_out = max(left_out, len(by_tie) - MOST_TIES)
         if panels:
             groups.append(Group(title, panels))
-    missing = (
-        ""
-        if groups
-        else "No run has a history of distances: the SharingMonitor callback keeps one."
-    )
+    reason = "No run has a history of distances: the SharingMonitor callback keeps one."
+    missing = _if_empty(groups, reason)
     if left_out:
         missing = f"{left_out} more ties are not drawn; result.json of each run has them all."
     lead = (
-        "How far the members of each tie are apart, relative to their size: 0 is equal, about 1 unrelated. "
-        "Mean over the seeds of the chosen runs; epoch 0 is the start."
+        "The distance between the members of each tie, relative to their size: 0 is equal, about 1 "
+        "unrelated. Mean over the seeds of the chosen runs; epoch 0 is before training."
     )
-    return Section(
-        "distances", "Distances during training", lead, groups, missing, folded=True, legend=True
-    )
+    title = "Distances during training"
+    return Section("distances", title, lead, groups, missing, folded=True, legend=True)
 
 
 def _tied(rows: Mapping[str, list[Row]]) -> Section:
     groups = []
     for title, members in rows.items():
-        tied = {
-            row.strategy: _mean_by_name(run.tied for run in row.runs if run.tied) for row in members
-        }
-        tied = {strategy: fractions for strategy, fractions in tied.items() if fractions}
+        tied = {}
+        for row in members:
+            fractions = _mean_by_name(run.tied for run in row.runs)
+            if fractions:
+                tied[row.strategy] = fractions
         if tied:
-            groups.append(
-                Group(
-                    title, [Panel(tied_heatmap(tied, title), "fraction of each tie that is equal")]
-                )
-            )
+            panel = Panel(tied_heatmap(tied, title), "fraction of each tie that is equal")
+            groups.append(Group(title, [panel]))
     lead = (
-        "The fraction of each tie's positions in which all members are exactly equal in the tested model, mean over "
-        "seeds. Weights that no gradient has reached since a common start are equal under every strategy."
+        "The fraction of each tie's elements in which all members are exactly equal in the tested "
+        "model, mean over seeds. Weights that started equal and never had a gradient are equal "
+        "under every strategy."
     )
-    missing = (
-        ""
-        if groups
-        else "No run has counted equal positions: results of older versions, and single models, have none."
-    )
-    return Section("tied", "What became equal", lead, groups, missing)
+    reason = "No run has counted equal elements: older results and single models have none."
+    return Section("tied", "What became equal", lead, groups, _if_empty(groups, reason))
 
 
 def _costs(rows: Mapping[str, list[Row]], styles: Styles) -> Section:
-    quantities: list[tuple[str, str, Callable[[Result], float | None]]] = [
-        ("Memory for training", "bytes", lambda run: run.training_bytes),
-        ("Compact file", "bytes", lambda run: run.sharing.get("bytes")),
-        ("Time for training", "seconds", lambda run: run.seconds),
+    quantities: list[tuple[str, str, str, Callable[[Result], float | None]]] = [
+        ("Memory for training", "bytes", ",.0f", lambda run: run.training_bytes),
+        ("Compact file", "bytes", ",.0f", lambda run: run.sharing.get("bytes")),
+        ("Time for training", "seconds", ".3g", lambda run: run.seconds),
     ]
     groups = []
-    absent = {name for name, _, _ in quantities}
+    missing = [name for name, *_ in quantities]
     for title, members in rows.items():
         panels = []
-        for name, unit, read in quantities:
+        for name, unit, spec, read in quantities:
             points = {}
             for row in members:
                 values = [value for run in row.runs if (value := read(run)) is not None]
-                if values:
-                    found = estimate(values)
-                    text = f"{fmean(values):,.0f}" if unit == "bytes" else f"{fmean(values):.3g}"
-                    points[row.strategy] = _interval(found, values, text)
-            drawn = {strategy: point for strategy, point in points.items() if point}
-            if drawn:
-                absent.discard(name)
-                figure = intervals(drawn, styles, unit, name, from_zero=True)
+                # The text shows the mean alone, because margins of bytes have many digits.
+                point = _interval(estimate(values), values, spec)
+                if point is not None:
+                    points[row.strategy] = point
+            if points:
+                missing = [other for other in missing if other != name]
+                # An axis from 0 shows by which factor costs differ.
+                figure = intervals(points, styles, unit, name, from_zero=True)
                 panels.append(Panel(figure, f"{name} in {unit}, by strategy"))
         if panels:
             groups.append(Group(title, panels))
     lead = (
-        "Memory is that of parameters, gradients and optimizer state, each number once, without activations; "
-        "the compact file is what save_compact writes, without its header."
+        "Memory counts parameters, gradients and optimizer state once each, without activations; "
+        "the compact file is the output of save_compact without its header."
     )
-    names = [name for name, _, _ in quantities if name in absent]
-    missing = f"Not measured by these runs: {', '.join(names)}." if names else ""
-    return Section("costs", "Memory, bytes and time", lead, groups, missing, folded=True)
+    reason = ""
+    if missing:
+        reason = f"Not measured by these runs: {', '.join(missing)}."
+    return Section("costs", "Memory, bytes and time", lead, groups, reason, folded=True)
 
 
 def _interval(
-    found: Estimate | None, values: Sequence[float], text: str | None = None
+    found: Estimate | None, values: Sequence[float], spec: str | None = None
 ) -> Interval | None:
     if found is None:
         return None
-    return Interval(found.mean, found.low, found.high, str(found) if text is None else text, values)
+    text = str(found)
+    if spec is not None:
+        text = format(fmean(values), spec)
+    return Interval(found.mean, found.low, found.high, text, values)
 
 
 def _point(strategy: str, runs: Sequence[Result], metric: str) -> Point | None:
-    """The mean of some runs; `None` if they have not counted their parameters."""
+    """Return the mean of runs; `None` if they have not counted their parameters."""
     sizes = [run.sharing["unique"] for run in runs if run.sharing.get("unique") is not None]
     score = _interval(estimate([run.test[metric] for run in runs]), ())
     if not sizes or score is None:
         return None
+    text = strategy
+    # Validation data may choose another strength for each seed.
     strengths = sorted({run.strength for run in runs if run.strength is not None})
-    text = (
-        f"{strategy}, strength {', '.join(f'{s:g}' for s in strengths)}" if strengths else strategy
-    )
+    if strengths:
+        text += f", strength {', '.join(f'{strength:g}' for strength in strengths)}"
     return Point(strategy, fmean(sizes), score, text)
 
 
 def _path(row: Row, metric: str) -> StrengthPath | None:
-    """Score and distance over strengths; `None` if there are not several."""
-    tried = {runs[0].strength: runs for runs in _not_chosen(row)}
-    runs_of = {strength: runs for strength, runs in tried.items() if strength is not None}
-    if len(runs_of) < 2:
+    """Return score and distance over strengths; `None` for fewer than two strengths."""
+    scores: dict[float, Estimate] = {}
+    distances: dict[float, Estimate] = {}
+    for runs in _by_strength(row):
+        at, score = runs[0].strength, estimate([run.test[metric] for run in runs])
+        if at is None or score is None:
+            continue
+        scores[at] = score
+        # Single models have no distance.
+        known = [run.sharing.get("distance") for run in runs]
+        distance = estimate([value for value in known if value is not None])
+        if distance is not None:
+            distances[at] = distance
+    if len(scores) < 2:
         return None
-    scores = {
-        at: found
-        for at, runs in runs_of.items()
-        if (found := estimate([run.test[metric] for run in runs]))
-    }
-    distances = {
-        at: found for at, runs in runs_of.items() if (found := estimate(_known_distances(runs)))
-    }
     chosen = [run.strength for run in row.runs if run.strength is not None]
     return StrengthPath(_curve(scores), _curve(distances) if distances else None, chosen)
 
 
-def _known_distances(runs: Iterable[Result]) -> list[float]:
-    return [distance for run in runs if (distance := run.sharing.get("distance")) is not None]
-
-
-def _not_chosen(row: Row) -> list[list[Result]]:
-    """The finished runs of each strength, where several were tried: one per seed, the best in what else is tuned."""
+def _by_strength(row: Row) -> list[list[Result]]:
+    """Return the best finished run of each seed for each of several strengths."""
     by_strength = defaultdict(list)
     for run in row.tried:
         if run.failure is None:
             by_strength[run.strength].append(run)
+    # A single strength has the runs that are drawn as chosen.
+    if len(by_strength) < 2:
+        return []
     strengths = sorted(by_strength, key=lambda strength: strength or 0.0)
-    return (
-        [[*best_of_each_seed(by_strength[at]).values()] for at in strengths]
-        if len(strengths) > 1
-        else []
-    )
+    # Other tuned keys are chosen for each strength.
+    return [[*best_of_each_seed(by_strength[at]).values()] for at in strengths]
 
 
 def _curve(scores: Mapping[float, Estimate]) -> Curve:

@@ -22,26 +22,26 @@ from lit_share.text import visible
 
 @dataclass(frozen=True)
 class Row:
-    """One strategy with one choice of data, model and ties; means are over the chosen runs, one per seed.
+    """A strategy with data, model and ties; means are over the chosen runs, one per seed.
 
     Attributes:
-        data: The config chosen for the group of this name; so with `model` and `ties`.
+        data: The config chosen for the group of this name; likewise `model` and `ties`.
         model: See `data`.
         ties: See `data`.
-        overrides: What else was overridden, such as `data.n_b=20`.
+        overrides: Other overrides, such as `data.n_b=20`.
         strategy: The regularizers' names joined by `+`.
         failed: Number of runs that failed or diverged.
-        score: The metric over seeds; `None` if there is no run to choose from.
-        difference: The metric less that of the baseline, over the seeds that both have; `None` if there are none.
+        score: The metric over seeds; `None` without finished runs.
+        difference: The metric minus the baseline's, over common seeds; `None` without them.
         strength: Median of the chosen strengths.
         distance: Mean distance between members.
-        unique: Mean number of different parameters.
+        unique: Mean number of unique parameters.
         seconds: Mean duration of training.
         bytes: Mean size of the numbers in the compact file.
         training_bytes: Mean size of parameters, gradients and optimizer state.
-        tuned: What the chosen runs have of other keys that were chosen on validation data, and how many of them.
+        tuned: Values of other keys chosen on validation data, with the number of runs.
         runs: The chosen runs, one per seed.
-        tried: All runs, also those of other strengths and those that failed.
+        tried: All runs, including other strengths and failures.
     """
 
     data: str | None
@@ -65,13 +65,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Strategies side by side; Rich prints it as a table.
+    """A comparison of strategies, which Rich prints as a table.
 
     Attributes:
-        rows: One per strategy, data, model and ties.
+        rows: A row for each strategy, data, model and ties.
         metric: Name of the test metric.
         objective: Name of the validation metric by which runs were chosen.
-        mode: Whether the objective is to be large (`max`) or small (`min`).
+        mode: Whether a large (`max`) or a small (`min`) objective is better.
         failures: The runs that failed or diverged.
         baseline: The strategy that the others are compared with.
     """
@@ -85,21 +85,24 @@ class Comparison:
 
     @property
     def is_tuned(self) -> bool:
-        """Whether more than the strength was chosen on validation data."""
+        """Whether keys other than the strength were chosen on validation data."""
         return any(row.tuned for row in self.rows)
 
     @property
     def better(self) -> Literal["min", "max"] | None:
-        """Whether the metric is to be large or small; `None` if that is known of the objective only."""
+        """Whether a large or a small metric is better; `None` if unknown."""
+        # Only the objective has a mode: it holds for the same quantity on test data.
         same = self.metric.rpartition("/")[2] == self.objective.rpartition("/")[2]
         default = self.metric == default_metric(self.objective)
-        return self.mode if same or default else None
+        if same or default:
+            return self.mode
+        return None
 
     def to_csv(self, path: str | Path) -> None:
-        """Write the rows in full precision, with an empty cell for what is undefined.
+        """Write the rows in full precision, with empty cells for undefined values.
 
-        Names are written as they are, for programs to read: a spreadsheet may take one that begins with ``=`` for a
-        formula, so import results that are not your own as text.
+        Names are not escaped: spreadsheets may read a name that begins with ``=`` as a formula, so
+        import results of others as text.
 
         Args:
             path: The file to write.
@@ -111,7 +114,7 @@ class Comparison:
             writer.writerows(records)
 
     def records(self) -> list[dict[str, object]]:
-        """The rows in full precision, with `None` for what is undefined."""
+        """Return the rows in full precision, with `None` for undefined values."""
         return [self._record(row) for row in self.rows]
 
     def _record(self, row: Row) -> dict[str, object]:
@@ -123,13 +126,13 @@ class Comparison:
             "overrides": row.overrides,
             "strategy": row.strategy,
             "metric": self.metric,
-            "n": score.n if score else 0,
+            "n": _count(score),
             "failed": row.failed,
             "mean": score and score.mean,
             "low": score and score.low,
             "high": score and score.high,
             "baseline": self.baseline,
-            "pairs": difference.n if difference else 0,
+            "pairs": _count(difference),
             "difference": difference and difference.mean,
             "difference_low": difference and difference.low,
             "difference_high": difference and difference.high,
@@ -143,59 +146,44 @@ class Comparison:
         }
 
     def __rich__(self) -> RenderableType:
-        table = Table(
-            box=SIMPLE_HEAD,
-            padding=0,
-            caption=_literal(
-                f"mean ± 95 % t-interval over n seeds; median strength, chosen by {self.objective} ({self.mode})"
-            ),
-            caption_justify="left",
-        )
+        chosen = f"chosen by {self.objective} ({self.mode})"
+        caption = _literal(f"mean ± 95 % t-interval over n seeds; median strength, {chosen}")
+        table = Table(box=SIMPLE_HEAD, padding=0, caption=caption, caption_justify="left")
         settings = [setting_of(row.tried[0]) for row in self.rows]
         differing = varying(settings)
-        groups, others = (
-            [key for key in differing if key in COLUMNS],
-            [key for key in differing if key not in COLUMNS],
-        )
-        for name in [*groups, *(["overrides"] if others else []), "strategy"]:
+        # Overrides can be many, so they have a single column.
+        groups = [key for key in differing if key in COLUMNS]
+        others = [key for key in differing if key not in COLUMNS]
+        names = [*groups, "strategy"]
+        if others:
+            names.insert(-1, "overrides")
+        for name in names:
             table.add_column(name, overflow="fold", no_wrap=True)
-        for name in [
-            "n",
-            "failed",
-            self.metric,
-            f"− {self.baseline}",
-            "strength",
-            "distance",
-            "unique",
-            "seconds",
-        ]:
-            # In a narrow terminal other columns give way first.
-            table.add_column(
-                _literal(name),
-                justify="right",
-                overflow="fold",
-                no_wrap=name not in ("strength", "distance"),
-            )
+        names = ["n", "failed", self.metric, f"− {self.baseline}"]
+        for name in [*names, "strength", "distance", "unique", "seconds"]:
+            # In a narrow terminal, these two columns are wrapped before the scores are.
+            keep = name not in ("strength", "distance")
+            table.add_column(_literal(name), justify="right", overflow="fold", no_wrap=keep)
         if self.is_tuned:
             table.add_column("tuned", overflow="fold")
         for row, setting in zip(self.rows, settings, strict=True):
-            names = [setting.get(name, UNDEFINED) for name in groups]
-            own = [label(setting, others) or UNDEFINED] if others else []
-            last = [row.tuned or UNDEFINED] if self.is_tuned else []
-            table.add_row(
-                *(_literal(cell) for cell in [*names, *own, row.strategy, *cells(row), *last])
-            )
-        common = (
-            label(settings[0], [key for key in settings[0] if key not in differing])
-            if settings
-            else ""
-        )
-        return Group(
-            *self._failure_lines(), *([_literal(f"all with {common}")] if common else []), table
-        )
+            texts = [setting.get(name, UNDEFINED) for name in groups]
+            if others:
+                texts.append(label(setting, others) or UNDEFINED)
+            texts += [row.strategy, *cells(row)]
+            if self.is_tuned:
+                texts.append(row.tuned or UNDEFINED)
+            table.add_row(*map(_literal, texts))
+        lines = self._failure_lines()
+        # The keys that all rows have in common need no column.
+        for setting in settings[:1]:
+            common = label(setting, [key for key in setting if key not in differing])
+            if common:
+                lines.append(_literal(f"all with {common}"))
+        return Group(*lines, table)
 
     def _failure_lines(self) -> list[Text]:
-        """One line for each different reason."""
+        # A mistake in a config fails all cells of a sweep, so each reason is printed once.
         paths = defaultdict(list)
         for result in self.failures:
             paths[(result.failure or "").partition("\n")[0]].append(str(result.path.parent))
@@ -205,19 +193,25 @@ class Comparison:
 
 
 def _literal(text: str) -> Text:
-    """What Rich prints letter by letter, and terminals do not obey."""
+    # Names may contain Rich's markup, or control characters, which terminals obey.
     return Text(visible(text))
 
 
+def _count(estimated: Estimate | None) -> int:
+    return estimated.n if estimated else 0
+
+
 def default_metric(objective: str) -> str:
-    """The objective's name with `test` in place of `val`."""
+    """Return the objective's name with `test` in place of `val`."""
+    # Other words that contain "val", such as "interval", are kept.
     return re.sub(r"(?<![a-z])val(?![a-z])", "test", objective)
 
 
 def cells(row: Row) -> list[str]:
-    """The numbers of a row as they are printed, from n to seconds."""
-    n = row.score.n if row.score else 0
+    """Format the numbers of a row, from n to seconds."""
+    n = _count(row.score)
     difference = _format(row.difference)
+    # The baseline may lack some seeds.
     if row.difference and row.difference.n < n:
         difference += f" (n={row.difference.n})"
     return [

@@ -1,4 +1,4 @@
-"""A mean over seeds and how far it can be trusted."""
+"""Estimate a mean over seeds with its confidence interval."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Estimate:
 
     Attributes:
         n: Number of values.
-        mean: Their mean. NaN if a value is not finite.
-        margin: Half the width of the interval; `None` where it is undefined, as for one value.
+        mean: Their mean; NaN if a value is not finite.
+        margin: Half the width of the interval; `None` if undefined, for instance for one value.
     """
 
     n: int
@@ -29,25 +29,32 @@ class Estimate:
     @property
     def low(self) -> float | None:
         """The lower end of the interval."""
-        return None if self.margin is None else self.mean - self.margin
+        if self.margin is None:
+            return None
+        return self.mean - self.margin
 
     @property
     def high(self) -> float | None:
         """The upper end of the interval."""
-        return None if self.margin is None else self.mean + self.margin
+        if self.margin is None:
+            return None
+        return self.mean + self.margin
 
     def __str__(self) -> str:
-        """As many digits as the margin gives a meaning to."""
+        """Format the mean with the significant digits of the margin."""
         if self.margin is None:
             return f"{self.mean:.4g} ± {UNDEFINED}"
-        decimals = 1 - math.floor(math.log10(self.margin)) if self.margin > 0 else 7
+        # The smallest positive float avoids the logarithm of 0.
+        decimals = 1 - math.floor(math.log10(max(self.margin, 5e-324)))
         if decimals > 6:
             return f"{self.mean:.4g} ± {self.margin:.2g}"
-        return f"{self.mean:.{max(decimals, 0)}f} ± {self.margin:.{max(decimals, 0)}f}"
+        # Large numbers are rounded to integers rather than to tens.
+        decimals = max(decimals, 0)
+        return f"{self.mean:.{decimals}f} ± {self.margin:.{decimals}f}"
 
 
 def estimate(values: Sequence[float]) -> Estimate | None:
-    r"""Mean and Student's t-interval of independent values.
+    r"""Return the mean and Student's t-interval of independent values.
 
     .. math::
         \bar x \pm t_{0.975,\, n - 1} \, \frac{s}{\sqrt n}
@@ -69,7 +76,11 @@ def estimate(values: Sequence[float]) -> Estimate | None:
     n = len(values)
     if n == 0:
         return None
+    # `mean` raises an error for infinities of both signs.
     if not all(map(math.isfinite, values)):
         return Estimate(n, math.nan, None)
-    margin = float(stdtrit(n - 1, 0.975)) * stdev(values) / math.sqrt(n) if n > 1 else None
+    # A single value has no standard deviation.
+    if n == 1:
+        return Estimate(n, mean(values), None)
+    margin = float(stdtrit(n - 1, 0.975)) * stdev(values) / math.sqrt(n)
     return Estimate(n, mean(values), margin)

@@ -1,4 +1,4 @@
-"""The comparison at the end of a Hydra multirun."""
+"""Compare runs at the end of a Hydra multirun."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ log = logging.getLogger(__name__)
 
 
 class CompareRuns(Callback):
-    """Prints the comparison of a multirun's runs, and writes it as a page and as data to the sweep's directory.
+    """Prints the comparison of a multirun's runs, and writes it to the sweep's directory.
 
-    The files are `report.html`, `results.csv` and `results.json`. It never raises: what goes wrong here is logged.
-    Hydra does not call it after a multirun that ended with an exception; `lit-share compare DIR` does the same then.
+    The files are `report.html`, `results.csv` and `results.json`. Errors are logged, not raised.
+    After a multirun that raised an exception, Hydra does not call it: use `lit-share compare DIR`.
 
     Args:
-        metric: Name of the test metric; by default the objective's name with `test` in place of `val`.
+        metric: Name of the test metric; by default the objective's name with `test` in place of
+            `val`.
 
     Example:
         In a config:
@@ -51,5 +52,6 @@ class CompareRuns(Callback):
             directory = Path(config.hydra.sweep.dir)
             written = write_report(print_comparison([directory], self.metric), directory)
             print(f"written: {visible(', '.join(map(str, written)))}")
+        # The runs have succeeded by now, so the multirun must not fail.
         except Exception as error:
             log.warning("The runs were not compared: %s", error)

@@ -1,4 +1,4 @@
-"""The page: a comparison as one HTML file, which needs nothing else and asks nobody."""
+"""Render a comparison as a self-contained HTML page, which makes no network requests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CONFIG = "config.yaml"
 
 @dataclass(frozen=True)
 class _TableRow:
-    """A row with what the template writes of it."""
+    """A row of the table as the template writes it."""
 
     row: Row
     style: Style
@@ -41,24 +41,22 @@ class _TableRow:
 def page(
     comparison: Comparison, directory: str | Path = ".", title: str = "Comparison of strategies"
 ) -> str:
-    """Make the page of a comparison.
+    """Render the page of a comparison as HTML.
 
-    Everything that users name (strategies, overrides, errors, paths) is escaped, and besides, the page allows no script
-    but its own, by their hashes, and no address to be loaded.
+    All names of users (strategies, overrides, errors, paths) are escaped. In addition, the page's
+    policy allows only its own scripts, by their hashes, and no requests.
 
     Args:
-        comparison: What is shown.
-        directory: Where the page will lie; the paths of runs are relative to it.
+        comparison: The comparison.
+        directory: The folder of the page, which paths of runs are relative to.
         title: The page's title.
-
-    Returns:
-        HTML.
 
     Example:
         >>> from lit_share.lab.report import compare
         >>> from lit_share.lab.results import Result
-        >>> run = Result(Path("0/result.json"), 1, "finished", "<b>", 0, "val", "max", validation={"val": 1.0},
-        ...              test={"test": 0.75})
+        >>> metrics = {"validation": {"val": 1.0}, "test": {"test": 0.75}}
+        >>> path = Path("0/result.json")
+        >>> run = Result(path, 1, "finished", "<b>", 0, "val", "max", **metrics)
         >>> html = page(compare([run]))
         >>> "&lt;b&gt;" in html, "<b>" in html
         (True, False)
@@ -70,6 +68,7 @@ def page(
     environment = Environment(
         loader=FileSystemLoader(_FILES),
         autoescape=True,
+        # By default, a misspelt name in the template would be written as nothing.
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -77,13 +76,11 @@ def page(
     environment.filters["figure"] = lambda figure: embedded(figure.to_json())
     environment.filters["relative"] = lambda path: _relative(path, directory)
     scripts = [_source(get_plotlyjs()), _source((_FILES / "page.js").read_text(encoding="utf-8"))]
+    pairs = zip(comparison.rows, settings, strict=True)
     return environment.get_template("page.html").render(
         title=title,
         comparison=comparison,
-        rows=[
-            _table_row(row, setting, keys, look)
-            for row, setting in zip(comparison.rows, settings, strict=True)
-        ],
+        rows=[_table_row(row, setting, keys, look) for row, setting in pairs],
         keys=keys,
         common=label(common, common),
         facts=_facts(comparison),
@@ -97,12 +94,13 @@ def page(
 
 
 def embedded(json: str) -> Markup:
-    r"""JSON that can stand in a script element: what could end it, or begin a comment, is written as an escape.
+    r"""Escape JSON for a script element, so that it can neither end the element nor be a comment.
 
     Example:
         >>> print(embedded('["</script>"]'))
         ["\u003c/script\u003e"]
     """
+    # JSON allows the separators U+2028 and U+2029 in strings, but older scripts do not.
     escapes = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
     return Markup(json.translate(escapes))
 
@@ -113,8 +111,12 @@ def _table_row(
     names = ("n", "failed", "score", "difference", "strength", "distance", "unique", "seconds")
     difference = row.difference
     direction = ""
+    # Only a difference whose interval excludes 0 has a direction.
     if difference is not None and difference.low is not None and difference.high is not None:
-        direction = "above" if difference.low > 0 else "below" if difference.high < 0 else ""
+        if difference.low > 0:
+            direction = "above"
+        elif difference.high < 0:
+            direction = "below"
     values = [setting.get(key, UNDEFINED) for key in keys]
     title = ", ".join(filter(None, [row.strategy, label(setting, keys)]))
     config = _config(row.runs[0]) if row.runs else None
@@ -123,7 +125,7 @@ def _table_row(
 
 
 def _config(run: Result) -> str | None:
-    """The config beside a run's result, if it is still there."""
+    # The result may have been copied without its folder.
     try:
         return (run.path.parent / _CONFIG).read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -132,17 +134,15 @@ def _config(run: Result) -> str | None:
 
 def _facts(comparison: Comparison) -> list[tuple[int, str]]:
     runs = [run for row in comparison.rows for run in row.tried]
+    settings = {(row.data, row.model, row.ties, row.overrides) for row in comparison.rows}
+    strategies = {row.strategy for row in comparison.rows}
     counts = [
-        (len(runs), "run"),
-        (len({row.strategy for row in comparison.rows}), "strategy"),
-        (len({run.seed for run in runs}), "seed"),
-        (
-            len({(row.data, row.model, row.ties, row.overrides) for row in comparison.rows}),
-            "setting",
-        ),
+        (len(runs), ("runs", "run")),
+        (len(strategies), ("strategies", "strategy")),
+        (len({run.seed for run in runs}), ("seeds", "seed")),
+        (len(settings), ("settings", "setting")),
     ]
-    plural = {"strategy": "strategies"}
-    facts = [(n, word if n == 1 else plural.get(word, f"{word}s")) for n, word in counts]
+    facts = [(n, words[n == 1]) for n, words in counts]
     return [*facts, (len(comparison.failures), "failed")]
 
 
@@ -151,8 +151,9 @@ def _relative(path: Path, directory: str | Path) -> str:
 
 
 def _source(script: str) -> str:
-    # A browser hashes what stands between the tags, after it has made every line end a line feed.
+    # Browsers hash the text between the tags after normalising line ends to line feeds.
     script = script.replace("\r\n", "\n").replace("\r", "\n")
+    # Only an escaped end tag may stand in a script, and in a JavaScript string `<\/` is `</`.
     return re.sub(r"</(?=script)", r"<\\/", script, flags=re.IGNORECASE)
 
 

@@ -1,4 +1,4 @@
-"""Printing the comparison of the runs in some directories."""
+"""Print the comparison of the runs in directories."""
 
 from __future__ import annotations
 
@@ -24,54 +24,48 @@ def print_comparison(
     quiet: bool = False,
     tune: Collection[str] = (),
 ) -> Comparison:
-    """Read the results below some directories, compare them and print the table.
+    """Read the results below directories, compare them and print the table.
 
     Args:
         directories: Output directories of runs or multiruns, or any directories above them.
         metric: See `compare`.
         baseline: See `compare`.
         svg: A file for a picture of the table.
-        quiet: Print nothing.
+        quiet: Whether to print nothing.
         tune: See `compare`.
 
     Returns:
-        What was printed.
+        The comparison.
 
     Raises:
-        FileNotFoundError: If a directory does not exist, or none holds a result.
+        FileNotFoundError: If a directory does not exist, or holds no result.
         ValueError: If a result is broken, or if the results cannot be compared.
     """
     directories = list(directories)
     results = read_results(directories)
-    empty = [
-        str(directory) for directory in directories if not any(Path(directory).rglob("result.json"))
-    ]
+    # A directory without results is a mistake, even if others have some.
+    empty = [str(path) for path in directories if not any(Path(path).rglob("result.json"))]
     if empty:
         raise FileNotFoundError(f"no result.json below {', '.join(empty)}")
     comparison = compare(results, metric, baseline, tune)
     console = Console(quiet=quiet)
+    # Log files are not limited to Rich's 80 columns.
     if not console.is_terminal:
-        console.width = 160  # in a log file, instead of 80
+        console.width = 160
     if unfinished := unfinished_runs(directories):
-        console.print(
-            Text(
-                visible(
-                    f"{len(unfinished)} without a result.json: {', '.join(map(str, unfinished))}"
-                )
-            )
-        )
-    if earlier := [
-        str(result.path.parent) for result in results if result.earlier and result.failure is None
-    ]:
-        shown = ", ".join(earlier[:3]) + (", …" if earlier[3:] else "")
-        console.print(
-            Text(visible(f"{len(earlier)} in the table are of an earlier command: {shown}"))
-        )
+        shown = ", ".join(map(str, unfinished))
+        console.print(Text(visible(f"{len(unfinished)} without a result.json: {shown}")))
+    # A sweep that was started again keeps its earlier cells, which may surprise.
+    finished = [result for result in results if result.failure is None]
+    if earlier := [str(result.path.parent) for result in finished if result.earlier]:
+        shown = ", ".join(earlier[:3]) + ", …" * (len(earlier) > 3)
+        text = f"{len(earlier)} in the table are of an earlier command: {shown}"
+        console.print(Text(visible(text)))
     console.print(comparison)
     if svg is not None:
         picture = Console(record=True, width=100, file=StringIO())
         picture.print(comparison)
         drawn = picture.export_svg(title="lit-share compare")
-        # Without the web fonts that would be loaded whenever the picture is looked at.
+        # Rich's web fonts would make every viewer of the picture send a request.
         Path(svg).write_text(re.sub(r"@font-face \{.*?\}", "", drawn, flags=re.DOTALL))
     return comparison

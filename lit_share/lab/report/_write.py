@@ -1,4 +1,4 @@
-"""Writing a comparison down: a page for people, two files for programs."""
+"""Write a comparison as a page for people and as two files for programs."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def write_report(comparison: Comparison, directory: str | Path) -> list[Path]:
     """Write ``report.html``, ``results.csv`` and ``results.json``.
 
     Args:
-        comparison: What is written.
-        directory: Where to; it is made if it does not exist.
+        comparison: The comparison.
+        directory: The folder of the files, which is created if it does not exist.
 
     Returns:
         The files, the page first.
@@ -31,12 +31,12 @@ def write_report(comparison: Comparison, directory: str | Path) -> list[Path]:
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    name = directory.resolve().name
-    html = page(
-        comparison,
-        directory,
-        f"Comparison of strategies: {name}" if name else "Comparison of strategies",
-    )
+    title = "Comparison of strategies"
+    # The root folder has no name.
+    if name := directory.resolve().name:
+        title += f": {name}"
+    # If the page or JSON cannot be made, no file is written.
+    html = page(comparison, directory, title)
     content = as_json(comparison, directory)
     (directory / PAGE).write_text(html, encoding="utf-8")
     comparison.to_csv(directory / CSV)
@@ -45,11 +45,12 @@ def write_report(comparison: Comparison, directory: str | Path) -> list[Path]:
 
 
 def as_json(comparison: Comparison, directory: Path) -> str:
-    """The rows and the chosen runs, with paths from a directory; it can be printed, whatever names are in it."""
-    text = json.dumps(
-        _finite(_content(comparison, directory)), indent=2, allow_nan=False, ensure_ascii=False
-    )
-    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+    """Return printable JSON of the rows and chosen runs, with paths relative to a directory."""
+    content = _finite(_content(comparison, directory))
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+    # Letters of all languages stay readable, but a terminal would obey control characters.
+    unprintable = {c for c in text if not c.isprintable() and c != "\n"}
+    return text.translate({ord(c): json.dumps(c)[1:-1] for c in unprintable})
 
 
 def _content(comparison: Comparison, directory: Path) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def _content(comparison: Comparison, directory: Path) -> dict[str, Any]:
 
 
 def _run(run: Result, directory: Path) -> dict[str, Any]:
-    """A run in short; all that it has measured is in its own file."""
+    # Measurements are left out: the run's result.json has them.
     return {
         "path": Path(os.path.relpath(run.path, directory)).as_posix(),
         "strategy": run.strategy,
@@ -82,9 +83,11 @@ def _run(run: Result, directory: Path) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they are null."""
+    # JSON has no NaN and no infinity, so they become null.
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
