@@ -1,4 +1,4 @@
-"""The command line `lit-share`: the commands of `lit_share.cli`, and `compare`."""
+"""The command line `lit-share`: the subcommands of `lit_share.cli`, and `compare`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ COMMANDS = (*cli.COMMANDS, _compare.add_parser)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `lit-share` with all of its commands; see `lit_share.cli.main`."""
+    """Run `lit-share` with all subcommands; see `lit_share.cli.main`."""
     return cli.main(arguments, COMMANDS)
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Make the parser of all commands."""
+    """Make the parser of all subcommands."""
     return cli.make_parser(COMMANDS)

@@ -1,4 +1,4 @@
-"""`lit-share compare`: the strategies of finished runs, side by side."""
+"""`lit-share compare`: compare the strategies of finished runs."""
 
 from __future__ import annotations
 
@@ -14,49 +14,39 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "compare",
         help="compare the strategies of finished runs, as a table and a page",
-        description="Compare the strategies of the runs below some directories: print a table, and write a page with "
-        "charts that needs no network (report.html), the table (results.csv) and the runs behind it (results.json). "
-        "Strengths are chosen on validation data, for each seed; what is compared are metrics of test data.",
+        description="Compare the strategies of the runs below directories: print a table, and "
+        "write a page with charts that needs no network (report.html), the table (results.csv) and "
+        "the runs behind it (results.json). Strengths are chosen on validation data, for each "
+        "seed; strategies are compared by metrics of test data.",
         epilog=examples(
             "lit-share compare multirun/2026-01-31",
-            "lit-share compare multirun/2026-01-31 --metric a/test/acc --baseline hard_tie --out page",
-            "lit-share compare runs/monday runs/tuesday --tune ties --out page  # ties by validation data",
+            "lit-share compare multirun/2026-01-31 --metric a/test/acc --baseline hard_tie "
+            "--out page",
+            "lit-share compare runs/monday runs/tuesday --tune ties --out page  # chooses the ties",
             "lit-share compare runs --json | jq .rows",
         ),
         formatter_class=Help,
     )
-    parser.add_argument(
-        "directories", nargs="+", metavar="DIR", help="where to look for result.json, recursively"
-    )
-    parser.add_argument(
-        "--metric",
-        metavar="M",
-        help="test metric (default: the objective, with test in place of val)",
-    )
-    parser.add_argument(
-        "--baseline",
-        metavar="B",
-        default="none",
-        help="strategy to compare the others with (default: none)",
-    )
+    where = "directories that are searched for result.json, recursively"
+    parser.add_argument("directories", nargs="+", metavar="DIR", help=where)
+    metric = "test metric (default: the objective, with test in place of val)"
+    parser.add_argument("--metric", metavar="M", help=metric)
+    baseline = "strategy to compare the others with (default: none)"
+    parser.add_argument("--baseline", metavar="B", default="none", help=baseline)
     parser.add_argument(
         "--tune",
         metavar="KEY",
         action="extend",
         type=lambda keys: keys.split(","),
         default=[],
-        help="choose these keys, with commas between them, on validation data, as strengths are; for example ties; may "
-        "be repeated",
+        help="keys, separated by commas, that are chosen on validation data, as strengths are; "
+        "for example ties; may be repeated",
     )
-    parser.add_argument(
-        "--out",
-        metavar="DIR",
-        help="where to write (default: DIR, and nothing for several, --metric, --baseline or --tune)",
-    )
+    out = "where to write (default: DIR; nothing for several, --metric, --baseline or --tune)"
+    parser.add_argument("--out", metavar="DIR", help=out)
     parser.add_argument("--svg", metavar="FILE", help="write a picture of the table, too")
-    parser.add_argument(
-        "--json", action="store_true", help="print results.json in place of the table"
-    )
+    as_json = "print results.json in place of the table"
+    parser.add_argument("--json", action="store_true", help=as_json)
     parser.set_defaults(run=_run)
 
 
@@ -64,6 +54,7 @@ def _run(options: argparse.Namespace) -> None:
     from lit_share.lab.report import as_json, print_comparison, write_report
 
     out = _out(options)
+    # This mistake is reported before all results, which may be thousands, are read.
     if options.out is not None and Path(options.out).exists() and not Path(options.out).is_dir():
         raise ValueError(f"{options.out!r} is not a directory: give another --out")
     comparison = print_comparison(
@@ -74,7 +65,10 @@ def _run(options: argparse.Namespace) -> None:
         options.json,
         options.tune,
     )
-    files = [] if out is None else write_report(comparison, out)
+    files = []
+    if out is not None:
+        files = write_report(comparison, out)
+    # With --json, standard output holds nothing else.
     if options.json:
         print(as_json(comparison, out or Path()))
     elif files:
@@ -84,9 +78,10 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _out(options: argparse.Namespace) -> Path | None:
-    """Where to write: not over the page of a sweep what is something else than its comparison."""
     if options.out is not None:
         return Path(options.out)
-    is_asked = options.metric is not None or options.baseline != "none" or options.tune
-    is_its_own = len(options.directories) == 1 and not is_asked
-    return Path(options.directories[0]) if is_its_own else None
+    # The page that a sweep wrote is replaced by the same comparison only.
+    is_other = options.metric is not None or options.baseline != "none" or options.tune
+    if len(options.directories) > 1 or is_other:
+        return None
+    return Path(options.directories[0])

@@ -1,4 +1,4 @@
-"""Reading the `result.json` that every run leaves in its output directory."""
+"""Read the `result.json` that every run writes to its output directory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lit_share.lab.results._result import RESULT_FILE, Result
 
 
 def read_results(directories: Iterable[str | Path]) -> list[Result]:
-    """Read every `result.json` below some directories.
+    """Read every `result.json` below directories.
 
     Args:
         directories: Output directories of runs or multiruns, or any directories above them.
@@ -24,7 +24,8 @@ def read_results(directories: Iterable[str | Path]) -> list[Result]:
 
     Example:
         >>> from tempfile import TemporaryDirectory
-        >>> text = '{"schema": 1, "status": "failed", "strategy": "l2", "seed": 0, "objective": "a", "mode": "min"}'
+        >>> head = '{"schema": 1, "status": "failed", "strategy": "l2", "seed": 0'
+        >>> text = f'{head}, "objective": "a", "mode": "min"}}'
         >>> with TemporaryDirectory() as directory:
         ...     _ = (Path(directory) / "result.json").write_text(text)
         ...     [result.strategy for result in read_results([directory])]
@@ -36,17 +37,12 @@ def read_results(directories: Iterable[str | Path]) -> list[Result]:
 
 
 def unfinished_runs(directories: Iterable[str | Path]) -> list[Path]:
-    """Find the Hydra runs that left no `result.json`: they are under way, or were killed.
-
-    Args:
-        directories: Where to look, recursively.
-
-    Returns:
-        The output directories of these runs.
+    """Find the output directories of Hydra runs that are running or were killed, recursively.
 
     Raises:
         FileNotFoundError: If a directory does not exist.
     """
+    # Hydra writes its folder when a run starts, and the run its result when it ends.
     runs = [path.parent for path in _find(".hydra", directories)]
     return [run for run in runs if not (run / RESULT_FILE).exists()]
 
@@ -56,24 +52,24 @@ def _find(name: str, directories: Iterable[str | Path]) -> list[Path]:
     for directory in map(Path, directories):
         if not directory.is_dir():
             raise FileNotFoundError(f"no directory {directory}")
+        # Directories may overlap, or be links to each other.
         found |= {path.resolve(): path for path in directory.rglob(name)}
     return sorted(found.values())
 
 
 def _earlier_cells(directory: Path) -> set[str]:
-    """The folders of cells that the last command in a sweep's directory did not ask for."""
+    """Return the folders of cells that the sweep's last command did not contain."""
     try:
         cells = json.loads((directory / "cells.json").read_text(encoding="utf-8"))
         return {folder for folder, cell in cells.items() if cell.get("earlier") is True}
-    except (OSError, ValueError, AttributeError):  # there is none, or it is not a sweep's
+    # Runs outside of sweeps have no such file, or another program's.
+    except (OSError, ValueError, AttributeError):
         return set()
 
 
 def _read(path: Path, earlier: bool) -> Result:
-    from pydantic import (  # Hydra's plugins need no reader, but start fast
-        TypeAdapter,
-        ValidationError,
-    )
+    # Hydra's plugins import this module at each start, and read nothing.
+    from pydantic import TypeAdapter, ValidationError
 
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""What one run has measured."""
+"""The measurements of a run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, Literal
 from lit_share.lab.results._json import write_json
 
 RESULT_FILE = "result.json"
+# These depend on where the file is, not on the run.
 _NOT_WRITTEN = {"path", "earlier"}
 
 
@@ -18,18 +19,18 @@ class Result:
     """The result of one run, as `result.json` in its output directory holds it.
 
     Attributes:
-        path: The `result.json` that it is read from or written to.
+        path: The `result.json`.
         schema: Version of the file's format.
         status: How the run ended.
         strategy: The names of the regularizers, joined by `+`; `none` without.
         seed: Seed of the data's split, the initial weights and the order of batches.
         objective: Name of the validation metric by which runs are chosen.
-        mode: Whether the objective is to be large or small.
+        mode: Whether a large or a small objective is better.
         data: The config chosen for the group of this name; likewise `ties` and `model`.
         ties: See `data`.
         model: See `data`.
         tune: Keys of overrides that are chosen on validation data, and not compared.
-        overrides: What was written on the command line.
+        overrides: The overrides of the command line.
         error: The error that ended a failed run.
         strength: The strength of the regularizers, if they have one.
         validation: Metrics on validation data.
@@ -38,9 +39,10 @@ class Result:
         rows: For a run with a second phase, how the rows of each layer were tied.
         seconds: Duration of training.
         checkpoint: The checkpoint that was tested.
-        tied: For each tie, the fraction of its positions that are exactly equal.
+        tied: For each tie, the fraction of its elements that are exactly equal.
         training_bytes: Bytes of parameters, gradients and optimizer state.
-        distances: For each tie, the distance between its members at the start and after every epoch.
+        distances: For each tie, the distance between its members before training and after every
+            epoch.
         earlier: Whether the last command in the sweep's directory no longer asked for this run.
     """
 
@@ -71,7 +73,7 @@ class Result:
 
     @property
     def failure(self) -> str | None:
-        """The reason why the run cannot be compared, if it failed or its objective is not finite."""
+        """The reason why the run cannot be compared: an error or a non-finite objective."""
         why = self._why_it_failed()
         if why is not None and self.earlier:
             return f"in an earlier command: {why}"
@@ -93,4 +95,7 @@ class Result:
         if value is None:
             known = ", ".join(self.validation) or "there are none"
             return f"no {self.objective} among the validation metrics: {known}"
-        return None if math.isfinite(value) else f"{self.objective} is {value}"
+        # A diverged run would be the best or the worst by an accident of comparisons with NaN.
+        if not math.isfinite(value):
+            return f"{self.objective} is {value}"
+        return None

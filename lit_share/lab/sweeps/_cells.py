@@ -1,9 +1,7 @@
-"""The cells of a sweep: which folder is whose, which of them are done, and how far the whole of it is.
+"""Assign a folder to each cell of a sweep, and read the status of cells.
 
-A cell is known by its overrides. `cells.json` in the sweep's directory says which folder belongs to which cell, so a
-sweep that is started again in the same directory knows what it has done already.
-
-The sweeper imports this module whenever Hydra starts: nothing heavy may be imported here.
+A cell is known by its overrides. `cells.json` in the sweep's directory maps folders to cells, so
+that a sweep can be resumed in the same directory.
 """
 
 from __future__ import annotations
@@ -26,17 +24,11 @@ CHECKPOINTS = "checkpoints"
 
 
 def fingerprint(config: DictConfig) -> str:
-    """What a composed config says, in a few letters; how it is logged does not matter.
-
-    Args:
-        config: Of one cell; its `hydra` node does not matter either.
-
-    Returns:
-        Equal texts for equal configs.
+    """Hash a cell's composed config to 16 characters, without its nodes `hydra` and `logger`.
 
     Example:
-        >>> one, two = OmegaConf.create({"seed": 0, "logger": {}}), OmegaConf.create({"logger": None, "seed": 0})
-        >>> fingerprint(one) == fingerprint(two)
+        >>> logged = OmegaConf.create({"logger": {}, "seed": 0})
+        >>> fingerprint(logged) == fingerprint(OmegaConf.create({"seed": 0, "logger": None}))
         True
     """
     content: Any = OmegaConf.to_container(config, enum_to_str=True)
@@ -45,27 +37,31 @@ def fingerprint(config: DictConfig) -> str:
 
 
 def settle(directory: Path, cells: Mapping[Cell, str]) -> dict[Cell, str]:
-    """Give every cell a folder below the sweep's directory, and write down which is whose.
+    """Assign each cell a folder below the sweep's directory, and write the mapping to a file.
 
-    A cell that has a folder keeps it. What it left there stays if the cell has finished or was cut off; if it failed,
-    or if its config was another one then, its result and its checkpoints are removed, because it has to run again.
-    Folders of cells that are not asked for any more stay as they are, and are marked, as reports tell them apart.
+    A cell keeps its folder, with result and checkpoints if it has finished or was interrupted. They
+    are removed if it failed or if its config has changed, because it must run again. Folders of
+    other cells are unchanged, but marked for reports.
 
     Args:
-        directory: Of the sweep, which exists.
+        directory: The sweep's directory, which exists.
         cells: The fingerprint of each cell's config.
 
     Returns:
         The name of each cell's folder.
     """
     file = directory / CELLS_FILE
+    known: dict[str, Any] = {}
     try:
-        known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        if file.exists():
+            known = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(
-            f"{file} does not say any more which cell is whose ({error}): name another hydra.sweep.dir"
+            f"{file} does not say any more which cell is whose ({error}): "
+            "name another hydra.sweep.dir"
         ) from None
     owners = {_identity(entry["overrides"]): folder for folder, entry in known.items()}
+    # Folders that the file does not mention may be of another sweep: they are not used again.
     taken = [int(path.name) for path in directory.iterdir() if path.name.isdigit()]
     free = 1 + max([*taken, *map(int, known)], default=-1)
     folders = {}
@@ -85,34 +81,37 @@ def settle(directory: Path, cells: Mapping[Cell, str]) -> dict[Cell, str]:
 
 
 def status(folder: Path) -> str | None:
-    """How the run in a folder ended: `"finished"`, `"failed"`, or `None` if it has not."""
+    """Return how the run in a folder ended, `"finished"` or `"failed"`; `None` if it has not."""
     file = folder / RESULT_FILE
     if not file.exists():
         return None
     try:
         return str(json.loads(file.read_text(encoding="utf-8"))["status"])
+    # Such a file was not written by a run, so the cell runs and replaces it.
     except (ValueError, TypeError, KeyError):
-        return None  # no run has written this
+        return None
 
 
 def checkpoint_to_resume(folder: Path) -> str | None:
-    """The last checkpoint of a run that was cut off, or `None` if it has ended or never came so far."""
+    """Return the last checkpoint of an interrupted run; `None` if it has ended or has none."""
     last = folder / CHECKPOINTS / "last.ckpt"
-    return str(last) if last.exists() and status(folder) is None else None
+    if last.exists() and status(folder) is None:
+        return str(last)
+    return None
 
 
 def group_of(directory: Path) -> str:
-    """The name of a sweep in this directory, by which its runs are grouped.
+    """Return the name of the sweep in a directory, by which W&B groups its runs.
 
     Example:
         >>> group_of(Path("/data/multirun/2025-03-01/12-30-00"))
         '2025-03-01-12-30-00'
     """
-    return "-".join(
-        part for part in directory.absolute().parts[-2:] if part != directory.absolute().anchor
-    )
+    path = directory.absolute()
+    # A directory of the root folder has a single name.
+    return "-".join(part for part in path.parts[-2:] if part != path.anchor)
 
 
 def _identity(cell: Collection[str]) -> Cell:
-    """The overrides that make a cell what it is, in any order."""
+    # Neither the order of overrides nor logging changes a cell's numbers.
     return tuple(sorted(override for override in cell if not override.startswith("logger")))

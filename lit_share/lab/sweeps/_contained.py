@@ -1,4 +1,4 @@
-"""The task of a cell, contained: its exceptions are logged, and do not stop the sweep."""
+"""Run the task of a cell such that its exceptions are logged and do not stop the sweep."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ log = logging.getLogger(__name__)
 
 
 class CellFailed(Exception):  # noqa: N818 - it is what happened to a cell
-    """What is left of a cell's exception: its text, which every launcher can carry from one process to another."""
+    """Raised in place of a cell's exception, with its text."""
 
 
 class Contained:
-    """A task whose exceptions are logged where they happen, and travel as `CellFailed`.
-
-    Launchers that run cells in other processes pickle what a cell raises, and not every exception can be.
+    """Logs the exceptions of a task, and raises them as `CellFailed`.
 
     Args:
-        task: What is run for each cell.
+        task: The task of each cell.
     """
 
+    # Launchers with several processes pickle exceptions, and not every exception can be pickled.
     def __init__(self, task: Callable[[DictConfig], Any]) -> None:
         self.task = task
         self.sweeper = os.getpid()
@@ -39,6 +38,7 @@ class Contained:
         _end_with(self.sweeper)
         try:
             return self.task(config)
+        # The traceback of a mistake in a config would hide the message.
         except UserError as error:
             log.error("This cell of the sweep failed: %s", error)
             raise CellFailed(str(error)) from None
@@ -48,10 +48,9 @@ class Contained:
 
 
 def _end_with(parent: int) -> None:
-    """End this process soon after its parent, if that is the sweep's.
-
-    Otherwise joblib's workers would outlive a sweep that is killed, and write to the same folders as its next start.
-    """
+    """Exit this process when its parent ends, if the parent is the sweep's process."""
+    # Otherwise joblib's workers would outlive a sweep that is killed, and write to the same folders
+    # as the resumed sweep. A worker runs several cells, but needs a single thread.
     name = "end with the sweep"
     if os.getppid() != parent or any(thread.name == name for thread in enumerate_threads()):
         return

@@ -1,4 +1,4 @@
-"""The progress of a sweep."""
+"""Print the progress of a sweep."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from lit_share.lab.sweeps._cells import status
 
 
 class Progress:
-    """Prints a line whenever cells of a sweep have ended, wherever they run.
-
-    Counts `result.json` files, once a second and in a thread, because launchers come back only after all cells.
+    """Prints a line when cells of a sweep have ended, in any process.
 
     Args:
-        directory: Of the sweep.
+        directory: The sweep's directory.
         folders: Names of all its cells' folders.
-        seconds: Between two looks.
+        seconds: Seconds between two counts of `result.json` files.
     """
 
+    # A thread counts files, because launchers return only after all cells.
     def __init__(self, directory: Path, folders: Collection[str], seconds: float = 1.0) -> None:
         self.waiting = {directory / folder for folder in folders}
         self.total, self.seconds = len(folders), seconds
         self.failed = 0
-        self._look()
+        self._update()
+        # Cells that a resumed sweep does not run again would make the estimate too small.
         self.before, self.begin = self.done, time.monotonic()
         self._stop = Event()
         self._thread = Thread(target=self._watch, daemon=True)
 
     @property
     def done(self) -> int:
-        """How many cells have ended."""
+        """The number of cells that have ended."""
         return self.total - len(self.waiting)
 
     def __enter__(self) -> Progress:
@@ -48,25 +48,26 @@ class Progress:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        self._tell()
+        self._print_if_changed()
 
     def __str__(self) -> str:
-        failed = f", {self.failed} failed" if self.failed else ""
-        left = ""
+        text = f"{self.done}/{self.total} cells done"
+        if self.failed:
+            text += f", {self.failed} failed"
         if self.waiting and self.done > self.before:
             each = (time.monotonic() - self.begin) / (self.done - self.before)
-            left = f", about {_duration(each * len(self.waiting))} left"
-        return f"{self.done}/{self.total} cells done{failed}{left}"
+            text += f", about {_duration(each * len(self.waiting))} left"
+        return text
 
     def _watch(self) -> None:
         while not self._stop.wait(self.seconds):
-            self._tell()
+            self._print_if_changed()
 
-    def _tell(self) -> None:
-        if self._look():
+    def _print_if_changed(self) -> None:
+        if self._update():
             print(self, flush=True)
 
-    def _look(self) -> bool:
+    def _update(self) -> bool:
         ended = {folder: how for folder in self.waiting if (how := status(folder)) is not None}
         self.waiting -= set(ended)
         self.failed += sum(how == "failed" for how in ended.values())
@@ -75,10 +76,8 @@ class Progress:
 
 def _duration(seconds: float) -> str:
     minutes = seconds / 60
-    return (
-        f"{seconds:.0f} s"
-        if minutes < 1
-        else f"{minutes:.0f} min"
-        if minutes < 90
-        else f"{minutes / 60:.1f} h"
-    )
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    if minutes < 90:
+        return f"{minutes:.0f} min"
+    return f"{minutes / 60:.1f} h"

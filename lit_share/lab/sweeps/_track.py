@@ -1,11 +1,11 @@
-"""The comparison of a sweep as a W&B run of its own."""
+"""Log the comparison of a sweep as a separate W&B run."""
 
 from __future__ import annotations
 
 import csv
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 class TrackComparison(Callback):
     """Logs `results.csv` at the end of a multirun whose cells are logged to W&B, in their group.
 
-    Must come before `CompareRuns` in `hydra.callbacks`, because Hydra ends a multirun with the last of them. It never
-    raises: what goes wrong here is logged.
+    It must precede `CompareRuns` in `hydra.callbacks`, because Hydra calls the last callback first
+    at the end of a multirun. Errors are logged, not raised.
     """
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
@@ -37,6 +37,9 @@ class TrackComparison(Callback):
         try:
             import wandb
 
+            mode: Literal["online", "offline"] = "online"
+            if options.get("offline"):
+                mode = "offline"
             with file.open(newline="", encoding="utf-8") as lines:
                 names, *rows = csv.reader(lines)
             table = wandb.Table(columns=[*names], data=[list(map(_number, row)) for row in rows])
@@ -47,16 +50,19 @@ class TrackComparison(Callback):
                 job_type="comparison",
                 name="comparison",
                 dir=directory,
-                mode="offline" if options.get("offline") else "online",
+                mode=mode,
             ) as run:
                 run.log({"comparison": table, "scores": wandb.plot.bar(table, "strategy", "mean")})
+        # The cells have succeeded by now, so the multirun must not fail.
         except Exception as error:
             log.warning("The comparison was not logged to W&B: %s", error)
 
 
 def _number(text: str) -> float | str | None:
-    """A cell of the table; an empty one is unknown."""
+    # An empty cell of the table is an undefined value.
+    if not text:
+        return None
     try:
-        return float(text) if text else None
+        return float(text)
     except ValueError:
         return text
