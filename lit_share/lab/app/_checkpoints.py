@@ -10,16 +10,16 @@ from typing_extensions import override
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes to a file beside the checkpoint and renames it, which is atomic.
+    """Writes to a file beside the checkpoint and renames it, which is atomic."""
 
-    Lightning 2.6 writes to the folder for temporary files. If that is on another filesystem, it
-    copies the file over the previous checkpoint, and a process killed while copying leaves neither.
-    """
-
+    # Lightning 2.6 writes to the folder for temporary files. If that is on another filesystem, it
+    # copies the file over the previous checkpoint, and a process that is killed meanwhile leaves
+    # neither.
     @override
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
+        # A URL has no local file that could be renamed.
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return

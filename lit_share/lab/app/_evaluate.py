@@ -64,6 +64,7 @@ def _sharing(trained: Trained) -> tuple[dict[str, float | None], dict[str, float
             regularizer.load_state_dict(trained.states[regularizer.state_key])
         if isinstance(regularizer, Regularize):
             penalty += regularizer.value(job.model, trained.step, trained.epoch)
+    # A tie with a single member has no distance.
     ties = [tie for tie in job.ties.find(job.model) if len(tie.members) > 1]
     sharing: dict[str, float | None] = {"penalty": penalty, "distance": None}
     if ties:

@@ -97,6 +97,7 @@ def _locally_connected(module: nn.Module) -> dict[str, LocallyConnected1d | Loca
 
 
 def _weight_of(layer: str) -> str:
+    # The name of the root module is empty.
     return unwrapped_name(f"{layer}.weight".lstrip("."))
 
 

@@ -26,11 +26,9 @@ class Spawned(DDPStrategy):
 
 
 def refuse_copies_of_a_sweep(trainer: Trainer) -> None:
-    """Raise `ConfigError` if, in a multirun, the trainer would start the whole command again.
-
-    Spawned processes get this process's objects, and SLURM starts its processes with the cell's
-    config, so both train the same cell.
-    """
+    """Raise `ConfigError` if, in a multirun, the trainer would start the whole command again."""
+    # Spawned processes get this process's objects, and SLURM starts its processes with the cell's
+    # config, so both train the same cell.
     strategy = trainer.strategy
     if sweep_name() is None or not isinstance(strategy.launcher, _SubprocessScriptLauncher):
         return

@@ -65,16 +65,15 @@ def trainer_of(
         options.setdefault("strategy", Spawned())
     make: Any = _make(config.trainer, _partial_=True, **options)
     trainer: Trainer = make(callbacks=callbacks, logger=loggers or False)
+    # Plugins of the user or of a strategy for shards keep their own way to write checkpoints.
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = WholeCheckpoints()
     return trainer
 
 
 def evaluator(job: Job, config: DictConfig) -> Trainer:
-    """Return a trainer on one device.
-
-    Several devices would evaluate some examples twice, so that each has equally many.
-    """
+    """Return a trainer on one device."""
+    # Several devices would evaluate some examples twice, so that each has equally many.
     if job.trainer.world_size == 1:
         return job.trainer
     return trainer_of(config, [], job.trainer.loggers, devices=1, strategy="auto")

@@ -139,6 +139,7 @@ def prepare(config: DictConfig) -> DictConfig:
 
 
 def _check_mode(objective: str, mode: str) -> None:
+    # The opposite mistake has no such list: most other metrics may be either.
     small = {"loss", "error", "mse", "mae", "rmse", "nll", "perplexity"}
     if mode == "max" and not small.isdisjoint(re.split(r"[^a-z]+", objective.lower())):
         raise ConfigError(
@@ -186,6 +187,7 @@ def strategy(config: DictConfig) -> str:
 
 def strength(config: DictConfig) -> float | None:
     """Return the strength of all regularizers that have one; ``None`` if they differ."""
+    # Strategies like hard sharing have none, and a sum of penalties may have several.
     strengths = {r.strength for r in config.regularizer.values() if "strength" in r}
     if len(strengths) != 1:
         return None

@@ -45,10 +45,8 @@ def begin_wandb(loggers: Iterable[Logger]) -> None:
 
 
 def resume_in_wandb(options: DictConfig, output_dir: Path) -> None:
-    """Resume the last W&B run of an output folder, ``wandb/run-<time>-<id>``.
-
-    An offline run is not resumed: W&B ignores ``resume`` there, and two runs would get one id.
-    """
+    """Resume the last W&B run of an output folder, ``wandb/run-<time>-<id>``."""
+    # W&B ignores ``resume`` for offline runs: two runs would get the same id.
     runs = sorted(Path(output_dir, "wandb").glob("run-*-*"))
     if runs and not options.get("offline") and not options.get("id"):
         with open_dict(options):
@@ -91,11 +89,9 @@ def is_first_rank() -> bool:
 
 @contextmanager
 def wandb_finished() -> Iterator[None]:
-    """Finish the W&B run at the end, as failed if an exception was raised.
-
-    Otherwise the next run of this process would continue it. ``WANDB_MODE``, which a logger's
-    ``offline=True`` sets for the whole process, is restored, too.
-    """
+    """Finish the W&B run at the end, as failed if an exception was raised."""
+    # Otherwise the next run of this process would continue it, and inherit ``WANDB_MODE``, which a
+    # logger's ``offline=True`` sets for the whole process.
     mode = os.environ.get("WANDB_MODE")
     exit_code = 1
     try:
