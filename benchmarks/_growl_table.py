@@ -48,7 +48,7 @@ def average(runs: Setting, column: str) -> float:
 
 
 def chosen(settings: Sequence[Setting], least: float) -> Setting:
-    """The setting of the highest compression among those that are accurate enough on validation data."""
+    """Return the setting of the highest compression of those accurate enough on validation data."""
     enough = [runs for runs in settings if average(runs, "validation") >= least]
     if not enough:
         return max(settings, key=lambda runs: average(runs, "validation"))
@@ -72,7 +72,8 @@ def print_table(methods: dict[str, list[Setting]]) -> None:
         change = index_change(torch.tensor([row["selected"] for row in runs]))
         mark = "" if average(runs, "validation") >= least else " (not within 0.3 points)"
         print(
-            f"{method:18}{first['strength'] or '-':>9}{first['ramp'] or '-':>6}{first['similarity'] or '-':>5}"
+            f"{method:18}{first['strength'] or '-':>9}"
+            f"{first['ramp'] or '-':>6}{first['similarity'] or '-':>5}"
             f"{average(runs, 'validation'):>8.4f}"
             + "".join(f"{cell:>18}" for cell in cells)
             + f"{change:>14.4f}{mark}"
@@ -80,7 +81,7 @@ def print_table(methods: dict[str, list[Setting]]) -> None:
 
 
 def write_curve(methods: dict[str, list[Setting]], path: Path, title: str) -> None:
-    """Draw test accuracy against compression as SVG, a point for each setting that loses at most five points."""
+    """Draw test accuracy against compression as SVG, for settings that lose at most five points."""
     (none,) = methods["none"]
     points = {
         method: [
@@ -116,11 +117,13 @@ def write_curve(methods: dict[str, list[Setting]], path: Path, title: str) -> No
             f'<text x="{x(2.0**power):.1f}" y="340" text-anchor="middle">{2**power}×</text>'
         )
     parts.append(
-        '<text x="310" y="362" text-anchor="middle">compression (parameters / unique ones, log scale)</text>'
+        '<text x="310" y="362" text-anchor="middle">'
+        "compression (parameters / unique ones, log scale)</text>"
     )
     level = y(average(none, "test"))
     parts.append(
-        f'<line x1="60" x2="560" y1="{level:.1f}" y2="{level:.1f}" stroke="#555" stroke-dasharray="5 4"/>'
+        f'<line x1="60" x2="560" y1="{level:.1f}" y2="{level:.1f}" '
+        'stroke="#555" stroke-dasharray="5 4"/>'
     )
     parts.append(f'<text x="556" y="{level - 5:.1f}" text-anchor="end">none</text>')
     for i, (method, pairs) in enumerate(points.items()):
@@ -131,7 +134,10 @@ def write_curve(methods: dict[str, list[Setting]], path: Path, title: str) -> No
         ]
         parts.append(f'<circle cx="590" cy="{60 + 22 * i}" r="5" fill="{color}"/>')
         parts.append(f'<text x="602" y="{64 + 22 * i}">{method}</text>')
-    head = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 740 375" font-family="sans-serif" font-size="12">'
+    head = (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 740 375" '
+        'font-family="sans-serif" font-size="12">'
+    )
     path.write_text(
         "\n".join([head, '<rect width="740" height="375" fill="white"/>', *parts, "</svg>"]) + "\n"
     )

@@ -1,7 +1,7 @@
 """How fast codebook layers are: `python -m benchmarks.codebook`.
 
-Contestants alternate in one process on one thread; medians and ratios to the dense layer. The floor multiplies by the
-codebook alone, as if sums were free.
+Contestants alternate in one process on one thread; medians and ratios to the dense layer. The floor
+multiplies by the codebook alone, as if sums were free.
 """
 
 from __future__ import annotations

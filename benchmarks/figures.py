@@ -1,9 +1,9 @@
-"""Draw trained models with `lit_share.lab.plots`: `python -m benchmarks.figures` writes to ``docs/figures``.
+"""Draw trained models to ``docs/figures``: `python -m benchmarks.figures`.
 
-The models are small, and trained on scikit-learn's digits. Chromium draws the figures, with the plotly.js that comes
-with Plotly. `report` is the head of the page that a sweep of `train.py` ends with. `python -m benchmarks.figures
-positions` draws only what is named; all of them take two to three minutes of one core. The numbers of `strength` and
-`pareto_front` are printed.
+The models are small, and trained on scikit-learn's digits. Chromium draws the figures, with the
+plotly.js that comes with Plotly. `report` is the head of the page that a sweep of `train.py` ends
+with. `python -m benchmarks.figures positions` draws only what is named; all of them take two to
+three minutes of one core. The numbers of `strength` and `pareto_front` are printed.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ WITHOUT = ("none", "hard_tie")
 SCORE = "test accuracy of B"
 SWEEP = (
     "regularizer=none,soft_tie,unit_tie,hard_tie strength=0.001,0.01,0.1,1,10 seed=0,1,2 "
-    "data.domain=binarised data.n_a=500 data.n_b=50 model.classifier.lr=0.004 trainer.max_epochs=15 "
-    "callbacks=quiet logger=csv hydra/launcher=joblib"
+    "data.domain=binarised data.n_a=500 data.n_b=50 model.classifier.lr=0.004 "
+    "trainer.max_epochs=15 callbacks=quiet logger=csv hydra/launcher=joblib"
 )
 
 
@@ -88,7 +88,7 @@ def train(
 
 
 class Pair:
-    """Two models from the same initial weights: A has 500 digits as they are, B has 50 in another domain."""
+    """Two models with the same initial weights: A has 500 digits, B has 50 in another domain."""
 
     ties = ls.Ties("a.*", "b.*")
 
@@ -155,12 +155,13 @@ def report(name: str, seeds: list[Run]) -> None:
     """Print the means over seeds."""
     distance, unique = fmean(run.distance for run in seeds), fmean(run.unique for run in seeds)
     print(
-        f"{name:18} {SCORE} {estimate([run.score for run in seeds])}, distance {distance:.3f}, unique {unique:,.0f}"
+        f"{name:18} {SCORE} {estimate([run.score for run in seeds])}, distance {distance:.3f}, "
+        f"unique {unique:,.0f}"
     )
 
 
 def chosen(of: list[list[Run]]) -> list[Run]:
-    """For each seed the run that is best on validation data; among equals that of the smallest strength."""
+    """Return each seed's best run on validation data; of equals, that of the smallest strength."""
     return [
         max(seeds, key=lambda run: (run.validation, -run.strength))
         for seeds in zip(*of, strict=True)
@@ -233,7 +234,7 @@ def draw_distances() -> go.Figure:
 
 
 def draw_cluster_map() -> go.Figure:
-    """The rows of a layer before and after `tie_rows`: of images twice as large, in which neighbours are alike."""
+    """The rows of a layer before and after `tie_rows`, for images of twice the size."""
     torch.manual_seed(0)
     images, labels = map(torch.from_numpy, digits())
     images = images.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
@@ -319,9 +320,11 @@ def write(figure: go.Figure, path: Path, width: int) -> None:
         "height": figure.layout.height,
         "scale": 2 if kind == "png" else 1,
     }
-    draw = f"Plotly.newPlot('it', {figure.to_json()}).then(it => Plotly.toImage(it, {json.dumps(options)}))"
+    image = f"Plotly.toImage(it, {json.dumps(options)})"
+    draw = f"Plotly.newPlot('it', {figure.to_json()}).then(it => {image})"
     page = (
-        f"<!doctype html><meta charset=utf-8><div id=it></div><pre id=url></pre><script>{get_plotlyjs()}</script>"
+        "<!doctype html><meta charset=utf-8><div id=it></div><pre id=url></pre>"
+        f"<script>{get_plotlyjs()}</script>"
         f"<script>{draw}.then(url => document.getElementById('url').textContent = url)</script>"
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -355,7 +358,8 @@ def write_report(path: Path, width: int = 800) -> None:
         )  # which allows no script but its own
         page = sweep / "head.html"
         page.write_text(
-            f"{html}<style>#strengths ~ section, footer, .modebar {{ display: none }}</style><script>onload = () => {{"
+            f"{html}<style>#strengths ~ section, footer, .modebar {{ display: none }}</style>"
+            "<script>onload = () => {"
             "const { bottom } = document.querySelector('#strengths').getBoundingClientRect();"
             "document.body.dataset.height = Math.ceil(bottom) + 16 }</script>",
             encoding="utf-8",
@@ -368,7 +372,7 @@ def write_report(path: Path, width: int = 800) -> None:
 
 
 def main() -> None:
-    """Draw what is asked for."""
+    """Draw the named figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="name", help=", ".join((*FIGURES, "report")))
     names = parser.parse_args().names

@@ -1,8 +1,9 @@
 """What a machine without a GPU cannot show, in one command: `python -m benchmarks.gpu`.
 
-The matrix of modes on CUDA (two processes over NCCL where there are two GPUs, else over gloo on the CPU), all tests, as
-some move to a GPU if there is one, the table of speed, and a sweep on a SLURM cluster where there is one. Says what it
-could not run, and ends with 1 if something failed or there was nothing to run.
+The matrix of modes on CUDA (two processes over NCCL where there are two GPUs, else over gloo on the
+CPU), all tests, as some move to a GPU if there is one, the table of speed, and a sweep on a SLURM
+cluster where there is one. Says what it could not run, and ends with 1 if something failed or there
+was nothing to run.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def main() -> int:
     if torch.cuda.is_available():
         gpus = torch.cuda.device_count()
         print(
-            f"{gpus} × {torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}"
+            f"{gpus} × {torch.cuda.get_device_name()}, "
+            f"torch {torch.__version__}, CUDA {torch.version.cuda}"
         )
         print(
             "two processes: "
@@ -49,7 +51,8 @@ def main() -> int:
         failed += _run("speed", ["-m", "benchmarks.speed", "--device", "cuda"], {})
     else:
         print(
-            "no CUDA device: the matrix of modes was not run on one; `pytest -m modes tests/modes` runs it on the CPU"
+            "no CUDA device: the matrix of modes was not run on one; `pytest -m modes "
+            "tests/modes` runs it on the CPU"
         )
     if shutil.which("sbatch"):
         with TemporaryDirectory(dir=Path.cwd()) as directory:  # which the nodes see, too

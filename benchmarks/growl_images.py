@@ -1,11 +1,12 @@
 """GrOWL against group lasso on images, after the paper: `python -m benchmarks.growl_images`.
 
-With `mnist` and `fashion_mnist` the network is 784-300-10 with ReLU and then batch normalisation, its first layer
-regularised row by row; with `mnist_vgg` it is a small one in the style of VGG, in which all convolutions of several
-inputs are. Each run trains with the penalty, ties rows, and trains again without it; runs without a penalty train as
-long. Strengths, and the similarity of rows that are tied, are chosen on validation data: the setting of the highest
-mean compression whose mean accuracy is within 0.3 points of `none`. Runs that the output file has already are not run
-again; `--svg FILE` draws accuracy against compression.
+With `mnist` and `fashion_mnist` the network is 784-300-10 with ReLU and then batch normalisation,
+its first layer regularised row by row; with `mnist_vgg` it is a small one in the style of VGG, in
+which all convolutions of several inputs are. Each run trains with the penalty, ties rows, and
+trains again without it; runs without a penalty train as long. Strengths, and the similarity of rows
+that are tied, are chosen on validation data: the setting of the highest mean compression whose mean
+accuracy is within 0.3 points of `none`. Runs that the output file has already are not run again;
+`--svg FILE` draws accuracy against compression.
 """
 
 from __future__ import annotations

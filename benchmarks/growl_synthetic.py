@@ -1,15 +1,19 @@
-"""What GrOWL does with near-duplicate inputs that group lasso does not: `python -m benchmarks.growl_synthetic`.
+"""Equal rows for near-duplicate inputs, with GrOWL: `python -m benchmarks.growl_synthetic`.
 
-Linear regression with ten outputs, from two groups of five near-duplicate inputs, whose true coefficients are equal
-within a group, and twenty inputs of pure noise. Every run draws new data, true coefficients and initial coefficients,
-and trains by proximal gradient with each of `STRENGTHS`; the strength is then chosen on validation data, by the least
-error or by the one-standard-error rule (the greatest strength whose error is within one standard error of the least).
+Linear regression with ten outputs, from two groups of five near-duplicate inputs, whose true
+coefficients are equal within a group, and twenty inputs of pure noise. Every run draws new data,
+true coefficients and initial coefficients, and trains by proximal gradient with each of
+`STRENGTHS`; the strength is then chosen on validation data, by the least error or by the
+one-standard-error rule (the greatest strength whose error is within one standard error of the
+least).
 
-The loss hardly knows the differences between near-duplicates: its curvature along them is 1 − correlation, and group
-lasso is content with any split of a sum among parallel rows, so what is random at the beginning stays. GrOWL forgets
-where it began; started from zero, where nothing is random, group lasso's coefficients are as good as GrOWL's.
+The loss hardly knows the differences between near-duplicates: its curvature along them is 1 −
+correlation, and group lasso is content with any split of a sum among parallel rows, so what is
+random at the beginning stays. GrOWL forgets where it began; started from zero, where nothing is
+random, group lasso's coefficients are as good as GrOWL's.
 
-- spread: the greatest ‖w_i − w_j‖ / max ‖w_k‖ over pairs of rows in a group; the larger of the two groups.
+- spread: the greatest ‖w_i − w_j‖ / max ‖w_k‖ over pairs of rows in a group; the larger of the two
+  groups.
 - error: ‖W − W*‖ / ‖W*‖ to the true coefficients.
 - test: mean squared error on new data, relative to that of the true coefficients.
 - noise: how many of the twenty rows of noise are not zero.
@@ -62,7 +66,7 @@ class Fit(NamedTuple):
 
 
 def problem(correlation: float, seed: int, noise: float) -> Problem:
-    """Outputs have standard deviation 1 on average, and noise of standard deviation ``noise`` on top."""
+    """Outputs of mean standard deviation 1, with noise of standard deviation ``noise`` added."""
     rng = torch.Generator().manual_seed(seed)
     of_groups = torch.randn(OUTPUTS, GROUPS, generator=rng) / (SIZE * math.sqrt(GROUPS))
     true = torch.cat([of_groups.repeat_interleave(SIZE, dim=1), torch.zeros(OUTPUTS, NOISE)], dim=1)
@@ -83,7 +87,7 @@ def problem(correlation: float, seed: int, noise: float) -> Problem:
 def fit(
     given: Problem, penalty: ls.Penalty, strength: float, iterations: int, from_zero: bool = False
 ) -> Fit:
-    """Proximal gradient on the whole of the training data, with the largest step that is sure to converge."""
+    """Run proximal gradient on all training data, with the largest step that converges for sure."""
     layer = nn.Linear(INPUTS, OUTPUTS, bias=False)
     layer.weight.copy_(0.0 * given.initial if from_zero else given.initial)
     ties = ls.Ties("weight").find(layer)
@@ -103,7 +107,7 @@ def least_error(fits: Sequence[Fit]) -> Fit:
 
 
 def one_standard_error(fits: Sequence[Fit]) -> Fit:
-    """Of fits in ascending order of strength, the last whose validation error is within one standard error."""
+    """Return the strongest fit whose validation error is within one standard error of the least."""
     best = least_error(fits).validation
     limit = best.mean() + best.std() / math.sqrt(len(best))
     return [one for one in fits if one.validation.mean() <= limit][-1]

@@ -1,7 +1,8 @@
-"""What hard sharing of two 25-million-parameter encoders saves: `python -m benchmarks.hard_sharing`.
+"""Measure hard sharing of encoders of 25 million parameters: `python -m benchmarks.hard_sharing`.
 
-Each contestant trains in a process of its own, by a plain loop and by a Trainer; ratios are to the independent pair.
-What a process needs for torch and Lightning alone is measured with encoders of next to no parameters.
+Each contestant trains in a process of its own, by a plain loop and by a Trainer; ratios are to the
+independent pair. What a process needs for torch and Lightning alone is measured with encoders of
+next to no parameters.
 """
 
 from __future__ import annotations
@@ -131,7 +132,8 @@ def _print(row: str, apart: int, one: int) -> None:
 
 def _run(*arguments: str) -> dict[str, int]:
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.hard_sharing", *arguments]
-    # Freed memory goes back at once, so that the peak is what is in use, and not how the allocator piles it up.
+    # Freed memory is returned at once, so that the peak is memory in use, not the allocator's
+    # reserve.
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "100000"}
     done = subprocess.run(
         command,

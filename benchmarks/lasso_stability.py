@@ -1,17 +1,19 @@
-"""Which measurements does a sparse classifier select, and would it do so again? `python -m benchmarks.lasso_stability`.
+"""Stability of the selection of a sparse classifier: `python -m benchmarks.lasso_stability`.
 
-The 30 measurements of the breast cancer data come in families that hardly differ (radius, perimeter and area of the
-same cells). Logistic regression is trained on 100 patients; every run draws as many of these with replacement. Of a
-family lasso keeps one member or another; GrOWL, whose rows here are single measurements, brings the weights of the
-family together.
+The 30 measurements of the breast cancer data come in families that hardly differ (radius, perimeter
+and area of the same cells). Logistic regression is trained on 100 patients; every run draws as many
+of these with replacement. Of a family lasso keeps one member or another; GrOWL, whose rows here are
+single measurements, brings the weights of the family together.
 
-Every run trains by accelerated proximal gradient with each of `STRENGTHS`; the strength is then chosen on validation
-data, by the least loss or by the one-standard-error rule (the greatest strength whose loss is within one standard error
-of the least). Who selects more of the 30 agrees more by chance alone, so compare `jaccard` with `chance`.
+Every run trains by accelerated proximal gradient with each of `STRENGTHS`; the strength is then
+chosen on validation data, by the least loss or by the one-standard-error rule (the greatest
+strength whose loss is within one standard error of the least). Who selects more of the 30 agrees
+more by chance alone, so compare `jaccard` with `chance`.
 
 - selected: how many weights are not zero.
 - values: how many different magnitudes they have.
-- jaccard: of the selected sets of two runs, mean over pairs; its interval is from leaving out one run at a time.
+- jaccard: of the selected sets of two runs, mean over pairs; its interval is from leaving out one
+  run at a time.
 - chance: the same for random sets of the same sizes.
 - change: `index_change`, likewise.
 - test: accuracy on test data.
@@ -40,7 +42,7 @@ STRENGTHS = tuple(2**k / 1024 for k in range(9))  # 0.001 to 0.25
 
 
 def _growl(ramp: float) -> ls.Penalty:
-    """The weight of the greatest row is 1 + ``ramp`` times that of the smallest; its strength is the mean weight's."""
+    """Weights whose ratio of greatest to smallest is 1 + ``ramp``, and whose mean is 1."""
     weights = ls.owl_weights(INPUTS, lambda1=1.0, lambda2=ramp / INPUTS)
     return ls.Penalty(norm="owl", groups="input", center="zero", weights=weights / weights.mean())
 
@@ -142,7 +144,7 @@ def stability(selections: Tensor) -> dict[str, float]:
 
 
 def jackknife(selections: Tensor, key: str) -> str:
-    """One of them with its 95 % interval, from leaving out one run at a time: pairs of runs are not independent."""
+    """The number with its 95 % interval, by leaving out each run: pairs are not independent."""
     runs = len(selections)
     without = [stability(selections[torch.arange(runs) != r])[key] for r in range(runs)]
     return f"{stability(selections)[key]:.2f} ± {1.96 * np.sqrt((runs - 1) * np.var(without)):.2f}"

@@ -1,10 +1,11 @@
-"""How fast locally connected layers are, and the memory that they need: `python -m benchmarks.locally_connected`.
+"""Measure time and memory of locally connected layers: `python -m benchmarks.locally_connected`.
 
-Contestants alternate in one process on one thread: the layer, the plain form (`unfold` and `einsum`) with the same
-filters, and a convolution. Medians of CPU time, as ratios. In the third row ReLU and max-pooling follow, as in a net,
-which read what the layer wrote. The floor moves the bytes of the weight once, at the best speed of `add_` in this run:
-reads them in the forward pass, reads and writes them with the backward pass. Inputs, outputs and arithmetic are not in
-it, so it is far below. Memory is what torch allocates for CPU tensors, and not what libraries take for themselves.
+Contestants alternate in one process on one thread: the layer, the plain form (`unfold` and
+`einsum`) with the same filters, and a convolution. Medians of CPU time, as ratios. In the third row
+ReLU and max-pooling follow, as in a net, which read what the layer wrote. The floor moves the bytes
+of the weight once, at the best speed of `add_` in this run: reads them in the forward pass, reads
+and writes them with the backward pass. Inputs, outputs and arithmetic are not in it, so it is far
+below. Memory is what torch allocates for CPU tensors, and not what libraries take for themselves.
 """
 
 from __future__ import annotations
@@ -86,7 +87,8 @@ def contest(channels: int, size: int, image: bool, bandwidth: float) -> None:
         plain, ours, conv = (statistics.median(values) for values in times.values())
         floor = moves * layer.weight.nbytes / bandwidth
         print(
-            f"{name:16}{what:24}{1e3 * ours:>10.1f}{plain / ours:>12.2f}{ours / conv:>12.2f}{ours / floor:>12.1f}"
+            f"{name:16}{what:24}{1e3 * ours:>10.1f}{plain / ours:>12.2f}"
+            f"{ours / conv:>12.2f}{ours / floor:>12.1f}"
         )
     mebibyte = 2**20
     for what, measure in (("peak", peak), ("kept for backward", kept)):
@@ -153,7 +155,8 @@ def count() -> None:
     ls.share(net, ls.Ties("0.*[:]"))
     after = ls.sharing_stats(net)
     print(
-        f"unique numbers: {before.unique:,} locally connected, {after.unique:,} with shared positions"
+        f"unique numbers: {before.unique:,} locally connected, "
+        f"{after.unique:,} with shared positions"
     )
     print(f"compression: {before.compression} and {after.compression}\n")
 

@@ -1,9 +1,10 @@
 """Whether long training stays as it began: `python -m benchmarks.long_run [STEPS]`.
 
-All callbacks at once, in a real Trainer, with checkpoints and a CSV logger: a gradient penalty on a schedule, a
-proximal one, `l2_sp`, hard sharing, and the monitor. The table has ten parts of the training: the process's resident
-memory at the end of each, Python's own (tracemalloc, in a second training, as it slows the steps), and the median step.
-Flat means that the last part is like the second: the first one warms up.
+All callbacks at once, in a real Trainer, with checkpoints and a CSV logger: a gradient penalty on a
+schedule, a proximal one, `l2_sp`, hard sharing, and the monitor. The table has ten parts of the
+training: the process's resident memory at the end of each, Python's own (tracemalloc, in a second
+training, as it slows the steps), and the median step. Flat means that the last part is like the
+second: the first one warms up.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Models(LightningModule):
 
 
 class Clock(Callback):
-    """Seconds of each step, and what is in memory at the end of each part."""
+    """Seconds of each step, and memory in use at the end of each part."""
 
     def __init__(self, part: int) -> None:
         self.part, self.steps = part, 0

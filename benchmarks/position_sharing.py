@@ -1,6 +1,7 @@
 """The README's table and figure of shared positions: `python -m benchmarks.position_sharing DIR`.
 
-DIR is the sweep directory of `python train.py -m experiment=position_sharing`. The figure needs kaleido and a Chromium.
+DIR is the sweep directory of `python train.py -m experiment=position_sharing`. The figure needs
+kaleido and a Chromium.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def score(runs: list[Result], metric: str) -> Estimate:
 def print_table(cells: Cells) -> None:
     """Print it as Markdown."""
     print(
-        "| digits | training images | | test accuracy | shift consistency | unique numbers | bytes |"
+        "| digits | training images | | test accuracy | shift consistency | unique numbers | "
+        "bytes |"
     )
     print("|---|---|---|---|---|---|---|")
     for place in PLACES:
@@ -56,8 +58,9 @@ def print_table(cells: Cells) -> None:
                     score(runs, "test/shift_consistency"),
                 )
                 print(
-                    f"| {PLACES[place]} | {size} | {name} | {accuracy.mean:.3f} ± {accuracy.margin or 0:.3f} "
-                    f"| {consistency.mean:.2f} | {unique:,.0f} | {size_of_file:,.0f} |"
+                    f"| {PLACES[place]} | {size} | {name} | {accuracy.mean:.3f} ± "
+                    f"{accuracy.margin or 0:.3f} | {consistency.mean:.2f} | {unique:,.0f} | "
+                    f"{size_of_file:,.0f} |"
                 )
 
 

@@ -1,14 +1,16 @@
 """Whether sharing shortens training: `python -m benchmarks.sharing_time`.
 
-Plain loops with Adam on one thread, on real digits. Positions: images at random places of 12×12 canvases, for a net
-with filters of their own at each position and for the same net with shared ones, a convolution. Pairs: two MLPs, one of
-500 upright and one of 50 turned digits, apart and as one. In a step both see a batch, and the optimizer steps after
-each of them ("in turn") or once after both ("together").
+Plain loops with Adam on one thread, on real digits. Positions: images at random places of 12×12
+canvases, for a net with filters of their own at each position and for the same net with shared
+ones, a convolution. Pairs: two MLPs, one of 500 upright and one of 50 turned digits, apart and as
+one. In a step both see a batch, and the optimizer steps after each of them ("in turn") or once
+after both ("together").
 
-A step is forward, backward and optimizer, in CPU time: the median over all runs. Its updates are the numbers that the
-optimizer writes. A net has reached the target when its accuracy on 300 validation images is that high (that of the
-worse one of a pair), asked every few steps outside the clock. Contestants alternate and start from the same values.
-Means ± standard deviations are over those seeds that reach it, and ratios over those that do so both ways.
+A step is forward, backward and optimizer, in CPU time: the median over all runs. Its updates are
+the numbers that the optimizer writes. A net has reached the target when its accuracy on 300
+validation images is that high (that of the worse one of a pair), asked every few steps outside the
+clock. Contestants alternate and start from the same values. Means ± standard deviations are over
+those seeds that reach it, and ratios over those that do so both ways.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ class Member:
 
 @dataclass
 class Run:
-    """What one training took: seconds of its steps, numbers written in each, steps to the target, last accuracy."""
+    """The cost of a training: seconds of its steps, numbers written in each, steps to target."""
 
     seconds: list[float]
     writes: int = 0
@@ -136,7 +138,8 @@ def contest(
     in_steps = [(s.reached or 0) / (a.reached or 1) for a, s in both]
     in_seconds = [sum(s.seconds[: s.reached]) / sum(a.seconds[: a.reached]) for a, s in both]
     print(
-        f"  {'ratio':10}{step[True] / step[False]:>8.2f}{runs[True][0].writes / runs[False][0].writes:>12.3f}"
+        f"  {'ratio':10}{step[True] / step[False]:>8.2f}"
+        f"{runs[True][0].writes / runs[False][0].writes:>12.3f}"
         f"{_spread(in_steps, 2):>16}{_spread(in_seconds, 2):>18}{len(both):>6} of {len(SEEDS)}\n"
     )
 
@@ -151,7 +154,8 @@ def main() -> None:
     """Print the tables."""
     torch.set_num_threads(1)
     print(
-        f"{'':12}{'ms/step':>8}{'updates':>12}{'steps':>16}{'seconds':>18}{'reached':>11}{'last accuracy':>18}"
+        f"{'':12}{'ms/step':>8}{'updates':>12}{'steps':>16}"
+        f"{'seconds':>18}{'reached':>11}{'last accuracy':>18}"
     )
     contest("Positions", positions, target=0.7, steps=960, every=8)
     wide = partial(pairs, width=512)

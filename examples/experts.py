@@ -14,7 +14,7 @@ from lit_share.lab.data import SOURCES
 
 
 class Experts(nn.Module):
-    """Linear classifiers, of which a gate chooses a mixture for each input."""
+    """Linear classifiers, mixed for each input by a gate."""
 
     def __init__(self, inputs: int, outputs: int, experts: int = 8) -> None:
         super().__init__()

@@ -51,7 +51,7 @@ class Digits(LightningModule):
 
 
 def fit(model: Digits, x: Tensor, y: Tensor, steps: int, *callbacks: ls.Regularize) -> Trainer:
-    """Train for so many steps of up to 100 images."""
+    """Train for a number of steps of up to 100 images."""
     trainer = Trainer(
         max_steps=steps, callbacks=list(callbacks), accelerator="cpu", devices=1, **QUIET
     )

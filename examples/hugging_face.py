@@ -24,7 +24,7 @@ CONFIG = GPT2Config(
 
 
 def train(shared: bool) -> None:
-    """Train on characters, and print what is stored."""
+    """Train on characters, and print the numbers and bytes stored."""
     text = (Path(sklearn.datasets.__file__).parent / "descr" / "twenty_newsgroups.rst").read_bytes()
     windows = torch.tensor([byte % 128 for byte in text]).unfold(0, 32, 8)
     torch.manual_seed(0)

@@ -48,7 +48,7 @@ def train(strength: float, seed: int) -> list[float]:
         ls.apply_prox(nets, "unit_tie", found, step=LR * strength)  # the new line
 
     numbers = ls.sharing_stats(nets, ties)
-    ls.share(nets, ties, where="equal")  # what is equal is stored once from here on
+    ls.share(nets, ties, where="equal")  # equal tensors are stored once from now on
     with TemporaryDirectory() as folder:
         ls.save_compact(nets, file := Path(folder) / "nets.safetensors")
         size = file.stat().st_size

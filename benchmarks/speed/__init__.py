@@ -1,1 +1,1 @@
-"""How fast the library is: one file per question, and `python -m benchmarks.speed` for all of them."""
+"""Speed of the library, one file per question: `python -m benchmarks.speed` runs all."""

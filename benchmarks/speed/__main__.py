@@ -1,4 +1,4 @@
-"""The table of all questions: `python -m benchmarks.speed [QUESTION ...] [--device cuda] [--report FILE]`."""
+"""Print the table: `python -m benchmarks.speed [QUESTION ...] [--device cuda] [--report FILE]`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HEADS = ("what", "against", "median", "quartiles", "target", "")
 
 
 def rows_of(question: str, threads: int, device: str) -> list[Row]:
-    """The rows of one question, measured in a process of its own."""
+    """Measure the rows of one question in a new process."""
     command = [
         sys.executable,
         "-W",
@@ -87,7 +87,8 @@ def main() -> None:
         for question in options.questions or [
             question for question in QUESTIONS if question not in known
         ]:
-            title = f"{question}, {options.device if gpu else f'{threads} thread' + 's' * (threads > 1)}"
+            on_host = f"{threads} thread{'s' * (threads > 1)}"
+            title = f"{question}, {options.device if gpu else on_host}"
             table = Table(*HEADS, title=title, box=SIMPLE_HEAD, title_justify="left")
             lines += [f"## {title}", "", f"| {' | '.join(HEADS)} |", f"|{'---|' * len(HEADS)}"]
             for row in rows_of(question, threads, options.device):

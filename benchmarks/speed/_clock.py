@@ -1,4 +1,4 @@
-"""Measuring side by side: contestants alternate in one process, and only ratios are told."""
+"""Measurements side by side: contestants alternate in one process, and ratios are reported."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Row:
         low: The lower quartile.
         high: The upper quartile.
         unit: Of all three; ``"×"`` for ratios.
-        target: What the value is to be, in the same unit; `None` if it is only told.
+        target: The bound on the value, in the same unit; `None` without a bound.
         is_most: Whether the target is the most that the value may be, or else the least.
         against: What it is a ratio to.
     """
@@ -60,7 +60,7 @@ class Row:
 def alternate(
     contestants: Mapping[str, Call], repeats: int, seconds: float = 0.02
 ) -> dict[str, list[float]]:
-    """Time contestants one after the other, over and over; calls that are short are repeated within a measurement.
+    """Time contestants in alternation; short calls are repeated within a measurement.
 
     Args:
         contestants: What is called, by name.
@@ -68,8 +68,8 @@ def alternate(
         seconds: How long a measurement is to take at least.
 
     Returns:
-        Seconds for each call, in the order of the measurements: of CPU time on one thread, which other processes
-        disturb less, of wall time on several, and of the stream's time on a GPU.
+        Seconds for each call, in the order of the measurements: of CPU time on one thread, which
+        other processes disturb less, of wall time on several, and of the stream's time on a GPU.
     """
     times: dict[str, list[float]] = {name: [] for name in contestants}
     calls = {}
@@ -85,7 +85,7 @@ def alternate(
 def ratio(
     times: Mapping[str, list[float]], one: str, other: str, what: str, **keywords: object
 ) -> Row:
-    """How much longer one contestant takes than another: quartiles of the ratios of each alternation."""
+    """Return the quartiles of the ratio of two contestants' times, over the alternations."""
     return spread(
         what,
         [a / b for a, b in zip(times[one], times[other], strict=True)],
@@ -103,16 +103,16 @@ def spread(what: str, values: list[float], **keywords: object) -> Row:
 
 
 def floor(size: int) -> Call:
-    """A call that reads half of so many bytes and writes the other half, as fast as this machine can.
+    """Return a call that reads half of ``size`` bytes and writes the rest, at full speed.
 
-    That is ``add_`` on one tensor, which leaves the cache where what it stands for would.
+    It is ``add_`` on a tensor that is in cache, or not, like those of the measured call.
     """
     numbers = torch.zeros(size // 8, device=DEVICE)
     return lambda: numbers.add_(1.0)
 
 
 def timed(call: Call, times: int = 1) -> float:
-    """Seconds of each of so many calls; on a GPU those between two events of its stream."""
+    """Seconds per call over ``times`` calls; on a GPU between two events of its stream."""
     if on_gpu():
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()

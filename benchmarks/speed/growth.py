@@ -1,4 +1,4 @@
-"""How the cost grows with what is tied: `python -m benchmarks.speed growth`.
+"""Cost over the number of tied parameters: `python -m benchmarks.speed growth`.
 
 Ratios of the time per number between sizes, numbers of tensors and numbers of members, all of them
 in one alternation. Ties are opened once, as a training loop does, and only steps are timed.
@@ -19,7 +19,7 @@ SOFT_TIE = ls.Penalty(norm="squared", groups="element", center="mean")
 
 
 def ties(numbers: int, tensors: int, members: int = 2) -> list[TieTensors]:
-    """Make ties of so many numbers in all for each member."""
+    """Make ties with this total of numbers for each member."""
     size = numbers // tensors
     made = [[torch.randn(size, device=DEVICE) for _ in range(members)] for _ in range(tensors)]
     return [TieTensors(own, grads=[torch.zeros_like(w) for w in own]) for own in made]
@@ -60,6 +60,6 @@ def measure() -> Iterator[Row]:
     calls = {"ours": step(tiny), "its operations alone": partial(operations, tiny)}
     what = "soft_tie, 10^7 numbers, 10,000 tensors"
     yield ratio(alternate(calls, 5), "ours", "its operations alone", what)
-    # Of two members there is one difference in the place of two deviations.
+    # Two members have one difference instead of two deviations.
     members = {f"{count} members": (10**6, 10, count) for count in (4, 2, 8, 16)}
     yield from compare("soft_tie, 10^6 numbers", members, 1.5)

@@ -1,7 +1,7 @@
 """Layers that share: `python -m benchmarks.speed layers`.
 
-Locally connected ones are to be twice as fast as the plain form, or to keep half of its memory for the backward pass.
-`benchmarks.codebook` and `benchmarks.locally_connected` have more of them.
+Locally connected ones are to be twice as fast as the plain form, or to keep half of its memory for
+the backward pass. `benchmarks.codebook` and `benchmarks.locally_connected` have more of them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""The proximal operator of OWL, against sorting and against other packages: `python -m benchmarks.speed owl_prox`.
+"""Compare the OWL prox with sorting and other packages: `python -m benchmarks.speed owl_prox`.
 
-Peers are measured where they are installed: skglm's SLOPE, and the isotonic regressions of torchsort and scikit-learn,
-with a sort around them. Their numbers are in float64, as that is what they take, ours in float32, as in training; all
-have to agree. (sortedl1 hands out solvers only, and not the operator in them.)
+Peers are measured where they are installed: skglm's SLOPE, and the isotonic regressions of
+torchsort and scikit-learn, with a sort around them. Their numbers are in float64, as that is what
+they take, ours in float32, as in training; all have to agree. (sortedl1 hands out solvers only, and
+not the operator in them.)
 """
 
 from __future__ import annotations

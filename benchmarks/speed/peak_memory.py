@@ -1,7 +1,8 @@
 """How much memory penalties take on top of training: `python -m benchmarks.speed peak_memory`.
 
-Each contestant trains in a process of its own, a pair of encoders of 25 million parameters each by a plain loop; the
-peak is that of the process, or of the GPU. Freed memory goes back at once, so that the peak is what is in use.
+Each contestant trains in a process of its own, a pair of encoders of 25 million parameters each by
+a plain loop; the peak is that of the process, or of the GPU. Freed memory goes back at once, so
+that the peak is what is in use.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from torch import nn
 torch.set_num_threads(1)
 torch.manual_seed(0)
 layer = nn.TransformerEncoderLayer(512, 8, 2048, batch_first=True)
-pair = nn.ModuleDict({name: nn.TransformerEncoder(layer, 8, enable_nested_tensor=False) for name in "ab"})
+nets = [nn.TransformerEncoder(layer, 8, enable_nested_tensor=False) for _ in "ab"]
+pair = nn.ModuleDict(dict(zip("ab", nets)))
 pair.to(DEVICE)
 optimizer = torch.optim.SGD(pair.parameters(), lr=1e-4)
 norm, groups = PENALTY

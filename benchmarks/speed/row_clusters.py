@@ -1,8 +1,8 @@
 """Clustering the rows of a large layer: `python -m benchmarks.speed row_clusters`.
 
-Ten thousand rows of 784 numbers in planted groups, and the same with rows between groups that bridge them. The
-adjusted Rand index is 1 where the groups are found. Seconds are of one thread; memory is by how much the process's peak
-grows.
+Ten thousand rows of 784 numbers in planted groups, and the same with rows between groups that
+bridge them. The adjusted Rand index is 1 where the groups are found. Seconds are of one thread;
+memory is by how much the process's peak grows.
 """
 
 from __future__ import annotations

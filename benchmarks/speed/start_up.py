@@ -1,7 +1,7 @@
 """How long it takes until something happens: `python -m benchmarks.speed start_up`.
 
-CPU seconds of processes, in alternation: importing the package on top of Lightning, ``train.py --help``,
-``lit-share --help``, and what a cell of a sweep takes beyond its training.
+CPU seconds of processes, in alternation: importing the package on top of Lightning, ``train.py
+--help``, ``lit-share --help``, and what a cell of a sweep takes beyond its training.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def seconds(arguments: list[str]) -> float:
 
 
 def overhead_of_a_cell() -> float:
-    """Seconds of a sweep by the basic launcher, less those of its start and of its trainings, for each cell."""
+    """Seconds per cell of a sweep by the basic launcher, without its start and its trainings."""
     with tempfile.TemporaryDirectory() as directory:
         command = [*SWEEP, f"hydra.sweep.dir={directory}"]
         environment = os.environ | {"WANDB_MODE": "disabled"}

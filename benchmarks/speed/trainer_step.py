@@ -169,7 +169,7 @@ def bookkeeping(penalty: ls.Penalty) -> float:
 
 
 def of_large_models() -> Iterator[Row]:
-    """What penalties take of a step of two encoders of 25 million parameters each, with 8 sequences of 64 tokens."""
+    """The penalties' cost in a step of two encoders of 25 million parameters, batch 8 × 64."""
     layer = nn.TransformerEncoderLayer(512, 8, 2048, batch_first=True)
     nets = [nn.TransformerEncoder(layer, 8, enable_nested_tensor=False) for _ in "ab"]
     pair = nn.ModuleDict(dict(zip("ab", nets, strict=True))).to(DEVICE)
