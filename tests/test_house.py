@@ -41,7 +41,7 @@ def tree(path):
 
 
 def imports(path):
-    """The modules and names that a file imports, wherever in it: `from a.b import c` is a.b and c."""
+    """All modules and names that a file imports: `from a.b import c` is a.b and c."""
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from ((alias.name, "") for alias in node.names)
@@ -194,7 +194,7 @@ def measured(record_property):
 
 
 def in_place(function, path, calls, assigned=()):
-    """The functions of a file in which tensors are written in place by these calls or assignments."""
+    """The functions of a file that write to tensors by these calls or assignments."""
     found = set()
     for node in ast.walk(tree(path)):
         if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):

@@ -61,7 +61,9 @@ def test_different_values_are_an_error_that_names_both(pair, value):
 def test_a_place_that_is_gone(pair):
     pair["b"][2] = nn.Identity()
     with pytest.raises(
-        TieError, match=r"'a\.2\.weight' and 'b\.2\.weight' were shared, but 'b\.2\.weight' no longer exists"
+        TieError,
+        match=r"'a\.2\.weight' and 'b\.2\.weight' were shared, "
+        r"but 'b\.2\.weight' no longer exists",
     ):
         verify_shared(pair)
 

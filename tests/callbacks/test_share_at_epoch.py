@@ -337,7 +337,7 @@ def test_nothing_is_equal():
 
 @pytest.mark.parametrize("apply", ["gradient", "prox"])
 def test_penalties_count_shared_parameters_once(apply):
-    """Ties of one member each become one parameter, and are found as if it had always been shared."""
+    """Ties of one member each become one Parameter, and are found as if it always was."""
     modules = [Alike(optimizer=sgd) for _ in range(2)]
     for module in modules:
         module.b.load_state_dict(module.a.state_dict())
