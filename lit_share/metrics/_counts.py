@@ -174,8 +174,8 @@ def squared_distance(members: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """
     # In float16, squares of numbers above 256 would overflow.
     wide = torch.stack([full_tensor(member.detach()) for member in members]).double()
-    # Σ_{i<j} |W_i − W_j|² = N Σ_i |W_i − mean|² takes N differences instead of N². The first
-    # member is subtracted before the mean, so that equal members have distance exactly 0.
+    # Σ_{i<j} |W_i − W_j|² = N Σ_i |W_i − mean|² takes N differences instead of N².
+    # The first member is subtracted before the mean, so that equal members have distance exactly 0.
     offsets = wide - wide[0]
     deviations = offsets - offsets.mean(dim=0)
     return len(wide) * deviations.square().sum(), (len(wide) - 1) * wide.square().sum()
