@@ -120,9 +120,7 @@ def test_tied_to_untied_cannot_be_resumed(checkpoints):
 def test_different_values_to_tied(checkpoints, entry, strict):
     module = Evaluated(strict)
     before = weights(module)
-    with pytest.raises(
-        TieError, match=r"'a\.0\.weight' and 'b\.0\.weight' are shared, but differ"
-    ):
+    with pytest.raises(TieError, match=r"'a\.0\.weight' and 'b\.0\.weight' are shared, but differ"):
         load(entry, module, checkpoints / "different.ckpt", Share(PAIR, init="first"))
     assert_same(
         {k: v for k, v in weights(module).items() if k[0] == "a"},

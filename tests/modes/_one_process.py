@@ -68,9 +68,7 @@ def two_optimizers(row):
         with no_closed_form():
             run(row, Mode(rates=(0.2, 0.1)), kind=TwoOptimizers)
         return
-    warn = pytest.warns(
-        UserWarning, match="were given to several optimizers, whose options differ"
-    )
+    warn = pytest.warns(UserWarning, match="were given to several optimizers, whose options differ")
     with warn if row == HARD else nullcontext():
         run(row, Mode(rates=(0.2, 0.1)), kind=TwoOptimizers)
 

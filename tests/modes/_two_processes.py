@@ -100,9 +100,7 @@ def fsdp2(
             train()
         return
     two = row == HARD and isinstance(module, TwoOptimizers)
-    warn = pytest.warns(
-        UserWarning, match="were given to several optimizers, whose options differ"
-    )
+    warn = pytest.warns(UserWarning, match="were given to several optimizers, whose options differ")
     with warn if two else nullcontext():
         trainer = train()
     assert_some_would_come_back(row, module.mode)

@@ -167,9 +167,7 @@ def test_a_state_with_different_values_is_refused(module):
     state["b.0.weight"] = state["b.0.weight"] + 1.0
     module.load_state_dict(state)
     state["b.2.weight"] = state["b.2.weight"] + 1.0
-    with pytest.raises(
-        TieError, match=r"'a\.2\.weight' and 'b\.2\.weight' are shared, but differ"
-    ):
+    with pytest.raises(TieError, match=r"'a\.2\.weight' and 'b\.2\.weight' are shared, but differ"):
         module.load_state_dict(state)
 
 
