@@ -7,26 +7,25 @@ from collections.abc import Mapping, Sequence
 from ._row import STAGES, Row
 
 HEAD = """\
-# What goes wrong, and what you hear
+# Error reference
 
-Every row is a test: `tests/faults` does what the first column says, and compares the error, all of its text, and
-the stage in which it comes. It also checks that nothing is lost or left: weights are as they were unless training has
-begun, no hook, process, thread, temporary file or half a file stays, and files that were there are as they were.
+Every row is tested by `tests/faults`: it produces the cause, and compares the type of the error,
+its full text, and when it is raised. It also tests that nothing is left behind: weights are
+unchanged unless training has begun; existing files are unchanged; no hook, process, thread,
+temporary or incomplete file remains.
 
-`…` stands for any text, `DIR` for a folder. `pair` has two networks `a` and `b` of two linear layers each, `ties` are
-`Ties("a.*", "b.*")`, `one` is `Ties("a.0.weight")`; `soft` and `exact` are penalties, and `fit(model, *callbacks)` is
-`Trainer(callbacks=[*callbacks]).fit(model, ...)`.
+`…` stands for any text, `DIR` for a folder. `pair` has two networks `a` and `b` of two linear
+layers each; `ties` is `Ties("a.*", "b.*")`; `one` is `Ties("a.0.weight")`; `soft` and `exact` are
+penalties; `fit(model, *callbacks)` is `Trainer(callbacks=[*callbacks]).fit(model, ...)`.
 
-This page is made by `pytest tests/faults -k page --write-docs`.
+`pytest tests/faults -k page --write-docs` generates this page.
 """
 
 
 def page(sections: Mapping[str, Sequence[Row]]) -> str:
     parts = [HEAD]
     for section, rows in sections.items():
-        parts.append(
-            f"\n## {section[0].upper()}{section[1:]}\n\n| what you did | when you hear of it | what you hear |\n"
-        )
+        parts.append(f"\n## {section[0].upper()}{section[1:]}\n\n| cause | raised | error |\n")
         parts.append("|---|---|---|\n")
         parts += [_line(row) for row in sorted(rows, key=lambda row: STAGES.index(row.when))]
     return "".join(parts)

@@ -9,13 +9,14 @@ from ._two_processes import KEEPING, THERE
 HEAD = """\
 # Modes of training
 
-Every cell is a test. **ok**: the weights after all steps, and the penalty that is logged (of FSDP2 in the columns
-"logs"), are those of a plain loop in float64 on one process, which has the penalty in its loss or takes its textbook
-proximal step; they would not be with half or twice the strength. **refused**: before training, with an error that says
-why and what to do ([faults](faults.md)).
+Every cell is tested. **ok**: the weights after all steps, and the logged penalty (for FSDP2 in the
+rows "logs"), equal those of a plain loop in float64 on one process, which has the penalty in its
+loss or takes its textbook proximal step. With half or twice the strength the test would fail.
+**refused**: an error before training says why, and what to do instead (see [errors](faults.md)).
 
-`pytest -m modes tests/modes` runs them on the CPU, two processes by gloo, and prints the matrix;
-`python -m benchmarks.gpu` runs them on GPUs. This page is made by `pytest tests/modes -k page --write-docs`.
+`pytest -m modes tests/modes` runs the tests on the CPU, with two processes (gloo), and prints the
+matrix. `python -m benchmarks.gpu` runs them on GPUs. `pytest tests/modes -k page --write-docs`
+generates this page.
 
 """
 
