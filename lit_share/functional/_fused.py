@@ -158,69 +158,75 @@ class FusedGradient(FusedTies):
 
     def add(self, strength: float) -> list[TieTensors]:
         """Add ``strength`` times the gradient; return the ties whose buffers are not supported."""
-        addresses: list[int] = []
-        written: list[Tensor] = []
-        declined = []
+        buffers: list[Tensor | None] = []
         for tie, moving in zip(self.ties, self.moving, strict=True):
-            buffers = [tie.grads[i] for i in moving]
-            present = [grad for grad in buffers if grad is not None]
-            if all(grad.dtype == self.dtype and grad.is_contiguous() for grad in present):
-                addresses += [0 if grad is None else grad.data_ptr() for grad in buffers]
-                written += present
-            else:
-                addresses += [0] * len(buffers)
-                declined.append(tie)
+            buffers += tie.grads[moving.start :]
+        addresses: list[int] = []
+        supported = True
+        for buffer in buffers:
+            if buffer is None:
+                addresses.append(0)
+                continue
+            addresses.append(buffer.data_ptr())
+            supported = supported and buffer.dtype is self.dtype and buffer.is_contiguous()
+        declined: list[TieTensors] = []
+        if not supported:
+            declined = self._decline(buffers, addresses)
         # The gradient of a pair is s² · d/2 = d, as s² = 2: so its scale is 1 again.
         alpha = (strength * self.scales**2).astype(self.like.dtype)
         grads = np.array(addresses, np.int64)
         self.run("add_gradients", self.jobs, grads, self.origins, self.first, self.kinds, alpha)
         # Torch does not see these writes, but autograd must know that saved tensors changed.
-        increment_version(written)
+        increment_version([buffer for buffer in buffers if buffer is not None])
+        return declined
+
+    def _decline(self, buffers: Sequence[Tensor | None], addresses: list[int]) -> list[TieTensors]:
+        """Clear the addresses of ties with buffers that are not supported; return these ties."""
+        declined = []
+        for tie, begin, end in zip(self.ties, self.first, self.first[1:], strict=False):
+            own = [buffer for buffer in buffers[begin:end] if buffer is not None]
+            if not all(buffer.dtype is self.dtype and buffer.is_contiguous() for buffer in own):
+                addresses[begin:end] = [0] * (end - begin)
+                declined.append(tie)
         return declined
 
 
 class FusedProx(FusedTies):
     """The proximal step of a soft threshold, with a subclass for each layout."""
 
+    def __init__(self, penalty: Penalty, ties: Sequence[TieTensors]) -> None:
+        super().__init__(penalty, ties)
+        self.shared = (self.origins, self.first, self.kinds)
+        self._given: list[Sequence[float]] = []
+
     def take(self) -> None:
         """Take the step of all ties."""
+        given = [tie.steps for tie in self.ties]
+        # Learning rates mostly stay, and building the arrays takes as long as small ties.
+        if given != self._given:
+            self._set_steps(given)
+        self.masks = _addresses([tie.frozen for tie in self.ties])
+        self.shrink()
+        increment_version(self.written)
+
+    def _set_steps(self, given: Sequence[Sequence[float]]) -> None:
+        self._given = [list(steps) for steps in given]
         steps: list[float] = []
         thresholds: list[float] = []
-        written: list[Tensor] = []
+        self.written: list[Tensor] = []
         rows = zip(self.ties, self.moving, self.kinds, self.scales, strict=True)
         for tie, moving, kind, scale in rows:
             own = [tie.steps[i] for i in moving]
             steps += own
-            written += [tie.members[i] for i, step in zip(moving, own, strict=True) if step > 0.0]
+            moved = zip(moving, own, strict=True)
+            self.written += [tie.members[i] for i, step in moved if step > 0.0]
             # Members of a pair may have different steps; `check_prox` refuses them for other ties.
             thresholds.append(sum(own) if kind == _PAIR else own[0] * scale**2)
-        self.thresholds = np.array(thresholds)
-        self.masks = _addresses([tie.frozen for tie in self.ties])
-        self.shared = (self.origins, self.first, self.kinds)
-        self.shrink(np.array(steps))
-        increment_version(written)
+        self.steps, self.thresholds = np.array(steps), np.array(thresholds)
 
-    def shrink(self, steps: Doubles) -> None:
-        """Move the members, given the step of each."""
+    def shrink(self) -> None:
+        """Move the members."""
         raise NotImplementedError
-
-    def fractions(self, norms: Sequence[Doubles]) -> list[Doubles]:
-        """Return the fraction of its deviation that each group keeps; -1 for ties of step 0."""
-        kept = []
-        rows = zip(self.ties, norms, self.scales, self.thresholds, strict=True)
-        for tie, own, scale, threshold in rows:
-            n = scale * own
-            # `where` discards the quotients of groups of norm 0.
-            with np.errstate(divide="ignore", invalid="ignore"):
-                fraction = np.where(n > threshold, 1.0 - threshold / n, 0.0)
-            if threshold == 0.0:
-                fraction = np.full_like(n, -1.0)
-            elif tie.frozen is not None:
-                mask = tie.frozen.view(-1).numpy()
-                fraction[mask] = 0.0
-                mask |= (fraction == 0.0) & (n > 0.0)
-            kept.append(fraction)
-        return kept
 
 
 class ElementProx(FusedProx):
@@ -230,9 +236,9 @@ class ElementProx(FusedProx):
         super().__init__(penalty, ties)
         self.jobs = Jobs([tie.shape.numel() for tie in ties])
 
-    def shrink(self, steps: Doubles) -> None:
+    def shrink(self) -> None:
         """Move the members in one pass."""
-        arguments = (*self.shared, steps, self.scales, self.thresholds, self.masks)
+        arguments = (*self.shared, self.steps, self.scales, self.thresholds, self.masks)
         self.run("shrink_elements", self.jobs, *arguments)
 
 
@@ -245,10 +251,10 @@ class SegmentProx(FusedProx):
         self.widths = np.array([layout.inner for layout in layouts], np.int64)
         self.jobs = Jobs([layout.groups for layout in layouts], self.widths)
 
-    def shrink(self, steps: Doubles) -> None:
+    def shrink(self) -> None:
         """Compute the norm of each segment, and move it while it is in the cache."""
-        arguments = (*self.shared, steps, self.scales, self.thresholds, self.masks, self.widths)
-        self.run("shrink_segments", self.jobs, *arguments)
+        own = (self.steps, self.scales, self.thresholds, self.masks, self.widths)
+        self.run("shrink_segments", self.jobs, *self.shared, *own)
 
 
 class TensorProx(FusedProx):
@@ -258,15 +264,15 @@ class TensorProx(FusedProx):
         super().__init__(penalty, ties)
         self.jobs = Jobs([tie.shape.numel() for tie in ties])
 
-    def shrink(self, steps: Doubles) -> None:
+    def shrink(self) -> None:
         """Compute the norm of each job, combine the norms of a tie, and move the members."""
         norms = np.empty(len(self.jobs.all))
         self.run("norms_of_ranges", self.jobs, *self.shared, norms)
-        totals = np.zeros((len(self.ties), 1))
+        totals = np.zeros(len(self.ties))
         # A sum of squares would overflow or underflow where `hypot` does not.
-        np.hypot.at(totals[:, 0], self.jobs.all[:, 0], norms)
-        fractions = np.concatenate(self.fractions(list(totals)))
-        self.run("move_ranges", self.jobs, *self.shared, steps, fractions)
+        np.hypot.at(totals, self.jobs.all[:, 0], norms)
+        arguments = (*self.shared, self.steps, self.scales, self.thresholds, self.masks, totals)
+        self.run("move_ranges", self.jobs, *arguments)
 
 
 class ColumnProx(FusedProx):
@@ -274,11 +280,13 @@ class ColumnProx(FusedProx):
 
     def __init__(self, penalty: Penalty, ties: Sequence[TieTensors]) -> None:
         super().__init__(penalty, ties)
-        self.layouts = [Layout.of(penalty, tie.shape) for tie in ties]
-        self.widths = np.array([layout.groups * layout.inner for layout in self.layouts], np.int64)
-        self.jobs = Jobs([layout.outer for layout in self.layouts], self.widths)
+        layouts = [Layout.of(penalty, tie.shape) for tie in ties]
+        self.groups = np.array([layout.groups for layout in layouts], np.int64)
+        self.inner = np.array([layout.inner for layout in layouts], np.int64)
+        self.widths = self.groups * self.inner
+        self.jobs = Jobs([layout.outer for layout in layouts], self.widths)
 
-    def shrink(self, steps: Doubles) -> None:
+    def shrink(self) -> None:
         """Sum the squares of each column over the jobs of a tie, and move the members."""
         # Each job has its own sums, so that threads do not write to the same numbers.
         widths = self.widths[self.jobs.all[:, 0]]
@@ -289,17 +297,33 @@ class ColumnProx(FusedProx):
         norms = []
         jobs = zip(self.jobs.all[:, 0].tolist(), np.split(squares, ends[:-1]), strict=True)
         for tie, own in groupby(jobs, key=lambda job: job[0]):
-            _, groups, inner = self.layouts[tie]
             total = np.sum([columns for _, columns in own], axis=0)
-            norms.append(np.sqrt(total.reshape(groups, inner).sum(axis=1)))
-        kept = []
-        for fraction, layout in zip(self.fractions(norms), self.layouts, strict=True):
-            kept.append(np.repeat(fraction, layout.inner))
-        starts = np.cumsum([0, *map(len, kept)])[:-1]
+            of_groups = total.reshape(self.groups[tie], self.inner[tie]).sum(axis=1)
+            norms.append(np.sqrt(of_groups))
+        fractions = self._fractions(np.concatenate(norms))
+        fractions = np.repeat(fractions, np.repeat(self.inner, self.groups))
+        starts = np.cumsum(self.widths) - self.widths
         # The loop skips ties whose start is negative.
         starts[self.thresholds == 0.0] = -1
-        fractions = np.concatenate(kept)
-        self.run("move_columns", self.jobs, *self.shared, steps, self.widths, fractions, starts)
+        self.run(
+            "move_columns", self.jobs, *self.shared, self.steps, self.widths, fractions, starts
+        )
+
+    def _fractions(self, norms: Doubles) -> Doubles:
+        """Return the fraction of its deviation that each group keeps; -1 in ties of step 0."""
+        n = np.repeat(self.scales, self.groups) * norms
+        threshold = np.repeat(self.thresholds, self.groups)
+        # `where` discards the quotients of groups of norm 0.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            kept: Doubles = np.where(n > threshold, 1.0 - threshold / n, 0.0)
+        kept[threshold == 0.0] = -1.0
+        ends = np.cumsum(self.groups)
+        for tie, begin, end in zip(self.ties, ends - self.groups, ends, strict=True):
+            if tie.frozen is not None and threshold[begin] > 0.0:
+                mask, own = tie.frozen.view(-1).numpy(), kept[begin:end]
+                own[mask] = 0.0
+                mask |= (own == 0.0) & (n[begin:end] > 0.0)
+        return kept
 
 
 class Jobs:

@@ -266,23 +266,33 @@ def _move(like, members, origins, steps, lo, hi, kind, begin, count, center, kep
 
 
 @_reduction
+def _sum_of_squares_of_pair(x, y, inverse):
+    total = 0.0
+    for start in range(0, len(x), _BLOCK):
+        # Slices, because Numba vectorises loops from 0 only: other indices might be negative.
+        a, b = x[start : start + _BLOCK], y[start : start + _BLOCK]
+        part = inverse - inverse
+        for i in range(len(a)):
+            d = (a[i] - b[i]) * inverse
+            part += d * d
+        total += part
+    return total
+
+
+@_reduction
 def _sum_of_squares(like, members, origins, lo, hi, kind, begin, count, inverse, center):
     """Sum the squares of all deviations in a range, each multiplied by ``inverse``.
 
     Blocks are summed in the precision of ``inverse``, and their sums in float64.
     """
+    if kind == PAIR:
+        x, y = _at(members[lo], begin, count, like), _at(members[lo + 1], begin, count, like)
+        return _sum_of_squares_of_pair(x, y, inverse)
     total = 0.0
     for start in range(begin, begin + count, _BLOCK):
         n = min(_BLOCK, begin + count - start)
         x = _at(members[lo], start, n, like)
         part = inverse - inverse
-        if kind == PAIR:
-            y = _at(members[lo + 1], start, n, like)
-            for i in range(n):
-                d = (x[i] - y[i]) * inverse
-                part += d * d
-            total += part
-            continue
         if kind == MEAN:
             center[:n] = 0.0
             for m in range(lo + 1, hi):
@@ -413,15 +423,18 @@ def norms_of_ranges(like, members, origins, first, kinds, norms, jobs):
 
 
 @_compiled
-def move_ranges(like, members, origins, first, kinds, steps, fractions, jobs):
-    """Scale the deviations of tie t by ``fractions[t]``, unless that is negative."""
+def move_ranges(
+    like, members, origins, first, kinds, steps, scales, thresholds, masks, norms, jobs
+):
+    """Scale the deviations of tie t, whose group of norm ``norms[t]`` spans several jobs."""
     center, kept = np.empty(_BLOCK, like.dtype), np.empty(_BLOCK, like.dtype)
     for j in range(len(jobs)):
         tie, begin, count, _ = jobs[j]
-        if fractions[tie] < 0.0:
+        if thresholds[tie] == 0.0:
             continue
-        lo, hi = first[tie], first[tie + 1]
-        kind, fraction = kinds[tie], fractions[tie]
+        lo, hi, kind = first[tie], first[tie + 1], kinds[tie]
+        fraction = _kept_fraction(norms[tie], scales[tie], thresholds[tie])
+        fraction = _freeze(masks[tie], 0, norms[tie], fraction)
         _move_all(like, members, origins, steps, lo, hi, kind, begin, count, fraction, center, kept)
 
 
