@@ -86,6 +86,19 @@ class LearningRates:
         self.sizes = [len(group["params"]) for group in groups]
         # Ids, because `hash(tensor)` is slow; they stay valid as the groups keep parameters alive.
         self.groups = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
+        self._of_ties: dict[str, list[tuple[int, nn.Parameter, int]]] = {}
+
+    def of_tie(self, tie: Tie) -> list[tuple[int, nn.Parameter, int]]:
+        """Return (member, parameter, group) for the members of a tie that the optimizer owns."""
+        own = self._of_ties.get(tie.name)
+        if own is None:
+            own = [
+                (i, parameter, self.groups[id(parameter)])
+                for i, parameter in enumerate(tie.parameters)
+                if id(parameter) in self.groups
+            ]
+            self._of_ties[tie.name] = own
+        return own
 
     def rates(self) -> list[float]:
         """Return the learning rate of every group."""

@@ -251,10 +251,7 @@ class PenaltySteps:
         """
         number = self._stepping(optimizer)
         if number is not None and self.uses_prox and not skipped_its_step(self.optimizers[number]):
-            self._add_to_pending(number)
-            taken: set[str] = set()
-            if self.every == "step":
-                taken = self._take()
+            taken = self._take_or_add(number)
             # A proximal step restores the frozen groups of its own ties. The optimizer has moved
             # those of the others, too, which wait for the end of the epoch or another optimizer.
             if self._with_frozen:
@@ -269,7 +266,7 @@ class PenaltySteps:
         """
         if self.every == "epoch" and self.pending:
             self._refresh()
-            self._take()
+            self._take_pending()
             self._note_frozen()
         # Once per epoch, because the check reads all parameters and waits for the device.
         check_finite(self.found, self.steps_done)
@@ -403,19 +400,34 @@ class PenaltySteps:
             self._increments = self.views.increments()
         self.views.add_increments(self._increments, strength, self._steps.rates[number].groups)
 
-    def _add_to_pending(self, number: int) -> None:
+    def _take_or_add(self, number: int) -> set[str]:
+        """Take the proximal step, or add it to those that wait; return the ties that moved."""
         strength = self.strength_at(self.steps_done, self.epochs_done)
+        sizes: Sequence[list[float] | None] = [None] * len(self.found)
         if strength > 0.0:
             sizes = self._steps.sizes(self.found, number, strength)
-            for tie, steps in zip(self.found, sizes, strict=True):
-                if steps is not None:
-                    self._pending.add(tie.name, number, steps)
+        if self.every == "step" and len(self.optimizers) == 1 and not self.pending:
+            # Nothing waits for another optimizer, so pending steps would be taken at once.
+            return self._take(sizes)
+        self._add_to_pending(number, sizes)
+        if self.every == "step":
+            return self._take_pending()
+        return set()
 
-    def _take(self) -> set[str]:
+    def _add_to_pending(self, number: int, sizes: Sequence[list[float] | None]) -> None:
+        for tie, steps in zip(self.found, sizes, strict=True):
+            if steps is not None:
+                self._pending.add(tie.name, number, steps)
+
+    def _take_pending(self) -> set[str]:
         """Take the proximal steps of ties whose optimizers have all stepped; return their names."""
+        owners = self._steps.owners
+        return self._take([self._pending.take(tie.name, owners(tie)) for tie in self.found])
+
+    def _take(self, sizes: Sequence[list[float] | None]) -> set[str]:
+        """Take the proximal steps of these sizes; return the names of the ties that moved."""
         taken: set[str] = set()
-        for view in self.views.views:
-            steps = self._pending.take(view.tie.name, self._steps.owners(view.tie))
+        for view, steps in zip(self.views.views, sizes, strict=True):
             if steps is not None and any(steps):
                 taken.add(view.tie.name)
             # `take_prox` skips ties whose step sizes are all zero.

@@ -82,14 +82,13 @@ class MemberSteps:
         of_group = [strength * rate for rate in rates.rates()]
         sizes: list[list[float] | None] = []
         for tie in ties:
-            parameters = tie.parameters
-            groups = [rates.groups.get(id(parameter)) for parameter in parameters]
-            if all(group is None for group in groups):
+            owned = rates.of_tie(tie)
+            if not owned:
                 sizes.append(None)
                 continue
-            own = [0.0] * len(parameters)
-            for i, (parameter, group) in enumerate(zip(parameters, groups, strict=True)):
-                if group is not None and self.is_trainable(parameter):
+            own = [0.0] * len(tie.members)
+            for i, parameter, group in owned:
+                if self.is_trainable(parameter):
                     own[i] = of_group[group]
             sizes.append(own)
         return sizes

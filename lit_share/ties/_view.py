@@ -48,6 +48,7 @@ class TieView:
         frozen: MutableMapping[str, Tensor] | None,
     ) -> None:
         self.penalty, self.tie = penalty, tie
+        self._steps: list[float] | None = None
         try:
             penalty.check([tie.shape] * len(tie.members))
         except ValueError as error:
@@ -81,10 +82,14 @@ class TieView:
         Raises:
             ValueError: Naming the members, if these step sizes have no closed form.
         """
+        # Learning rates mostly stay, and the check takes longer than the step of a small tie.
+        if steps == self._steps:
+            return
         try:
             self.penalty.check_prox(steps, len(self.tie.members))
         except ValueError as error:
             raise ValueError(f"{names_of(self.tie)}: {error}") from None
+        self._steps = list(steps)
         self.tensors.steps = [self.multiplicity * t for t in steps]
 
     def open_grads(self, owned: Container[int] | None = None) -> None:
