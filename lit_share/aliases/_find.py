@@ -15,7 +15,7 @@ Ref = ParameterRef | BufferRef
 
 
 def alias_groups(refs: Iterable[Ref]) -> list[list[str]]:
-    """Return the names of each parameter or buffer that has several."""
+    """Return the names of each parameter or buffer that has several names."""
     names: dict[int, list[str]] = defaultdict(list)
     for ref in refs:
         if ref.stored is not None:

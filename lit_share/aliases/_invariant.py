@@ -108,7 +108,7 @@ class _Invariant:
         self.groups: list[AliasGroup] = []
 
     def verify(self) -> None:
-        """Share copies with equal values again, and raise for others."""
+        """Share equal copies again; raise `TieError` for a group with different values."""
         for first, others in self._aliases():
             for ref, transposed in others:
                 if not _is_joined(first, ref, transposed):
@@ -125,7 +125,7 @@ class _Invariant:
     def before_load(
         self, _: nn.Module, state_dict: Mapping[str, Any], prefix: str, *__: Any
     ) -> None:
-        """Raise if entries of a group differ, of which the last would silently win."""
+        """Raise `TieError` if a state dict's entries of a group differ: the last would win."""
         loaded: dict[str, tuple[str, Tensor]] = {}
         for key, value in state_dict.items():
             if key.startswith(prefix):
@@ -152,7 +152,7 @@ class _Invariant:
         self.join_again()
 
     def _aliases(self) -> Iterator[tuple[Ref, list[tuple[Ref, bool]]]]:
-        """Yield a stored reference of each group, and the others, each with whether transposed."""
+        """Yield a stored reference of each group, and its others as (reference, is transposed)."""
         # `forget_alias` empties groups, and does not know this list.
         self.groups = [group for group in self.groups if group.names]
         by_name: dict[bool, dict[str, Any]] = {

@@ -42,7 +42,7 @@ class DependsOnShapes(Protocol):
     """A callback that may store tensors in the shapes of parameters."""
 
     def refuse_new_shapes(self, module: LightningModule, names: Collection[str], by: str) -> None:
-        """Raise `TieError` if tensors in the shapes of these parameters are stored."""
+        """Raise `TieError` if tensors in shapes of ``names``, which ``by`` changes, are stored."""
 
 
 class Share(Callback):
@@ -222,7 +222,7 @@ class Share(Callback):
         return self.where == "all" and self.epoch == 0
 
     def find_ties(self, module: LightningModule) -> None:
-        """Look up the ties, again if parameters were shared during training."""
+        """Set ``found`` to the ties of the module, anew if parameters were shared in training."""
         self.found = self.ties.find(module)
 
     def _share(self, module: LightningModule) -> None:
@@ -284,7 +284,7 @@ class Share(Callback):
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        """Share the module if it is time to, then call the strategy's method."""
+        """Share the module if it is due, then call the strategy's method and return its result."""
         if name == "setup":
             self._share_when_complete(trainer, module)
         elif self.is_before_training:

@@ -17,7 +17,6 @@ class PrintCompletion(argparse.Action):
     """``--print-completion SHELL`` prints a script for the shell and exits."""
 
     def __call__(self, parser: argparse.ArgumentParser, *arguments: Any, **_: Any) -> None:
-        """Print the script."""
         # Other commands, above all --help, need not wait for this import.
         import shtab
 

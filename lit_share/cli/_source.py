@@ -92,7 +92,7 @@ def _empty(shape: Iterable[int], code: str) -> Tensor:
 
 
 def _skeleton(tensors: Mapping[str, Any], ties: Iterable[Mapping[str, Any]]) -> nn.Module:
-    """Return a module with these names, shapes and ties on the meta device."""
+    """Return a module on the meta device with the tensors' names and shapes, and these ties."""
     root = nn.Module()
     parameters: dict[str, nn.Parameter] = {}
     for name, tensor in tensors.items():

@@ -126,7 +126,7 @@ class _Rows:
 
     @classmethod
     def of(cls, matrix: Tensor) -> tuple[_Rows, Tensor]:
-        """Return the distinct rows of a matrix, and the index of each of its rows among them."""
+        """Return a matrix's distinct rows, and for each row of the matrix its index in them."""
         # `unique` sorts the rows, so that their order in the matrix does not matter, not even where
         # rounding or chance decides between two clusters.
         matrix, inverse, counts = matrix.unique(dim=0, return_inverse=True, return_counts=True)
@@ -153,12 +153,12 @@ class _Rows:
         )
 
     def blocks(self, width: int) -> Iterator[slice]:
-        """Return slices of rows, each with at most `BLOCK` similarities to ``width`` rows."""
+        """Return slices of these rows, each with at most `BLOCK` similarities to ``width`` rows."""
         height = max(BLOCK // width, 1)
         return (slice(start, start + height) for start in range(0, len(self), height))
 
     def similarities(self, others: _Rows) -> Array:
-        """Return S of each of these rows with each of the others."""
+        """Return the similarities S of `cluster_rows`, a matrix of these rows × ``others``."""
         result: Array = self.directions @ others.directions.T
         result *= np.minimum.outer(self.lengths, others.lengths)
         result /= np.maximum.outer(self.lengths, others.lengths)
@@ -233,7 +233,7 @@ def _linkage(rows: _Rows, similarity: float) -> Indices:
 
 
 def _components(rows: _Rows, similarity: float) -> Indices:
-    """Return the connected component of each row in the graph of similar pairs."""
+    """Return a label for each row: its connected component in the graph of similar pairs."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -268,7 +268,7 @@ def _average_linkage(rows: _Rows, similarity: float) -> Indices:
 
 
 def _exemplars(rows: _Rows, similarity: float) -> Indices:
-    """Choose exemplars greedily, and return the most similar exemplar of each row."""
+    """Choose exemplars greedily, and return a label for each row: its most similar exemplar."""
     threshold = similarity - ROUNDING[rows.directions.dtype]
     gains_of_blocks = []
     for block in rows.blocks(len(rows)):

@@ -83,7 +83,7 @@ def _merge_rows(root: nn.Module, layer: Any) -> None:
 
 
 def _equal_rows(rows: Tensor) -> tuple[Tensor, int]:
-    """Return labels that are the same for equal rows, −1 for rows of zeros, and their number."""
+    """Return labels, the same for equal rows and −1 for zero rows, and the number of clusters."""
     labels = torch.full((len(rows),), -1, device=rows.device)
     nonzero = rows.any(dim=1)
     distinct, inverse = torch.unique(rows[nonzero], dim=0, return_inverse=True)

@@ -35,7 +35,7 @@ class _Codebook(nn.Module):
         return super().forward(sums)  # type: ignore[no-any-return]
 
     def reason_not_to_share(self, attribute: str, other: nn.Module) -> str | None:
-        """Return why the weight cannot be shared with another layer's; ``None`` if it can."""
+        """Return why ``attribute`` cannot be shared with that of ``other``; ``None`` if it can."""
         if attribute != "weight":
             return None
         if isinstance(other, _Codebook) and torch.equal(other.assignment, self.assignment):
@@ -231,7 +231,7 @@ def dense_weight(layer: CodebookLayer) -> Tensor:
 
 
 def _like(layer: nn.Linear | nn.Conv2d, kinds: tuple[Any, Any], inputs: Any, weight: Tensor) -> Any:
-    """Return a layer of one of two kinds, linear or convolution, with a layer's other options."""
+    """Return ``layer`` with new inputs and weight, as ``kinds[0]`` if linear, else ``kinds[1]``."""
     linear, convolution = kinds
     # No parameters are drawn on the meta device, so that the user's random numbers are the same.
     if isinstance(layer, nn.Conv2d):

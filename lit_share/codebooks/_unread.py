@@ -33,7 +33,7 @@ Chain = tuple[str, list[str], str]
 
 
 def chains(module: nn.Module, graphs: Sequence[fx.Graph]) -> list[Chain]:
-    """Return the layers whose outputs reach only one other layer, each channel separately."""
+    """Return a chain for each layer whose outputs reach only one other, channel by channel."""
     modules = dict(module.named_modules(remove_duplicate=False))
     elsewhere = layers_read_elsewhere(module, graphs)
     found = [_chains_of_graph(graph, modules, elsewhere) for graph in graphs]
@@ -54,7 +54,7 @@ def layers_read_elsewhere(module: nn.Module, graphs: Sequence[fx.Graph]) -> set[
 
 
 def trace(module: nn.Module) -> list[fx.Graph]:
-    """Return the graphs in training and in evaluation; none if the module cannot be traced."""
+    """Return the graphs in training and in evaluation; ``[]`` if the module cannot be traced."""
     modes = {child: child.training for child in module.modules()}
     graphs = []
     try:
@@ -86,7 +86,11 @@ def _chains_of_graph(
 
 
 def _chain(start: fx.Node, modules: dict[str, nn.Module], once: set[int]) -> Chain | None:
-    """Follow the outputs of a layer to the layer that reads them."""
+    """Return the chain that starts at this call; ``None`` if anything on the way mixes channels.
+
+    It is also ``None`` if no layer reads the outputs, or if a layer is not in ``once``, the ids of
+    layers that are called once and read nowhere else.
+    """
     producer = modules[str(start.target)]
     norms: list[str] = []
     if type(producer) not in LAYERS or id(producer) not in once:
@@ -118,14 +122,14 @@ def _only_users(node: fx.Node) -> Iterator[fx.Node]:
 
 
 def _flattens_channels(node: fx.Node, step: nn.Module | None, function: Any) -> bool:
-    """Whether each image becomes a vector, channel by channel."""
+    """Whether a call, of the module ``step`` or a function, flattens images channel by channel."""
     if isinstance(step, nn.Flatten):
         return (step.start_dim, step.end_dim) == (1, -1)
     return function in _FLATTEN and tuple(node.args[1:]) == (1,) and not node.kwargs
 
 
 def remove_unread(producer: Any, norms: list[Any], consumer: Any) -> None:
-    """Remove the output units of a layer that the next layer does not read, in place."""
+    """Remove the units of ``producer`` and ``norms`` that ``consumer`` does not read, in place."""
     unread = unread_inputs(consumer)
     units = producer.weight.shape[0]
     if len(unread) % units or any(norm.num_features != units for norm in norms):
@@ -151,7 +155,10 @@ def remove_unread(producer: Any, norms: list[Any], consumer: Any) -> None:
 
 
 def _keep_units(layer: Any, keep: Tensor, *counts: str) -> None:
-    """Drop the other output units of a layer, and update the attributes that count them."""
+    """Drop the output units that are not in the mask ``keep``.
+
+    Those of the attributes ``counts`` that the layer has are set to the number of units kept.
+    """
     for tensors in (layer._parameters, layer._buffers):
         for name, tensor in tensors.items():
             # Scalars, such as the number of batches, and the inputs' assignment have no units.

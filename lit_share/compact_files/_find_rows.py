@@ -42,7 +42,7 @@ class _Known:
         self.arrays.append(array)
 
     def find(self, hashes: _Hashes) -> tuple[_Indices, _Indices]:
-        """Return for each hash the tensor with such a row (−1 without), and the row's index."""
+        """Return for each hash the indices of a tensor that has it (−1 if none) and of its row."""
         if not len(self.hashes):
             return np.full(len(hashes), -1), np.zeros(len(hashes), np.int64)
         at = np.minimum(np.searchsorted(self.hashes, hashes), len(self.hashes) - 1)
@@ -57,7 +57,7 @@ class RowFinder:
         self._known: dict[tuple, _Known] = {}
 
     def find_and_add(self, name: str, dtype: str, array: Bits, nonzero: int) -> Iterator[Way]:
-        """Yield ways to store ``array`` by rows, with zero to four earlier tensors as bases."""
+        """Yield ways to store ``array`` by rows, on zero to four earlier tensors, then add it."""
         if array.ndim == 0 or array.size == 0:
             return
         hashes = hash_rows(array)

@@ -29,7 +29,7 @@ def layout(tensors: Mapping[str, Stored]) -> Iterator[Entry]:
 
 
 def in_order(tensors: Mapping[str, Stored]) -> Iterator[tuple[str, Stored, Mapping[str, Stored]]]:
-    """Yield each tensor with all earlier tensors."""
+    """Yield the name of each tensor, how it is stored, and all earlier tensors by name."""
     earlier: dict[str, Stored] = {}
     for name, stored in tensors.items():
         yield name, stored, earlier

@@ -140,7 +140,7 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _check_fits(manifest: Manifest, tensors: Mapping[str, Tensor]) -> None:
-    """Raise `CompactFileError` if names, shapes or dtypes differ."""
+    """Raise `CompactFileError` if names, shapes or dtypes of file and module differ."""
     missing = [name for name in tensors if name not in manifest.tensors]
     unexpected = [name for name in manifest.tensors if name not in tensors]
     if missing:
@@ -161,7 +161,7 @@ def _check_fits(manifest: Manifest, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _listed(names: list[str], others: list[str]) -> str:
-    """List the first few names, with the closest name of the other side."""
+    """Return the first few names as text, each with the closest of ``others`` if one is close."""
     shown = []
     for name in names[:_SHOWN]:
         text = repr(name)

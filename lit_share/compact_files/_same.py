@@ -54,7 +54,7 @@ class SameFinder:
         self._seen: defaultdict[tuple, list[tuple[str, Bits]]] = defaultdict(list)
 
     def find_or_add(self, name: str, dtype: str, array: Bits, nonzero: int) -> Same | None:
-        """Return how to store ``array`` as an earlier tensor, or add it to the earlier tensors."""
+        """Return how ``array`` equals an earlier tensor, or add it and return ``None``."""
         # A sum does not depend on the order of elements, so a transpose has the same key.
         candidates = self._seen[dtype, array.size, nonzero, int(array.sum(dtype=np.uint64))]
         views = [array]

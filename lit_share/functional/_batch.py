@@ -223,7 +223,7 @@ def _full_precision(ties: Sequence[TieTensors]) -> torch.autocast:
 
 
 def _all_reduce_statistics(penalty: Penalty, ties: Sequence[TieTensors]) -> list[Tensor | None]:
-    """Return each tie's statistics summed over ranks, or ``None`` if no group spans shards."""
+    """Return each tie's statistics summed over ranks; ``None`` where no group spans shards."""
     if all(tie.shard is None for tie in ties):
         return [None] * len(ties)
     # Deviations are computed again when members move, as keeping those of all ties would take as

@@ -235,7 +235,7 @@ def _adds_up(matrix: Tensor, shard: Shard) -> bool:
 
 
 def _combine(coefficients: Tensor, deviations: Sequence[Tensor]) -> list[Tensor]:
-    """Return the linear combination of the deviations for each row of a matrix."""
+    """Return a linear combination of the deviations for each row of ``coefficients``."""
     combined = []
     for row in coefficients:
         # A matrix product would need the deviations in a stack.

@@ -125,7 +125,7 @@ def _split(penalty: Penalty, tie: TieTensors) -> tuple[list[Tensor], list[Tensor
 def _moved(
     penalty: Penalty, tie: TieTensors, work: Decomposition, common: float | None, r: Tensor
 ) -> list[Tensor]:
-    """Return the members, given the group norms r after the step."""
+    """Return the members after the step, which leaves groups of norms ``r``; mark frozen groups."""
     if common is None and penalty.omega.quadratic:
         is_mean = penalty.centering.is_mean
         return prox_of_squared(work.members, work.points, tie.steps, is_mean)

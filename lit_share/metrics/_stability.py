@@ -164,7 +164,7 @@ def _mean_over_pairs(
     ratio: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
     if_empty: float,
 ) -> Tensor:
-    """Average a ratio, whose terms are functions of |S_r ∩ S_s|, |S_r| and |S_s|, over pairs."""
+    """Return the mean of a ratio of |S_r ∩ S_s|, |S_r|, |S_s| over pairs; x / 0 is ``if_empty``."""
     if selections.dtype != torch.bool or selections.ndim != 2:
         raise ValueError(
             f"selections are a bool tensor of shape (runs, rows): got {selections.dtype} of "

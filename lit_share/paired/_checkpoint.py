@@ -28,7 +28,7 @@ def split(checkpoint: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def merge(checkpoint: dict[str, Any], name: str, own: dict[str, Any]) -> None:
-    """Replace a child's entries in the pair's checkpoint by `own`, from `split`."""
+    """Replace a child's entries in the pair's checkpoint by `own`, as `split` returns them."""
     # Old keys are deleted first, since the child may have removed or renamed some.
     for key in _keys(checkpoint, name):
         del checkpoint["state_dict"][key]

@@ -176,7 +176,7 @@ class Delegating(LightningModule):
                 results.batch, results.batch_size = full_batch, None
 
     def _name_batch(self, given: dict[str, Any]) -> str | None:
-        """Check a dict of batches, or replace a batch by {child: batch} and return the child."""
+        """Name the batch in `given` after its child, and return that name; `None` for a dict."""
         # Except in training, Lightning runs loaders one after the other, and passes the batch with
         # the loader's index, but without its key in the dict of loaders.
         loader = self._loader()
@@ -194,7 +194,7 @@ class Delegating(LightningModule):
         return name
 
     def _owner(self, dataloader_idx: int) -> tuple[str, int, bool]:
-        """Return a loader's child, its index among the child's loaders, and if there are more."""
+        """Return a loader's child, its index among the child's loaders, and if they are several."""
         loaders = self._loader().iterables
         self._check(loaders)
         owners: list[tuple[str, int, bool]] = []

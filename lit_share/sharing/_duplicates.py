@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 def set_parameters(
     group: dict[str, Any], parameters: Sequence[nn.Parameter], before: Sequence[nn.Parameter]
 ) -> None:
-    """Replace the parameters of a group, each of which gets the name of its entry in ``before``."""
+    """Replace a group's parameters; each gets the name that its counterpart in ``before`` had."""
     # Groups have names only if the optimizer was given named parameters.
     if "param_names" in group:
         names: dict[nn.Parameter, str] = {}

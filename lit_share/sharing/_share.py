@@ -176,7 +176,7 @@ def unshare(module: nn.Module, ties: Ties | None = None) -> None:
 
 
 def _sides(module: nn.Module, ties: Ties | None) -> Iterator[tuple[int, ParameterRef]]:
-    """Yield references, each with the index of its side; aliases on the same side stay shared."""
+    """Yield references with an index; aliases of the same index, a pattern's, stay shared."""
     # The sides are the patterns, as a pattern may match several names of a parameter.
     if ties is None:
         yield from enumerate(parameter_refs(module))

@@ -63,7 +63,10 @@ class Pattern:
 
 
 def _shortest_first(texts: list[str], name: str) -> tuple[str, ...] | None:
-    """Return the parts of ``name`` between these texts, the first as short as possible."""
+    """Return the text that each star matches in ``name``, or ``None`` if ``name`` does not match.
+
+    The ``texts`` are those between the stars. Earlier stars match as little as possible.
+    """
     # Each text is taken at its first occurrence, which leaves the most to the texts after it. A
     # regular expression would backtrack, which takes exponential time for a few stars.
     first, *rest = texts

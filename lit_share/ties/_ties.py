@@ -278,7 +278,7 @@ def _raise_no_match(pattern: Pattern, names: list[str]) -> NoReturn:
 
 
 def _similar_patterns(pattern: Pattern, names: Sequence[str]) -> list[str]:
-    """Return matching patterns with another text before the first or after the last star."""
+    """Return patterns that match, with other text before the first or after the last star."""
     # Only as many components of the names are compared as that text has.
     pieces = pattern.name.split("*")
     suffix = pattern.text.removeprefix(pattern.name)

@@ -104,7 +104,7 @@ class _Made:
 
 
 def _fit_class(owner: nn.Module) -> None:
-    """Give a module the class that computes its transposes, or its own class if it has none."""
+    """Give a module the class that computes its transposes; without any, its original class."""
     kind: Any = getattr(type(owner), "_lit_share_plain", type(owner))
     attributes = frozenset(transposed_in(owner))
     if attributes:
