@@ -86,7 +86,7 @@ def check_config(config: DictConfig, groups: Collection[str], values: Collection
 
 
 def _check_node(node: Any, path: str, partial: bool, paths: Collection[str]) -> Iterator[str]:
-    """Yield the problems of a container and of its contents."""
+    """Yield the problems of a container and its contents; `partial` calls may lack arguments."""
     values = {}
     for key, raw in _items(node):
         values[key] = UNREADABLE
@@ -113,7 +113,7 @@ def _check_node(node: Any, path: str, partial: bool, paths: Collection[str]) -> 
 
 
 def _check_call(values: dict[Any, Any], path: str, partial: bool) -> Iterator[str]:
-    """Yield the problems of a `_target_` and of its arguments."""
+    """Yield the problems of a `_target_` and its arguments; if `partial`, some may be missing."""
     for key, hint in HYDRA_KEYS.items():
         if key in values:
             yield from _check_type(values[key], hint, _join(path, key))
@@ -219,7 +219,7 @@ def _hint(target: Callable, parameter: inspect.Parameter) -> Any:
 
 
 def _locate(name: str) -> Callable:
-    """Import the function or class of a `_target_`; the error suggests the nearest name."""
+    """Return the function or class of a `_target_`; an `ImportError` suggests the nearest name."""
     path, *attributes = name.split(".")
     try:
         found: Any = import_module(path)
@@ -249,7 +249,7 @@ def _locate(name: str) -> Callable:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as YAML would write it, or `UNREADABLE`."""
+    """Return a value as YAML would write it; `UNREADABLE` if it cannot be resolved."""
     if isinstance(value, Enum):
         return value.name
     if not OmegaConf.is_config(value):

@@ -88,7 +88,7 @@ def _check_ties(job: Job, config: DictConfig, overrides: Sequence[str]) -> None:
 
 
 def _print_plan(job: Job, config: DictConfig) -> None:
-    """Print which parameters are tied; in a sweep, print each plan once per process."""
+    """Log and print which parameters are tied; in a sweep, print each plan once per process."""
     plans = {}
     for name, regularizer in job.regularizers.items():
         if isinstance(regularizer, (Regularize, Share)):

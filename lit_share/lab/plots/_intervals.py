@@ -103,7 +103,7 @@ def intervals(
 
 
 def _limits(points: Iterable[Interval], from_zero: bool) -> tuple[float, float]:
-    """Return the smallest and the largest number that is drawn."""
+    """Return the smallest number drawn, at most 0 if `from_zero`, and the largest."""
     drawn: list[float] = []
     for point in points:
         numbers = (point.mean, point.low, point.high, *point.values)
@@ -115,7 +115,7 @@ def _limits(points: Iterable[Interval], from_zero: bool) -> tuple[float, float]:
 
 
 def _side(x: float, left: float, right: float) -> str:
-    """Return the position of a dot's label that keeps it inside a narrow figure."""
+    """Return Plotly's position of a dot's label: towards the middle of the numbers drawn."""
     if right <= left:
         return "top center"
     fraction = (x - left) / (right - left)

@@ -80,7 +80,7 @@ def position_filters(filters: Mapping[str, npt.ArrayLike], title: str = "") -> g
 
 
 def _mosaic(filters: npt.NDArray[Any]) -> list[list[float | None]]:
-    """Arrange filters by position, with gaps of one cell."""
+    """Return filters, (rows, columns, height, width), as one matrix with gaps of one `None`."""
     rows, columns, height, width = filters.shape
     spaced = np.full((rows, height + 1, columns, width + 1), np.nan)
     spaced[:, :height, :, :width] = filters.transpose(0, 2, 1, 3)

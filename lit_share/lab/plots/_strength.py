@@ -119,7 +119,7 @@ def strength_path(
 
 
 def _marks(style: Style, chosen: Sequence[float], strengths: Sequence[float]) -> dict[str, object]:
-    """Return small open markers, and for chosen strengths filled ones that grow with the seeds."""
+    """Return Plotly's markers: filled and larger the more seeds chose a strength, else open."""
     counts = Counter(chosen)
     symbols, sizes = [], []
     for at in strengths:
@@ -141,13 +141,13 @@ def _choices(chosen: Sequence[float], strengths: Sequence[float]) -> list[str]:
 
 
 def _positions(strengths: Sequence[float]) -> dict[float, float]:
-    """Return the position of each strength on a logarithmic axis."""
+    """Return the position of each strength on a logarithmic axis, with 0 left of the others."""
     smallest = min((at for at in strengths if at > 0.0), default=1.0)
     return {at: max(at, smallest / _ZERO_BELOW) for at in strengths}
 
 
 def _ticks(positions: Mapping[float, float]) -> list[float]:
-    """Return the strengths with a tick, from the smallest on."""
+    """Return the strengths that have a tick: far enough apart, from the smallest on."""
     if not positions:
         return []
     length = math.log(max(positions.values()) / min(positions.values()))

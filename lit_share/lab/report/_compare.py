@@ -126,7 +126,7 @@ def best_of_each_seed(runs: Iterable[Result]) -> dict[int, Result]:
 def _baseline(
     setting: Setting, chosen: dict[Setting, dict[int, Result]], baseline: str
 ) -> dict[int, Result]:
-    """Return the baseline's runs with the same data and model, and the same ties if possible."""
+    """Return the baseline's runs by seed: same data and model, and same ties if possible."""
     data, model, ties, others, strategy = setting
     if strategy == baseline:
         return {}

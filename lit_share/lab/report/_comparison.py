@@ -90,7 +90,7 @@ class Comparison:
 
     @property
     def better(self) -> Literal["min", "max"] | None:
-        """Whether a large or a small metric is better; `None` if unknown."""
+        """Whether a small (`"min"`) or large (`"max"`) metric is better; `None` if unknown."""
         # Only the objective has a mode: it holds for the same quantity on test data.
         same = self.metric.rpartition("/")[2] == self.objective.rpartition("/")[2]
         default = self.metric == default_metric(self.objective)

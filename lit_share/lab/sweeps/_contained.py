@@ -34,7 +34,7 @@ class Contained:
         self.sweeper = os.getpid()
 
     def __call__(self, config: DictConfig) -> Any:
-        """Run the task."""
+        """Return the task's result, or raise `CellFailed`."""
         _end_with(self.sweeper)
         try:
             return self.task(config)
@@ -48,7 +48,7 @@ class Contained:
 
 
 def _end_with(parent: int) -> None:
-    """Exit this process when its parent ends, if the parent is the sweep's process."""
+    """Make this process exit when the process `parent` ends, if that is its parent."""
     # Otherwise joblib's workers would outlive a sweep that is killed, and write to the same folders
     # as the resumed sweep. A worker runs several cells, but needs a single thread.
     name = "end with the sweep"
