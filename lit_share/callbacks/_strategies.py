@@ -1,4 +1,4 @@
-"""The check that parameters keep their shapes."""
+"""Refuse Lightning strategies that flatten parameters."""
 
 from __future__ import annotations
 

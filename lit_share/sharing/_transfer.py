@@ -14,7 +14,11 @@ from lit_share.ties import parameter_refs
 
 
 class OptimizerTransfer:
-    """Adapts optimizers to a module in which `share` replaces parameters after construction."""
+    """Adapts optimizers to a module in which `share` replaces parameters after construction.
+
+    The first member of a tie keeps its group and optimizer state; the others leave their groups,
+    and their state is dropped. Parameters that replace those of all positions start without state.
+    """
 
     def __init__(self, optimizers: Sequence[Optimizer], module: nn.Module) -> None:
         self.module = module
@@ -25,7 +29,7 @@ class OptimizerTransfer:
         self.before = {ref.name: ref.stored for ref in parameter_refs(module)}
 
     def finish(self) -> None:
-        """Replace the parameters that the module has lost, and warn if states are reset."""
+        """Replace or remove parameters that the module has lost; warn of states that are reset."""
         after = {ref.name: ref.stored for ref in parameter_refs(self.module)}
         lost = set(self.before.values()) - set(after.values())
         gained = set(after.values()) - set(self.before.values())
