@@ -43,7 +43,8 @@ def check_ties(ties: Iterable[RecordedTie], arrays: Mapping[str, Bits]) -> None:
 def _array(name: str, arrays: Mapping[str, Bits]) -> Bits:
     if name in arrays:
         return arrays[name]
-    return arrays[name.removesuffix(".T")].T
+    transpose: Bits = arrays[name.removesuffix(".T")].T
+    return transpose
 
 
 def _region(array: Bits) -> Hashable:

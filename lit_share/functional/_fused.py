@@ -181,7 +181,7 @@ class FusedGradient(FusedTies):
         return declined
 
     def _decline(self, buffers: Sequence[Tensor | None], addresses: list[int]) -> list[TieTensors]:
-        """Clear the addresses of ties with buffers that are not supported; return these ties."""
+        """Return ties whose buffers are not supported, and set their ``addresses`` to 0."""
         declined = []
         for tie, begin, end in zip(self.ties, self.first, self.first[1:], strict=False):
             own = [buffer for buffer in buffers[begin:end] if buffer is not None]

@@ -190,7 +190,10 @@ def _join_elements(x, y, t, step_x, step_y, like):
 
 @_compiled
 def _square_deviations(like, members, origins, lo, hi, kind, begin, count, center, squares):
-    """Compute the squared deviations of each element, summed over members, and the mean."""
+    """Write each element's squared deviations, summed over members, to ``squares``.
+
+    Write the mean to ``center`` if members move towards it.
+    """
     x = _at(members[lo], begin, count, like)
     squares[:count] = 0.0
     if kind == PAIR:
@@ -414,7 +417,7 @@ def _move_all(like, members, origins, steps, lo, hi, kind, begin, count, fractio
 
 @_compiled
 def norms_of_ranges(like, members, origins, first, kinds, norms, jobs):
-    """Compute the norm of each job's range, as groups span several jobs."""
+    """Write the norm of each job's range to ``norms``; a group spans several jobs."""
     center = np.empty(_BLOCK, like.dtype)
     for j in range(len(jobs)):
         tie, begin, count, number = jobs[j]
@@ -440,7 +443,7 @@ def move_ranges(
 
 @_compiled
 def squares_of_columns(like, members, origins, first, kinds, widths, offsets, squares, jobs):
-    """Sum the squared deviations of each column over the rows of a job."""
+    """Write to ``squares`` each column's squared deviations, summed over the rows of a job."""
     block, center = np.empty(_BLOCK, np.float64), np.empty(_BLOCK, like.dtype)
     for j in range(len(jobs)):
         tie, begin, count, number = jobs[j]

@@ -358,7 +358,7 @@ class PenaltySteps:
             self._open()
 
     def _stepping(self, optimizer: Optimizer | None) -> int | None:
-        """Return the index of an optimizer; ``None`` if its parameters have no gradients."""
+        """Refresh the views, and return the optimizer's index; ``None`` if it has no gradients."""
         number = self._numbers.get(optimizer)
         if number is None:
             self._raise_unknown(optimizer)
@@ -380,7 +380,7 @@ class PenaltySteps:
         raise ValueError(f"this {type(optimizer).__name__} was not given to attach")
 
     def _check_steps(self, views: TieViews) -> None:
-        """Raise if the proximal step has no closed form for the learning rates within a tie."""
+        """Raise `ValueError` if the proximal step has no closed form for a tie's learning rates."""
         totals = [[0.0] * len(tie.members) for tie in self.found]
         for number, rates in enumerate(self._steps.rates):
             rates.look_up()
@@ -401,7 +401,7 @@ class PenaltySteps:
         self.views.add_increments(self._increments, strength, self._steps.rates[number].groups)
 
     def _take_or_add(self, number: int) -> set[str]:
-        """Take the proximal step, or add it to those that wait; return the ties that moved."""
+        """Take the proximal step, or add to pending step sizes; return the names of moved ties."""
         strength = self.strength_at(self.steps_done, self.epochs_done)
         sizes: Sequence[list[float] | None] = [None] * len(self.found)
         if strength > 0.0:
@@ -425,7 +425,7 @@ class PenaltySteps:
         return self._take([self._pending.take(tie.name, owners(tie)) for tie in self.found])
 
     def _take(self, sizes: Sequence[list[float] | None]) -> set[str]:
-        """Take the proximal steps of these sizes; return the names of the ties that moved."""
+        """Take proximal steps of these sizes, one list per tie; return the names of moved ties."""
         taken: set[str] = set()
         for view, steps in zip(self.views.views, sizes, strict=True):
             if steps is not None and any(steps):

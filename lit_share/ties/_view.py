@@ -121,7 +121,7 @@ class TieView:
                 grads += run.views(parameter.grad)
 
     def close_grads(self) -> None:
-        """Add buffers that are copies to the gradients."""
+        """Add the buffers of ``tensors.grads`` that are copies to their gradients."""
 
     @property
     def has_copies(self) -> bool:
