@@ -73,7 +73,7 @@ class Result:
 
     @property
     def failure(self) -> str | None:
-        """The reason why the run cannot be compared: an error or a non-finite objective."""
+        """The error or non-finite objective for which the run cannot be compared, if any."""
         why = self._why_it_failed()
         if why is not None and self.earlier:
             return f"in an earlier command: {why}"
