@@ -112,8 +112,7 @@ def share(
     share_positions(module, layers, averaged=init == "mean", only_equal=where == "equal")
     for refs in groups:
         make_buffer_one(refs, averaged=init == "mean")
-    parameters = [[member.ref for member in tie.members] for tie in separate]
-    install_invariant(module, [*parameters, *groups])
+    install_invariant(module, [*_names_of_shared(module, found), *groups])
     # Members of replaced layers are other parameters now.
     if sliced:
         found = ties.find(module)
@@ -183,6 +182,16 @@ def _sides(module: nn.Module, ties: Ties | None) -> Iterator[tuple[int, Paramete
         return
     for _, refs in ties.refs(module):
         yield from enumerate(refs)
+
+
+def _names_of_shared(module: nn.Module, ties: Sequence[Tie]) -> list[list[ParameterRef]]:
+    """Return all names of each shared parameter, including names that no pattern matches."""
+    shared = [tie for tie in ties if len(tie.members) > 1 and tie.is_shared]
+    names: dict[nn.Parameter, list[ParameterRef]] = {t.members[0].parameter: [] for t in shared}
+    for ref in parameter_refs(module):
+        if ref.parameter in names:
+            names[ref.parameter].append(ref)
+    return [refs for refs in names.values() if len(refs) > 1]
 
 
 def _is_done(tie: Tie) -> bool:

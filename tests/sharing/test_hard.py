@@ -213,6 +213,34 @@ def test_two_chains_become_one():
     assert module.a is module.b is module.c is module.d
 
 
+def assigned(module):
+    """Load a state with a tensor for each name, which would part names that are not recorded."""
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    module.load_state_dict(state, assign=True)
+    return {id(module[name].weight) for name in module}
+
+
+def test_two_chains_that_become_one_are_kept():
+    module = nn.ModuleDict({name: nn.Linear(3, 2) for name in "abcd"})
+    for one, other in ("ab", "cd", "bc"):
+        share(module, Ties(f"{one}.*", f"{other}.*"))
+    assert len(assigned(module)) == 1
+
+
+def test_members_that_were_shared_before_are_kept():
+    module = nn.ModuleDict({name: nn.Linear(3, 2) for name in "ab"})
+    module["b"].weight = module["a"].weight
+    share(module, Ties("a.weight", "b.weight"))
+    assert len(assigned(module)) == 1
+
+
+def test_names_that_no_pattern_matches_are_kept():
+    module = nn.ModuleDict({name: nn.Linear(3, 2) for name in "abc"})
+    module["c"].weight = module["b"].weight
+    share(module, Ties("a.weight", "b.weight"))
+    assert len(assigned(module)) == 1
+
+
 def test_sharing_again_changes_nothing(pair):
     share(pair, Ties("a.*", "b.*"))
     before, parameters = values(pair), named(pair)
