@@ -85,7 +85,9 @@ def train(job: Job, config: DictConfig) -> Trained:
     if best is not None:
         # Spawned processes do not return their progress and the states of their callbacks.
         saved = torch.load(best, map_location="cpu", weights_only=True)
-        step, epoch, states = saved["global_step"], saved["epoch"], saved["callbacks"]
+        step, epoch = saved["global_step"], saved["epoch"]
+        # ModelCheckpoint(save_weights_only=True) saves no states.
+        states = saved.get("callbacks", {})
     if monitors and not distances:
         distances = states.get(monitors[0].state_key, {}).get("history", {})
     return Trained(job, best, step, epoch, states, seconds, training_bytes, distances, rows)

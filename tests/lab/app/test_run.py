@@ -50,6 +50,12 @@ def test_tested_model_is_the_best_checkpoint(compose_config: Compose, tmp_path: 
     )
 
 
+def test_checkpoints_without_states(compose_config: Compose, tmp_path: Path) -> None:
+    config = compose_config(*FAST, "+callbacks.checkpoint.save_weights_only=true")
+    run(config, tmp_path, [])
+    assert json.loads((tmp_path / "result.json").read_text())["sharing"]["penalty"] > 0.0
+
+
 def test_hard_sharing_stores_one_copy(compose_config: Compose, tmp_path: Path) -> None:
     run(compose_config(*FAST, "regularizer=hard_tie"), tmp_path, [])
     sharing = json.loads((tmp_path / "result.json").read_text())["sharing"]
