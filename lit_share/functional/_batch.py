@@ -109,11 +109,16 @@ class TieBatch:
     def _by_fusability(self, as_gradient: bool) -> tuple[list[TieTensors], list[TieTensors]]:
         fusable: list[TieTensors] = []
         others: list[TieTensors] = []
+        seen: set[int] = set()
         for tie in self.ties:
-            if is_fusable(self.penalty, tie, as_gradient):
+            addresses = {member.data_ptr() for member in tie.members}
+            # Ties may have aliases in common, which two threads would write to at once. The plain
+            # path takes such ties one after the other.
+            if is_fusable(self.penalty, tie, as_gradient) and seen.isdisjoint(addresses):
                 fusable.append(tie)
             else:
                 others.append(tie)
+            seen |= addresses
         return fusable, others
 
     @torch.no_grad()
@@ -162,10 +167,11 @@ class TieBatch:
 
     @torch.no_grad()
     def restore_frozen_(self) -> None:
-        """Move frozen groups back to their center, as an optimizer may have moved them."""
+        """Move frozen groups of members of step > 0 back to their center."""
         for tie in self.ties:
             if tie.frozen is not None:
-                write_(tie.members, _plain.with_frozen_at_center(self.penalty, tie, tie.frozen))
+                values = _plain.with_frozen_at_center(self.penalty, tie, tie.frozen)
+                write_(tie.members, values, tie.steps)
 
 
 @torch.no_grad()
@@ -252,7 +258,11 @@ def _blocks(penalty: Penalty, tie: TieTensors) -> Iterator[TieTensors]:
     size = _BLOCK_ON_GPU
     if tie.members[0].is_cpu:
         size = _BLOCK
-    separable = penalty.grouping.is_elementwise(len(tie.shape)) or penalty.omega.quadratic
+    grouping, ndim = penalty.grouping, len(tie.shape)
+    # Singular values are not sets of elements, so a matrix cannot be cut for them.
+    separable = grouping.is_elementwise(ndim) or (
+        penalty.omega.quadratic and grouping.kept(ndim) is not None
+    )
     if penalty.omega.weighted or not separable or tie.shape.numel() <= size:
         yield tie
         return

@@ -122,6 +122,7 @@ class FusedTies:
         self.scales = np.array([center.scale(len(tie.members)) for tie in ties])
         # The loops use the difference d of a pair, as √2 · ‖(d/2, −d/2)‖ = ‖d‖.
         self.scales[self.kinds == _PAIR] = 1.0
+        self.jobs = Jobs([tie.shape.numel() for tie in ties])
 
     def run(self, loop: str, jobs: Jobs, *arguments: object) -> None:
         """Call a loop with all jobs, on at most as many threads as torch uses."""
@@ -151,10 +152,6 @@ class FusedTies:
 
 class FusedGradient(FusedTies):
     """The gradient of a quadratic norm."""
-
-    def __init__(self, penalty: Penalty, ties: Sequence[TieTensors]) -> None:
-        super().__init__(penalty, ties)
-        self.jobs = Jobs([tie.shape.numel() for tie in ties])
 
     def add(self, strength: float) -> list[TieTensors]:
         """Add ``strength`` times the gradient; return the ties whose buffers are not supported."""
@@ -223,6 +220,10 @@ class FusedProx(FusedTies):
             # Members of a pair may have different steps; `check_prox` refuses them for other ties.
             thresholds.append(sum(own) if kind == _PAIR else own[0] * scale**2)
         self.steps, self.thresholds = np.array(steps), np.array(thresholds)
+        # Ties of step 0 have weight 0. The limit keeps weights finite for subnormal thresholds.
+        with np.errstate(divide="ignore"):
+            weights = np.minimum(self.scales / self.thresholds, np.finfo(self.like.dtype).max)
+        self.weights = np.where(self.thresholds > 0.0, weights, 0.0)
 
     def shrink(self) -> None:
         """Move the members."""
@@ -232,13 +233,9 @@ class FusedProx(FusedTies):
 class ElementProx(FusedProx):
     """The step if every element is a group."""
 
-    def __init__(self, penalty: Penalty, ties: Sequence[TieTensors]) -> None:
-        super().__init__(penalty, ties)
-        self.jobs = Jobs([tie.shape.numel() for tie in ties])
-
     def shrink(self) -> None:
         """Move the members in one pass."""
-        arguments = (*self.shared, self.steps, self.scales, self.thresholds, self.masks)
+        arguments = (*self.shared, self.steps, self.weights, self.thresholds, self.masks)
         self.run("shrink_elements", self.jobs, *arguments)
 
 
@@ -253,25 +250,21 @@ class SegmentProx(FusedProx):
 
     def shrink(self) -> None:
         """Compute the norm of each segment, and move it while it is in the cache."""
-        own = (self.steps, self.scales, self.thresholds, self.masks, self.widths)
+        own = (self.steps, self.weights, self.masks, self.widths)
         self.run("shrink_segments", self.jobs, *self.shared, *own)
 
 
 class TensorProx(FusedProx):
     """The step if a tensor is a group."""
 
-    def __init__(self, penalty: Penalty, ties: Sequence[TieTensors]) -> None:
-        super().__init__(penalty, ties)
-        self.jobs = Jobs([tie.shape.numel() for tie in ties])
-
     def shrink(self) -> None:
         """Compute the norm of each job, combine the norms of a tie, and move the members."""
         norms = np.empty(len(self.jobs.all))
-        self.run("norms_of_ranges", self.jobs, *self.shared, norms)
+        self.run("norms_of_ranges", self.jobs, *self.shared, self.weights, norms)
         totals = np.zeros(len(self.ties))
         # A sum of squares would overflow or underflow where `hypot` does not.
         np.hypot.at(totals, self.jobs.all[:, 0], norms)
-        arguments = (*self.shared, self.steps, self.scales, self.thresholds, self.masks, totals)
+        arguments = (*self.shared, self.steps, self.weights, self.masks, totals)
         self.run("move_ranges", self.jobs, *arguments)
 
 
@@ -292,7 +285,7 @@ class ColumnProx(FusedProx):
         widths = self.widths[self.jobs.all[:, 0]]
         ends = np.cumsum(widths)
         squares = np.empty(int(ends[-1]))
-        arguments = (*self.shared, self.widths, ends - widths, squares)
+        arguments = (*self.shared, self.weights, self.widths, ends - widths, squares)
         self.run("squares_of_columns", self.jobs, *arguments)
         norms = []
         jobs = zip(self.jobs.all[:, 0].tolist(), np.split(squares, ends[:-1]), strict=True)
@@ -302,27 +295,23 @@ class ColumnProx(FusedProx):
             norms.append(np.sqrt(of_groups))
         fractions = self._fractions(np.concatenate(norms))
         fractions = np.repeat(fractions, np.repeat(self.inner, self.groups))
+        fractions = fractions.astype(self.like.dtype)
         starts = np.cumsum(self.widths) - self.widths
         # The loop skips ties whose start is negative.
         starts[self.thresholds == 0.0] = -1
-        self.run(
-            "move_columns", self.jobs, *self.shared, self.steps, self.widths, fractions, starts
-        )
+        arguments = (*self.shared, self.steps, self.widths, fractions, starts)
+        self.run("move_columns", self.jobs, *arguments)
 
     def _fractions(self, norms: Doubles) -> Doubles:
         """Return the fraction of its deviation that each group keeps; -1 in ties of step 0."""
-        n = np.repeat(self.scales, self.groups) * norms
-        threshold = np.repeat(self.thresholds, self.groups)
-        # `where` discards the quotients of groups of norm 0.
-        with np.errstate(divide="ignore", invalid="ignore"):
-            kept: Doubles = np.where(n > threshold, 1.0 - threshold / n, 0.0)
-        kept[threshold == 0.0] = -1.0
+        with np.errstate(divide="ignore"):
+            kept: Doubles = np.maximum(1.0 - 1.0 / norms, 0.0)
         ends = np.cumsum(self.groups)
         for tie, begin, end in zip(self.ties, ends - self.groups, ends, strict=True):
-            if tie.frozen is not None and threshold[begin] > 0.0:
+            if tie.frozen is not None:
                 mask, own = tie.frozen.view(-1).numpy(), kept[begin:end]
                 own[mask] = 0.0
-                mask |= (own == 0.0) & (n[begin:end] > 0.0)
+                mask |= (own == 0.0) & (norms[begin:end] > 0.0)
         return kept
 
 

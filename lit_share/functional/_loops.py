@@ -10,10 +10,14 @@ Tensors are given by their addresses. The members of tie t are those from ``firs
 
 With d a deviation from the origin or mean, or the difference of a pair, a group keeps the fraction
 
-.. math:: f = (1 - \theta / n)_+, \qquad n = \text{scale} \cdot \lVert d \rVert
+.. math:: f = (1 - 1 / n)_+, \qquad n = \lVert w d \rVert, \quad w = \text{scale} / \theta
 
-of its deviation, which is the proximal step of the l1 norm with threshold θ. A *job* is a range of
-one tie, ``(tie, begin, count, number of the job)``, in elements, segments or rows of a matrix.
+of its deviation, which is the proximal step of the l1 norm with threshold θ. Squares of w · d
+overflow only in groups that keep everything, and underflow only in groups that keep nothing. Ties
+of step 0 have w = 0, and are skipped.
+
+A *job* is a range of one tie, ``(tie, begin, count, number of the job)``, in elements, segments or
+rows of a matrix.
 """
 
 from __future__ import annotations
@@ -49,6 +53,27 @@ def _at(address, begin, count, like):
     return carray(_pointer(address + begin * like.itemsize, like), count)
 
 
+@njit(inline="always")
+def _mean_offset(like, members, lo, hi, begin, count, offset):
+    # The mean is taken of differences from the first member, as in `_centers`.
+    first = _at(members[lo], begin, count, like)
+    offset[:count] = 0.0
+    for m in range(lo + 1, hi):
+        member = _at(members[m], begin, count, like)
+        for i in range(count):
+            offset[i] += member[i] - first[i]
+    for i in range(count):
+        offset[i] /= hi - lo
+
+
+@njit(inline="always")
+def _mean(like, members, lo, hi, begin, count, mean):
+    _mean_offset(like, members, lo, hi, begin, count, mean)
+    first = _at(members[lo], begin, count, like)
+    for i in range(count):
+        mean[i] += first[i]
+
+
 @_compiled
 def add_gradients(like, members, grads, origins, first, kinds, alpha, jobs):
     """Add ``alpha[t]`` times the deviations to the gradients; ``alpha`` includes s²."""
@@ -76,15 +101,8 @@ def add_gradients(like, members, grads, origins, first, kinds, alpha, jobs):
         elif kinds[tie] == MEAN:
             for start in range(begin, begin + count, _BLOCK):
                 n = min(_BLOCK, begin + count - start)
-                # The mean is taken of differences from the first member, as in `_centers`.
                 x = _at(members[lo], start, n, like)
-                total[:n] = 0.0
-                for m in range(lo + 1, hi):
-                    w = _at(members[m], start, n, like)
-                    for i in range(n):
-                        total[i] += w[i] - x[i]
-                for i in range(n):
-                    total[i] /= hi - lo
+                _mean_offset(like, members, lo, hi, start, n, total)
                 for m in range(lo, hi):
                     if grads[m]:
                         w, g = _at(members[m], start, n, like), _at(grads[m], start, n, like)
@@ -105,10 +123,9 @@ def add_gradients(like, members, grads, origins, first, kinds, alpha, jobs):
 
 
 @_compiled
-def shrink_elements(like, members, origins, first, kinds, steps, scales, thresholds, masks, jobs):
+def shrink_elements(like, members, origins, first, kinds, steps, weights, thresholds, masks, jobs):
     """Take the proximal step if every element is a group."""
-    # Squares of float32 overflow above 1.8e19, so they are summed in float64.
-    squares, kept = np.empty(_BLOCK, np.float64), np.empty(_BLOCK, like.dtype)
+    squares, kept = np.empty(_BLOCK, like.dtype), np.empty(_BLOCK, like.dtype)
     center = np.empty(_BLOCK, like.dtype)
     for j in range(len(jobs)):
         tie, begin, count, _ = jobs[j]
@@ -134,11 +151,12 @@ def shrink_elements(like, members, origins, first, kinds, steps, scales, thresho
         else:
             for start in range(begin, begin + count, _BLOCK):
                 n = min(_BLOCK, begin + count - start)
+                weight = like.dtype.type(weights[tie])
                 _square_deviations(
-                    like, members, origins, lo, hi, kinds[tie], start, n, center, squares
+                    like, members, origins, lo, hi, kinds[tie], start, n, weight, center, squares
                 )
                 for i in range(n):
-                    kept[i] = _kept_fraction(math.sqrt(squares[i]), scales[tie], threshold)
+                    kept[i] = _kept_fraction(math.sqrt(squares[i]))
                 if masks[tie]:
                     mask = carray(_pointer(masks[tie] + start, np.empty(0, np.uint8)), n)
                     for i in range(n):
@@ -160,10 +178,9 @@ def _clipped(d, t):
 
 
 @njit(inline="always")
-def _kept_fraction(norm, scale, threshold):
-    n = scale * norm
-    if n > threshold:
-        return 1.0 - threshold / n
+def _kept_fraction(n):
+    if n > 1.0:
+        return 1.0 - 1.0 / n
     return 0.0
 
 
@@ -189,8 +206,8 @@ def _join_elements(x, y, t, step_x, step_y, like):
 
 
 @_compiled
-def _square_deviations(like, members, origins, lo, hi, kind, begin, count, center, squares):
-    """Write each element's squared deviations, summed over members, to ``squares``.
+def _square_deviations(like, members, origins, lo, hi, kind, begin, count, weight, center, squares):
+    """Write each element's squares of ``weight * d``, summed over members, to ``squares``.
 
     Write the mean to ``center`` if members move towards it.
     """
@@ -199,31 +216,25 @@ def _square_deviations(like, members, origins, lo, hi, kind, begin, count, cente
     if kind == PAIR:
         y = _at(members[lo + 1], begin, count, like)
         for i in range(count):
-            d = np.float64(x[i] - y[i])
+            d = (x[i] - y[i]) * weight
             squares[i] = d * d
         return
     if kind == MEAN:
-        center[:count] = 0.0
-        for m in range(lo + 1, hi):
-            w = _at(members[m], begin, count, like)
-            for i in range(count):
-                center[i] += w[i] - x[i]
-        for i in range(count):
-            center[i] = x[i] + center[i] / (hi - lo)
+        _mean(like, members, lo, hi, begin, count, center)
     for m in range(lo, hi):
         w = _at(members[m], begin, count, like)
         if kind == MEAN:
             for i in range(count):
-                d = np.float64(w[i] - center[i])
+                d = (w[i] - center[i]) * weight
                 squares[i] += d * d
         elif origins[m]:
             o = _at(origins[m], begin, count, like)
             for i in range(count):
-                d = np.float64(w[i] - o[i])
+                d = (w[i] - o[i]) * weight
                 squares[i] += d * d
         else:
             for i in range(count):
-                d = np.float64(w[i])
+                d = w[i] * weight
                 squares[i] += d * d
 
 
@@ -269,125 +280,90 @@ def _move(like, members, origins, steps, lo, hi, kind, begin, count, center, kep
 
 
 @_reduction
-def _sum_of_squares_of_pair(x, y, inverse):
+def _sum_of_squares_of_pair(x, y, weight):
     total = 0.0
     for start in range(0, len(x), _BLOCK):
         # Slices, because Numba vectorises loops from 0 only: other indices might be negative.
         a, b = x[start : start + _BLOCK], y[start : start + _BLOCK]
-        part = inverse - inverse
+        part = weight - weight
         for i in range(len(a)):
-            d = (a[i] - b[i]) * inverse
+            d = (a[i] - b[i]) * weight
             part += d * d
         total += part
     return total
 
 
 @_reduction
-def _sum_of_squares(like, members, origins, lo, hi, kind, begin, count, inverse, center):
-    """Sum the squares of all deviations in a range, each multiplied by ``inverse``.
+def _sum_of_squares(like, members, origins, lo, hi, kind, begin, count, weight, center):
+    """Return the sum of the squares of ``weight * d`` in a range.
 
-    Blocks are summed in the precision of ``inverse``, and their sums in float64.
+    Blocks are summed in the members' precision, and their sums in float64.
     """
     if kind == PAIR:
         x, y = _at(members[lo], begin, count, like), _at(members[lo + 1], begin, count, like)
-        return _sum_of_squares_of_pair(x, y, inverse)
+        return _sum_of_squares_of_pair(x, y, weight)
     total = 0.0
     for start in range(begin, begin + count, _BLOCK):
         n = min(_BLOCK, begin + count - start)
         x = _at(members[lo], start, n, like)
-        part = inverse - inverse
+        part = weight - weight
         if kind == MEAN:
-            center[:n] = 0.0
-            for m in range(lo + 1, hi):
-                w = _at(members[m], start, n, like)
-                for i in range(n):
-                    center[i] += w[i] - x[i]
-            for i in range(n):
-                center[i] /= hi - lo
+            _mean_offset(like, members, lo, hi, start, n, center)
         for m in range(lo, hi):
             w = _at(members[m], start, n, like)
             if kind == MEAN:
                 for i in range(n):
-                    d = ((w[i] - x[i]) - center[i]) * inverse
+                    d = ((w[i] - x[i]) - center[i]) * weight
                     part += d * d
             elif origins[m]:
                 o = _at(origins[m], start, n, like)
                 for i in range(n):
-                    d = (w[i] - o[i]) * inverse
+                    d = (w[i] - o[i]) * weight
                     part += d * d
             else:
                 for i in range(n):
-                    d = w[i] * inverse
+                    d = w[i] * weight
                     part += d * d
         total += part
     return total
 
 
 @_compiled
-def _largest(like, members, origins, lo, hi, kind, begin, count):
-    """Return the largest magnitude of members and origins, an estimate of the largest deviation."""
-    largest = 0.0
-    for m in range(lo, hi):
-        w = _at(members[m], begin, count, like)
-        for i in range(count):
-            largest = max(largest, abs(np.float64(w[i])))
-        if kind in (SINGLE, JOINT) and origins[m]:
-            o = _at(origins[m], begin, count, like)
-            for i in range(count):
-                largest = max(largest, abs(np.float64(o[i])))
-    return largest
+def _norm(like, members, origins, lo, hi, kind, begin, count, weight, center):
+    own = like.dtype.type(weight)
+    return math.sqrt(
+        _sum_of_squares(like, members, origins, lo, hi, kind, begin, count, own, center)
+    )
 
 
 @_compiled
-def _norm(like, members, origins, lo, hi, kind, begin, count, center):
-    # Float32 is twice as fast as float64, and precise enough if no square is near its limits.
-    one = like.dtype.type(1.0)
-    total = _sum_of_squares(like, members, origins, lo, hi, kind, begin, count, one, center)
-    if like.itemsize == 8:
-        safe = 1e-280 < total < 1e280
-    else:
-        safe = 1e-24 < total < 1e36
-    if safe or math.isnan(total):
-        return math.sqrt(total)
-    unit = _largest(like, members, origins, lo, hi, kind, begin, count)
-    if unit == 0.0 or math.isinf(unit):
-        return math.sqrt(total)
-    scale = 1.0 / unit
-    total = _sum_of_squares(like, members, origins, lo, hi, kind, begin, count, scale, center)
-    return unit * math.sqrt(total)
-
-
-@_compiled
-def shrink_segments(
-    like, members, origins, first, kinds, steps, scales, thresholds, masks, widths, jobs
-):
+def shrink_segments(like, members, origins, first, kinds, steps, weights, masks, widths, jobs):
     """Take the proximal step if groups are segments of ``widths[t]`` adjacent elements."""
     center, kept = np.empty(_BLOCK, like.dtype), np.empty(_BLOCK, like.dtype)
     for j in range(len(jobs)):
         tie, begin, count, _ = jobs[j]
-        if thresholds[tie] == 0.0:
+        if weights[tie] == 0.0:
             continue
-        lo, hi, width = first[tie], first[tie + 1], widths[tie]
+        lo, hi, kind, width = first[tie], first[tie + 1], kinds[tie], widths[tie]
         for group in range(begin, begin + count):
             at = group * width
-            norm = _norm(like, members, origins, lo, hi, kinds[tie], at, width, center)
-            fraction = _kept_fraction(norm, scales[tie], thresholds[tie])
-            fraction = _freeze(masks[tie], group, norm, fraction)
+            n = _norm(like, members, origins, lo, hi, kind, at, width, weights[tie], center)
+            fraction = _freeze(masks[tie], group, n, _kept_fraction(n))
             # The segment is still in the cache, so moving it now reads memory once.
             _move_all(
-                like, members, origins, steps, lo, hi, kinds[tie], at, width, fraction, center, kept
+                like, members, origins, steps, lo, hi, kind, at, width, fraction, center, kept
             )
 
 
 @_compiled
-def _freeze(mask, group, norm, fraction):
+def _freeze(mask, group, n, fraction):
     """Return the fraction that a group keeps, and mark a group that keeps none as frozen."""
     if mask == 0:
         return fraction
     frozen = carray(_pointer(mask + group, np.empty(0, np.uint8)), 1)
     if frozen[0]:
         return 0.0
-    if fraction == 0.0 and norm > 0.0:
+    if fraction == 0.0 and n > 0.0:
         frozen[0] = 1
     return fraction
 
@@ -404,64 +380,63 @@ def _move_all(like, members, origins, steps, lo, hi, kind, begin, count, fractio
             _move_pair(x, y, steps[lo], steps[lo + 1], kept, like)
             continue
         if kind == MEAN:
-            x = _at(members[lo], start, n, like)
-            center[:n] = 0.0
-            for m in range(lo + 1, hi):
-                w = _at(members[m], start, n, like)
-                for i in range(n):
-                    center[i] += w[i] - x[i]
-            for i in range(n):
-                center[i] = x[i] + center[i] / (hi - lo)
+            _mean(like, members, lo, hi, start, n, center)
         _move(like, members, origins, steps, lo, hi, kind, start, n, center, kept)
 
 
 @_compiled
-def norms_of_ranges(like, members, origins, first, kinds, norms, jobs):
+def norms_of_ranges(like, members, origins, first, kinds, weights, norms, jobs):
     """Write the norm of each job's range to ``norms``; a group spans several jobs."""
     center = np.empty(_BLOCK, like.dtype)
     for j in range(len(jobs)):
         tie, begin, count, number = jobs[j]
-        lo, hi = first[tie], first[tie + 1]
-        norms[number] = _norm(like, members, origins, lo, hi, kinds[tie], begin, count, center)
+        lo, hi, kind = first[tie], first[tie + 1], kinds[tie]
+        norms[number] = _norm(
+            like, members, origins, lo, hi, kind, begin, count, weights[tie], center
+        )
 
 
 @_compiled
-def move_ranges(
-    like, members, origins, first, kinds, steps, scales, thresholds, masks, norms, jobs
-):
+def move_ranges(like, members, origins, first, kinds, steps, weights, masks, norms, jobs):
     """Scale the deviations of tie t, whose group of norm ``norms[t]`` spans several jobs."""
     center, kept = np.empty(_BLOCK, like.dtype), np.empty(_BLOCK, like.dtype)
     for j in range(len(jobs)):
         tie, begin, count, _ = jobs[j]
-        if thresholds[tie] == 0.0:
+        if weights[tie] == 0.0:
             continue
         lo, hi, kind = first[tie], first[tie + 1], kinds[tie]
-        fraction = _kept_fraction(norms[tie], scales[tie], thresholds[tie])
-        fraction = _freeze(masks[tie], 0, norms[tie], fraction)
+        fraction = _freeze(masks[tie], 0, norms[tie], _kept_fraction(norms[tie]))
         _move_all(like, members, origins, steps, lo, hi, kind, begin, count, fraction, center, kept)
 
 
 @_compiled
-def squares_of_columns(like, members, origins, first, kinds, widths, offsets, squares, jobs):
-    """Write to ``squares`` each column's squared deviations, summed over the rows of a job."""
-    block, center = np.empty(_BLOCK, np.float64), np.empty(_BLOCK, like.dtype)
+def squares_of_columns(
+    like, members, origins, first, kinds, weights, widths, offsets, squares, jobs
+):
+    """Write to ``squares`` each column's squares, summed over the rows of a job in float64."""
+    block, center = np.empty(_BLOCK, like.dtype), np.empty(_BLOCK, like.dtype)
     for j in range(len(jobs)):
         tie, begin, count, number = jobs[j]
         lo, hi, kind, width = first[tie], first[tie + 1], kinds[tie], widths[tie]
+        weight = like.dtype.type(weights[tie])
         own = squares[offsets[number] : offsets[number] + width]
         own[:] = 0.0
         for row in range(begin, begin + count):
             for column in range(0, width, _BLOCK):
                 n, at = min(_BLOCK, width - column), row * width + column
-                _square_deviations(like, members, origins, lo, hi, kind, at, n, center, block)
+                _square_deviations(
+                    like, members, origins, lo, hi, kind, at, n, weight, center, block
+                )
+                # A slice, because Numba vectorises only loops whose indices start at 0.
+                part = own[column : column + n]
                 for i in range(n):
-                    own[column + i] += block[i]
+                    part[i] += block[i]
 
 
 @_compiled
 def move_columns(like, members, origins, first, kinds, steps, widths, fractions, starts, jobs):
     """Scale the deviations of column i of tie t by ``fractions[starts[t] + i]``."""
-    center, squares = np.empty(_BLOCK, like.dtype), np.empty(_BLOCK, np.float64)
+    center = np.empty(_BLOCK, like.dtype)
     for j in range(len(jobs)):
         tie, begin, count, _ = jobs[j]
         if starts[tie] < 0:
@@ -471,8 +446,7 @@ def move_columns(like, members, origins, first, kinds, steps, widths, fractions,
             for column in range(0, width, _BLOCK):
                 n = min(_BLOCK, width - column)
                 at = row * width + column
-                # Only the mean is needed; its squares are scratch.
                 if kinds[tie] == MEAN:
-                    _square_deviations(like, members, origins, lo, hi, MEAN, at, n, center, squares)
+                    _mean(like, members, lo, hi, at, n, center)
                 kept = fractions[starts[tie] + column : starts[tie] + column + n]
                 _move(like, members, origins, steps, lo, hi, kinds[tie], at, n, center, kept)

@@ -11,7 +11,14 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from lit_share.functional import OwlWeights, Penalty, empty_group_mask, owl_weights
+from lit_share.functional import (
+    OwlWeights,
+    Penalty,
+    TieBatch,
+    TieTensors,
+    empty_group_mask,
+    owl_weights,
+)
 
 from ._in_place import add_gradient_, prox_
 from ._zoo import CENTERS, SPECS, Case, Spec, case, cases, each_penalty
@@ -432,3 +439,70 @@ class TestHeld:
             assert empty_group_mask(Penalty("l1", groups, "zero"), [w]).shape == shape
         with pytest.raises(ValueError, match='groups="spectrum" are not made of elements'):
             empty_group_mask(Penalty("l1", "spectrum", "zero"), [w])
+
+
+class TestSharedMemory:
+    @pytest.mark.parametrize("as_gradient", [True, False])
+    def test_ties_with_a_common_member_are_not_computed_by_two_threads(self, as_gradient):
+        """Nor in another order than that of the ties, as proximal steps do not commute."""
+        a, b, c, d, e, f = (torch.randn(40, 30) for _ in range(6))
+        strided = torch.randn(30, 40).T
+        ties = [
+            TieTensors(members, [torch.zeros(40, 30) for _ in members], [0.1, 0.1])
+            for members in ([a, b], [strided, c], [b, e], [c, d], [d, f])
+        ]
+        batch = TieBatch(SQUARED if as_gradient else L1, ties)
+        fused, others = batch._gradients if as_gradient else batch._proxes
+        assert [id(tie) for run in fused for tie in run.ties] == [id(ties[0])]
+        assert [id(tie) for tie in others] == [id(tie) for tie in ties[1:]]
+
+    @pytest.mark.parametrize("penalty", [SQUARED, L1], ids=["squared", "l1"])
+    def test_a_chain_of_ties(self, penalty):
+        members = noise([torch.empty(50)] * 4, seed=0)
+        chain = [members[i : i + 2] for i in range(3)]
+        expected = [w.clone() for w in members]
+        for i in range(3):
+            expected[i : i + 2] = penalty.prox(expected[i : i + 2], 0.3)
+        prox_(penalty, chain, [0.3] * 3)
+        assert_close(members, expected, rtol=1e-6, atol=1e-6)
+
+
+class TestMagnitudes:
+    """The step is homogeneous: members and steps times c give results times c."""
+
+    @pytest.mark.parametrize("groups", ["element", "output", "input", "tensor"])
+    @pytest.mark.parametrize(
+        ("center", "count"), [("zero", 1), ("zero", 2), ("mean", 2), ("mean", 3)]
+    )
+    @pytest.mark.parametrize(
+        ("dtype", "power"),
+        [(torch.float32, p) for p in (-110, -60, 60, 110)]
+        + [(torch.float64, p) for p in (-900, -500, 500, 900)],
+    )
+    def test_no_norm_overflows_or_vanishes(self, groups, center, count, dtype, power):
+        penalty = Penalty("l1", groups, center)
+        members = [w.to(dtype) for w in noise([torch.empty(7, 600)] * count, seed=1)]
+        step = 0.5 * float(members[0].norm()) ** (groups != "element")
+        expected = penalty.prox([w.double() for w in members], step)
+        factor = 2.0**power
+        scaled = [w * factor for w in members]
+        prox_(penalty, [scaled], [step * factor])
+        new = [w / factor for w in scaled]
+        assert_close([w.double() for w in new], expected, rtol=3e-6, atol=3e-6)
+
+    def test_a_job_of_subnormal_numbers_beside_one_of_others(self):
+        ones = torch.ones(2**15, dtype=torch.float64)
+        w = torch.cat([ones, 1e-310 * ones])
+        lasso = Penalty("l1", "tensor", "zero")
+        expected = lasso.prox([w], 1.0)[0]
+        prox_(lasso, [[w]], [1.0])
+        assert_close(w, expected)
+        assert w[0] > 0.99
+
+    @pytest.mark.parametrize(("center", "count"), [("zero", 1), ("mean", 2)])
+    def test_singular_values_of_a_matrix_of_several_blocks(self, center, count):
+        """The squares of all singular values sum to those of the elements."""
+        members = noise([torch.empty(1024, 600)] * count, seed=2)
+        expected = Penalty("squared", "element", center).prox(members, 0.1)
+        prox_(Penalty("squared", "spectrum", center), [members], [0.1])
+        assert_close(members, expected, rtol=1e-4, atol=1e-4)
