@@ -110,6 +110,9 @@ def statistics(penalty: Penalty, tie: TieTensors) -> Tensor | None:
 def with_frozen_at_center(penalty: Penalty, tie: TieTensors, frozen: Tensor) -> list[Tensor]:
     """Return the members with the groups of a mask moved to their center."""
     members, points, _ = _split(penalty, tie)
+    # A member of step 0 does not move, so the others return to it rather than to the mean.
+    if penalty.centering.is_mean and 0.0 in tie.steps:
+        points = [members[list(tie.steps).index(0.0)]] * len(members)
     moved = [torch.where(frozen, c, w) for w, c in zip(members, points, strict=True)]
     return [v.to(w.dtype) for v, w in zip(moved, tie.members, strict=True)]
 

@@ -101,5 +101,5 @@ class LearningRates:
         return own
 
     def rates(self) -> list[float]:
-        """Return the learning rate of every group."""
-        return [float(group["lr"]) for group in self.optimizer.param_groups]
+        """Return the learning rate of every group; 0 for groups without members that have none."""
+        return [float(group.get("lr", 0.0)) for group in self.optimizer.param_groups]

@@ -234,9 +234,11 @@ class PenaltySteps:
             optimizer: The optimizer; optional if there is a single optimizer.
             scale: The factor of the gradients, as of a ``GradScaler`` that has not unscaled them.
         """
+        if self.uses_prox:
+            return
         number = self._stepping(optimizer)
         strength = scale * self.strength_at(self.steps_done, self.epochs_done)
-        if number is None or self.uses_prox or strength == 0.0:
+        if number is None or strength == 0.0:
             return
         if len(self.optimizers) == 1:
             self.views.add_gradient(strength, self._steps.rates[number].groups)
@@ -255,7 +257,7 @@ class PenaltySteps:
             # A proximal step restores the frozen groups of its own ties. The optimizer has moved
             # those of the others, too, which wait for the end of the epoch or another optimizer.
             if self._with_frozen:
-                self.views.restore_frozen(self._with_frozen - taken)
+                self.views.restore_frozen(self._with_frozen - taken, self._steps.moves)
         self.steps_done += 1
 
     def end_epoch(self) -> None:
@@ -321,13 +323,11 @@ class PenaltySteps:
     def _find(self) -> None:
         assert self.module is not None
         self.found = self.ties.find(self.module)
-        # A layer may have been replaced, and its parameters may have lost their names.
-        names = {member.name for tie in self.found for member in tie.members}
-        self._start = {name: value for name, value in self._start.items() if name in names}
-        self._pending.keep({tie.name for tie in self.found})
 
     def _open(self) -> None:
         """Open the views, with a state that matches the parameters' device, dtype and shards."""
+        # A checkpoint may name other ties, and replaced layers may have lost their names.
+        self._pending.keep({tie.name for tie in self.found})
         if self.penalty.centering.needs_start:
             current = starting_values(self.found)
             saved = self._start
@@ -409,15 +409,12 @@ class PenaltySteps:
         if self.every == "step" and len(self.optimizers) == 1 and not self.pending:
             # Nothing waits for another optimizer, so pending steps would be taken at once.
             return self._take(sizes)
-        self._add_to_pending(number, sizes)
-        if self.every == "step":
-            return self._take_pending()
-        return set()
-
-    def _add_to_pending(self, number: int, sizes: Sequence[list[float] | None]) -> None:
         for tie, steps in zip(self.found, sizes, strict=True):
             if steps is not None:
                 self._pending.add(tie.name, number, steps)
+        if self.every == "step":
+            return self._take_pending()
+        return set()
 
     def _take_pending(self) -> set[str]:
         """Take the proximal steps of ties whose optimizers have all stepped; return their names."""

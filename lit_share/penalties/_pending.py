@@ -63,6 +63,11 @@ class MemberSteps:
             return parameter.requires_grad
         return id(parameter) in self.trainable
 
+    def moves(self, parameter: nn.Parameter) -> bool:
+        """Whether an optimizer moves a parameter."""
+        owned = any(id(parameter) in own.groups for own in self.rates)
+        return owned and self.is_trainable(parameter)
+
     def note_trainable(self, ties: Sequence[Tie]) -> None:
         """Remember which members require a gradient."""
         parameters = chain.from_iterable(tie.parameters for tie in ties)

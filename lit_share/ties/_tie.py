@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -122,8 +123,7 @@ class Tie:
     @property
     def numel(self) -> int:
         """The number of elements of one member."""
-        first = self.members[0]
-        return first.view(first.parameter.detach()).numel()
+        return math.prod(self.shape)
 
     @property
     def parameters(self) -> list[nn.Parameter]:

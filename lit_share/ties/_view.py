@@ -6,7 +6,8 @@ slices, aliases and shards, so that no other code has to.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Container, Mapping, MutableMapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +50,7 @@ class TieView:
     ) -> None:
         self.penalty, self.tie = penalty, tie
         self._steps: list[float] | None = None
+        self._has_prox = True
         try:
             penalty.check([tie.shape] * len(tie.members))
         except ValueError as error:
@@ -85,6 +87,12 @@ class TieView:
         # Learning rates mostly stay, and the check takes longer than the step of a small tie.
         if steps == self._steps:
             return
+        if not self._has_prox and any(steps):
+            raise ValueError(
+                f"the members of {self.tie.name!r} share a parameter, but started from different "
+                f'values, for which the proximal step of norm="{self.penalty.norm}" has no closed '
+                'form: write apply="gradient", or use a squared norm'
+            )
         try:
             self.penalty.check_prox(steps, len(self.tie.members))
         except ValueError as error:
@@ -154,11 +162,8 @@ class TieView:
         if self.multiplicity == 1 or all(torch.equal(own[0], other) for other in own[1:]):
             return own
         if not self.penalty.omega.quadratic:
-            raise ValueError(
-                f"the members of {self.tie.name!r} share a parameter, but started from different "
-                f'values, for which norm="{self.penalty.norm}" has no closed form: use a squared '
-                "norm"
-            )
+            self._has_prox = False
+            return own
         # Σ ½‖W − S_i‖² is N · ½‖W − mean S‖² plus a constant.
         return [mean(own)] * len(own)
 
@@ -316,10 +321,19 @@ class TieViews:
         for view in self.views:
             view.close_members()
 
-    def restore_frozen(self, names: Container[str]) -> None:
-        """Move the frozen groups of these ties back to their center."""
+    def restore_frozen(self, names: Container[str], moves: Callable[[nn.Parameter], bool]) -> None:
+        """Move the frozen groups of these ties back to their center.
+
+        Args:
+            names: The names of the ties.
+            moves: Whether a parameter may be written to.
+        """
         own = [view for view in self.views if view.tie.name in names]
-        TieBatch(self.penalty, [view.tensors for view in own]).restore_frozen_()
+        ties: list[TieTensors] = []
+        for view in own:
+            steps = [float(moves(parameter)) for parameter in view.tie.parameters]
+            ties.append(replace(view.tensors, steps=steps))
+        TieBatch(self.penalty, ties).restore_frozen_()
         for view in own:
             view.close_members()
 

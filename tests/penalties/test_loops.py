@@ -514,6 +514,20 @@ def test_a_shared_parameter_moves_as_its_minimiser():
     torch.testing.assert_close(pair["b"].weight.detach(), expected)
 
 
+def test_a_gradient_towards_several_starts_of_a_shared_parameter(pair):
+    """The proximal step has no closed form, unless the norm is squared."""
+    ties = Ties("a.*", "b.*")
+    start = starting_values(ties.find(pair))
+    share(pair, ties)
+    follow = Penalty("l1", "element", "start")
+    add_penalty_gradient(pair, follow, ties, STRENGTH, start=start)
+    name, w = "0.weight", pair["a"][0].weight
+    expected = sum((w.detach() - start[f"{model}.{name}"]).sign() for model in "ab")
+    torch.testing.assert_close(w.grad, STRENGTH * expected)
+    with pytest.raises(ValueError, match="share a parameter, but started from different values"):
+        apply_prox(pair, follow, ties, STRENGTH, start=start)
+
+
 def test_strength_must_be_a_number():
     with pytest.raises(ValueError, match="strength must be a finite number >= 0, got nan"):
         add_penalty_gradient(
@@ -540,7 +554,7 @@ def test_frozen_groups_are_restored_alone(pair):
     mask = empty_group_mask(lasso, found[0].tensors())
     mask[0, 1] = True
     views = TieViews(lasso, found[:1], frozen={found[0].name: mask})
-    views.restore_frozen({found[0].name})
+    views.restore_frozen({found[0].name}, moves=lambda _: True)
     for name, parameter in named(pair).items():
         if name.endswith("0.weight"):
             before[name][1] = 0.0
