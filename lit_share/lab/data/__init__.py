@@ -1,6 +1,6 @@
 """Data for related models (several domains, or several tasks), and placed images for one."""
 
-from lit_share.lab.data._arrays import (
+from lit_share.lab.data._sources import (
     SOURCES,
     Arrays,
     Source,

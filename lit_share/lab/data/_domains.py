@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from lit_share.lab.data._arrays import Floats
+from lit_share.lab.data._sources import Floats
 
 
 def same(images: Floats) -> Floats:

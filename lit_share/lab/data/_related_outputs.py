@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from functools import partial
 
-from lit_share.lab.data._arrays import SOURCES, Arrays
-from lit_share.lab.data._known import known
+from lit_share.lab.data._sources import SOURCES, Arrays
+from lit_share.lab.data._checks import known
 from lit_share.lab.data._pair import pair
 from lit_share.lab.data._tasks import TASKS, Task
 from lit_share.lab.data._views import ManyViews, View

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from lit_share.lab.data._arrays import Ints
+from lit_share.lab.data._sources import Ints
 
 
 def split(labels: Ints, sizes: Mapping[str, int], seed: int) -> dict[str, NDArray[np.intp]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lit_share.lab.data._arrays import Arrays, Ints
+from lit_share.lab.data._sources import Arrays, Ints
 
 
 def classes(arrays: Arrays) -> Ints:

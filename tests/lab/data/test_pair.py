@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_share.lab.data import PairedDomains, RelatedOutputs
-from lit_share.lab.data._arrays import SOURCES
+from lit_share.lab.data._sources import SOURCES
 
 MODULES = {
     "paired domains": lambda **kwargs: PairedDomains("digits", "same", **kwargs),

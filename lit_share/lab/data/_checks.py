@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from lit_share.lab.data._arrays import Source
+    from lit_share.lab.data._sources import Source
 
 T = TypeVar("T")
 
