@@ -1,5 +1,10 @@
 """Data for related models (several domains, or several tasks), and placed images for one."""
 
+from lit_share.lab.data._domains import DOMAINS, Domain
+from lit_share.lab.data._many_domains import ManyDomains
+from lit_share.lab.data._paired_domains import PairedDomains
+from lit_share.lab.data._placed_images import PlacedImages, placed
+from lit_share.lab.data._related_outputs import RelatedOutputs
 from lit_share.lab.data._sources import (
     SOURCES,
     Arrays,
@@ -11,11 +16,6 @@ from lit_share.lab.data._sources import (
     standardised,
     wine,
 )
-from lit_share.lab.data._domains import DOMAINS, Domain
-from lit_share.lab.data._many_domains import ManyDomains
-from lit_share.lab.data._paired_domains import PairedDomains
-from lit_share.lab.data._placed_images import PlacedImages, placed
-from lit_share.lab.data._related_outputs import RelatedOutputs
 from lit_share.lab.data._tasks import TASKS, Task
 from lit_share.lab.data._views import ManyViews
 

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from lit_share.lab.data._sources import SOURCES, Arrays, Source
-from lit_share.lab.data._domains import DOMAINS, Domain
 from lit_share.lab.data._checks import known
+from lit_share.lab.data._domains import DOMAINS, Domain
+from lit_share.lab.data._sources import SOURCES, Arrays, Source
 from lit_share.lab.data._views import ManyViews, View
 
 

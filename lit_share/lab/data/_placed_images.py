@@ -7,9 +7,9 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from lit_share.lab.data._sources import SOURCES, Floats
 from lit_share.lab.data._batches import MemoryDataset, Shuffle, batches
 from lit_share.lab.data._checks import check_sizes, known
+from lit_share.lab.data._sources import SOURCES, Floats
 from lit_share.lab.data._split import split
 
 Place = Literal["random", "centre"]

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from functools import partial
 
-from lit_share.lab.data._sources import SOURCES, Arrays
 from lit_share.lab.data._checks import known
 from lit_share.lab.data._pair import pair
+from lit_share.lab.data._sources import SOURCES, Arrays
 from lit_share.lab.data._tasks import TASKS, Task
 from lit_share.lab.data._views import ManyViews, View
 

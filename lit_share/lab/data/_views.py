@@ -8,9 +8,9 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from lit_share.lab.data._sources import SOURCES, Arrays, standardised
 from lit_share.lab.data._batches import MemoryDataset, Shuffle, batches
 from lit_share.lab.data._checks import check_sizes, known
+from lit_share.lab.data._sources import SOURCES, Arrays, standardised
 from lit_share.lab.data._split import split
 
 

@@ -15,9 +15,9 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from lit_share.lab.plots import Style, styles
-from lit_share.lab.report._sections import sections
 from lit_share.lab.report._comparison import Comparison, Row, cells
 from lit_share.lab.report._estimate import UNDEFINED
+from lit_share.lab.report._sections import sections
 from lit_share.lab.report._settings import label, setting_of, varying
 from lit_share.lab.results import Result
 

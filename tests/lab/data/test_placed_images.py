@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from lit_share.lab.data import PlacedImages
-from lit_share.lab.data._sources import digits
 from lit_share.lab.data._placed_images import placed
+from lit_share.lab.data._sources import digits
 
 SIZES = {"n_train": 60, "n_val": 40, "n_test": 50}
 

@@ -5,7 +5,7 @@ from statistics import fmean
 import pytest
 
 from lit_share.lab.plots import styles
-from lit_share.lab.report import _charts as charts
+from lit_share.lab.report import _sections as charts
 from lit_share.lab.report import compare
 from lit_share.lab.results import read_results
 
