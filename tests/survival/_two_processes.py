@@ -52,7 +52,7 @@ def fit_sharded(module, save_distributed_checkpoint=False, **options):
 def fsdp2(case, place):
     module = SHARDED[place](case)
     if case == EQUAL:
-        with pytest.raises(TieError, match=r"which fully_shard has spread"):
+        with pytest.raises(TieError, match=r"which fully_shard has distributed"):
             fit_sharded(module)
         share_and_shard(case)
     else:
