@@ -86,7 +86,10 @@ def check_config(config: DictConfig, groups: Collection[str], values: Collection
 
 
 def _check_node(node: Any, path: str, partial: bool, paths: Collection[str]) -> Iterator[str]:
-    """Yield the problems of a container and its contents; `partial` calls may lack arguments."""
+    """Yield the problems of the config node at the key ``path``, and of all nodes below it.
+
+    Calls may lack arguments if ``partial``. Messages suggest from ``paths``, the config's keys.
+    """
     values = {}
     for key, raw in _items(node):
         values[key] = UNREADABLE
@@ -113,7 +116,7 @@ def _check_node(node: Any, path: str, partial: bool, paths: Collection[str]) -> 
 
 
 def _check_call(values: dict[Any, Any], path: str, partial: bool) -> Iterator[str]:
-    """Yield the problems of a `_target_` and its arguments; if `partial`, some may be missing."""
+    """Import a call's `_target_`, and yield what misfits it; `partial` calls may lack arguments."""
     for key, hint in HYDRA_KEYS.items():
         if key in values:
             yield from _check_type(values[key], hint, _join(path, key))
@@ -161,7 +164,10 @@ def _check_call(values: dict[Any, Any], path: str, partial: bool) -> Iterator[st
 
 
 def _check_type(value: Any, hint: Any, path: str, default: Any = UNREADABLE) -> Iterator[str]:
-    """Yield a problem if a value does not have the type that its parameter is annotated with."""
+    """Yield a problem if ``value`` is not of type ``hint``; ``None`` fits if it is the ``default``.
+
+    Values that cannot be resolved, or that hold a `_target_`, are not checked.
+    """
     plain = _plain(value)
     if plain is UNREADABLE or _holds_target(plain) or (plain is None and default is None):
         return
@@ -177,7 +183,7 @@ def _check_type(value: Any, hint: Any, path: str, default: Any = UNREADABLE) -> 
 
 
 def _fits(value: Any, plain: Any, hint: Any) -> bool:
-    """Whether a value has the annotated type; true where pydantic cannot decide."""
+    """Whether ``value``, or ``plain`` as JSON, is of type ``hint``; true if pydantic cannot say."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -200,7 +206,7 @@ def _fits(value: Any, plain: Any, hint: Any) -> bool:
 
 
 def _hint(target: Callable, parameter: inspect.Parameter) -> Any:
-    """Return the annotation of a parameter; `Any` if there is none that can be resolved."""
+    """Return the resolved annotation of a parameter of ``target``; `Any` if that is impossible."""
     if parameter.annotation is parameter.empty:
         return Any
     function = target
@@ -219,7 +225,7 @@ def _hint(target: Callable, parameter: inspect.Parameter) -> Any:
 
 
 def _locate(name: str) -> Callable:
-    """Return the function or class of a `_target_`; an `ImportError` suggests the nearest name."""
+    """Import a function or class by dotted name; an `ImportError` suggests the nearest name."""
     path, *attributes = name.split(".")
     try:
         found: Any = import_module(path)
@@ -249,7 +255,7 @@ def _locate(name: str) -> Callable:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as YAML would write it; `UNREADABLE` if it cannot be resolved."""
+    """Return a config as dicts and lists, an enum as its name; `UNREADABLE` if unresolvable."""
     if isinstance(value, Enum):
         return value.name
     if not OmegaConf.is_config(value):
@@ -261,7 +267,7 @@ def _plain(value: Any) -> Any:
 
 
 def _items(node: Any) -> list[tuple[Any, Any]]:
-    """Return the keys or indices of a container, with their values before interpolation."""
+    """Return a config's (key or index, plain value) pairs, without resolving interpolations."""
     raw: Any = OmegaConf.to_container(node)
     if isinstance(raw, dict):
         return [*raw.items()]
@@ -292,7 +298,7 @@ def _paths(raw: Any, path: str = "") -> Iterator[str]:
 
 
 def _literals(hint: Any) -> Iterator[Any]:
-    """Yield the choices of every `Literal` in a type."""
+    """Yield the values of all `Literal`s in a type, at any depth."""
     for arg in typing.get_args(hint):
         if typing.get_origin(hint) is Literal:
             yield arg

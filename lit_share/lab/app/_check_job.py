@@ -88,7 +88,7 @@ def _check_ties(job: Job, config: DictConfig, overrides: Sequence[str]) -> None:
 
 
 def _print_plan(job: Job, config: DictConfig) -> None:
-    """Log and print which parameters are tied; in a sweep, print each plan once per process."""
+    """Log and print which parameters each regularizer ties; a sweep prints each plan only once."""
     plans = {}
     for name, regularizer in job.regularizers.items():
         if isinstance(regularizer, (Regularize, Share)):

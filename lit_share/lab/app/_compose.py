@@ -71,7 +71,7 @@ def _check_folders(config: DictConfig) -> None:
 
 
 def _problem_of_checkpoint(path: str) -> str | None:
-    """Return why training cannot resume from a file; `None` if it can or Lightning has to tell."""
+    """Return why training cannot resume from a file; `None` if it can or only Lightning knows."""
     if not Path(path).suffix or "://" in path or Path(path).is_dir():
         # Lightning also takes words such as "last", addresses, and folders of sharded checkpoints.
         return None

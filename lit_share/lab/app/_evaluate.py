@@ -56,7 +56,7 @@ def evaluate(trained: Trained, config: DictConfig) -> Evaluation:
 
 
 def _sharing(trained: Trained) -> tuple[dict[str, float | None], dict[str, float]]:
-    """Return an `Evaluation`'s ``sharing`` and ``tied``."""
+    """Restore regularizers; return penalty, distance and counts, and the tied fraction by tie."""
     job, penalty = trained.job, 0.0
     for regularizer in job.regularizers.values():
         if regularizer.state_key in trained.states:

@@ -111,7 +111,7 @@ def _similarity(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _outlines(labels: Sequence[int]) -> Iterator[tuple[float | None, float | None]]:
-    """Yield the corners of a square around each cluster of several rows, with `None` between."""
+    """Yield (x, y) of a closed square around each run of 2 or more equal labels, then `None`s."""
     begin = 0
     for _, cluster in groupby(labels):
         end = begin + len(list(cluster))

@@ -103,7 +103,7 @@ def intervals(
 
 
 def _limits(points: Iterable[Interval], from_zero: bool) -> tuple[float, float]:
-    """Return the smallest number drawn, at most 0 if `from_zero`, and the largest."""
+    """Return the minimum, at most 0 if `from_zero`, and maximum of all numbers drawn; 0 if none."""
     drawn: list[float] = []
     for point in points:
         numbers = (point.mean, point.low, point.high, *point.values)
@@ -115,7 +115,7 @@ def _limits(points: Iterable[Interval], from_zero: bool) -> tuple[float, float]:
 
 
 def _side(x: float, left: float, right: float) -> str:
-    """Return Plotly's position of a dot's label: towards the middle of the numbers drawn."""
+    """Return Plotly's `textposition` of a label at ``x``: above, and inwards if near a limit."""
     if right <= left:
         return "top center"
     fraction = (x - left) / (right - left)

@@ -80,7 +80,7 @@ def position_filters(filters: Mapping[str, npt.ArrayLike], title: str = "") -> g
 
 
 def _mosaic(filters: npt.NDArray[Any]) -> list[list[float | None]]:
-    """Return filters, (rows, columns, height, width), as one matrix with gaps of one `None`."""
+    """Tile filters, (rows, columns, height, width), into a matrix, with a `None` between tiles."""
     rows, columns, height, width = filters.shape
     spaced = np.full((rows, height + 1, columns, width + 1), np.nan)
     spaced[:, :height, :, :width] = filters.transpose(0, 2, 1, 3)

@@ -119,7 +119,7 @@ def strength_path(
 
 
 def _marks(style: Style, chosen: Sequence[float], strengths: Sequence[float]) -> dict[str, object]:
-    """Return Plotly's markers: filled and larger the more seeds chose a strength, else open."""
+    """Return Plotly's markers by strength: larger the more seeds chose it, open if none did."""
     counts = Counter(chosen)
     symbols, sizes = [], []
     for at in strengths:
@@ -134,20 +134,20 @@ def _marks(style: Style, chosen: Sequence[float], strengths: Sequence[float]) ->
 
 
 def _choices(chosen: Sequence[float], strengths: Sequence[float]) -> list[str]:
-    """Return the hover text of each strength: for how many seeds it was chosen."""
+    """Return hover texts: how many seeds chose each strength, or ``""`` if none did."""
     counts = Counter(chosen).items()
     texts = {at: f", chosen for {count} of {len(chosen)} seeds" for at, count in counts}
     return [texts.get(at, "") for at in strengths]
 
 
 def _positions(strengths: Sequence[float]) -> dict[float, float]:
-    """Return the position of each strength on a logarithmic axis, with 0 left of the others."""
+    """Return each strength's x on a logarithmic axis: itself; for 0, a number below all others."""
     smallest = min((at for at in strengths if at > 0.0), default=1.0)
     return {at: max(at, smallest / _ZERO_BELOW) for at in strengths}
 
 
 def _ticks(positions: Mapping[float, float]) -> list[float]:
-    """Return the strengths that have a tick: far enough apart, from the smallest on."""
+    """Return the strengths that get a tick: the first, and each far enough right of the last."""
     if not positions:
         return []
     length = math.log(max(positions.values()) / min(positions.values()))

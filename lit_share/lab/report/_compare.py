@@ -99,7 +99,7 @@ def compare(
 
 
 def _natural(name: str | None) -> list[tuple[str, float]]:
-    """Return a key that sorts numbers in names as numbers: 20 comes before 150."""
+    """Return a key that sorts names by the numbers in them: 20 comes before 150."""
     texts = re.split(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", name or "")
     # Texts and numbers alternate, and a text is last.
     numbers = map(float, [*texts[1::2], "0"])
@@ -126,7 +126,7 @@ def best_of_each_seed(runs: Iterable[Result]) -> dict[int, Result]:
 def _baseline(
     setting: Setting, chosen: dict[Setting, dict[int, Result]], baseline: str
 ) -> dict[int, Result]:
-    """Return the baseline's runs by seed: same data and model, and same ties if possible."""
+    """Return the baseline's runs by seed, same ties if possible; ``{}`` for itself or if none."""
     data, model, ties, others, strategy = setting
     if strategy == baseline:
         return {}

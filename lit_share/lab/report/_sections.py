@@ -89,7 +89,7 @@ def sections(comparison: Comparison, styles: Styles) -> list[Section]:
 
 
 def _by_setting(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """Return the rows that have runs, by the label of their setting."""
+    """Return the rows that have runs, by a label of what differs between their settings."""
     rows = list(rows)
     settings = [setting_of(row.tried[0]) for row in rows]
     # Values that all settings have in common would only lengthen the titles.
@@ -305,7 +305,7 @@ def _interval(
 
 
 def _point(strategy: str, runs: Sequence[Result], metric: str) -> Point | None:
-    """Return the mean size and score of runs; `None` if none has counted its parameters."""
+    """Return the runs' mean parameter count and score; `None` if either is unknown for all."""
     sizes = [run.sharing["unique"] for run in runs if run.sharing.get("unique") is not None]
     score = _interval(estimate([run.test[metric] for run in runs]), ())
     if not sizes or score is None:
@@ -319,7 +319,7 @@ def _point(strategy: str, runs: Sequence[Result], metric: str) -> Point | None:
 
 
 def _path(row: Row, metric: str) -> StrengthPath | None:
-    """Return a row's score and distance over strengths; `None` for fewer than two strengths."""
+    """Return a row's scores and distances by strength; `None` for fewer than two strengths."""
     scores: dict[float, Estimate] = {}
     distances: dict[float, Estimate] = {}
     for runs in _by_strength(row):
@@ -339,7 +339,7 @@ def _path(row: Row, metric: str) -> StrengthPath | None:
 
 
 def _by_strength(row: Row) -> list[list[Result]]:
-    """Return a list per strength of each seed's best finished run; `[]` for a single strength."""
+    """Return for each strength, in order, each seed's best finished run; `[]` for fewer than 2."""
     by_strength = defaultdict(list)
     for run in row.tried:
         if run.failure is None:

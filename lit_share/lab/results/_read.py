@@ -58,7 +58,7 @@ def _find(name: str, directories: Iterable[str | Path]) -> list[Path]:
 
 
 def _earlier_cells(directory: Path) -> set[str]:
-    """Return the names of folders whose cells the sweep's last command did not contain."""
+    """Return the folders of cells that ``cells.json`` has, but the sweep's last command had not."""
     try:
         cells = json.loads((directory / "cells.json").read_text(encoding="utf-8"))
         return {folder for folder, cell in cells.items() if cell.get("earlier") is True}

@@ -48,7 +48,7 @@ class Contained:
 
 
 def _end_with(parent: int) -> None:
-    """Make this process exit when the process `parent` ends, if that is its parent."""
+    """Start a thread, once, that exits this process when its parent, process `parent`, ends."""
     # Otherwise joblib's workers would outlive a sweep that is killed, and write to the same folders
     # as the resumed sweep. A worker runs several cells, but needs a single thread.
     name = "end with the sweep"
