@@ -100,7 +100,7 @@ def _join(module: nn.Module, groups: Iterable[Sequence[str]]) -> None:
 
 
 def _layer_with_positions(module: nn.Module, name: str) -> HasPositions | None:
-    """Return a locally connected layer by name; ``None`` if it is a convolution already."""
+    """Return a locally connected layer by name; ``None`` if it became a convolution; else raise."""
     named = {unwrapped_name(own): layer for own, layer in unwrapped(module).named_modules()}
     layer = named.get(name)
     if isinstance(layer, HasPositions) and layer.reason_to_keep_positions() is None:

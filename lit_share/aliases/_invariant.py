@@ -152,7 +152,10 @@ class _Invariant:
         self.join_again()
 
     def _aliases(self) -> Iterator[tuple[Ref, list[tuple[Ref, bool]]]]:
-        """Yield a stored reference of each group, and its others as (reference, is transposed)."""
+        """Yield for each group a stored reference and the others, as (reference, is transposed).
+
+        Drop groups without names. Raise `TieError` if a name of a group no longer exists.
+        """
         # `forget_alias` empties groups, and does not know this list.
         self.groups = [group for group in self.groups if group.names]
         by_name: dict[bool, dict[str, Any]] = {

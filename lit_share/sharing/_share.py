@@ -175,7 +175,7 @@ def unshare(module: nn.Module, ties: Ties | None = None) -> None:
 
 
 def _sides(module: nn.Module, ties: Ties | None) -> Iterator[tuple[int, ParameterRef]]:
-    """Yield references with an index; aliases of the same index, a pattern's, stay shared."""
+    """Yield references with the index of their pattern; without ``ties`` all, counted from 0."""
     # The sides are the patterns, as a pattern may match several names of a parameter.
     if ties is None:
         yield from enumerate(parameter_refs(module))
@@ -185,7 +185,7 @@ def _sides(module: nn.Module, ties: Ties | None) -> Iterator[tuple[int, Paramete
 
 
 def _names_of_shared(module: nn.Module, ties: Sequence[Tie]) -> list[list[ParameterRef]]:
-    """Return all names of each shared parameter, including names that no pattern matches."""
+    """Return, for each Parameter that several members are, all its references, matched or not."""
     shared = [tie for tie in ties if len(tie.members) > 1 and tie.is_shared]
     names: dict[nn.Parameter, list[ParameterRef]] = {t.members[0].parameter: [] for t in shared}
     for ref in parameter_refs(module):

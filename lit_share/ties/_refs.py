@@ -154,7 +154,7 @@ def buffer_refs(module: nn.Module) -> Iterator[BufferRef]:
 
 
 def _paths(root: nn.Module) -> Iterator[tuple[tuple[str, ...], nn.Module]]:
-    """Yield the path and the module of every name of a submodule, the root first."""
+    """Yield (path, module) for the root and all submodules, once for each name of a submodule."""
     # Duplicates stay: a module under two names has parameters under two names.
     for name, module in root.named_modules(remove_duplicate=False):
         yield tuple(name.split(".")) if name else (), module

@@ -154,7 +154,7 @@ def _is_distributed() -> bool:
 
 
 def _fsdp_modules() -> Iterator[Any]:
-    """Yield all modules that were given to ``fully_shard``."""
+    """Yield all modules in this process that were given to ``fully_shard``."""
     # torch keeps no list of these modules, so all live objects are searched.
     for found in gc.get_objects():
         # `isinstance` would read `__class__`, which runs code in lazy proxies.

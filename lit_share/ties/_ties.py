@@ -239,7 +239,7 @@ class Ties:
 
 
 def _members(pattern: Pattern, ref: ParameterRef) -> list[Member]:
-    """Return the members that a pattern makes of a parameter; see `Pattern.view`."""
+    """Return the parameter, its transpose or slices, by `pattern.view`, or raise `TieError`."""
     if isinstance(ref.stored, UninitializedParameter):
         raise TieError(
             f"{ref.name!r} has no shape yet: run the module once, so that its lazy layers are made"
@@ -278,7 +278,7 @@ def _raise_no_match(pattern: Pattern, names: list[str]) -> NoReturn:
 
 
 def _similar_patterns(pattern: Pattern, names: Sequence[str]) -> list[str]:
-    """Return patterns that match, with other text before the first or after the last star."""
+    """Return patterns that match, with a similar text before the first or after the last star."""
     # Only as many components of the names are compared as that text has.
     pieces = pattern.name.split("*")
     suffix = pattern.text.removeprefix(pattern.name)
@@ -300,7 +300,7 @@ def _matches_any(text: str, names: Iterable[str]) -> bool:
 
 
 def _flat(entries: Iterable[Any]) -> list[Any]:
-    """Return a string in a list, or the entries of a list and of the lists in it."""
+    """Return the entries as a list, with nested lists unpacked once; a string is the only entry."""
     if isinstance(entries, str):
         return [entries]
     flat: list[Any] = []

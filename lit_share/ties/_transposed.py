@@ -104,7 +104,7 @@ class _Made:
 
 
 def _fit_class(owner: nn.Module) -> None:
-    """Give a module the class that computes its transposes; without any, its original class."""
+    """Set a module's class to one with properties for its transposes, or without any to its own."""
     kind: Any = getattr(type(owner), "_lit_share_plain", type(owner))
     attributes = frozenset(transposed_in(owner))
     if attributes:
@@ -115,7 +115,7 @@ def _fit_class(owner: nn.Module) -> None:
 # Modules with the same transposes have the same class, so `type(a) is type(b)` still holds.
 @cache
 def _class_with(plain: Any, attributes: frozenset[str]) -> Any:
-    """Return a subclass of ``plain`` in which these attributes are computed transposes."""
+    """Return a subclass of ``plain`` whose ``attributes`` return transposes of their sources."""
     namespace: dict[str, Any] = {name: property(_getter(name)) for name in attributes}
     namespace |= {name: getattr(plain, name) for name in ("__module__", "__qualname__", "__doc__")}
     return type(plain.__name__, (_Made, plain), {**namespace, "_lit_share_plain": plain})
@@ -144,7 +144,7 @@ def _new(plain: Any, attributes: frozenset[str]) -> Any:
 
 @torch.no_grad()
 def _save_transposes(owner: nn.Module, state_dict: dict[str, Any], prefix: str, _: Any) -> None:
-    """Add the entries of transposes to ``state_dict``, in the order of the untied module."""
+    """Add ``owner``'s transposes to ``state_dict``, and sort it as that of the untied module."""
     for attribute, source in transposed_in(owner).items():
         state_dict[prefix + attribute] = source.tensor.T
     first = [prefix + name for name in owner._parameters]
@@ -156,7 +156,7 @@ def _save_transposes(owner: nn.Module, state_dict: dict[str, Any], prefix: str, 
 
 @torch.no_grad()
 def _load_transposes(owner: nn.Module, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-    """Load the entry of a transposed parameter into its source."""
+    """Pop transposes' entries and copy them to their sources; note errors in lists of ``rest``."""
     *_, missing, _, errors = rest
     for attribute, source in transposed_in(owner).items():
         key = prefix + attribute

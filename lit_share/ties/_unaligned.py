@@ -62,11 +62,11 @@ def _is_unrelated(tie: Tie) -> bool:
     return any(_cosine(first, other) < _UNRELATED for other in others)
 
 
-def _cosine(one: Tensor, other: Tensor) -> float:
-    """Return the absolute cosine of the angle between two tensors; 1 where it is not defined."""
+def _cosine(a: Tensor, b: Tensor) -> float:
+    """Return |cosine| of two tensors, flattened; 1 for zeros, integers, DTensors, meta tensors."""
     # Shards would need a collective, for a remark only.
-    if any(t.is_meta or isinstance(t, DTensor) or not t.is_floating_point() for t in (one, other)):
+    if any(t.is_meta or isinstance(t, DTensor) or not t.is_floating_point() for t in (a, b)):
         return 1.0
-    first, second = one.flatten().float(), other.flatten().to(one.device).float()
+    first, second = a.flatten().float(), b.flatten().to(a.device).float()
     size = first.norm() * second.norm()
     return float(torch.dot(first, second).abs() / size) if size > 0.0 else 1.0

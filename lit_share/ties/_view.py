@@ -49,7 +49,6 @@ class TieView:
         frozen: MutableMapping[str, Tensor] | None,
     ) -> None:
         self.penalty, self.tie = penalty, tie
-        self._steps: list[float] | None = None
         self._has_prox = True
         try:
             penalty.check([tie.shape] * len(tie.members))
@@ -84,9 +83,6 @@ class TieView:
         Raises:
             ValueError: Naming the members, if these step sizes have no closed form.
         """
-        # Learning rates mostly stay, and the check takes longer than the step of a small tie.
-        if steps == self._steps:
-            return
         if not self._has_prox and any(steps):
             raise ValueError(
                 f"the members of {self.tie.name!r} share a parameter, but started from different "
@@ -97,7 +93,6 @@ class TieView:
             self.penalty.check_prox(steps, len(self.tie.members))
         except ValueError as error:
             raise ValueError(f"{names_of(self.tie)}: {error}") from None
-        self._steps = list(steps)
         self.tensors.steps = [self.multiplicity * t for t in steps]
 
     def open_grads(self, owned: Container[int] | None = None) -> None:
@@ -115,18 +110,19 @@ class TieView:
             if not parameter.requires_grad or (owned is not None and id(parameter) not in owned):
                 grads += [None] * run.length
                 continue
+            grad = parameter.grad
             # A member without a gradient is pulled as well, as if the loss had a gradient of zero.
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            elif parameter.grad.layout != torch.strided:
+            if grad is None:
+                grad = parameter.grad = torch.zeros_like(parameter)
+            elif grad.layout is not torch.strided:
                 raise ValueError(
                     f"the gradient of {run.first.name!r} is sparse: make it with sparse=False, or "
                     "exclude it from the ties"
                 )
             if is_whole:
-                grads += [parameter.grad] * run.length
+                grads += [grad] * run.length
             else:
-                grads += run.views(parameter.grad)
+                grads += run.views(grad)
 
     def close_grads(self) -> None:
         """Add the buffers of ``tensors.grads`` that are copies to their gradients."""
@@ -257,6 +253,9 @@ class TieViews:
         frozen: MutableMapping[str, Tensor] | None = None,
     ) -> None:
         self.penalty, self.ties, self.start, self.frozen = penalty, ties, start, frozen
+        # What `set_steps` was given, and the names of the ties that move.
+        self._sizes: list[Sequence[float] | None] | None = None
+        self._moving: set[str] = set()
         self._open()
 
     def refresh(self) -> bool:
@@ -271,14 +270,11 @@ class TieViews:
         for mapping, key, value in self._entries:
             if mapping.get(key) is not value:
                 return False
-        is_current = not self._has_copies
-        for parameter, address in self._addresses:
-            # `module.to` and FSDP2 replace the memory of a Parameter, but keep the object.
-            local: Tensor = parameter
-            if isinstance(parameter, DTensor):
-                local = parameter._local_tensor
-            is_current = is_current and local.data_ptr() == address
-        if not is_current:
+        # `module.to` and FSDP2 replace the memory of a Parameter, but keep the object.
+        tensors = self._parameters
+        if self._is_sharded:
+            tensors = self._local_tensors()
+        if self._has_copies or [tensor.data_ptr() for tensor in tensors] != self._addresses:
             self._open()
         return True
 
@@ -315,11 +311,32 @@ class TieViews:
         self.batch.add_gradient_(1.0)
         return increments
 
+    def set_steps(self, sizes: Sequence[Sequence[float] | None]) -> set[str]:
+        """Set the step sizes of proximal steps, and return the names of the ties that move.
+
+        Args:
+            sizes: For each tie a step size for each member; ``None`` if it does not move.
+
+        Raises:
+            ValueError: See `TieView.set_steps`.
+        """
+        # Learning rates mostly stay, and the checks take longer than the step of a small tie.
+        if sizes != self._sizes:
+            self._moving = set()
+            for view, steps in zip(self.views, sizes, strict=True):
+                if steps is not None and any(steps):
+                    self._moving.add(view.tie.name)
+                # The proximal step skips ties whose step sizes are all zero.
+                view.set_steps(steps or [0.0] * len(view.tie.members))
+            self._sizes = list(sizes)
+        return self._moving
+
     def take_prox(self) -> None:
-        """Take the proximal step with the step sizes that `TieView.set_steps` has set."""
+        """Take the proximal step with the step sizes of `set_steps`."""
         self.batch.prox_()
-        for view in self.views:
-            view.close_members()
+        if self._is_sharded:
+            for view in self.views:
+                view.close_members()
 
     def restore_frozen(self, names: Container[str], moves: Callable[[nn.Parameter], bool]) -> None:
         """Move the frozen groups of these ties back to their center.
@@ -338,6 +355,7 @@ class TieViews:
             view.close_members()
 
     def _open(self) -> None:
+        self._sizes = None
         self.views = [self._view(tie) for tie in self.ties]
         self.batch = TieBatch(self.penalty, [view.tensors for view in self.views])
         self._has_copies = any(view.has_copies for view in self.views)
@@ -351,14 +369,13 @@ class TieViews:
                     entries[id(mapping), key] = mapping, key, value
             parameters.update((id(parameter), parameter) for parameter in tie.parameters)
         self._entries = list(entries.values())
-        self._addresses = [(p, _address(p)) for p in parameters.values()]
+        self._parameters: list[Tensor] = list(parameters.values())
+        self._addresses = [tensor.data_ptr() for tensor in self._local_tensors()]
+
+    def _local_tensors(self) -> list[Tensor]:
+        return [getattr(p, "_local_tensor", p) for p in self._parameters]
 
     def _view(self, tie: Tie) -> TieView:
         if any(isinstance(parameter, DTensor) for parameter in tie.parameters):
             return ShardedTieView(self.penalty, tie, self.start, self.frozen)
         return TieView(self.penalty, tie, self.start, self.frozen)
-
-
-def _address(parameter: nn.Parameter) -> int:
-    local = parameter._local_tensor if isinstance(parameter, DTensor) else parameter
-    return local.data_ptr()
