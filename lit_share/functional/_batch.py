@@ -83,7 +83,7 @@ class TieBatch:
 
     @cached_property
     def _gradients(self) -> tuple[list[FusedGradient], list[TieTensors]]:
-        """The fused gradients, one per dtype, and the ties that loops do not support."""
+        """A fused gradient per dtype, and ties left to torch; raises if ``grads`` are too few."""
         for tie in self.ties:
             if len(tie.grads) != len(tie.members):
                 raise ValueError(
@@ -98,7 +98,7 @@ class TieBatch:
 
     @cached_property
     def _proxes(self) -> tuple[list[FusedProx], list[TieTensors]]:
-        """The fused steps, one per dtype and layout, and the ties that loops do not support."""
+        """A fused step per dtype and layout, and the ties left to plain torch."""
         fusable, others = self._by_fusability(as_gradient=False)
         by_kind: dict[tuple[object, type[FusedProx]], list[TieTensors]] = {}
         for tie in fusable:
@@ -254,7 +254,7 @@ def _all_reduce_statistics(penalty: Penalty, ties: Sequence[TieTensors]) -> list
 
 
 def _blocks(penalty: Penalty, tie: TieTensors) -> Iterator[TieTensors]:
-    """Yield the tie in blocks of bounded size if its elements are independent, else at once."""
+    """Yield a tie as flat blocks of elements (views), or as a whole if it cannot be cut."""
     size = _BLOCK_ON_GPU
     if tie.members[0].is_cpu:
         size = _BLOCK

@@ -178,7 +178,7 @@ class FusedGradient(FusedTies):
         return declined
 
     def _decline(self, buffers: Sequence[Tensor | None], addresses: list[int]) -> list[TieTensors]:
-        """Return ties whose buffers are not supported, and set their ``addresses`` to 0."""
+        """Return ties with a buffer of other dtype or not contiguous; zero their ``addresses``."""
         declined = []
         for tie, begin, end in zip(self.ties, self.first, self.first[1:], strict=False):
             own = [buffer for buffer in buffers[begin:end] if buffer is not None]
@@ -303,7 +303,7 @@ class ColumnProx(FusedProx):
         self.run("move_columns", self.jobs, *arguments)
 
     def _fractions(self, norms: Doubles) -> Doubles:
-        """Return the fraction of its deviation that each group keeps; -1 in ties of step 0."""
+        """Return the fraction (1 − 1/norm)₊ that a group keeps, 0 if frozen; freeze groups at 0."""
         with np.errstate(divide="ignore"):
             kept: Doubles = np.maximum(1.0 - 1.0 / norms, 0.0)
         ends = np.cumsum(self.groups)
@@ -354,7 +354,7 @@ class Jobs:
 
 @cache
 def _loops() -> ModuleType | None:
-    """Import the loops, or return ``None`` without Numba."""
+    """Return the module of compiled loops, or ``None`` without Numba."""
     try:
         from lit_share.functional import _loops as loops
     except ImportError:

@@ -221,7 +221,7 @@ def _norms_along(deviation: Tensor, inside: tuple[int, ...]) -> Tensor:
 
 
 def _is_wide(matrix: Tensor, shard: Shard | None) -> bool:
-    """Whether the full matrix has at most as many rows as columns."""
+    """Whether the full matrix (dims from 1 on flattened) has at most as many rows as columns."""
     # All ranks must agree, so the length of the full matrix counts.
     size = list(matrix.shape)
     if shard is not None:
@@ -230,7 +230,7 @@ def _is_wide(matrix: Tensor, shard: Shard | None) -> bool:
 
 
 def _adds_up(matrix: Tensor, shard: Shard) -> bool:
-    """Whether the Gram matrix of the shorter side is a sum over shards."""
+    """Whether the Gram matrix of the full matrix's shorter side is a sum over its shards."""
     return _is_wide(matrix, shard) == (shard.dim != 0)
 
 

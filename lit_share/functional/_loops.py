@@ -186,7 +186,7 @@ def _kept_fraction(n):
 
 @_compiled
 def _join_elements(x, y, t, step_x, step_y, like):
-    """Move the elements of a pair towards each other; a member of step 0 stays."""
+    """Shrink x[i] − y[i] by at most ``t``: move x and y in place, in proportion to their steps."""
     # x is computed from the new y, so that elements without a difference are bitwise equal.
     fraction = like.dtype.type(step_y / (step_x + step_y))
     if step_x > 0.0 and step_y > 0.0:
@@ -209,7 +209,7 @@ def _join_elements(x, y, t, step_x, step_y, like):
 def _square_deviations(like, members, origins, lo, hi, kind, begin, count, weight, center, squares):
     """Write each element's squares of ``weight * d``, summed over members, to ``squares``.
 
-    Write the mean to ``center`` if members move towards it.
+    Read ``count`` elements of members ``lo`` to ``hi``; if ``kind`` is MEAN, fill ``center``, too.
     """
     x = _at(members[lo], begin, count, like)
     squares[:count] = 0.0
@@ -240,7 +240,7 @@ def _square_deviations(like, members, origins, lo, hi, kind, begin, count, weigh
 
 @_compiled
 def _move_pair(x, y, step_x, step_y, kept, like):
-    """Scale the differences of a pair by ``kept[i]``; a member of step 0 stays."""
+    """Scale x[i] − y[i] by ``kept[i]``: move x and y in place, in proportion to their steps."""
     fraction = like.dtype.type(step_y / (step_x + step_y))
     if step_x > 0.0 and step_y > 0.0:
         for i in range(len(x)):
@@ -258,7 +258,10 @@ def _move_pair(x, y, step_x, step_y, kept, like):
 
 @_compiled
 def _move(like, members, origins, steps, lo, hi, kind, begin, count, center, kept):
-    """Scale the deviations of at most _BLOCK elements by the fractions ``kept``."""
+    """Scale deviations by ``kept``, a fraction for each of ``count`` ≤ _BLOCK elements, in place.
+
+    Elements from ``begin`` on of members ``lo`` to ``hi`` move to ``center``, origin or each other.
+    """
     zero = like.dtype.type(0.0)
     if kind == PAIR:
         x, y = _at(members[lo], begin, count, like), _at(members[lo + 1], begin, count, like)
@@ -295,9 +298,9 @@ def _sum_of_squares_of_pair(x, y, weight):
 
 @_reduction
 def _sum_of_squares(like, members, origins, lo, hi, kind, begin, count, weight, center):
-    """Return the sum of the squares of ``weight * d`` in a range.
+    """Return the sum of squares of ``weight * d`` over a range of elements and all members.
 
-    Blocks are summed in the members' precision, and their sums in float64.
+    Read ``count`` elements from ``begin`` on of members ``lo`` to ``hi``; add blocks in float64.
     """
     if kind == PAIR:
         x, y = _at(members[lo], begin, count, like), _at(members[lo + 1], begin, count, like)
@@ -356,21 +359,24 @@ def shrink_segments(like, members, origins, first, kinds, steps, weights, masks,
 
 
 @_compiled
-def _freeze(mask, group, n, fraction):
-    """Return the fraction that a group keeps, and mark a group that keeps none as frozen."""
+def _freeze(mask, group, norm, fraction):
+    """Return ``fraction``, or 0 if the group is frozen; freeze it if 0 is kept of a norm > 0.
+
+    ``mask`` is the address of the tie's mask, or 0 for none: then nothing is frozen.
+    """
     if mask == 0:
         return fraction
     frozen = carray(_pointer(mask + group, np.empty(0, np.uint8)), 1)
     if frozen[0]:
         return 0.0
-    if fraction == 0.0 and n > 0.0:
+    if fraction == 0.0 and norm > 0.0:
         frozen[0] = 1
     return fraction
 
 
 @_compiled
 def _move_all(like, members, origins, steps, lo, hi, kind, begin, count, fraction, center, kept):
-    """Scale the deviations of a range by one fraction."""
+    """Scale the deviations of ``count`` elements from ``begin`` on by ``fraction``, in place."""
     # `_move` takes a fraction for each element, so a block of them is set to the same number once.
     kept[: min(count, _BLOCK)] = fraction
     for start in range(begin, begin + count, _BLOCK):

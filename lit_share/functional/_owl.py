@@ -156,7 +156,7 @@ def _split(vector: Tensor, sizes: Sequence[int]) -> list[Tensor]:
 
 
 def _shrink(v: _Vector, w: _Vector) -> _Vector:
-    """Return magnitudes ``v`` after the proximal step of OWL with non-increasing weights ``w``."""
+    """Return magnitudes ``v``, in any order, after OWL's proximal step with descending ``w``."""
     # Only this function needs SciPy's optimizers, which take 0.25 s and 30 MB to import.
     from scipy.optimize import isotonic_regression
 

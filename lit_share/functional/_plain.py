@@ -118,7 +118,7 @@ def with_frozen_at_center(penalty: Penalty, tie: TieTensors, frozen: Tensor) -> 
 
 
 def _split(penalty: Penalty, tie: TieTensors) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Return the members in the dtype of computation, their centers and unscaled deviations."""
+    """Return the members (half precision as float32), their centers and unscaled deviations."""
     penalty.check_start(tie.start)
     halves = (torch.bfloat16, torch.float16)
     members = [w.float() if w.dtype in halves else w for w in tie.members]
@@ -128,7 +128,10 @@ def _split(penalty: Penalty, tie: TieTensors) -> tuple[list[Tensor], list[Tensor
 def _moved(
     penalty: Penalty, tie: TieTensors, work: Decomposition, common: float | None, r: Tensor
 ) -> list[Tensor]:
-    """Return the members after the step, which leaves groups of norms ``r``; mark frozen groups."""
+    """Return the members after the proximal step, which leaves groups of norms ``r``.
+
+    Mark groups that reach 0 in ``tie.frozen``. ``common`` is ``None`` if the step sizes differ.
+    """
     if common is None and penalty.omega.quadratic:
         is_mean = penalty.centering.is_mean
         return prox_of_squared(work.members, work.points, tie.steps, is_mean)
@@ -143,8 +146,8 @@ def _moved(
     return [point + d for point, d in zip(work.points, shrunk, strict=True)]
 
 
-def _ratio(numerator: Tensor, n: Tensor) -> Tensor:
-    """Return ``numerator / n``, and 0 where n is 0 or subnormal."""
+def _ratio(numerator: Tensor, norms: Tensor) -> Tensor:
+    """Return ``numerator / norms``, and 0 where a norm is 0 or too small to divide by."""
     # A division by a subnormal number could overflow.
-    is_normal = n >= torch.finfo(n.dtype).tiny
-    return torch.where(is_normal, numerator / torch.where(is_normal, n, 1.0), 0.0)
+    is_normal = norms >= torch.finfo(norms.dtype).tiny
+    return torch.where(is_normal, numerator / torch.where(is_normal, norms, 1.0), 0.0)
