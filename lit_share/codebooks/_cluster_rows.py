@@ -233,7 +233,7 @@ def _linkage(rows: _Rows, similarity: float) -> Indices:
 
 
 def _components(rows: _Rows, similarity: float) -> Indices:
-    """Return a label for each row: its connected component in the graph of similar pairs."""
+    """Return a label per row: its component in the graph that joins rows of this similarity."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -268,7 +268,7 @@ def _average_linkage(rows: _Rows, similarity: float) -> Indices:
 
 
 def _exemplars(rows: _Rows, similarity: float) -> Indices:
-    """Choose exemplars greedily, and return a label for each row: its most similar exemplar."""
+    """Choose exemplars greedily, and return each row's nearest one, as its number among them."""
     threshold = similarity - ROUNDING[rows.directions.dtype]
     gains_of_blocks = []
     for block in rows.blocks(len(rows)):

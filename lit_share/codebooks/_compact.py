@@ -69,7 +69,7 @@ def compact(module: nn.Module) -> nn.Module:
 
 
 def _merge_rows(root: nn.Module, layer: Any) -> None:
-    """Replace a layer by a codebook of its distinct rows, if that takes fewer numbers."""
+    """Replace ``layer`` in ``root`` by a codebook of its distinct nonzero rows if it is smaller."""
     labels, clusters = _equal_rows(layer.weight.transpose(0, 1).flatten(1))
     dropped = len(labels) - clusters
     if isinstance(layer, CODEBOOKS):
@@ -83,7 +83,7 @@ def _merge_rows(root: nn.Module, layer: Any) -> None:
 
 
 def _equal_rows(rows: Tensor) -> tuple[Tensor, int]:
-    """Return labels, the same for equal rows and −1 for zero rows, and the number of clusters."""
+    """Return a label per row, equal for equal rows, −1 for zeros; and the number of labels ≥ 0."""
     labels = torch.full((len(rows),), -1, device=rows.device)
     nonzero = rows.any(dim=1)
     distinct, inverse = torch.unique(rows[nonzero], dim=0, return_inverse=True)

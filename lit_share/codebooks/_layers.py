@@ -231,7 +231,7 @@ def dense_weight(layer: CodebookLayer) -> Tensor:
 
 
 def _like(layer: nn.Linear | nn.Conv2d, kinds: tuple[Any, Any], inputs: Any, weight: Tensor) -> Any:
-    """Return ``layer`` with new inputs and weight, as ``kinds[0]`` if linear, else ``kinds[1]``."""
+    """Return a layer like ``layer`` with this weight: ``kinds[0](inputs, …)``, or ``[1]`` if 2d."""
     linear, convolution = kinds
     # No parameters are drawn on the meta device, so that the user's random numbers are the same.
     if isinstance(layer, nn.Conv2d):

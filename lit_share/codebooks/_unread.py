@@ -86,10 +86,10 @@ def _chains_of_graph(
 
 
 def _chain(start: fx.Node, modules: dict[str, nn.Module], once: set[int]) -> Chain | None:
-    """Return the chain that starts at this call; ``None`` if anything on the way mixes channels.
+    """Return the names of the layer that ``start`` calls, the batch norms after it and its reader.
 
-    It is also ``None`` if no layer reads the outputs, or if a layer is not in ``once``, the ids of
-    layers that are called once and read nowhere else.
+    The reader is the next layer. Return ``None`` if something else reads or mixes the channels, or
+    if a module is not in ``once``, the ids of modules that are called once and read nowhere else.
     """
     producer = modules[str(start.target)]
     norms: list[str] = []
@@ -122,7 +122,7 @@ def _only_users(node: fx.Node) -> Iterator[fx.Node]:
 
 
 def _flattens_channels(node: fx.Node, step: nn.Module | None, function: Any) -> bool:
-    """Whether a call, of the module ``step`` or a function, flattens images channel by channel."""
+    """Whether a call of the module ``step``, or of ``function``, flattens all but the batch dim."""
     if isinstance(step, nn.Flatten):
         return (step.start_dim, step.end_dim) == (1, -1)
     return function in _FLATTEN and tuple(node.args[1:]) == (1,) and not node.kwargs
@@ -155,10 +155,7 @@ def remove_unread(producer: Any, norms: list[Any], consumer: Any) -> None:
 
 
 def _keep_units(layer: Any, keep: Tensor, *counts: str) -> None:
-    """Drop the output units that are not in the mask ``keep``.
-
-    Those of the attributes ``counts`` that the layer has are set to the number of units kept.
-    """
+    """Drop units outside the mask ``keep``; set the attributes ``counts`` to the number left."""
     for tensors in (layer._parameters, layer._buffers):
         for name, tensor in tensors.items():
             # Scalars, such as the number of batches, and the inputs' assignment have no units.

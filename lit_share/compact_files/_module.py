@@ -128,7 +128,7 @@ def _packed(module: nn.Module) -> Packed:
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Return the state dict with the unwrapped module's names, or raise `CompactFileError`."""
+    """Return a state dict without wrappers' prefixes; raise if a compact file cannot hold it."""
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be a torch.nn.Module, got a {type(module).__name__}")
     # Wrappers such as `torch.compile` put prefixes before the names.
@@ -140,7 +140,7 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _check_fits(manifest: Manifest, tensors: Mapping[str, Tensor]) -> None:
-    """Raise `CompactFileError` if names, shapes or dtypes of file and module differ."""
+    """Raise `CompactFileError` if names, shapes or dtypes of file and ``tensors`` differ."""
     missing = [name for name in tensors if name not in manifest.tensors]
     unexpected = [name for name in manifest.tensors if name not in tensors]
     if missing:
@@ -161,7 +161,7 @@ def _check_fits(manifest: Manifest, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _listed(names: list[str], others: list[str]) -> str:
-    """Return the first few names as text, each with the closest of ``others`` if one is close."""
+    """Return the first few names as text, each with the closest of ``others``, and "and n more"."""
     shown = []
     for name in names[:_SHOWN]:
         text = repr(name)
@@ -175,7 +175,7 @@ def _listed(names: list[str], others: list[str]) -> str:
 
 
 def _check_loaded(values: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) -> None:
-    """Raise `CompactFileError` if the module does not hold the loaded values."""
+    """Raise `CompactFileError` if an entry of ``values`` is not bit for bit that of ``loaded``."""
     for name, value in values.items():
         if np.array_equal(bits(loaded[name]), bits(value)):
             continue

@@ -134,7 +134,10 @@ def unpack(packed: Packed) -> dict[str, Tensor]:
 
 
 def _ways(name: str, dtype: str, array: Bits, same: SameFinder, rows: RowFinder) -> Iterator[Way]:
-    """Yield ways to store a tensor, with their entries, except those that cannot be the best."""
+    """Yield the ways to store an array, each with its arrays by suffix.
+
+    Unless it equals an earlier array, add it to ``same`` and ``rows`` for later ones to refer to.
+    """
     nonzero = int(np.count_nonzero(array))
     yield Own(dtype=dtype, shape=array.shape, nonzero=nonzero), {"": array}
     if not array.size:
