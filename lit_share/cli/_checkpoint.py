@@ -77,7 +77,7 @@ def _recorded(checkpoint: Mapping[str, Any]) -> list[_Tie]:
 
 
 def _in_memory(tensors: Mapping[str, Any]) -> list[_Tie]:
-    """Return a tie for each region of memory that several tensors or transposes view."""
+    """Return ``{"names": […]}`` for tensors that are the same memory; transposes end in ``.T``."""
     regions: defaultdict[tuple, list[str]] = defaultdict(list)
     for name, tensor in tensors.items():
         # Tying tensors of fewer than two numbers would save nothing.

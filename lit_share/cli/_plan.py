@@ -77,7 +77,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _list(module: nn.Module, as_json: bool) -> None:
-    """Print the names that patterns can match, with shapes, as lines or as JSON."""
+    """Print each parameter's name and shape, as a line of text, or all as JSON if ``as_json``."""
     from lit_share.ties import parameter_refs
 
     shapes = {ref.name: list(ref.tensor.shape) for ref in parameter_refs(module)}

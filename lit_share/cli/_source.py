@@ -92,7 +92,10 @@ def _empty(shape: Iterable[int], code: str) -> Tensor:
 
 
 def _skeleton(tensors: Mapping[str, Any], ties: Iterable[Mapping[str, Any]]) -> nn.Module:
-    """Return a module on the meta device with the tensors' names and shapes, and these ties."""
+    """Return a meta-device module with the tensors' names and shapes; tied names are one Parameter.
+
+    Integers and statistics become buffers. Skip non-tensors. Raise `ValueError` without parameters.
+    """
     root = nn.Module()
     parameters: dict[str, nn.Parameter] = {}
     for name, tensor in tensors.items():
