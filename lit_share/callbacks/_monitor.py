@@ -165,7 +165,7 @@ class SharingMonitor(Callback):
         return [tie for tie in self.ties.find(pl_module) if len(tie.members) > 1]
 
     def _append(self, distances: Mapping[str, float], epochs: int) -> None:
-        """Add the distances after `epochs` epochs to the history; fill gaps with NaN."""
+        """Set the distance at index `epochs` of each tie's history, with NaN in gaps before it."""
         for name, distance in distances.items():
             history = self.history.setdefault(name, [])
             history += [math.nan] * (epochs - len(history))

@@ -284,7 +284,10 @@ class Share(Callback):
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        """Share the module if it is due, then call the strategy's method and return its result."""
+        """Share the module if it is due, then return ``method(*args, **kwargs)``.
+
+        Raise `TieError` instead of the `ValueError`s of optimizers that sharing causes.
+        """
         if name == "setup":
             self._share_when_complete(trainer, module)
         elif self.is_before_training:

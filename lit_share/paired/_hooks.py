@@ -176,12 +176,15 @@ class Delegating(LightningModule):
                 results.batch, results.batch_size = full_batch, None
 
     def _name_batch(self, given: dict[str, Any]) -> str | None:
-        """Name the batch in `given` after its child, and return that name; `None` for a dict."""
+        """Put batch and outputs in `given` into a dict under their child's name; return the name.
+
+        Adapt the loader's index, too. If batches already come by name, check names; return `None`.
+        """
         # Except in training, Lightning runs loaders one after the other, and passes the batch with
         # the loader's index, but without its key in the dict of loaders.
         loader = self._loader()
         if loader._mode != "sequential" or not isinstance(loader.iterables, Mapping):
-            self._check(given["batch"])
+            self._check_names(given["batch"])
             return None
         name, index, several = self._owner(given.get("dataloader_idx", 0))
         given.update({key: {name: given[key]} for key in ("batch", "outputs") if key in given})
@@ -194,9 +197,9 @@ class Delegating(LightningModule):
         return name
 
     def _owner(self, dataloader_idx: int) -> tuple[str, int, bool]:
-        """Return a loader's child, its index among the child's loaders, and if they are several."""
+        """Return a loader's child, its index there, and if it has several; check loaders' names."""
         loaders = self._loader().iterables
-        self._check(loaders)
+        self._check_names(loaders)
         owners: list[tuple[str, int, bool]] = []
         for name, own in loaders.items():
             # A child's loaders may be nested in lists and dicts.
@@ -204,8 +207,11 @@ class Delegating(LightningModule):
             owners += [(name, index, n > 1) for index in range(n)]
         return owners[dataloader_idx]
 
-    def _check(self, by_name: Any) -> None:
-        """Raise `ValueError` if loaders or batches are not named after the children."""
+    def _check_names(self, by_name: Any) -> None:
+        """Raise `ValueError` unless the keys of ``by_name`` are the children with the stage's step.
+
+        All children have a predict step. Raise also if one of the loaders is a CombinedLoader.
+        """
         stage = self.trainer.state.stage
         assert stage is not None
         step = STEPS[str(stage.dataloader_prefix)]
