@@ -89,9 +89,8 @@ def apply_prox(
         True
     """
     views = _views(module, as_penalty(penalty), ties, start)
-    for view in views.views:
-        # `take_prox` does not write to members whose step size is zero.
-        view.set_steps([step if p.requires_grad else 0.0 for p in view.tie.parameters])
+    # Members whose step size is zero are not written to.
+    views.set_steps([[step * p.requires_grad for p in tie.parameters] for tie in views.ties])
     views.take_prox()
 
 

@@ -325,7 +325,7 @@ class PenaltySteps:
         self.found = self.ties.find(self.module)
 
     def _open(self) -> None:
-        """Open the views, with a state that matches the parameters' device, dtype and shards."""
+        """Open ``views`` of the ties found; fit pending steps, starting values, rates to them."""
         # A checkpoint may name other ties, and replaced layers may have lost their names.
         self._pending.keep({tie.name for tie in self.found})
         if self.penalty.centering.needs_start:
@@ -348,7 +348,7 @@ class PenaltySteps:
             self._with_frozen = {name for name, mask in self._frozen.items() if mask.any()}
 
     def _refresh(self) -> None:
-        """Refresh the views; if a parameter was replaced, find the ties again."""
+        """Reshard modules and refresh the views; find ties again if a parameter was replaced."""
         for module in self._sharded:
             module.reshard()
         # `share`, `load_state_dict(assign=True)` and FSDP2 replace parameters during training.
@@ -358,7 +358,10 @@ class PenaltySteps:
             self._open()
 
     def _stepping(self, optimizer: Optimizer | None) -> int | None:
-        """Refresh the views, and return the optimizer's index; ``None`` if it has no gradients."""
+        """Refresh the views, and return the optimizer's index; ``None`` if it has no gradients.
+
+        Raise `ValueError` if the optimizer was not given to `attach`.
+        """
         number = self._numbers.get(optimizer)
         if number is None:
             self._raise_unknown(optimizer)
@@ -380,15 +383,14 @@ class PenaltySteps:
         raise ValueError(f"this {type(optimizer).__name__} was not given to attach")
 
     def _check_steps(self, views: TieViews) -> None:
-        """Raise `ValueError` if the proximal step has no closed form for a tie's learning rates."""
+        """Set ``views``' steps to learning rates; raise `ValueError` if there is no closed form."""
         totals = [[0.0] * len(tie.members) for tie in self.found]
         for number, rates in enumerate(self._steps.rates):
             rates.look_up()
             for total, own in zip(totals, self._steps.sizes(self.found, number, 1.0), strict=True):
                 for i, step in enumerate(own or ()):
                     total[i] += step
-        for view, total in zip(views.views, totals, strict=True):
-            view.set_steps(total)
+        views.set_steps(totals)
 
     def _add_increments(self, number: int, strength: float) -> None:
         # Gradients of the loss belong to the weights at the backward pass. So the increments are
@@ -401,7 +403,10 @@ class PenaltySteps:
         self.views.add_increments(self._increments, strength, self._steps.rates[number].groups)
 
     def _take_or_add(self, number: int) -> set[str]:
-        """Take the proximal step, or add to pending step sizes; return the names of moved ties."""
+        """Take the proximal steps due after optimizer ``number``'s; return the moved ties' names.
+
+        Steps of ties with other optimizers, or if ``every`` is "epoch", are added to pending.
+        """
         strength = self.strength_at(self.steps_done, self.epochs_done)
         sizes: Sequence[list[float] | None] = [None] * len(self.found)
         if strength > 0.0:
@@ -417,18 +422,13 @@ class PenaltySteps:
         return set()
 
     def _take_pending(self) -> set[str]:
-        """Take the proximal steps of ties whose optimizers have all stepped; return their names."""
+        """Take and drop pending steps of ties whose optimizers all stepped; return their names."""
         owners = self._steps.owners
         return self._take([self._pending.take(tie.name, owners(tie)) for tie in self.found])
 
     def _take(self, sizes: Sequence[list[float] | None]) -> set[str]:
-        """Take proximal steps of these sizes, one list per tie; return the names of moved ties."""
-        taken: set[str] = set()
-        for view, steps in zip(self.views.views, sizes, strict=True):
-            if steps is not None and any(steps):
-                taken.add(view.tie.name)
-            # `take_prox` skips ties whose step sizes are all zero.
-            view.set_steps(steps or [0.0] * len(view.tie.members))
-        if taken:
+        """Take steps of ``sizes[tie][member]``, none for ``None``; return the moved ties' names."""
+        moving = self.views.set_steps(sizes)
+        if moving:
             self.views.take_prox()
-        return taken
+        return moving
