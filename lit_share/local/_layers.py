@@ -291,7 +291,7 @@ def _two(numbers: Any) -> Pair:
 def _load_positions_as_one(
     convolution: nn.Module, state_dict: dict[str, Any], prefix: str, *rest: Any
 ) -> None:
-    """Reduce entries with filters of all positions to one filter; add an error if they differ."""
+    """Reduce entries for all positions to one filter; if they differ, add errors and load none."""
     error_messages, differ = rest[-1], False
     for name, parameter in convolution.named_parameters(recurse=False):
         entry = state_dict.get(prefix + name)

@@ -148,7 +148,7 @@ class _MatrixPerPosition(torch.autograd.Function):
 def _patches(
     x: Tensor, size: Pair, kernel: torch.Size, stride: Pair, dilation: Pair, groups: int
 ) -> Tensor:
-    """Return the patches as (positions · groups, channels / groups · kernel, batch)."""
+    """Return the patches of ``x`` as (positions · groups, channels / groups · kernel, batch)."""
     # The batch is innermost, so that whole runs of memory are copied, 3 times faster than pixels.
     images = x.permute(2, 3, 1, 0).contiguous()  # height, width, channels, batch
     pixels = [images[window] for window in _windows(size, kernel, stride, dilation)]
@@ -161,7 +161,7 @@ def _patches(
 def _fold(
     patches: Tensor, shape: torch.Size, size: Pair, kernel: torch.Size, stride: Pair, dilation: Pair
 ) -> Tensor:
-    """Sum the numbers of all patches that lie on the same pixel: the adjoint of `_patches`."""
+    """Return images of ``shape``: sums of the patches at each pixel, the adjoint of `_patches`."""
     batch, channels, height, width = shape
     by_pixel = patches.view(*size, channels, kernel.numel(), batch).unbind(dim=3)
     # Sums of many terms lose too many digits in half precision.
@@ -175,7 +175,7 @@ def _fold(
 def _windows(
     size: Pair, kernel: torch.Size, stride: Pair, dilation: Pair
 ) -> list[tuple[slice, slice]]:
-    """Return for each pixel of the window the part of the image that it covers at all positions."""
+    """Return for each pixel of the kernel the slices of the image that it meets, row by row."""
 
     def along(axis: int, offset: int) -> slice:
         first = offset * dilation[axis]
@@ -188,7 +188,7 @@ def _windows(
 
 
 def _per_group(weight: Tensor, groups: int) -> Tensor:
-    """Reshape to (positions · groups, outputs / groups, channels / groups · kernel)."""
+    """Reshape (positions, outputs, …) to (positions · groups, outputs / groups, product of …)."""
     positions, outputs, *rest = weight.shape
     return weight.reshape(positions * groups, outputs // groups, torch.Size(rest).numel())
 
@@ -203,7 +203,7 @@ def _as_images(y: Tensor, size: Pair, groups: int) -> Tensor:
 
 
 def _by_position(images: Tensor, groups: int) -> Tensor:
-    """Invert `_as_images`."""
+    """Reshape (batch, outputs, height, width) to (positions · groups, batch, outputs / groups)."""
     batch, outputs, rows, columns = images.shape
     flat = images.reshape(batch * outputs, rows * columns).t().contiguous()
     by_group = flat.view(rows * columns, batch, groups, outputs // groups).transpose(1, 2)

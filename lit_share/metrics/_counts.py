@@ -200,7 +200,7 @@ def count_tied(members: Sequence[Tensor]) -> int:
 
 
 def _components(ties: Sequence[Tie]) -> list[list[Tie]]:
-    """Return lists of ties such that ties with a common member are in one list."""
+    """Return lists of ties that have parameters in common, directly or through other ties."""
     components: list[tuple[set[int], list[Tie]]] = []
     for tie in ties:
         # A tie may connect components that were separate until now.
@@ -218,7 +218,7 @@ def _components(ties: Sequence[Tie]) -> list[list[Tie]]:
 
 
 def _repeated_nonzeros(ties: Sequence[Tie]) -> int:
-    """Count the nonzero numbers that equal another number at the same element of a tie."""
+    """Count repeated nonzero numbers at each element of ties: k equal members count as k − 1."""
     # SciPy is slow to import, and training does without it.
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

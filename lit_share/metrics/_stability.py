@@ -164,7 +164,11 @@ def _mean_over_pairs(
     ratio: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
     if_empty: float,
 ) -> Tensor:
-    """Return the mean of a ratio of |S_r ∩ S_s|, |S_r|, |S_s| over pairs; x / 0 is ``if_empty``."""
+    """Return the mean, over pairs of runs, of a ratio that is ``if_empty`` where it divides by 0.
+
+    ``ratio`` maps |S_r ∩ S_s|, |S_r|, |S_s| to numerators and denominators. Raise `ValueError`
+    unless ``selections`` is a bool matrix of at least two runs × rows.
+    """
     if selections.dtype != torch.bool or selections.ndim != 2:
         raise ValueError(
             f"selections are a bool tensor of shape (runs, rows): got {selections.dtype} of "
