@@ -79,7 +79,12 @@ class TieBatch:
         for tie in ties:
             penalty.check([w.shape for w in tie.members], start=tie.start)
             penalty.check_start(tie.start)
+            _check_buffers(penalty, tie)
         self.penalty, self.ties = penalty, list(ties)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out what holds addresses, which are others in a copy."""
+        return {"penalty": self.penalty, "ties": self.ties}
 
     @cached_property
     def _gradients(self) -> tuple[list[FusedGradient], list[TieTensors]]:
@@ -145,9 +150,9 @@ class TieBatch:
         for ties in fused:
             ties.take()
         moving = [tie for tie in others if any(tie.steps)]
-        if moving:
-            with _full_precision(moving):
-                self._take_plain_prox_(moving)
+        for run in _without_common_members(moving):
+            with _full_precision(run):
+                self._take_plain_prox_(run)
 
     def _take_plain_prox_(self, ties: Sequence[TieTensors]) -> None:
         statistics = _all_reduce_statistics(self.penalty, ties)
@@ -221,6 +226,37 @@ def empty_group_mask(penalty: Penalty, members: Sequence[Tensor]) -> Tensor:
             f'groups="{penalty.groups}" are not made of elements, so none can be frozen'
         )
     return torch.zeros(shape, dtype=torch.bool, device=members[0].device)
+
+
+def _check_buffers(penalty: Penalty, tie: TieTensors) -> None:
+    """Raise `ValueError` if a buffer or the mask has another shape than members need."""
+    for grad in tie.grads:
+        if grad is not None and grad.shape != tie.shape:
+            raise ValueError(
+                f"a buffer of grads must have the shape of members, {tuple(tie.shape)}, got "
+                f"{tuple(grad.shape)}"
+            )
+    if tie.frozen is not None and tie.frozen.shape != penalty.grouping.mask_shape(tie.shape):
+        raise ValueError(
+            f"frozen has shape {tuple(tie.frozen.shape)}: make it with empty_group_mask"
+        )
+
+
+def _without_common_members(ties: Sequence[TieTensors]) -> Iterator[list[TieTensors]]:
+    """Split ties into runs, in order, whose members have no memory in common."""
+    run: list[TieTensors] = []
+    seen: set[int] = set()
+    for tie in ties:
+        addresses = {member.data_ptr() for member in tie.members}
+        # Shards are never split, as all ranks must send the same messages, and a rank that holds
+        # empty shards cannot see that others have memory in common.
+        if tie.shard is None and not seen.isdisjoint(addresses):
+            yield run
+            run, seen = [], set()
+        run.append(tie)
+        seen |= addresses
+    if run:
+        yield run
 
 
 def _full_precision(ties: Sequence[TieTensors]) -> torch.autocast:

@@ -155,36 +155,30 @@ class FusedGradient(FusedTies):
 
     def add(self, strength: float) -> list[TieTensors]:
         """Add ``strength`` times the gradient; return the ties whose buffers are not supported."""
-        buffers: list[Tensor | None] = []
-        for tie, moving in zip(self.ties, self.moving, strict=True):
-            buffers += tie.grads[moving.start :]
         addresses: list[int] = []
-        supported = True
-        for buffer in buffers:
-            if buffer is None:
-                addresses.append(0)
-                continue
-            addresses.append(buffer.data_ptr())
-            supported = supported and buffer.dtype is self.dtype and buffer.is_contiguous()
-        declined: list[TieTensors] = []
-        if not supported:
-            declined = self._decline(buffers, addresses)
+        written: list[Tensor] = []
+        declined = []
+        for tie, moving in zip(self.ties, self.moving, strict=True):
+            begin, shape = len(addresses), tie.members[0].shape
+            supported = True
+            for buffer in tie.grads[moving.start :]:
+                if buffer is None:
+                    addresses.append(0)
+                    continue
+                addresses.append(buffer.data_ptr())
+                written.append(buffer)
+                # The loops trust the addresses, so a buffer of another shape would be overrun.
+                supported = supported and buffer.dtype is self.dtype and buffer.shape == shape
+                supported = supported and buffer.is_contiguous()
+            if not supported:
+                addresses[begin:] = [0] * len(moving)
+                declined.append(tie)
         # The gradient of a pair is s² · d/2 = d, as s² = 2: so its scale is 1 again.
         alpha = (strength * self.scales**2).astype(self.like.dtype)
         grads = np.array(addresses, np.int64)
         self.run("add_gradients", self.jobs, grads, self.origins, self.first, self.kinds, alpha)
         # Torch does not see these writes, but autograd must know that saved tensors changed.
-        increment_version([buffer for buffer in buffers if buffer is not None])
-        return declined
-
-    def _decline(self, buffers: Sequence[Tensor | None], addresses: list[int]) -> list[TieTensors]:
-        """Return ties with a buffer of other dtype or not contiguous; zero their ``addresses``."""
-        declined = []
-        for tie, begin, end in zip(self.ties, self.first, self.first[1:], strict=False):
-            own = [buffer for buffer in buffers[begin:end] if buffer is not None]
-            if not all(buffer.dtype is self.dtype and buffer.is_contiguous() for buffer in own):
-                addresses[begin:end] = [0] * (end - begin)
-                declined.append(tie)
+        increment_version(written)
         return declined
 
 

@@ -80,6 +80,10 @@ class LearningRates:
         self.optimizer = optimizer
         self.look_up()
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make callers look up again, as the parameters of a copy have other ids."""
+        self.__dict__.update(state, sizes=[])
+
     def look_up(self) -> None:
         """Look up which group each parameter belongs to."""
         groups: list[dict[str, Any]] = self.optimizer.param_groups

@@ -112,6 +112,10 @@ class PenaltySteps:
         self.found: list[Tie] = []
         self.module: nn.Module | None = None
         self.optimizers: list[Optimizer] = []
+        # The module whose training the state is of, once it is attached.
+        self._owner: nn.Module | None = None
+        # Whether there were gradients in `before_step`, by the optimizers' indices.
+        self._had_gradients: dict[int, bool] = {}
         # The index of each optimizer; `None` stands for the only optimizer.
         self._numbers: dict[Optimizer | None, int] = {}
         self._steps = MemberSteps([])
@@ -184,7 +188,13 @@ class PenaltySteps:
         warn_of_unowned(self.penalty, self.ties, self.found, self.optimizers)
 
     def attach(self, module: nn.Module, optimizers: Optimizer | Sequence[Optimizer]) -> None:
-        """Call `check`, and record starting values unless `load_state_dict` has restored them."""
+        """Call `check`, and record starting values unless `load_state_dict` has restored them.
+
+        Calls `reset` first if the state is that of a training of another module.
+        """
+        if self._owner not in (None, module):
+            self.reset()
+        self._owner = module
         self.check(module, optimizers)
         self.begin()
 
@@ -217,10 +227,15 @@ class PenaltySteps:
         return self.strength * factor
 
     def value(self, module: nn.Module | None = None) -> float:
-        """Return strength times penalty; the module is needed before `check` and after `detach`."""
+        """Return strength times penalty.
+
+        Raises:
+            ValueError: If no module is given before `check` or after `detach`.
+        """
         found = self.found
         if not found:
-            assert module is not None
+            if module is None:
+                raise ValueError(f"the penalty of {self.ties} is not attached: give value a module")
             found = self.ties.find(module)
         strength = self.strength_at(self.steps_done, self.epochs_done)
         return strength * penalty_value(self.penalty, found, self._start or None)
@@ -234,9 +249,7 @@ class PenaltySteps:
             optimizer: The optimizer; optional if there is a single optimizer.
             scale: The factor of the gradients, as of a ``GradScaler`` that has not unscaled them.
         """
-        if self.uses_prox:
-            return
-        number = self._stepping(optimizer)
+        number = self._stepping(optimizer, is_after=False)
         strength = scale * self.strength_at(self.steps_done, self.epochs_done)
         if number is None or strength == 0.0:
             return
@@ -251,8 +264,8 @@ class PenaltySteps:
         Only counts the step if the penalty is applied as a gradient, or the step was skipped. The
         optimizer is optional if there is a single optimizer.
         """
-        number = self._stepping(optimizer)
-        if number is not None and self.uses_prox and not skipped_its_step(self.optimizers[number]):
+        number = self._stepping(optimizer, is_after=True)
+        if number is not None and not skipped_its_step(self.optimizers[number]):
             taken = self._take_or_add(number)
             # A proximal step restores the frozen groups of its own ties. The optimizer has moved
             # those of the others, too, which wait for the end of the epoch or another optimizer.
@@ -312,7 +325,7 @@ class PenaltySteps:
         """Restore the state of `state_dict`, before or during training."""
         self._start = dict(state_dict.get("starting_values", {}))
         self._pending = PendingSteps(state_dict.get("pending"))
-        self._frozen = {}
+        self._frozen, self._owner = {}, None
         # A run may resume without keep_zeros. Masks are cloned, as training writes to them.
         if self.keeps_frozen:
             masks = state_dict.get("frozen", {})
@@ -357,7 +370,7 @@ class PenaltySteps:
             self.new_gradients()
             self._open()
 
-    def _stepping(self, optimizer: Optimizer | None) -> int | None:
+    def _stepping(self, optimizer: Optimizer | None, is_after: bool) -> int | None:
         """Refresh the views, and return the optimizer's index; ``None`` if it has no gradients.
 
         Raise `ValueError` if the optimizer was not given to `attach`.
@@ -370,7 +383,13 @@ class PenaltySteps:
         if rates.sizes != [len(group["params"]) for group in groups]:
             rates.look_up()
         parameters = chain.from_iterable(group["params"] for group in groups)
-        if all(parameter.grad is None for parameter in parameters):
+        has_gradients = any(parameter.grad is not None for parameter in parameters)
+        if is_after:
+            # Gradients may have been cleared since `before_step`, which noted if there were any.
+            has_gradients = self._had_gradients.pop(number, has_gradients)
+        else:
+            self._had_gradients[number] = has_gradients
+        if not has_gradients or self.uses_prox != is_after:
             return None
         self._refresh()
         return number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
+from typing import Any
 
 from torch import nn
 
@@ -57,6 +58,10 @@ class MemberSteps:
         # `requires_grad` must be read before it: the ids of members that require a gradient.
         self.trainable: set[int] | None = None
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Forget ids, as the parameters of a copy have others."""
+        self.__dict__.update(state, trainable=None)
+
     def is_trainable(self, parameter: nn.Parameter) -> bool:
         """Whether a parameter requires a gradient, or did in `note_trainable`."""
         if self.trainable is None:
@@ -64,9 +69,11 @@ class MemberSteps:
         return id(parameter) in self.trainable
 
     def moves(self, parameter: nn.Parameter) -> bool:
-        """Whether an optimizer moves a parameter."""
-        owned = any(id(parameter) in own.groups for own in self.rates)
-        return owned and self.is_trainable(parameter)
+        """Whether an optimizer moves a parameter, at a learning rate above 0."""
+        if not self.is_trainable(parameter):
+            return False
+        owners = [own for own in self.rates if id(parameter) in own.groups]
+        return any(own.rates()[own.groups[id(parameter)]] > 0.0 for own in owners)
 
     def note_trainable(self, ties: Sequence[Tie]) -> None:
         """Remember which members require a gradient."""

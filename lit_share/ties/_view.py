@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, MutableMapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -274,7 +275,11 @@ class TieViews:
         tensors = self._parameters
         if self._is_sharded:
             tensors = self._local_tensors()
-        if self._has_copies or [tensor.data_ptr() for tensor in tensors] != self._addresses:
+        addresses, shapes = [t.data_ptr() for t in tensors], [t.shape for t in tensors]
+        if shapes != self._shapes:
+            return False
+        strides = [t.stride() for t in tensors]
+        if self._has_copies or addresses != self._addresses or strides != self._strides:
             self._open()
         return True
 
@@ -354,6 +359,10 @@ class TieViews:
         for view in own:
             view.close_members()
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open the views anew at the next `refresh`, as a copy has other addresses."""
+        self.__dict__.update(state, _addresses=[])
+
     def _open(self) -> None:
         self._sizes = None
         self.views = [self._view(tie) for tie in self.ties]
@@ -370,7 +379,10 @@ class TieViews:
             parameters.update((id(parameter), parameter) for parameter in tie.parameters)
         self._entries = list(entries.values())
         self._parameters: list[Tensor] = list(parameters.values())
-        self._addresses = [tensor.data_ptr() for tensor in self._local_tensors()]
+        tensors = self._local_tensors()
+        self._addresses = [tensor.data_ptr() for tensor in tensors]
+        self._shapes = [tensor.shape for tensor in tensors]
+        self._strides = [tensor.stride() for tensor in tensors]
 
     def _local_tensors(self) -> list[Tensor]:
         return [getattr(p, "_local_tensor", p) for p in self._parameters]

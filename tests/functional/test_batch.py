@@ -24,6 +24,7 @@ from ._in_place import add_gradient_, prox_
 from ._zoo import CENTERS, SPECS, Case, Spec, case, cases, each_penalty
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
+LASSO = Penalty("l1", "element", "zero")
 SQUARED, L1 = (Penalty(norm, "element", "mean") for norm in ("squared", "l1"))
 
 
@@ -465,6 +466,37 @@ class TestSharedMemory:
             expected[i : i + 2] = penalty.prox(expected[i : i + 2], 0.3)
         prox_(penalty, chain, [0.3] * 3)
         assert_close(members, expected, rtol=1e-6, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        "spec", [s for s in SPECS if s.norm == "owl" and s.center == "zero"], ids=str
+    )
+    def test_sorted_weights(self, spec):
+        """Norms of all ties are sorted at once, unless an earlier tie moves a member."""
+        c = case(spec, "matrix", 1)
+        (w,) = c.members
+        chain = [[w.clone()] * 1 for _ in range(1)] * 2
+        expected = c.penalty.prox(c.penalty.prox([w], 0.1), 0.1)
+        prox_(c.penalty, chain, [0.1, 0.1])
+        assert_close(chain[0], list(expected))
+
+    @pytest.mark.parametrize("name", ["grads", "frozen"])
+    def test_buffers_of_other_shapes_are_refused(self, name):
+        penalty = Penalty("squared", "element", "zero") if name == "grads" else LASSO
+        mask = torch.zeros(2, 3, dtype=torch.bool)
+        given = (
+            {"grads": [torch.zeros(2, 3)]} if name == "grads" else {"frozen": mask, "steps": [1.0]}
+        )
+        with pytest.raises(ValueError, match=name):
+            TieBatch(penalty, [TieTensors([torch.ones(4, 3)], **given)])
+
+    def test_a_buffer_that_becomes_too_small_is_not_overrun(self):
+        memory = torch.zeros(4, 3)
+        tie = TieTensors([torch.ones(4, 3)], grads=[memory])
+        batch = TieBatch(Penalty("squared", "element", "zero"), [tie])
+        tie.grads = [memory[:2]]
+        with pytest.raises(RuntimeError, match="size"):
+            batch.add_gradient_(1.0)
+        assert not memory.any()
 
 
 class TestMagnitudes:

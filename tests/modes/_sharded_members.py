@@ -232,8 +232,7 @@ def zeros_again(name):
         fsdp(divided)
         for module in (divided, plain):
             views = TieViews(penalty, module.ties("a", "c"), frozen={})
-            for view in views.views:
-                view.set_steps([step] * 2)
+            views.set_steps([[step] * 2 for _ in views.ties])
             views.take_prox()
             with torch.no_grad():
                 for parameter in module.parameters():

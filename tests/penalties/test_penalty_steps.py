@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -47,6 +50,127 @@ def test_a_member_that_is_not_trained_is_not_restored_to_a_mean(every, untrained
         assert torch.equal(pair["b"].weight, before)
         if number >= 1:
             assert torch.equal(pair["a"].weight, before)
+
+
+@pytest.mark.parametrize("every", ["step", "epoch"])
+def test_a_member_of_rate_0_is_not_restored_to_a_mean(every, pair):
+    before = pair["b"].weight.clone()
+    optimizer = SGD(
+        [{"params": pair["a"].parameters()}, {"params": pair["b"].parameters(), "lr": 0.0}], lr=0.1
+    )
+    steps = PenaltySteps("exact_tie", PAIR, 100.0, every=every, keep_tied=True)
+    steps.attach(pair, optimizer)
+    for _ in range(3):
+        step(steps, optimizer, 3.0 * sum(p.sum() for p in pair.parameters()))
+        steps.end_epoch()
+        step(steps, optimizer, 3.0 * sum(p.sum() for p in pair.parameters()))
+        assert torch.equal(pair["b"].weight, before)
+        assert torch.equal(pair["a"].weight, before)
+
+
+RECIPES_OF_PAIRS = ["soft_tie", "exact_tie", "unit_tie", "layer_tie"]
+
+
+def after_a_step(pair, recipe, steps=None, optimizer=None):
+    """The weights after a step of gradients of 1, with steps made for them if none are given."""
+    if steps is None:
+        optimizer = SGD(pair.parameters(), lr=0.1)
+        steps = PenaltySteps(recipe, PAIR, 0.3)
+        steps.attach(pair, optimizer)
+    step(steps, optimizer, sum(p.sum() for p in pair.parameters()))
+    return [p.detach().clone() for p in pair.parameters()]
+
+
+def shrink(weight):
+    return weight[:2]
+
+
+def transpose(weight):
+    return weight.t()
+
+
+def double(weight):
+    return weight.double()
+
+
+@pytest.mark.parametrize("recipe", RECIPES_OF_PAIRS)
+@pytest.mark.parametrize("change", [shrink, transpose, double])
+def test_parameters_that_change_in_place(change, recipe):
+    """As pruning does by ``.data``: the address may stay, and memory behind it is others'."""
+
+    def make():
+        torch.manual_seed(0)
+        return nn.ModuleDict({name: nn.Linear(4, 4, bias=False) for name in "ab"})
+
+    def change_all(pair):
+        for parameter in pair.parameters():
+            parameter.data = change(parameter.data)
+            parameter.grad = None
+
+    pair, fresh = make(), make()
+    optimizer = SGD(pair.parameters(), lr=0.1)
+    steps = PenaltySteps(recipe, PAIR, 0.3)
+    steps.attach(pair, optimizer)
+    behind = [parameter.data for parameter in pair.parameters()]
+    after_a_step(pair, recipe, steps, optimizer)
+    after_a_step(fresh, recipe)
+    change_all(pair)
+    change_all(fresh)
+    beyond = [tensor[2:].clone() for tensor in behind]
+    torch.testing.assert_close(
+        after_a_step(pair, recipe, steps, optimizer), after_a_step(fresh, recipe)
+    )
+    if change is shrink:
+        assert all(torch.equal(t[2:], was) for t, was in zip(behind, beyond, strict=True))
+
+
+def by_pickle(objects):
+    return pickle.loads(pickle.dumps(objects))
+
+
+@pytest.mark.parametrize("recipe", RECIPES_OF_PAIRS)
+@pytest.mark.parametrize("copied", [copy.deepcopy, by_pickle])
+def test_copies_go_on_in_the_middle_of_training(copied, recipe, pair):
+    optimizer = SGD(pair.parameters(), lr=0.1)
+    steps = PenaltySteps(recipe, PAIR, 0.3)
+    steps.attach(pair, optimizer)
+    after_a_step(pair, recipe, steps, optimizer)
+    other, its_optimizer, its_steps = copied((pair, optimizer, steps))
+    before = [p.detach().clone() for p in pair.parameters()]
+    own = after_a_step(other, recipe, its_steps, its_optimizer)
+    assert all(torch.equal(p, was) for p, was in zip(pair.parameters(), before, strict=True))
+    assert all(map(torch.equal, own, after_a_step(pair, recipe, steps, optimizer)))
+
+
+def test_gradients_may_be_cleared_before_the_proximal_step(pair):
+    optimizer = SGD(pair.parameters(), lr=0.1)
+    steps = PenaltySteps("layer_tie", PAIR, 100.0)
+    steps.attach(pair, optimizer)
+    sum(p.sum() for p in pair.parameters()).backward()
+    steps.before_step()
+    optimizer.step()
+    optimizer.zero_grad()
+    steps.after_step()
+    assert torch.equal(pair["a"].weight, pair["b"].weight)
+
+
+def test_another_module_starts_without_the_state_of_the_first(pair):
+    steps = PenaltySteps("lasso", Ties("a.weight"), 100.0, keep_zeros=True)
+    steps.attach(pair, SGD(pair.parameters(), lr=0.1))
+    step(steps, steps.optimizers[0], sum(p.sum() for p in pair.parameters()))
+    assert steps.state_dict()["frozen"]
+    state = steps.state_dict()
+    other = nn.ModuleDict({"a": nn.Linear(3, 2)})
+    steps.attach(other, SGD(other.parameters(), lr=0.1))
+    assert (steps.state_dict()["frozen"], steps.steps_done) == ({}, 0)
+    steps.load_state_dict(state)
+    steps.attach(pair, SGD(pair.parameters(), lr=0.1))
+    assert steps.state_dict()["frozen"]
+
+
+def test_value_without_a_module_is_refused():
+    with pytest.raises(ValueError, match=r"not attached: give value a module"):
+        PenaltySteps("lasso", Ties("a.weight"), 0.1).value()
 
 
 class SomeRates(torch.optim.Optimizer):
