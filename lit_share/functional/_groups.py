@@ -211,6 +211,13 @@ def _norms_along(deviation: Tensor, inside: tuple[int, ...]) -> Tensor:
     # In float64, sums of squares of float32 cannot overflow.
     wide = float64_on(deviation.device)
     if deviation.dtype != wide or deviation.numel() == 0:
+        if (
+            0 in inside
+            and deviation.is_cpu
+            and deviation.numel() > 0
+            and not deviation.requires_grad
+        ):
+            return _norms_along_rows(deviation, inside)
         norms: Tensor = torch.linalg.vector_norm(deviation, dim=inside, keepdim=True, dtype=wide)
         return norms
     # Squares of float64 overflow above 1.3e154, so deviations are scaled by their largest element.
@@ -218,6 +225,20 @@ def _norms_along(deviation: Tensor, inside: tuple[int, ...]) -> Tensor:
     unit = torch.where((largest > 0.0) & torch.isfinite(largest), largest, 1.0)
     norms = torch.linalg.vector_norm(deviation / unit, dim=inside, keepdim=True)
     return unit * norms
+
+
+def _norms_along_rows(deviation: Tensor, inside: tuple[int, ...]) -> Tensor:
+    # `vector_norm` is ten times slower along dimension 0, where it reads one element of each row.
+    # Blocks of rows stay in the cache while they are converted and squared.
+    rows = max(1, 2**16 * len(deviation) // deviation.numel())
+    squares = torch.zeros(deviation.shape[1:], dtype=torch.float64)
+    for block in deviation.split(rows):
+        squares += block.double().square_().sum(0)
+    squares = squares.unsqueeze(0)
+    others = inside[1:]
+    if others:
+        squares = squares.sum(others, keepdim=True)
+    return squares.sqrt()
 
 
 def _is_wide(matrix: Tensor, shard: Shard | None) -> bool:
