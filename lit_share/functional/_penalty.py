@@ -225,7 +225,8 @@ class Penalty:
 
         Raises:
             ValueError: If the members do not fit the penalty (see `check`), or steps differ and
-                have no closed form, which exists for pairs and for ``norm="squared"``.
+                have no closed form, which exists for pairs at their mean and for
+                ``norm="squared"``.
         """
         shapes = [w.shape for w in members]
         steps = steps_of_members(step, len(members))

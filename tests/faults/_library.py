@@ -128,7 +128,8 @@ SECTIONS: dict[str, list[Row]] = {
             "ls.apply_prox(pair, exact, ties, step=nan)",
             "at once",
             "ValueError",
-            "a.0.weight, b.0.weight: a proximal step must be finite and at least 0, got step=[nan, nan]",
+            "a.0.weight, b.0.weight: a proximal step must be finite and at least 0, got "
+            "step=[nan, nan]",
         ),
         Row(
             "a negative step",
