@@ -197,7 +197,10 @@ class Delegating(LightningModule):
         return name
 
     def _owner(self, dataloader_idx: int) -> tuple[str, int, bool]:
-        """Return a loader's child, its index there, and if it has several; check loaders' names."""
+        """Return a loader's child, its index in the child, and whether the child has several.
+
+        Raise `ValueError` if the loaders are not named after the children.
+        """
         loaders = self._loader().iterables
         self._check_names(loaders)
         owners: list[tuple[str, int, bool]] = []

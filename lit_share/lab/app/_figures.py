@@ -85,7 +85,7 @@ def log_positions(
 
 
 def _locally_connected(module: nn.Module) -> dict[str, LocallyConnected1d | LocallyConnected2d]:
-    """Return the first few small locally connected layers by their weights' names; none sharded."""
+    """Return the first small locally connected layers, without sharded ones, by weights' names."""
     drawn: dict[str, LocallyConnected1d | LocallyConnected2d] = {}
     for name, layer in unwrapped(module).named_modules():
         if not isinstance(layer, _LOCAL) or len(drawn) == _MOST_LAYERS:
