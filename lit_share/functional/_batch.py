@@ -103,7 +103,7 @@ class TieBatch:
 
     @cached_property
     def _proxes(self) -> tuple[list[FusedProx], list[TieTensors]]:
-        """A fused step per dtype and layout, and the ties left to plain torch."""
+        """A fused step per dtype and `Layout.prox_type`, and the ties left to plain torch."""
         fusable, others = self._by_fusability(as_gradient=False)
         by_kind: dict[tuple[object, type[FusedProx]], list[TieTensors]] = {}
         for tie in fusable:
@@ -265,7 +265,7 @@ def _full_precision(ties: Sequence[TieTensors]) -> torch.autocast:
 
 
 def _all_reduce_statistics(penalty: Penalty, ties: Sequence[TieTensors]) -> list[Tensor | None]:
-    """Return each tie's statistics summed over ranks; ``None`` where no group spans shards."""
+    """Return each tie's statistics summed over its ranks; ``None`` if it needs no other shards."""
     if all(tie.shard is None for tie in ties):
         return [None] * len(ties)
     # Deviations are computed again when members move, as keeping those of all ties would take as

@@ -71,7 +71,7 @@ class Layout(NamedTuple):
 def is_fusable(penalty: Penalty, tie: TieTensors, as_gradient: bool) -> bool:
     """Whether the loops support the gradient, or else the proximal step, of a tie."""
     norm, center = penalty.omega, penalty.centering
-    knows_norm = norm.soft_threshold
+    knows_norm = norm.soft_threshold or (norm.weighted and _is_column(penalty, tie))
     if as_gradient:
         knows_norm = norm.quadratic
     # A center without any of these properties is a new row of the table, and is declined.
@@ -94,6 +94,13 @@ def is_fusable(penalty: Penalty, tie: TieTensors, as_gradient: bool) -> bool:
             return False
     # The loops would move aliases twice.
     return len({tensor.data_ptr() for tensor in tie.members}) == len(tie.members)
+
+
+def _is_column(penalty: Penalty, tie: TieTensors) -> bool:
+    """Whether groups are columns, whose norms are computed before any group moves."""
+    if penalty.grouping.kept(len(tie.shape)) is None:
+        return False
+    return Layout.of(penalty, tie.shape).prox_type is ColumnProx
 
 
 class FusedTies:
@@ -297,15 +304,29 @@ class ColumnProx(FusedProx):
         self.run("move_columns", self.jobs, *arguments)
 
     def _fractions(self, norms: Doubles) -> Doubles:
-        """Return the fraction (1 − 1/norm)₊ that a group keeps, 0 if frozen; freeze groups at 0."""
-        with np.errstate(divide="ignore"):
-            kept: Doubles = np.maximum(1.0 - 1.0 / norms, 0.0)
+        """Return the fraction of its deviation that each group keeps, and freeze groups at 0.
+
+        Args:
+            norms: The norms of all groups, divided by the thresholds of their ties.
+        """
         ends = np.cumsum(self.groups)
+        masks: list[tuple[slice, npt.NDArray[np.bool_]]] = []
         for tie, begin, end in zip(self.ties, ends - self.groups, ends, strict=True):
             if tie.frozen is not None:
-                mask, own = tie.frozen.view(-1).numpy(), kept[begin:end]
-                own[mask] = 0.0
-                mask |= (own == 0.0) & (norms[begin:end] > 0.0)
+                masks.append((slice(begin, end), tie.frozen.view(-1).numpy()))
+        for groups, mask in masks:
+            norms[groups][mask] = 0.0
+        # Where squares have overflowed, a norm is so large that it keeps everything.
+        norms = np.minimum(norms, 1e100)
+        of_ties = [torch.from_numpy(own) for own in np.split(norms, ends[:-1])]
+        weights = [self.penalty.owl_weights(n) for n in of_ties]
+        assert self.penalty.omega.prox is not None
+        # These norms are homogeneous, so dividing by a threshold leaves a step of size 1.
+        shrunk = self.penalty.omega.prox(of_ties, weights, [1.0] * len(of_ties))
+        kept: Doubles = np.concatenate([r.numpy() for r in shrunk])
+        np.divide(kept, norms, out=kept, where=norms > 0.0)
+        for groups, mask in masks:
+            mask |= (kept[groups] == 0.0) & (norms[groups] > 0.0)
         return kept
 
 

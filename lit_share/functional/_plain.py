@@ -143,7 +143,7 @@ def _moved(
     if common is None:
         return prox_of_pair(work.members, 2.0 * shrunk[0], tie.steps)
     # Adding the point 0.0 normalises -0.0, so that files can drop exact zeros.
-    return [d.add_(point) for point, d in zip(work.points, shrunk, strict=True)]
+    return [point + d for point, d in zip(work.points, shrunk, strict=True)]
 
 
 def _ratio(numerator: Tensor, norms: Tensor) -> Tensor:

@@ -325,7 +325,7 @@ class TestTogether:
         ties = [noise([torch.empty(shape)] * 2, seed=i) for i, shape in enumerate(shapes)]
         expected = [penalty.prox(members, 0.3) for members in ties]
         prox_(penalty, ties, [0.3] * len(ties))
-        assert same(ties, expected)
+        assert_alike(ties, expected)
         assert_close(ties[1], penalty.prox(noise([torch.empty(3, 4)] * 2, seed=1), 0.3))
 
     @pytest.mark.parametrize("groups", ["element", "output", "input", "tensor"])
@@ -360,7 +360,7 @@ class TestTogether:
         ties = [[w.to(d) for w in noise([torch.empty(3, 4)], seed=i)] for i, d in enumerate(dtypes)]
         expected = [penalty.prox(members, 0.7) for members in ties]
         prox_(penalty, ties, [0.7] * 3)
-        assert same(ties, expected)
+        assert_alike(ties, expected)
         assert [members[0].dtype for members in ties] == dtypes
 
 
