@@ -6,9 +6,12 @@ centers whose properties they know. They decline other ties, which `_plain` comp
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache, partial
 from itertools import groupby
 from types import ModuleType
@@ -33,6 +36,10 @@ _SINGLE, _PAIR, _JOINT, _MEAN = range(4)
 _JOB = 2**15
 # Fewer elements are processed before another thread wakes up.
 _MIN_PER_THREAD = 2**16
+
+# The loops that this process has compiled, or loaded from the cache, and their dtypes.
+_READY: set[tuple[str, torch.dtype]] = set()
+_LOG = logging.getLogger("lit_share")
 
 Longs = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
@@ -137,6 +144,10 @@ class FusedTies:
         threads = torch.get_num_threads()
         chunks = jobs.chunks.get(threads) or jobs.split(threads)
         call = partial(function, self.like, self.members, *arguments)
+        if (loop, self.dtype) not in _READY:
+            with _announced_if_slow():
+                call(chunks[0][:0])
+            _READY.add((loop, self.dtype))
         # The calling thread takes the first chunk, so small ties never wait for another thread.
         futures = [_threads(os.getpid()).submit(call, chunk) for chunk in chunks[1:]]
         call(chunks[0])
@@ -365,6 +376,19 @@ class Jobs:
         bounds = np.searchsorted(self._ends, np.arange(1, count) * (total / count)) + 1
         self.chunks[threads] = [chunk for chunk in np.split(self.all, bounds) if len(chunk)]
         return self.chunks[threads]
+
+
+@contextmanager
+def _announced_if_slow() -> Iterator[None]:
+    """Log what takes long if the block has not ended after two seconds."""
+    message = "compiling a loop of the penalties; it is cached for later runs"
+    timer = threading.Timer(2.0, _LOG.warning, [message])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @cache
