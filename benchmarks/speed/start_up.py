@@ -80,7 +80,7 @@ def measure() -> Iterator[Row]:
         for name, arguments in COMMANDS.items():
             times[name].append(seconds(arguments))
     added = [both - alone for both, alone in zip(times["both"], times["lightning"], strict=True)]
-    yield spread("import lit_share", added, unit="s", against="after import lightning", target=0.3)
+    yield spread("import lit_share", added, unit="s", against="after import lightning", target=0.15)
     yield spread("train.py --help", times["train"], unit="s", target=3.0)
     yield spread("lit-share --help", times["lit-share"], unit="s")
     cell = overhead_of_a_cell()

@@ -197,8 +197,8 @@ def measure() -> Iterator[Row]:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     for accumulate, most in (
-        (1, {"soft_tie": 8.0, "exact_tie": 5.0}),
-        (8, {"soft_tie": 3.0, "exact_tie": 3.0}),
+        (1, {"soft_tie": 4.0, "exact_tie": 4.0}),
+        (8, {"soft_tie": 1.5, "exact_tie": 1.5}),
     ):
         added: dict[str, list[float]] = {
             "two callbacks that do nothing": [],
@@ -219,6 +219,6 @@ def measure() -> Iterator[Row]:
     for name, penalty in PENALTIES.items():
         values = [bookkeeping(penalty) for _ in range(5)]
         yield spread(
-            f"{name}, bookkeeping", values, unit="ms", against="beyond the algebra", target=0.05
+            f"{name}, bookkeeping", values, unit="ms", against="beyond the algebra", target=0.03
         )
     yield from of_large_models()
