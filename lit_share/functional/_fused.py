@@ -7,6 +7,7 @@ centers whose properties they know. They decline other ties, which `_plain` comp
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,8 @@ _SINGLE, _PAIR, _JOINT, _MEAN = range(4)
 
 # Elements of a job. They fit into a core's cache, so that a group is read from memory once.
 _JOB = 2**15
+# Jobs of a matrix of columns. Each has its own sums, as many as the matrix has columns.
+_COLUMN_JOBS = 16
 # Fewer elements are processed before another thread wakes up.
 _MIN_PER_THREAD = 2**16
 
@@ -289,7 +292,7 @@ class ColumnProx(FusedProx):
         self.groups = np.array([layout.groups for layout in layouts], np.int64)
         self.inner = np.array([layout.inner for layout in layouts], np.int64)
         self.widths = self.groups * self.inner
-        self.jobs = Jobs([layout.outer for layout in layouts], self.widths)
+        self.jobs = Jobs([layout.outer for layout in layouts], self.widths, most=_COLUMN_JOBS)
 
     def shrink(self) -> None:
         """Sum the squares of each column over the jobs of a tie, and move the members."""
@@ -351,9 +354,12 @@ class Jobs:
     Args:
         lengths: The length of each tie, in elements, segments or rows of a matrix.
         widths: The elements of a segment or row; 1 if lengths are in elements.
+        most: The most jobs of a tie, which are larger than the cache then.
     """
 
-    def __init__(self, lengths: Sequence[int], widths: Longs | None = None) -> None:
+    def __init__(
+        self, lengths: Sequence[int], widths: Longs | None = None, most: int | None = None
+    ) -> None:
         jobs: list[tuple[int, int, int, int]] = []
         sizes: list[int] = []
         for tie, length in enumerate(lengths):
@@ -361,6 +367,8 @@ class Jobs:
             if widths is not None:
                 width = int(widths[tie])
             each = max(_JOB // width, 1)
+            if most is not None:
+                each = max(each, math.ceil(length / most))
             for begin in range(0, length, each):
                 count = min(each, length - begin)
                 jobs.append((tie, begin, count, len(jobs)))
