@@ -538,3 +538,10 @@ class TestMagnitudes:
         expected = Penalty("squared", "element", center).prox(members, 0.1)
         prox_(Penalty("squared", "spectrum", center), [members], [0.1])
         assert_close(members, expected, rtol=1e-4, atol=1e-4)
+
+    def test_the_sums_of_columns_take_little_memory(self):
+        """However many rows there are: each job has a sum for every column."""
+        tie = TieTensors([torch.zeros(5000, 40_000, dtype=torch.float32)], steps=[1.0])
+        (fused,), _ = TieBatch(Penalty("l1", "input", "zero"), [tie])._proxes
+        assert len(fused.jobs.all) <= 16
+        assert int(fused.jobs.all[:, 2].sum()) == 5000
