@@ -38,7 +38,7 @@ _JOB = 2**15
 # Jobs of a matrix of columns. Each has its own sums, as many as the matrix has columns.
 _COLUMN_JOBS = 16
 # Fewer elements are processed before another thread wakes up.
-_MIN_PER_THREAD = 2**16
+_MIN_PER_THREAD = 2**18
 
 # The loops that this process has compiled, or loaded from the cache, and their dtypes.
 _READY: set[tuple[str, torch.dtype]] = set()
