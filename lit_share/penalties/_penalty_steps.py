@@ -269,8 +269,9 @@ class PenaltySteps:
             taken = self._take_or_add(number)
             # A proximal step restores the frozen groups of its own ties. The optimizer has moved
             # those of the others, too, which wait for the end of the epoch or another optimizer.
-            if self._with_frozen:
-                self.views.restore_frozen(self._with_frozen - taken, self._steps.moves)
+            names = self._with_frozen - taken
+            if names:
+                self.views.restore_frozen(names, self._steps.moving(self.found))
         self.steps_done += 1
 
     def end_epoch(self) -> None:
@@ -371,9 +372,10 @@ class PenaltySteps:
             self._open()
 
     def _stepping(self, optimizer: Optimizer | None, is_after: bool) -> int | None:
-        """Refresh the views, and return the optimizer's index; ``None`` if it has no gradients.
+        """Refresh the views, and return the optimizer's index; ``None`` if nothing is to be done.
 
-        Raise `ValueError` if the optimizer was not given to `attach`.
+        That is so without gradients, before a step if the penalty is a proximal step, and after it
+        if not. Raise `ValueError` if the optimizer was not given to `attach`.
         """
         number = self._numbers.get(optimizer)
         if number is None:

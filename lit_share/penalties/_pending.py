@@ -68,12 +68,16 @@ class MemberSteps:
             return parameter.requires_grad
         return id(parameter) in self.trainable
 
-    def moves(self, parameter: nn.Parameter) -> bool:
-        """Whether an optimizer moves a parameter, at a learning rate above 0."""
-        if not self.is_trainable(parameter):
-            return False
-        owners = [own for own in self.rates if id(parameter) in own.groups]
-        return any(own.rates()[own.groups[id(parameter)]] > 0.0 for own in owners)
+    def moving(self, ties: Sequence[Tie]) -> set[int]:
+        """Return the ids of trainable members that an optimizer owns at a learning rate above 0."""
+        moving: set[int] = set()
+        for own in self.rates:
+            rates = own.rates()
+            for tie in ties:
+                for _, parameter, group in own.of_tie(tie):
+                    if rates[group] > 0.0 and self.is_trainable(parameter):
+                        moving.add(id(parameter))
+        return moving
 
     def note_trainable(self, ties: Sequence[Tie]) -> None:
         """Remember which members require a gradient."""

@@ -6,7 +6,7 @@ slices, aliases and shards, so that no other code has to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, MutableMapping, Sequence
+from collections.abc import Container, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -343,17 +343,18 @@ class TieViews:
             for view in self.views:
                 view.close_members()
 
-    def restore_frozen(self, names: Container[str], moves: Callable[[nn.Parameter], bool]) -> None:
+    def restore_frozen(self, names: Container[str], owned: Container[int] | None = None) -> None:
         """Move the frozen groups of these ties back to their center.
 
         Args:
             names: The names of the ties.
-            moves: Whether a parameter may be written to.
+            owned: The ``id`` of each parameter that may be written to; all if ``None``.
         """
         own = [view for view in self.views if view.tie.name in names]
         ties: list[TieTensors] = []
         for view in own:
-            steps = [float(moves(parameter)) for parameter in view.tie.parameters]
+            parameters = view.tie.parameters
+            steps = [float(owned is None or id(p) in owned) for p in parameters]
             ties.append(replace(view.tensors, steps=steps))
         TieBatch(self.penalty, ties).restore_frozen_()
         for view in own:
