@@ -80,16 +80,17 @@ class Layout(NamedTuple):
 
 def is_fusable(penalty: Penalty, tie: TieTensors, as_gradient: bool) -> bool:
     """Whether the loops support the gradient, or else the proximal step, of a tie."""
-    norm, center = penalty.omega, penalty.centering
-    knows_norm = norm.soft_threshold or (norm.weighted and _is_column(penalty, tie))
-    if as_gradient:
-        knows_norm = norm.quadratic
+    norm, center, ndim = penalty.omega, penalty.centering, len(tie.shape)
+    if penalty.grouping.kept(ndim) is None:
+        return False
+    knows_norm = norm.quadratic
+    if not as_gradient:
+        # A weighted norm needs all group norms before any group moves, which only columns have.
+        is_column = Layout.of(penalty, tie.shape).prox_type is ColumnProx
+        knows_norm = norm.soft_threshold or (norm.weighted and is_column)
     # A center without any of these properties is a new row of the table, and is declined.
     knows_center = center.is_zero or center.is_mean or center.follows_first or center.needs_start
     if not (knows_norm and knows_center and _loops()):
-        return False
-    ndim = len(tie.shape)
-    if penalty.grouping.kept(ndim) is None:
         return False
     if tie.shard is not None and penalty.needs_other_shards(ndim, tie.shard.dim):
         return False
@@ -104,13 +105,6 @@ def is_fusable(penalty: Penalty, tie: TieTensors, as_gradient: bool) -> bool:
             return False
     # The loops would move aliases twice.
     return len({tensor.data_ptr() for tensor in tie.members}) == len(tie.members)
-
-
-def _is_column(penalty: Penalty, tie: TieTensors) -> bool:
-    """Whether groups are columns, whose norms are computed before any group moves."""
-    if penalty.grouping.kept(len(tie.shape)) is None:
-        return False
-    return Layout.of(penalty, tie.shape).prox_type is ColumnProx
 
 
 class FusedTies:
@@ -139,7 +133,11 @@ class FusedTies:
         self.scales = np.array([center.scale(len(tie.members)) for tie in ties])
         # The loops use the difference d of a pair, as √2 · ‖(d/2, −d/2)‖ = ‖d‖.
         self.scales[self.kinds == _PAIR] = 1.0
-        self.jobs = Jobs([tie.shape.numel() for tie in ties])
+        self.jobs = self._jobs()
+
+    def _jobs(self) -> Jobs:
+        """Return the ranges that loops get at a time, here of elements."""
+        return Jobs([tie.shape.numel() for tie in self.ties])
 
     def run(self, loop: str, jobs: Jobs, *arguments: object) -> None:
         """Call a loop with all jobs, on at most as many threads as torch uses."""
@@ -204,7 +202,7 @@ class FusedGradient(FusedTies):
 
 
 class FusedProx(FusedTies):
-    """The proximal step of a soft threshold, with a subclass for each layout."""
+    """The proximal step of norms whose groups only shrink, with a subclass for each layout."""
 
     def __init__(self, penalty: Penalty, ties: Sequence[TieTensors]) -> None:
         super().__init__(penalty, ties)
@@ -257,11 +255,11 @@ class ElementProx(FusedProx):
 class SegmentProx(FusedProx):
     """The step if groups are segments: several ranges of adjacent elements."""
 
-    def __init__(self, penalty: Penalty, ties: Sequence[TieTensors]) -> None:
-        super().__init__(penalty, ties)
-        layouts = [Layout.of(penalty, tie.shape) for tie in ties]
+    def _jobs(self) -> Jobs:
+        """Return ranges of segments."""
+        layouts = [Layout.of(self.penalty, tie.shape) for tie in self.ties]
         self.widths = np.array([layout.inner for layout in layouts], np.int64)
-        self.jobs = Jobs([layout.groups for layout in layouts], self.widths)
+        return Jobs([layout.groups for layout in layouts], self.widths)
 
     def shrink(self) -> None:
         """Compute the norm of each segment, and move it while it is in the cache."""
@@ -286,13 +284,13 @@ class TensorProx(FusedProx):
 class ColumnProx(FusedProx):
     """The step if groups are columns, or ranges of adjacent columns, of a matrix."""
 
-    def __init__(self, penalty: Penalty, ties: Sequence[TieTensors]) -> None:
-        super().__init__(penalty, ties)
-        layouts = [Layout.of(penalty, tie.shape) for tie in ties]
+    def _jobs(self) -> Jobs:
+        """Return ranges of the rows of matrices."""
+        layouts = [Layout.of(self.penalty, tie.shape) for tie in self.ties]
         self.groups = np.array([layout.groups for layout in layouts], np.int64)
         self.inner = np.array([layout.inner for layout in layouts], np.int64)
         self.widths = self.groups * self.inner
-        self.jobs = Jobs([layout.outer for layout in layouts], self.widths, most=_COLUMN_JOBS)
+        return Jobs([layout.outer for layout in layouts], self.widths, most=_COLUMN_JOBS)
 
     def shrink(self) -> None:
         """Sum the squares of each column over the jobs of a tie, and move the members."""
@@ -312,10 +310,8 @@ class ColumnProx(FusedProx):
         fractions = np.repeat(fractions, np.repeat(self.inner, self.groups))
         fractions = fractions.astype(self.like.dtype)
         starts = np.cumsum(self.widths) - self.widths
-        # The loop skips ties whose start is negative.
-        starts[self.thresholds == 0.0] = -1
-        arguments = (*self.shared, self.steps, self.widths, fractions, starts)
-        self.run("move_columns", self.jobs, *arguments)
+        own_steps = (self.steps, self.weights, self.widths, fractions, starts)
+        self.run("move_columns", self.jobs, *self.shared, *own_steps)
 
     def _fractions(self, norms: Doubles) -> Doubles:
         """Return the fraction of its deviation that each group keeps, and freeze groups at 0.

@@ -382,6 +382,7 @@ def _move_all(like, members, origins, steps, lo, hi, kind, begin, count, fractio
     for start in range(begin, begin + count, _BLOCK):
         n = min(_BLOCK, begin + count - start)
         if kind == PAIR:
+            # Not by `_move`: passing its arrays takes as long as moving a block.
             x, y = _at(members[lo], start, n, like), _at(members[lo + 1], start, n, like)
             _move_pair(x, y, steps[lo], steps[lo + 1], kept, like)
             continue
@@ -397,6 +398,9 @@ def norms_of_ranges(like, members, origins, first, kinds, weights, norms, jobs):
     for j in range(len(jobs)):
         tie, begin, count, number = jobs[j]
         lo, hi, kind = first[tie], first[tie + 1], kinds[tie]
+        norms[number] = 0.0
+        if weights[tie] == 0.0:
+            continue
         norms[number] = _norm(
             like, members, origins, lo, hi, kind, begin, count, weights[tie], center
         )
@@ -427,6 +431,8 @@ def squares_of_columns(
         weight = like.dtype.type(weights[tie])
         own = squares[offsets[number] : offsets[number] + width]
         own[:] = 0.0
+        if weights[tie] == 0.0:
+            continue
         for row in range(begin, begin + count):
             for column in range(0, width, _BLOCK):
                 n, at = min(_BLOCK, width - column), row * width + column
@@ -440,12 +446,14 @@ def squares_of_columns(
 
 
 @_compiled
-def move_columns(like, members, origins, first, kinds, steps, widths, fractions, starts, jobs):
+def move_columns(
+    like, members, origins, first, kinds, steps, weights, widths, fractions, starts, jobs
+):
     """Scale the deviations of column i of tie t by ``fractions[starts[t] + i]``."""
     center = np.empty(_BLOCK, like.dtype)
     for j in range(len(jobs)):
         tie, begin, count, _ = jobs[j]
-        if starts[tie] < 0:
+        if weights[tie] == 0.0:
             continue
         lo, hi, width = first[tie], first[tie + 1], widths[tie]
         for row in range(begin, begin + count):
