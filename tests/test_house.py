@@ -294,15 +294,21 @@ def is_grad(node):
     return isinstance(node, ast.Attribute) and node.attr == "grad"
 
 
-def test_two_places_write_gradients(measured):
-    """Plain torch, and compiled loops."""
+def writes_of_a_step(in_loops, in_torch):
+    """The writes that ``in_loops`` finds in the file of loops, and ``in_torch`` in the others."""
     writes = set()
     for path in STEP:
-        if path == "functional/_loops.py":
-            writes |= in_place(element_of("g", "gx", "gy"), path, ())
-        else:
-            writes |= {w for w in in_place(is_grad, path, {"add_"}) if "prox" not in w[1]}
-    writes -= NO_STEP
+        find = in_loops if path == "functional/_loops.py" else in_torch
+        writes |= find(path)
+    return writes - NO_STEP
+
+
+def test_two_places_write_gradients(measured):
+    """Plain torch, and compiled loops."""
+    writes = writes_of_a_step(
+        lambda path: in_place(element_of("g", "gx", "gy"), path, ()),
+        lambda path: {w for w in in_place(is_grad, path, {"add_"}) if "prox" not in w[1]},
+    )
     assert ("functional/_batch.py", "accumulate_") in writes
     assert ("functional/_loops.py", "add_gradients") in writes
     measured("places that write gradients", len(writes), most=2)
@@ -310,13 +316,10 @@ def test_two_places_write_gradients(measured):
 
 def test_two_files_write_weights(measured):
     """Plain torch, and compiled loops, where each way of moving is a loop."""
-    writes = set()
-    for path in STEP:
-        if path == "functional/_loops.py":
-            writes |= in_place(element_of("w", "x", "y"), path, ())
-        else:
-            writes |= in_place(lambda _: False, path, {"copy_", "set_", "mul_", "sub_"})
-    writes -= NO_STEP
+    writes = writes_of_a_step(
+        lambda path: in_place(element_of("w", "x", "y"), path, ()),
+        lambda path: in_place(lambda _: False, path, {"copy_", "set_", "mul_", "sub_"}),
+    )
     files = {path for path, _ in writes}
     assert ("functional/_batch.py", "write_") in writes
     measured("files that write weights", len(files), most=2)
