@@ -39,6 +39,8 @@ _JOB = 2**15
 _COLUMN_JOBS = 16
 # Fewer elements are processed before another thread wakes up.
 _MIN_PER_THREAD = 2**18
+# Seconds after which a compilation says what takes long.
+_LONG = 2.0
 
 # The loops that this process has compiled, or loaded from the cache, and their dtypes.
 _READY: set[tuple[str, torch.dtype]] = set()
@@ -384,9 +386,9 @@ class Jobs:
 
 @contextmanager
 def _announced_if_slow() -> Iterator[None]:
-    """Log what takes long if the block has not ended after two seconds."""
+    """Log what takes long if the block has not ended after ``_LONG`` seconds."""
     message = "compiling a loop of the penalties; it is cached for later runs"
-    timer = threading.Timer(2.0, _LOG.warning, [message])
+    timer = threading.Timer(_LONG, _LOG.warning, [message])
     timer.daemon = True
     timer.start()
     try:
