@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from lit_share.functional import CENTERS, NORMS, Penalty, either
 from lit_share.penalties._optimizers import find_unowned, parameters_of
 from lit_share.text import check_choice
-from lit_share.ties import Tie, Ties, full_tensor, names_of
+from lit_share.ties import Tie, Ties, names_of, sum_over_shards
 
 if TYPE_CHECKING:
     from lit_share.penalties._penalty_steps import PenaltySteps
@@ -66,8 +66,11 @@ def check_weights(penalty: Penalty, ties: Sequence[Tie]) -> None:
     if penalty.weights is None:
         return
     for tie in ties:
-        # Weights may be a function of the user, so only a call with full members proves a fit.
-        members = [full_tensor(tensor) for tensor in tie.tensors()]
+        # Weights may be a function of the user, so only a call with members of the full shape
+        # proves a fit. Zeros do as well as their values, which FSDP2 would have to gather.
+        first = tie.members[0].parameter
+        zero = torch.zeros((), dtype=first.dtype, device=first.device)
+        members = [zero.expand(tie.shape)] * len(tie.members)
         start = None
         if penalty.centering.needs_start:
             start = members
@@ -83,17 +86,23 @@ def check_weights(penalty: Penalty, ties: Sequence[Tie]) -> None:
 
 def check_finite(ties: Sequence[Tie], steps: int) -> None:
     """Raise `ValueError`, naming the member, if a trained member has become NaN or infinite."""
+    trained: dict[nn.Parameter, str] = {}
     for tie in ties:
         for member, _ in tie.runs:
-            parameter = member.parameter
-            # Counts of sharded members are summed over ranks: if a single rank raised, the others
-            # would wait for it in the next collective.
-            if parameter.requires_grad and full_tensor(_count_not_finite(parameter)) > 0:
-                raise ValueError(
-                    f"{member.name!r} has NaN or infinite numbers after {steps} steps, so training "
-                    "has diverged: resume from an earlier checkpoint with a smaller learning rate "
-                    "or strength, or with gradient_clip_val"
-                )
+            if member.parameter.requires_grad:
+                trained.setdefault(member.parameter, member.name)
+    if not trained:
+        return
+    # Counts of sharded members are summed over ranks: if a single rank raised, the others would
+    # wait for it in the next collective. The host waits once, for all counts.
+    counts = sum_over_shards(_count_not_finite, [[parameter.detach()] for parameter in trained])
+    for name, count in zip(trained.values(), counts.tolist(), strict=True):
+        if count > 0:
+            raise ValueError(
+                f"{name!r} has NaN or infinite numbers after {steps} steps, so training has "
+                "diverged: resume from an earlier checkpoint with a smaller learning rate or "
+                "strength, or with gradient_clip_val"
+            )
 
 
 def warn_of_unowned(
@@ -121,5 +130,6 @@ def warn_of_unowned(
         )
 
 
-def _count_not_finite(parameter: nn.Parameter) -> Tensor:
-    return (~torch.isfinite(parameter.detach())).sum()
+def _count_not_finite(tensors: Sequence[Tensor]) -> Tensor:
+    (tensor,) = tensors
+    return (~torch.isfinite(tensor)).sum()

@@ -13,8 +13,14 @@ from lit_share.ties._layers import (
 from lit_share.ties._names import shortened, unwrapped, unwrapped_name
 from lit_share.ties._plan import Plan, PlannedTie
 from lit_share.ties._refs import BufferRef, ParameterRef, buffer_refs, parameter_refs
-from lit_share.ties._shards import like_parameter, reshard, sharded_modules
-from lit_share.ties._tie import Member, Tie, distinctly_named, full_tensor
+from lit_share.ties._shards import (
+    full_tensor,
+    like_parameter,
+    reshard,
+    sharded_modules,
+    sum_over_shards,
+)
+from lit_share.ties._tie import Member, Tie, distinctly_named
 from lit_share.ties._ties import Ties
 from lit_share.ties._transposed import Source, can_hold_transposed, make_transposed
 from lit_share.ties._unaligned import find_unaligned, unaligned_remark
@@ -52,6 +58,7 @@ __all__ = [
     "reshard",
     "sharded_modules",
     "shortened",
+    "sum_over_shards",
     "unaligned_remark",
     "unwrapped",
     "unwrapped_name",

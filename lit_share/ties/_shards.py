@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Placement, Replicate, distribute_tensor
 from torch.distributed.tensor import Shard as ShardPlacement
 
-from lit_share.functional import Shard
+from lit_share.functional import Ranks, Shard
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,53 @@ class LocalShards:
             shape=size,
             stride=stride,
         )
+
+
+def sum_over_shards(
+    function: Callable[[Sequence[Tensor]], Tensor], ties: Sequence[Sequence[Tensor]]
+) -> Tensor:
+    """Compute numbers of each tie, summed over the shards of its tensors.
+
+    Args:
+        function: Return a number or a vector, given the local slices of a tie's tensors. The
+            numbers of all slices sum to those of the full tensors.
+        ties: The tensors of each tie, which have one shape.
+
+    Returns:
+        A row for each tie, the same on every rank. Sums over the same ranks take one all-reduce.
+
+    Example:
+        >>> ties = [[torch.ones(2), torch.zeros(2)], [torch.ones(3)]]
+        >>> sum_over_shards(lambda tensors: sum(t.sum() for t in tensors), ties)
+        tensor([2., 3.])
+    """
+    rows: list[Tensor] = []
+    by_ranks: dict[Ranks, list[int]] = {}
+    for i, tensors in enumerate(ties):
+        local, shard = _local_slices(tensors)
+        rows.append(function(local))
+        if shard is not None:
+            by_ranks.setdefault(shard.ranks, []).append(i)
+    for ranks, indices in by_ranks.items():
+        summed = ranks.sum(torch.stack([rows[i] for i in indices]))
+        for i, row in zip(indices, summed, strict=True):
+            rows[i] = row
+    # Ties may be on several devices.
+    return torch.stack([row.to(rows[0].device) for row in rows])
+
+
+def _local_slices(tensors: Sequence[Tensor]) -> tuple[list[Tensor], Shard | None]:
+    """Return the local slices of tensors, or full tensors (``None``) if their shards differ."""
+    meshes = {tensor.device_mesh for tensor in tensors if isinstance(tensor, DTensor)}
+    if len(meshes) == 1 and all(isinstance(tensor, DTensor) for tensor in tensors):
+        shards = LocalShards(tensors)
+        return [shards.local(tensor) for tensor in tensors], shards.shard
+    return [full_tensor(tensor) for tensor in tensors], None
+
+
+def full_tensor(tensor: Tensor) -> Tensor:
+    """Gather a sharded tensor; return other tensors as they are."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def reshard(module: nn.Module) -> list[FSDPModule]:

@@ -11,7 +11,6 @@ from itertools import groupby
 from typing import NamedTuple
 
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from lit_share.ties._layers import position_count
 from lit_share.ties._names import shortened
@@ -150,11 +149,6 @@ class Tie:
         for run in self.runs:
             tensors += run.views(run.first.parameter.detach())
         return tensors
-
-
-def full_tensor(tensor: Tensor) -> Tensor:
-    """Gather a sharded tensor; return other tensors as they are."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def distinctly_named(ties: Sequence[Tie]) -> list[Tie]:
