@@ -12,7 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from lit_share.codebooks import CODEBOOKS, dense_weight
-from lit_share.ties import Tie, Ties, full_tensor, parameter_refs, position_count
+from lit_share.ties import (
+    Tie,
+    Ties,
+    full_tensor,
+    parameter_refs,
+    position_count,
+    sum_over_shards,
+)
 
 
 @dataclass(frozen=True)
@@ -95,24 +102,30 @@ def sharing_stats(module: nn.Module, ties: Ties | Sequence[Tie] | None = None) -
 @torch.no_grad()
 def count_numbers(module: nn.Module, ties: Ties | Sequence[Tie] | None = None) -> SharingStats:
     """Return `sharing_stats` without the bytes, which take longer to count."""
-    total = zeros = unique = 0
-    seen: set[int] = set()
-    for ref in parameter_refs(module):
-        tensor, parameter, owner = full_tensor(ref.tensor), ref.stored, ref.owner
+    refs = list(parameter_refs(module))
+    parameters = list(dict.fromkeys(ref.parameter for ref in refs))
+    counts: dict[nn.Parameter, int] = {}
+    if parameters:
+        rows = sum_over_shards(_count_nonzero, [[parameter.detach()] for parameter in parameters])
+        counts = dict(zip(parameters, rows.tolist(), strict=True))
+    total = zeros = 0
+    for ref in refs:
+        owner = ref.owner
+        numel, nonzero = ref.parameter.numel(), counts[ref.parameter]
         # The total is that of the module without sharing: of ordinary layers rather than codebooks,
         # and with filters for each position.
         if isinstance(owner, CODEBOOKS) and ref.attribute == "weight":
-            tensor = dense_weight(owner)
+            dense = dense_weight(owner)
+            numel, nonzero = dense.numel(), int(torch.count_nonzero(dense))
         copies = position_count(owner) or 1
-        total += copies * tensor.numel()
-        zeros += copies * (tensor.numel() - int(torch.count_nonzero(tensor)))
-        # Aliases are stored once. A computed tensor (None) is stored nowhere.
-        if parameter is not None and id(parameter) not in seen:
-            seen.add(id(parameter))
-            unique += int(torch.count_nonzero(full_tensor(parameter.detach())))
+        total += copies * numel
+        zeros += copies * (numel - nonzero)
+    # Aliases are stored once. A computed tensor (None) is stored nowhere.
+    stored = dict.fromkeys(ref.stored for ref in refs if ref.stored is not None)
+    unique = sum(counts[parameter] for parameter in stored)
     if isinstance(ties, Ties):
         ties = ties.find(module)
-    unique -= sum(map(_repeated_nonzeros, _components(ties or ())))
+    unique -= _repeated_nonzeros(ties or ())
     return SharingStats(total=total, unique=unique, zeros=zeros)
 
 
@@ -199,6 +212,11 @@ def count_tied(members: Sequence[Tensor]) -> int:
     return int(torch.stack([first == other for other in others]).all(dim=0).sum())
 
 
+def _count_nonzero(tensors: Sequence[Tensor]) -> Tensor:
+    (tensor,) = tensors
+    return torch.count_nonzero(tensor)
+
+
 def _components(ties: Sequence[Tie]) -> list[list[Tie]]:
     """Return lists of ties that have parameters in common, directly or through other ties."""
     components: list[tuple[set[int], list[Tie]]] = []
@@ -219,6 +237,37 @@ def _components(ties: Sequence[Tie]) -> list[list[Tie]]:
 
 def _repeated_nonzeros(ties: Sequence[Tie]) -> int:
     """Count repeated nonzero numbers at each element of ties: k equal members count as k − 1."""
+    repeated = 0
+    separate: list[Sequence[Tensor]] = []
+    for component in _components(ties):
+        tie = component[0]
+        if len(component) > 1 or not (tie.is_shared or _has_distinct_members(tie)):
+            repeated += _repeated_in_graph(component)
+        elif not tie.is_shared:
+            separate.append(tie.tensors())
+    if separate:
+        repeated += int(sum_over_shards(_count_repeated, separate).sum())
+    return repeated
+
+
+def _has_distinct_members(tie: Tie) -> bool:
+    """Whether members have no numbers in common."""
+    distinct = {id(run.first.parameter) for run in tie.runs}
+    return len(distinct) == len(tie.runs) and all(
+        run.length == 1 or run.is_sliced for run in tie.runs
+    )
+
+
+def _count_repeated(members: Sequence[Tensor]) -> Tensor:
+    values = torch.stack([member.flatten() for member in members])
+    # Sorted members have equal numbers beside each other; two members are beside each other.
+    if len(values) > 2:
+        values = values.sort(dim=0).values
+    return ((values[1:] == values[:-1]) & (values[1:] != 0)).sum()
+
+
+def _repeated_in_graph(ties: Sequence[Tie]) -> int:
+    """Return `_repeated_nonzeros` of ties that may have parameters in common."""
     # SciPy is slow to import, and training does without it.
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

@@ -13,7 +13,16 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
-from lit_share import Penalty, Ties, add_penalty_gradient, apply_prox, starting_values
+from lit_share import (
+    OwlWeights,
+    Penalty,
+    PenaltySteps,
+    Ties,
+    add_penalty_gradient,
+    apply_prox,
+    starting_values,
+)
+from lit_share.metrics import count_numbers
 from lit_share.ties import TieViews
 
 from .._own_rows import registered
@@ -244,6 +253,70 @@ def zeros_again(name):
         assert 0 < int((plain.a.weight == 0.0).sum()) < plain.a.weight.numel()
 
 
+def with_few_values(module):
+    """Some numbers are zero, and some are equal in several members."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(parameter.round())
+    return module
+
+
+def counts(name, shard):
+    """Numbers are counted as in whole members, with a message for the module and one for ties."""
+    divided, plain = with_few_values(Models()), with_few_values(Models())
+    shard(divided)
+    calls = []
+    with counted(calls):
+        found = count_numbers(divided, divided.ties("a", "b", "c"))
+    assert found == count_numbers(plain, plain.ties("a", "b", "c"))
+    assert 0 < found.zeros < found.total - found.unique
+    assert calls == ([] if shard is in_copies else ["all_reduce"] * 2)
+    # A part of the module is not sharded, members are transposed, or ties have members in common.
+    parts, turned, several = (with_few_values(Models(turned)) for turned in (False, True, False))
+    shard(parts.a)
+    shard(turned)
+    shard(several)
+    assert count_numbers(parts, parts.ties("a", "b", "c")) == found
+    whole_turned = with_few_values(Models(turned=True))
+    expected = count_numbers(whole_turned, whole_turned.ties("a", "b", "c"))
+    assert count_numbers(turned, turned.ties("a", "b", "c")) == expected
+    overlapping = [*several.ties("a", "b"), *several.ties("b", "c")]
+    expected = count_numbers(plain, [*plain.ties("a", "b"), *plain.ties("b", "c")])
+    assert count_numbers(several, overlapping) == expected
+
+
+def not_finite(name):
+    """All processes raise if one of them has NaN, after one message for all members."""
+    module, calls = Models(), []
+    fsdp(module)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    steps = PenaltySteps(PENALTIES[name](center="mean"), Ties("a.*", "b.*"), 0.1)
+    steps.attach(module, optimizer)
+    with counted(calls):
+        steps.end_epoch()
+    assert calls == ["all_reduce"]
+    if distributed.get_rank() == 1:
+        module.b.weight.to_local().detach().fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"'b\.weight' has NaN or infinite numbers after 0 steps"):
+        steps.end_epoch()
+
+
+def weights_are_checked(name):
+    """The weights of OWL are checked without a message."""
+    module, calls = Models(), []
+    fsdp(module)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    good, bad = OwlWeights(lambda1=1.0, lambda2=0.1), torch.ones(COLUMNS + 1)
+    with counted(calls):
+        PenaltySteps(Penalty("owl", "input", "zero", good), ["*.weight"], 0.1).check(
+            module, optimizer
+        )
+        wrong = PenaltySteps(Penalty("owl", "input", "zero", bad), ["*.weight"], 0.1)
+        with pytest.raises(ValueError, match=r"a\.weight: OWL needs one weight .*: 4 groups"):
+            wrong.check(module, optimizer)
+    assert calls == []
+
+
 def some_are_plain(name):
     module = Models()
     fsdp(module.a)
@@ -290,6 +363,11 @@ CHECKS = {
     "after a forward pass": (after_a_forward_pass, SOME),
     "inside, after a forward pass": (inside_after_a_forward_pass, SOME),
     "zeros again": (zeros_again, ["l1 element", "l1 output", "l1 input", "owl element"]),
+    "counts, rows": (partial(counts, shard=fsdp), ONE),
+    "counts, columns": (partial(counts, shard=columns), ONE),
+    "counts, copies": (partial(counts, shard=in_copies), ONE),
+    "not finite": (not_finite, ONE),
+    "weights are checked": (weights_are_checked, ONE),
     "some are plain": (some_are_plain, ONE),
     "other meshes": (other_meshes, ONE),
     "rows of others": (rows_of_others, ["half_huber output", "half_huber input"]),
