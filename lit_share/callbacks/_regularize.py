@@ -101,6 +101,8 @@ class Regularize(Callback):
         self._announced: set[Optimizer] = set()
         # Optimizers that have not stepped: the proximal steps of their ties never became due.
         self._idle: set[Optimizer] = set()
+        # The steps and epochs done when an epoch was last ended.
+        self._ended: tuple[int, int] | None = None
 
     @property
     def penalty(self) -> Penalty:
@@ -206,6 +208,7 @@ class Regularize(Callback):
         after_step = partial(self._after_step, trainer)
         self._handles = [o.register_step_post_hook(after_step) for o in trainer.optimizers]
         self._idle = set(trainer.optimizers)
+        self._ended = None
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -281,7 +284,12 @@ class Regularize(Callback):
         self.steps.after_step(optimizer)
 
     def _end_epoch(self, trainer: Trainer) -> None:
-        self.steps.steps_done, self.steps.epochs_done = trainer.global_step, trainer.current_epoch
+        now = trainer.global_step, trainer.current_epoch
+        # After a last batch, the epoch has ended already, and no weight has moved since.
+        if now == self._ended:
+            return
+        self._ended = now
+        self.steps.steps_done, self.steps.epochs_done = now
         self.steps.end_epoch()
 
     def _remove_hooks(self) -> None:
