@@ -29,7 +29,7 @@ from lit_share.ties import (
     TieViews,
     as_ties,
     find_unaligned,
-    full_tensor,
+    full_on_host,
     like_parameter,
     reshard,
 )
@@ -315,9 +315,9 @@ class PenaltySteps:
         """Return the state needed to resume training: tensors and numbers."""
         # Full tensors, because Lightning saves the state of rank 0 only. Gathering is a collective,
         # so every rank gathers every mask, including masks that are empty and not saved.
-        masks = {name: full_tensor(mask) for name, mask in self._frozen.items()}
+        masks = {name: full_on_host(mask) for name, mask in self._frozen.items()}
         return {
-            "starting_values": {name: full_tensor(value) for name, value in self._start.items()},
+            "starting_values": {name: full_on_host(value) for name, value in self._start.items()},
             "pending": self._pending.state(),
             "frozen": {name: mask for name, mask in masks.items() if mask.any()},
         }

@@ -14,6 +14,7 @@ from lit_share.ties._names import shortened, unwrapped, unwrapped_name
 from lit_share.ties._plan import Plan, PlannedTie
 from lit_share.ties._refs import BufferRef, ParameterRef, buffer_refs, parameter_refs
 from lit_share.ties._shards import (
+    full_on_host,
     full_tensor,
     like_parameter,
     reshard,
@@ -48,6 +49,7 @@ __all__ = [
     "distinctly_named",
     "equal_slice",
     "find_unaligned",
+    "full_on_host",
     "full_tensor",
     "like_parameter",
     "make_transposed",

@@ -155,6 +155,12 @@ def full_tensor(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def full_on_host(tensor: Tensor) -> Tensor:
+    """Gather a sharded tensor to the host; return other tensors as they are."""
+    # All starting values together are as large as the model, which a rank's device cannot hold.
+    return tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
+
+
 def reshard(module: nn.Module) -> list[FSDPModule]:
     """Reshard the parameters of FSDP2 modules, so that members are those that optimizers own.
 
