@@ -13,7 +13,8 @@ from typing_extensions import override
 from lit_share.callbacks._heatmap import distance_heatmap
 from lit_share.callbacks._regularize import Regularize
 from lit_share.callbacks._share import Share
-from lit_share.metrics import count_numbers, count_tied, overall_distance, relative_distance
+from lit_share.functional import Comparison
+from lit_share.metrics import compare, count_numbers
 from lit_share.ties import Tie, Ties, as_ties, distinctly_named
 
 _NAMES = tuple(
@@ -103,18 +104,16 @@ class SharingMonitor(Callback):
         # A checkpoint of an epoch's last batch is saved before `on_train_epoch_end`, a hook that
         # Lightning skips after resuming: the epoch's distances are measured now.
         epoch = trainer.current_epoch
-        distances = _distances(self._compared_ties(trainer, pl_module))
-        for name in list(distances):
-            if len(self.history.get(name, [])) > epoch:
-                del distances[name]
-        self._append(distances, epoch)
+        ties = self._compared_ties(trainer, pl_module)
+        missing = [tie for tie in ties if len(self.history.get(tie.name, [])) <= epoch]
+        self._append(_compare(missing), epoch)
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         ties = self._compared_ties(trainer, pl_module)
-        distances = _distances(ties)
-        self._append(distances, trainer.current_epoch + 1)
-        for name, value in self.measure(trainer, pl_module, ties, distances).items():
+        comparisons = _compare(ties)
+        self._append(comparisons, trainer.current_epoch + 1)
+        for name, value in self.measure(trainer, pl_module, ties, comparisons).items():
             # All ranks measure the same parameters, so the mean over ranks changes nothing; without
             # `sync_dist`, Lightning warns.
             pl_module.log(name, value, prog_bar=name in self.prog_bar, sync_dist=True)
@@ -135,7 +134,7 @@ class SharingMonitor(Callback):
         trainer: Trainer,
         pl_module: LightningModule,
         tied: Sequence[Tie],
-        distances: Mapping[str, float],
+        comparisons: Mapping[str, Comparison],
     ) -> dict[str, float]:
         """Return the metrics to log, by name."""
         stats = count_numbers(pl_module, tied)
@@ -149,13 +148,12 @@ class SharingMonitor(Callback):
             now = (trainer.global_step, trainer.current_epoch)
             values["sharing/penalty"] = sum(c.value(pl_module, *now) for c in penalties)
         if tied:
-            values["sharing/distance"] = overall_distance([tie.tensors() for tie in tied])
-            elements = sum(tie.numel for tie in tied)
-            values["sharing/tied"] = sum(count_tied(tie.tensors()) for tie in tied) / elements
+            total = Comparison.total(list(comparisons.values()))
+            values |= {"sharing/distance": total.distance, "sharing/tied": total.tied}
         if self.per_tie:
-            for name, distance in distances.items():
+            for name, comparison in comparisons.items():
                 # MLflow rejects "=" in the names of metrics.
-                values[_OF_A_TIE + name.replace(" = ", " - ")] = distance
+                values[_OF_A_TIE + name.replace(" = ", " - ")] = comparison.distance
         return values
 
     def _compared_ties(self, trainer: Trainer, pl_module: LightningModule) -> list[Tie]:
@@ -164,16 +162,16 @@ class SharingMonitor(Callback):
             return _ties_of_callbacks(trainer)
         return [tie for tie in self.ties.find(pl_module) if len(tie.members) > 1]
 
-    def _append(self, distances: Mapping[str, float], epochs: int) -> None:
+    def _append(self, comparisons: Mapping[str, Comparison], epochs: int) -> None:
         """Set the distance at index `epochs` of each tie's history, with NaN in gaps before it."""
-        for name, distance in distances.items():
+        for name, comparison in comparisons.items():
             history = self.history.setdefault(name, [])
             history += [math.nan] * (epochs - len(history))
-            history[epochs:] = [distance]
+            history[epochs:] = [comparison.distance]
 
 
-def _distances(ties: Sequence[Tie]) -> dict[str, float]:
-    return {tie.name: relative_distance(tie.tensors()) for tie in ties}
+def _compare(ties: Sequence[Tie]) -> dict[str, Comparison]:
+    return {tie.name: compare(tie.tensors()) for tie in ties}
 
 
 def _callbacks(trainer: Trainer) -> Sequence[Callback]:

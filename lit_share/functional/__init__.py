@@ -21,6 +21,7 @@ from lit_share.functional._batch import (
     write_,
 )
 from lit_share.functional._centers import CENTERS, Center, mean
+from lit_share.functional._compare import Comparison, compare_members
 from lit_share.functional._groups import GROUPS, Groups, Partition
 from lit_share.functional._norms import NORMS, Norm
 from lit_share.functional._owl import owl_weights, prox_owl
@@ -33,6 +34,7 @@ __all__ = [
     "GROUPS",
     "NORMS",
     "Center",
+    "Comparison",
     "Groups",
     "Norm",
     "OwlWeights",
@@ -44,6 +46,7 @@ __all__ = [
     "TieTensors",
     "accumulate_",
     "add_gradient_",
+    "compare_members",
     "either",
     "empty_group_mask",
     "mean",

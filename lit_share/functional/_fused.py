@@ -10,11 +10,11 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial
-from itertools import groupby
+from itertools import chain, groupby
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -42,8 +42,8 @@ _MIN_PER_THREAD = 2**18
 # Seconds after which a compilation says what takes long.
 _LONG = 2.0
 
-# The loops that this process has compiled, or loaded from the cache, and their dtypes.
-_READY: set[tuple[str, torch.dtype]] = set()
+# The loops that this process has compiled, or loaded from the cache, by name and dtype.
+_READY: dict[tuple[str, torch.dtype], Callable[..., None]] = {}
 _LOG = logging.getLogger("lit_share")
 
 Longs = npt.NDArray[np.int64]
@@ -92,25 +92,82 @@ def is_fusable(penalty: Penalty, tie: TieTensors, as_gradient: bool) -> bool:
         knows_norm = norm.soft_threshold or (norm.weighted and is_column)
     # A center without any of these properties is a new row of the table, and is declined.
     knows_center = center.is_zero or center.is_mean or center.follows_first or center.needs_start
-    if not (knows_norm and knows_center and _loops()):
+    if not (knows_norm and knows_center):
         return False
     if tie.shard is not None and penalty.needs_other_shards(ndim, tie.shard.dim):
-        return False
-    first = tie.members[0]
-    if first.dtype not in _DTYPES or first.numel() == 0:
         return False
     tensors = list(tie.members)
     if center.needs_start:
         tensors += tie.start or ()
+    # The loops would move aliases twice.
+    has_aliases = len({tensor.data_ptr() for tensor in tie.members}) < len(tie.members)
+    return is_loopable(tensors) and not has_aliases
+
+
+def is_loopable(tensors: Sequence[Tensor]) -> bool:
+    """Whether the loops can read and write these tensors, of which there is at least one."""
+    first = tensors[0]
+    if first.dtype not in _DTYPES or first.numel() == 0 or not _loops():
+        return False
     for tensor in tensors:
         if not (tensor.is_cpu and tensor.dtype == first.dtype and tensor.is_contiguous()):
             return False
-    # The loops would move aliases twice.
-    return len({tensor.data_ptr() for tensor in tie.members}) == len(tie.members)
+    return True
 
 
-class FusedTies:
-    """Fusable ties of one dtype, with the addresses of their members.
+class FusedLoops:
+    """Lists of tensors of one dtype, given to loops by their addresses.
+
+    Args:
+        members: For each tie, its loopable members, which must stay the same tensors.
+    """
+
+    def __init__(self, members: Sequence[Sequence[Tensor]]) -> None:
+        self.dtype = members[0][0].dtype
+        self.like = np.empty(0, _DTYPES[self.dtype])
+        self.first = np.cumsum([0, *map(len, members)], dtype=np.int64)
+        self.members = _addresses(list(chain.from_iterable(members)))
+        self.shapes = [own[0].shape for own in members]
+        self.jobs = self._jobs()
+
+    def _jobs(self) -> Jobs:
+        """Return the ranges that loops get at a time, here of elements."""
+        return Jobs([shape.numel() for shape in self.shapes])
+
+    def run(self, loop: str, jobs: Jobs, *arguments: object) -> None:
+        """Call a loop with all jobs, on at most as many threads as torch uses."""
+        function = _READY.get((loop, self.dtype))
+        if function is None:
+            function = getattr(_loops(), loop)
+            with _announced_if_slow(is_cached=bool(function.stats.cache_path)):
+                function(self.like, self.members, *arguments, jobs.all[:0])
+            _READY[loop, self.dtype] = function
+        if jobs.is_small:
+            function(self.like, self.members, *arguments, jobs.all)
+            return
+        threads = torch.get_num_threads()
+        chunks = jobs.chunks.get(threads) or jobs.split(threads)
+        call = partial(function, self.like, self.members, *arguments)
+        # The calling thread takes the first chunk.
+        futures = [_threads(os.getpid()).submit(call, chunk) for chunk in chunks[1:]]
+        call(chunks[0])
+        for future in futures:
+            future.result()
+
+
+class FusedComparison(FusedLoops):
+    """Sums of squares of members and of their differences."""
+
+    def sums(self) -> Doubles:
+        """Return (between, size, equal) of `Comparison`, summed over all ties."""
+        sums = np.empty((len(self.jobs.all), 3))
+        self.run("compare_members", self.jobs, self.first, sums)
+        total: Doubles = sums.sum(axis=0)
+        return total
+
+
+class FusedTies(FusedLoops):
+    """Fusable ties of one penalty and one dtype.
 
     Args:
         penalty: The penalty.
@@ -119,43 +176,20 @@ class FusedTies:
 
     def __init__(self, penalty: Penalty, ties: Sequence[TieTensors]) -> None:
         self.penalty, self.ties = penalty, list(ties)
-        self.dtype = ties[0].members[0].dtype
-        self.like = np.empty(0, _DTYPES[self.dtype])
         center = penalty.centering
         # A first member that the others follow does not move.
         self.moving = [range(int(center.follows_first), len(tie.members)) for tie in ties]
         self.kinds = np.array([self._kind(len(own)) for own in self.moving], np.int64)
-        self.first = np.cumsum([0, *map(len, self.moving)], dtype=np.int64)
-        members: list[Tensor | None] = []
+        members: list[list[Tensor]] = []
         origins: list[Tensor | None] = []
         for tie, moving in zip(ties, self.moving, strict=True):
-            members += [tie.members[i] for i in moving]
+            members.append([tie.members[i] for i in moving])
             origins += [self._origin(tie, i) for i in moving]
-        self.members, self.origins = _addresses(members), _addresses(origins)
+        super().__init__(members)
+        self.origins = _addresses(origins)
         self.scales = np.array([center.scale(len(tie.members)) for tie in ties])
         # The loops use the difference d of a pair, as √2 · ‖(d/2, −d/2)‖ = ‖d‖.
         self.scales[self.kinds == _PAIR] = 1.0
-        self.jobs = self._jobs()
-
-    def _jobs(self) -> Jobs:
-        """Return the ranges that loops get at a time, here of elements."""
-        return Jobs([tie.shape.numel() for tie in self.ties])
-
-    def run(self, loop: str, jobs: Jobs, *arguments: object) -> None:
-        """Call a loop with all jobs, on at most as many threads as torch uses."""
-        function = getattr(_loops(), loop)
-        threads = torch.get_num_threads()
-        chunks = jobs.chunks.get(threads) or jobs.split(threads)
-        call = partial(function, self.like, self.members, *arguments)
-        if (loop, self.dtype) not in _READY:
-            with _announced_if_slow():
-                call(chunks[0][:0])
-            _READY.add((loop, self.dtype))
-        # The calling thread takes the first chunk, so small ties never wait for another thread.
-        futures = [_threads(os.getpid()).submit(call, chunk) for chunk in chunks[1:]]
-        call(chunks[0])
-        for future in futures:
-            future.result()
 
     def _kind(self, moving: int) -> int:
         if self.penalty.centering.is_mean:
@@ -173,6 +207,11 @@ class FusedTies:
 
 class FusedGradient(FusedTies):
     """The gradient of a quadratic norm."""
+
+    def __init__(self, penalty: Penalty, ties: Sequence[TieTensors]) -> None:
+        super().__init__(penalty, ties)
+        # The gradient of a pair is s² · d/2 = d, as s² = 2: so its scale is 1 again.
+        self.factors = self.scales**2
 
     def add(self, strength: float) -> list[TieTensors]:
         """Add ``strength`` times the gradient; return the ties whose buffers are not supported."""
@@ -194,10 +233,9 @@ class FusedGradient(FusedTies):
             if not supported:
                 addresses[begin:] = [0] * len(moving)
                 declined.append(tie)
-        # The gradient of a pair is s² · d/2 = d, as s² = 2: so its scale is 1 again.
-        alpha = (strength * self.scales**2).astype(self.like.dtype)
         grads = np.array(addresses, np.int64)
-        self.run("add_gradients", self.jobs, grads, self.origins, self.first, self.kinds, alpha)
+        own = (self.origins, self.first, self.kinds, self.factors, float(strength))
+        self.run("add_gradients", self.jobs, grads, *own)
         # Torch does not see these writes, but autograd must know that saved tensors changed.
         increment_version(written)
         return declined
@@ -210,6 +248,7 @@ class FusedProx(FusedTies):
         super().__init__(penalty, ties)
         self.shared = (self.origins, self.first, self.kinds)
         self._given: list[Sequence[float]] = []
+        self._no_masks = np.zeros(len(ties), np.int64)
 
     def take(self) -> None:
         """Take the step of all ties."""
@@ -217,7 +256,10 @@ class FusedProx(FusedTies):
         # Learning rates mostly stay, and building the arrays takes as long as small ties.
         if given != self._given:
             self._set_steps(given)
-        self.masks = _addresses([tie.frozen for tie in self.ties])
+        masks = [tie.frozen for tie in self.ties]
+        self.masks = self._no_masks
+        if any(mask is not None for mask in masks):
+            self.masks = _addresses(masks)
         self.shrink()
         increment_version(self.written)
 
@@ -374,6 +416,8 @@ class Jobs:
         self.all: Longs = np.array(jobs, np.int64)
         self.chunks: dict[int, list[Longs]] = {}
         self._ends = np.cumsum(sizes)
+        # Two threads would have too little to do.
+        self.is_small = int(self._ends[-1]) < 2 * _MIN_PER_THREAD
 
     def split(self, threads: int) -> list[Longs]:
         """Split the jobs into at most ``threads`` chunks of similar numbers of elements."""
@@ -385,9 +429,14 @@ class Jobs:
 
 
 @contextmanager
-def _announced_if_slow() -> Iterator[None]:
+def _announced_if_slow(is_cached: bool) -> Iterator[None]:
     """Log what takes long if the block has not ended after ``_LONG`` seconds."""
     message = "compiling a loop of the penalties; it is cached for later runs"
+    if not is_cached:
+        message = (
+            "compiling a loop of the penalties, as in every run: set NUMBA_CACHE_DIR to a writable "
+            "directory, and it is cached"
+        )
     timer = threading.Timer(_LONG, _LOG.warning, [message])
     timer.daemon = True
     timer.start()

@@ -23,6 +23,9 @@ rows of a matrix.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,10 +36,20 @@ SINGLE, PAIR, JOINT, MEAN = 0, 1, 2, 3
 
 # Several members are combined in blocks of this many elements, whose sums stay in the cache.
 _BLOCK = 512
+
+
+def _compile(function: Callable[..., Any], fastmath: set[str]) -> Any:
+    compiled = njit(function, nogil=True, error_model="numpy", fastmath=fastmath)
+    # Numba raises if neither the package's directory nor the user's is writable.
+    with suppress(RuntimeError):
+        compiled.enable_caching()
+    return compiled
+
+
 # `contract` allows fused multiply-adds. `reassoc` allows sums to be reordered, as they are not
 # vectorised otherwise. Neither assumes finite numbers, so NaN stays NaN.
-_compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
-_reduction = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
+_compiled = partial(_compile, fastmath={"contract"})
+_reduction = partial(_compile, fastmath={"contract", "reassoc"})
 
 
 # `carray` needs a pointer, and Numba has no cast from an integer to a pointer.
@@ -75,12 +88,12 @@ def _mean(like, members, lo, hi, begin, count, mean):
 
 
 @_compiled
-def add_gradients(like, members, grads, origins, first, kinds, alpha, jobs):
-    """Add ``alpha[t]`` times the deviations to the gradients; ``alpha`` includes s²."""
+def add_gradients(like, members, grads, origins, first, kinds, factors, strength, jobs):
+    """Add ``strength * factors[t]`` times the deviations to the gradients; factors are s²."""
     total = np.empty(_BLOCK, like.dtype)
     for j in range(len(jobs)):
         tie, begin, count, _ = jobs[j]
-        a, lo, hi = alpha[tie], first[tie], first[tie + 1]
+        a, lo, hi = like.dtype.type(strength * factors[tie]), first[tie], first[tie + 1]
         # Address 0 is a gradient that is not wanted, as of a frozen member.
         if kinds[tie] == PAIR:
             x, y = _at(members[lo], begin, count, like), _at(members[lo + 1], begin, count, like)
@@ -120,6 +133,53 @@ def add_gradients(like, members, grads, origins, first, kinds, alpha, jobs):
                 else:
                     for i in range(count):
                         g[i] += a * w[i]
+
+
+@_reduction
+def _compare_pair(x, y):
+    between, size, equal = 0.0, 0.0, 0
+    for i in range(len(x)):
+        a, b = np.float64(x[i]), np.float64(y[i])
+        between += (a - b) * (a - b)
+        size += a * a + b * b
+        equal += x[i] == y[i]
+    return between, size, equal
+
+
+@_reduction
+def compare_members(like, members, first, sums, jobs):
+    """Write (Σ_{i<j} ‖W_i − W_j‖², (N − 1) Σ_i ‖W_i‖², count of equal elements) of each job."""
+    offset, is_equal = np.empty(_BLOCK, np.float64), np.empty(_BLOCK, np.uint8)
+    for j in range(len(jobs)):
+        tie, begin, count, number = jobs[j]
+        lo, hi = first[tie], first[tie + 1]
+        between, size, equal = 0.0, 0.0, 0
+        if hi - lo == 2:
+            x, y = _at(members[lo], begin, count, like), _at(members[lo + 1], begin, count, like)
+            sums[number, 0], sums[number, 1], sums[number, 2] = _compare_pair(x, y)
+            continue
+        for start in range(begin, begin + count, _BLOCK):
+            n = min(_BLOCK, begin + count - start)
+            x = _at(members[lo], start, n, like)
+            offset[:n], is_equal[:n] = 0.0, 1
+            for m in range(lo, hi):
+                w = _at(members[m], start, n, like)
+                for i in range(n):
+                    a = np.float64(w[i])
+                    offset[i] += a - np.float64(x[i])
+                    is_equal[i] &= w[i] == x[i]
+                    size += a * a
+            for i in range(n):
+                offset[i] /= hi - lo
+                equal += is_equal[i]
+            # Σ_{i<j} |W_i − W_j|² is N Σ_i |W_i − mean|².
+            for m in range(lo, hi):
+                w = _at(members[m], start, n, like)
+                for i in range(n):
+                    d = (np.float64(w[i]) - np.float64(x[i])) - offset[i]
+                    between += d * d
+        sums[number, 0], sums[number, 1] = (hi - lo) * between, (hi - lo - 1) * size
+        sums[number, 2] = equal
 
 
 @_compiled

@@ -2,12 +2,12 @@
 
 from lit_share.metrics._counts import (
     SharingStats,
+    compare,
     count_numbers,
     count_tied,
     overall_distance,
     relative_distance,
     sharing_stats,
-    squared_distance,
 )
 from lit_share.metrics._distance import RelativeDistance
 from lit_share.metrics._sharing import ParameterSharing
@@ -20,6 +20,7 @@ __all__ = [
     "SelectionStability",
     "SharingStats",
     "TiedFraction",
+    "compare",
     "count_numbers",
     "count_tied",
     "index_change",
@@ -27,5 +28,4 @@ __all__ = [
     "overall_distance",
     "relative_distance",
     "sharing_stats",
-    "squared_distance",
 ]

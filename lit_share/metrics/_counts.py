@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_share.codebooks import CODEBOOKS, dense_weight
+from lit_share.functional import Comparison, compare_members
 from lit_share.ties import (
     Tie,
     Ties,
@@ -167,34 +167,9 @@ def overall_distance(ties: Sequence[Sequence[Tensor]]) -> float:
         >>> overall_distance([tie.tensors() for tie in Ties("a.*", "b.*").find(pair)])
         0.0
     """
-    columns = zip(*map(squared_distance, ties), strict=True)
-    between, size = (sum(map(float, column)) for column in columns)
-    if size > 0.0:
-        return math.sqrt(between / size)
-    return 0.0
+    return Comparison.total([compare(members) for members in ties]).distance
 
 
-@torch.no_grad()
-def squared_distance(members: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    r"""Return the squared numerator and denominator of `relative_distance`, for sums over ties.
-
-    Args:
-        members: N ≥ 2 tensors of one shape.
-
-    Returns:
-        :math:`\sum_{i<j} \lVert W_i - W_j \rVert^2` and
-        :math:`(N - 1) \sum_i \lVert W_i \rVert^2`, float64 scalars.
-    """
-    # In float16, squares of numbers above 256 would overflow.
-    wide = torch.stack([full_tensor(member.detach()) for member in members]).double()
-    # Σ_{i<j} |W_i − W_j|² = N Σ_i |W_i − mean|² takes N differences instead of N².
-    # The first member is subtracted before the mean, so that equal members have distance exactly 0.
-    offsets = wide - wide[0]
-    deviations = offsets - offsets.mean(dim=0)
-    return len(wide) * deviations.square().sum(), (len(wide) - 1) * wide.square().sum()
-
-
-@torch.no_grad()
 def count_tied(members: Sequence[Tensor]) -> int:
     """Count the elements in which all members are exactly equal.
 
@@ -208,8 +183,16 @@ def count_tied(members: Sequence[Tensor]) -> int:
         >>> count_tied([torch.tensor([1.0, 0.0]), torch.tensor([1.0, 1.0])])
         1
     """
-    first, *others = map(full_tensor, members)
-    return int(torch.stack([first == other for other in others]).all(dim=0).sum())
+    return compare(members).equal
+
+
+def compare(members: Sequence[Tensor]) -> Comparison:
+    """Return the sums of `relative_distance` and `count_tied`, from one pass over the members.
+
+    Args:
+        members: N ≥ 2 tensors of one shape, which may be sharded.
+    """
+    return compare_members([full_tensor(member.detach()) for member in members])
 
 
 def _count_nonzero(tensors: Sequence[Tensor]) -> Tensor:

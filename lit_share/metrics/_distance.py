@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lit_share.metrics._counts import squared_distance
+from lit_share.metrics._counts import compare
 
 
 class RelativeDistance(Metric):
@@ -39,9 +39,9 @@ class RelativeDistance(Metric):
 
     def update(self, members: Sequence[Tensor]) -> None:
         """Add a tie: N ≥ 2 tensors of the same shape."""
-        between, size = squared_distance(members)
-        self.between += between
-        self.size += size
+        comparison = compare(members)
+        self.between += comparison.between
+        self.size += comparison.size
 
     def compute(self) -> Tensor:
         """Return the distance: a scalar ≥ 0, and 0 if all members are zero."""

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from torch import nn
 
 from lit_share.compact_files import load_compact, save_compact
-from lit_share.metrics import count_tied, relative_distance, sharing_stats, squared_distance
+from lit_share.metrics import compare, count_tied, relative_distance, sharing_stats
 from lit_share.metrics._counts import overall_distance
 from lit_share.sharing import share
 from lit_share.ties import Ties
@@ -283,23 +283,23 @@ def test_relative_distance(count, shape, seed):
 
 @same_in_every_run
 @given(count=st.integers(2, 40), near=st.sampled_from([1.0, 1e-3, 1e-6]), seed=st.integers(0, 99))
-def test_squared_distance_of_many_members(count, near, seed):
+def test_comparison_of_many_members(count, near, seed):
     """Members much nearer to each other than to zero, against the sum over all pairs."""
     rng = np.random.default_rng(seed)
     members = rng.normal(size=(3, 4)) + near * rng.normal(size=(count, 3, 4))
-    between, size = squared_distance([torch.from_numpy(w) for w in members])
+    comparison = compare([torch.from_numpy(w) for w in members])
     expected = sum(np.sum((x - y) ** 2) for x, y in itertools.combinations(members, 2))
-    assert float(between) == pytest.approx(expected, rel=1e-8)
-    assert float(size) == pytest.approx((count - 1) * np.sum(members**2), rel=1e-12)
-    assert between.dtype == size.dtype == torch.float64
+    assert comparison.between == pytest.approx(expected, rel=1e-8)
+    assert comparison.size == pytest.approx((count - 1) * np.sum(members**2), rel=1e-12)
 
 
 @pytest.mark.parametrize("count", [3, 7, 900])
 def test_equal_members_are_at_no_distance_however_many(count):
     w = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    between, size = squared_distance([w] * count)
-    assert between == 0.0
-    assert size > 0.0
+    comparison = compare([w.clone() for _ in range(count)])
+    assert comparison.between == 0.0
+    assert comparison.size > 0.0
+    assert compare([w] * count) == comparison
 
 
 def test_overall_distance_sums_numerators_and_denominators():

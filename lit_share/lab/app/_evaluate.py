@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from omegaconf import DictConfig
 
 from lit_share.callbacks import Regularize
+from lit_share.functional import Comparison
 from lit_share.lab.app._check_job import warn_of_missing_test_metric
 from lit_share.lab.app._objective import can_be_tested, unknown_objective
 from lit_share.lab.app._train import Trained
 from lit_share.lab.app.build import evaluator
-from lit_share.metrics import count_tied, overall_distance, sharing_stats
+from lit_share.metrics import compare, sharing_stats
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,11 @@ def _sharing(trained: Trained) -> tuple[dict[str, float | None], dict[str, float
     # A tie with a single member has no distance.
     ties = [tie for tie in job.ties.find(job.model) if len(tie.members) > 1]
     sharing: dict[str, float | None] = {"penalty": penalty, "distance": None}
+    comparisons = [compare(tie.tensors()) for tie in ties]
     if ties:
-        sharing["distance"] = overall_distance([tie.tensors() for tie in ties])
+        sharing["distance"] = Comparison.total(comparisons).distance
     sharing |= sharing_stats(job.model, ties).as_dict()
-    tied = {tie.name: count_tied(tie.tensors()) / max(tie.numel, 1) for tie in ties}
+    tied = {tie.name: comparison.tied for tie, comparison in zip(ties, comparisons, strict=True)}
     return sharing, tied
 
 
