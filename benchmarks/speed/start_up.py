@@ -29,6 +29,19 @@ COMMANDS = {
     "train": ["train.py", "--help"],
     "lit-share": ["-m", "lit_share.lab.cli", "--help"],
 }
+FIRST_STEP = """
+import time, torch, lightning.pytorch, lit_share as ls
+pair = torch.nn.ModuleDict({"a": torch.nn.Linear(3, 2), "b": torch.nn.Linear(3, 2)})
+steps = ls.PenaltySteps("exact_tie", ls.Ties("a.*", "b.*"), 0.1)
+optimizer = torch.optim.SGD(pair.parameters(), lr=0.1)
+steps.attach(pair, optimizer)
+sum(p.sum() for p in pair.parameters()).backward()
+steps.before_step()
+optimizer.step()
+begin = time.process_time()
+steps.after_step()
+print(time.process_time() - begin)
+"""
 SWEEP = (
     "train.py",
     "-m",
@@ -73,6 +86,19 @@ def overhead_of_a_cell() -> float:
     return between - sum(result["seconds"] for result in results) / len(results)
 
 
+def first_step(cache: str) -> float:
+    """CPU seconds of a process's first step of a penalty, with compiled loops in ``cache``."""
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_STEP],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"NUMBA_CACHE_DIR": cache},
+    )
+    return float(done.stdout)
+
+
 def measure() -> Iterator[Row]:
     """The rows."""
     times: dict[str, list[float]] = {name: [] for name in COMMANDS}
@@ -81,6 +107,13 @@ def measure() -> Iterator[Row]:
             times[name].append(seconds(arguments))
     added = [both - alone for both, alone in zip(times["both"], times["lightning"], strict=True)]
     yield spread("import lit_share", added, unit="s", against="after import lightning", target=0.15)
+    compiled, cached = [], []
+    for _ in range(REPEATS):
+        with tempfile.TemporaryDirectory() as cache:
+            compiled.append(first_step(cache))
+            cached.append(first_step(cache))
+    yield spread("first step of exact_tie, from the cache", cached, unit="s", target=0.3)
+    yield spread("first step of exact_tie, compiled", compiled, unit="s", target=10.0)
     yield spread("train.py --help", times["train"], unit="s", target=3.0)
     yield spread("lit-share --help", times["lit-share"], unit="s")
     cell = overhead_of_a_cell()

@@ -25,21 +25,60 @@ assert "numba" in sys.modules
 """
 
 
+# Directories that begin with `writable` are the only ones that files can be made in.
+READ_ONLY = """
+import tempfile
+make = tempfile.TemporaryFile
+
+def make_or_raise(*args, dir=None, **kwargs):
+    if not str(dir).startswith({writable!r}):
+        raise OSError(30, "Read-only file system", dir)
+    return make(*args, dir=dir, **kwargs)
+
+tempfile.TemporaryFile = make_or_raise
+"""
+
+
+def run(code, long, **variables):
+    """Run code in which compilations are announced after ``long`` seconds; return its log."""
+    environment = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"} | variables
+    command = [sys.executable, "-c", code.format(long=long)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    return done.stderr
+
+
+def times_of(directory):
+    return {path: path.stat().st_mtime_ns for path in directory.rglob("*.nbc")}
+
+
 @pytest.mark.slow
 @pytest.mark.multiprocess
 def test_what_takes_long_is_said_once_for_a_machine(tmp_path):
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
-
-    def run(long):
-        command = [sys.executable, "-c", STEP.format(long=long)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-        return done.stderr
-
-    assert "compiling a loop of the penalties" in run(long=0)
-    cached = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbc")}
+    code, variables = STEP, {"NUMBA_CACHE_DIR": str(tmp_path)}
+    assert "it is cached for later runs" in run(code, long=0, **variables)
+    cached = times_of(tmp_path)
     assert cached
-    assert run(long=60) == ""
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbc")} == cached
+    assert run(code, long=60, **variables) == ""
+    assert times_of(tmp_path) == cached
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
+def test_read_only_installs_are_cached_in_the_home_directory(tmp_path):
+    code, variables = READ_ONLY.format(writable=str(tmp_path)) + STEP, {"HOME": str(tmp_path)}
+    variables["XDG_CACHE_HOME"] = str(tmp_path / "cache")
+    assert "it is cached for later runs" in run(code, long=0, **variables)
+    cached = times_of(tmp_path)
+    assert cached
+    assert run(code, long=60, **variables) == ""
+    assert times_of(tmp_path) == cached
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
+def test_loops_are_compiled_where_nothing_can_be_written():
+    code = READ_ONLY.format(writable="/nowhere") + STEP
+    assert "set NUMBA_CACHE_DIR to a writable directory" in run(code, long=0)
 
 
 def test_without_numba_the_plain_path_is_taken(tmp_path):
