@@ -14,7 +14,7 @@ from lit_share.callbacks._heatmap import distance_heatmap
 from lit_share.callbacks._regularize import Regularize
 from lit_share.callbacks._share import Share
 from lit_share.functional import Comparison
-from lit_share.metrics import compare, count_numbers
+from lit_share.metrics import compare_ties, count_numbers
 from lit_share.ties import Tie, Ties, as_ties, distinctly_named
 
 _NAMES = tuple(
@@ -171,7 +171,8 @@ class SharingMonitor(Callback):
 
 
 def _compare(ties: Sequence[Tie]) -> dict[str, Comparison]:
-    return {tie.name: compare(tie.tensors()) for tie in ties}
+    comparisons = compare_ties([tie.tensors() for tie in ties])
+    return {tie.name: own for tie, own in zip(ties, comparisons, strict=True)}
 
 
 def _callbacks(trainer: Trainer) -> Sequence[Callback]:

@@ -2,7 +2,7 @@
 
 from lit_share.metrics._counts import (
     SharingStats,
-    compare,
+    compare_ties,
     count_numbers,
     count_tied,
     overall_distance,
@@ -20,7 +20,7 @@ __all__ = [
     "SelectionStability",
     "SharingStats",
     "TiedFraction",
-    "compare",
+    "compare_ties",
     "count_numbers",
     "count_tied",
     "index_change",

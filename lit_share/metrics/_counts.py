@@ -167,7 +167,7 @@ def overall_distance(ties: Sequence[Sequence[Tensor]]) -> float:
         >>> overall_distance([tie.tensors() for tie in Ties("a.*", "b.*").find(pair)])
         0.0
     """
-    return Comparison.total([compare(members) for members in ties]).distance
+    return Comparison.total(compare_ties(ties)).distance
 
 
 def count_tied(members: Sequence[Tensor]) -> int:
@@ -183,16 +183,30 @@ def count_tied(members: Sequence[Tensor]) -> int:
         >>> count_tied([torch.tensor([1.0, 0.0]), torch.tensor([1.0, 1.0])])
         1
     """
-    return compare(members).equal
+    (comparison,) = compare_ties([members])
+    return comparison.equal
 
 
-def compare(members: Sequence[Tensor]) -> Comparison:
+def compare_ties(ties: Sequence[Sequence[Tensor]]) -> list[Comparison]:
     """Return the sums of `relative_distance` and `count_tied`, from one pass over the members.
 
     Args:
-        members: N ≥ 2 tensors of one shape, which may be sharded.
+        ties: The members of each tie, N ≥ 2 tensors of one shape. If they are sharded, local sums
+            of all ties are added up over ranks in one message.
     """
-    return compare_members([full_tensor(member.detach()) for member in members])
+    if not ties:
+        return []
+    rows = sum_over_shards(_sums, ties).tolist()
+    return [
+        Comparison(between, size, int(equal), members[0].numel())
+        for (between, size, equal), members in zip(rows, ties, strict=True)
+    ]
+
+
+def _sums(members: Sequence[Tensor]) -> Tensor:
+    comparison = compare_members(members)
+    sums = (comparison.between, comparison.size, comparison.equal)
+    return torch.tensor(sums, dtype=torch.float64)
 
 
 def _count_nonzero(tensors: Sequence[Tensor]) -> Tensor:

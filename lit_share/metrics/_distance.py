@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lit_share.metrics._counts import compare
+from lit_share.metrics._counts import compare_ties
 
 
 class RelativeDistance(Metric):
@@ -39,7 +39,7 @@ class RelativeDistance(Metric):
 
     def update(self, members: Sequence[Tensor]) -> None:
         """Add a tie: N ≥ 2 tensors of the same shape."""
-        comparison = compare(members)
+        (comparison,) = compare_ties([members])
         self.between += comparison.between
         self.size += comparison.size
 

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from torch import nn
 
 from lit_share.compact_files import load_compact, save_compact
-from lit_share.metrics import compare, count_tied, relative_distance, sharing_stats
+from lit_share.metrics import compare_ties, count_tied, relative_distance, sharing_stats
 from lit_share.metrics._counts import overall_distance
 from lit_share.sharing import share
 from lit_share.ties import Ties
@@ -287,7 +287,7 @@ def test_comparison_of_many_members(count, near, seed):
     """Members much nearer to each other than to zero, against the sum over all pairs."""
     rng = np.random.default_rng(seed)
     members = rng.normal(size=(3, 4)) + near * rng.normal(size=(count, 3, 4))
-    comparison = compare([torch.from_numpy(w) for w in members])
+    (comparison,) = compare_ties([[torch.from_numpy(w) for w in members]])
     expected = sum(np.sum((x - y) ** 2) for x, y in itertools.combinations(members, 2))
     assert comparison.between == pytest.approx(expected, rel=1e-8)
     assert comparison.size == pytest.approx((count - 1) * np.sum(members**2), rel=1e-12)
@@ -296,10 +296,10 @@ def test_comparison_of_many_members(count, near, seed):
 @pytest.mark.parametrize("count", [3, 7, 900])
 def test_equal_members_are_at_no_distance_however_many(count):
     w = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    comparison = compare([w.clone() for _ in range(count)])
+    (comparison,) = compare_ties([[w.clone() for _ in range(count)]])
     assert comparison.between == 0.0
     assert comparison.size > 0.0
-    assert compare([w] * count) == comparison
+    assert compare_ties([[w] * count]) == [comparison]
 
 
 def test_overall_distance_sums_numerators_and_denominators():

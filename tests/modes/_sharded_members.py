@@ -22,7 +22,7 @@ from lit_share import (
     apply_prox,
     starting_values,
 )
-from lit_share.metrics import count_numbers
+from lit_share.metrics import compare_ties, count_numbers
 from lit_share.ties import TieViews
 
 from .._own_rows import registered
@@ -268,9 +268,14 @@ def counts(name, shard):
     calls = []
     with counted(calls):
         found = count_numbers(divided, divided.ties("a", "b", "c"))
+        compared = compare_ties([tie.tensors() for tie in divided.ties("a", "b", "c")])
     assert found == count_numbers(plain, plain.ties("a", "b", "c"))
     assert 0 < found.zeros < found.total - found.unique
-    assert calls == ([] if shard is in_copies else ["all_reduce"] * 2)
+    expected = compare_ties([tie.tensors() for tie in plain.ties("a", "b", "c")])
+    for own, other in zip(compared, expected, strict=True):
+        assert own == pytest.approx(other, rel=1e-12)
+    assert 0 < expected[0].equal < expected[0].numel
+    assert calls == ([] if shard is in_copies else ["all_reduce"] * 3)
     # A part of the module is not sharded, members are transposed, or ties have members in common.
     parts, turned, several = (with_few_values(Models(turned)) for turned in (False, True, False))
     shard(parts.a)

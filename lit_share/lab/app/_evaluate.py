@@ -13,7 +13,7 @@ from lit_share.lab.app._check_job import warn_of_missing_test_metric
 from lit_share.lab.app._objective import can_be_tested, unknown_objective
 from lit_share.lab.app._train import Trained
 from lit_share.lab.app.build import evaluator
-from lit_share.metrics import compare, sharing_stats
+from lit_share.metrics import compare_ties, sharing_stats
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _sharing(trained: Trained) -> tuple[dict[str, float | None], dict[str, float
     # A tie with a single member has no distance.
     ties = [tie for tie in job.ties.find(job.model) if len(tie.members) > 1]
     sharing: dict[str, float | None] = {"penalty": penalty, "distance": None}
-    comparisons = [compare(tie.tensors()) for tie in ties]
+    comparisons = compare_ties([tie.tensors() for tie in ties])
     if ties:
         sharing["distance"] = Comparison.total(comparisons).distance
     sharing |= sharing_stats(job.model, ties).as_dict()
