@@ -11,7 +11,7 @@ from torch import Tensor
 from lit_share.functional import _plain
 from lit_share.functional._fused import FusedGradient, FusedProx, Layout, is_fusable
 from lit_share.functional._penalty import Penalty
-from lit_share.functional._tie_tensors import TieTensors, float64_on
+from lit_share.functional._tie_tensors import Ranks, TieTensors, float64_on
 
 # Elements of a block on the plain path: smaller blocks add calls, larger ones temporary memory.
 _BLOCK = 2**19
@@ -125,6 +125,28 @@ class TieBatch:
                 others.append(tie)
             seen |= addresses
         return fusable, others
+
+    @torch.no_grad()
+    def value(self) -> float:
+        """Return the penalty, summed over ties and their shards."""
+        local: dict[Ranks | None, list[Tensor]] = {}
+        with _full_precision(self.ties):
+            statistics = _all_reduce_statistics(self.penalty, self.ties)
+            for tie, own in zip(self.ties, statistics, strict=True):
+                ranks = None
+                # Without statistics of all shards, the value is that of local groups.
+                if tie.shard is not None and own is None:
+                    ranks = tie.shard.ranks
+                # A long sum of float32 values would lose digits.
+                value = _plain.value(self.penalty, tie, own).to(float64_on(tie.members[0].device))
+                local.setdefault(ranks, []).append(value)
+        total = 0.0
+        for ranks, values in local.items():
+            summed = torch.stack([value.to(values[0].device) for value in values]).sum()
+            if ranks is not None:
+                summed = ranks.sum(summed)
+            total += float(summed)
+        return total
 
     @torch.no_grad()
     def add_gradient_(self, strength: float) -> None:

@@ -43,9 +43,9 @@ class Decomposition:
         self.local, self.multiply = split.local, split.multiply
 
 
-def value(penalty: Penalty, tie: TieTensors) -> Tensor:
-    """Compute the penalty of a tie that is not sharded."""
-    work = Decomposition(penalty, tie)
+def value(penalty: Penalty, tie: TieTensors, statistics: Tensor | None = None) -> Tensor:
+    """Compute the penalty of a tie: of all shards with their statistics, else of local groups."""
+    work = Decomposition(penalty, tie, statistics)
     omega = penalty.omega.value(work.norms, penalty.owl_weights(work.norms))
     return omega.to(work.members[0].dtype)
 

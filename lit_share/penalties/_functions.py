@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
-from lit_share.functional import Penalty
+from lit_share.functional import Penalty, TieBatch, TieTensors
 from lit_share.penalties._recipes import as_penalty
-from lit_share.ties import Tie, Ties, TieViews, check_ties, full_tensor, reshard
+from lit_share.ties import Tie, Ties, TieViews, check_ties, local_slices, reshard
 
 Start = Mapping[str, Tensor]
 
@@ -46,6 +45,7 @@ def add_penalty_gradient(
             (see `Penalty.check`), ``start`` or the recipe is missing, or a gradient is sparse.
 
     Example:
+        >>> import torch
         >>> pair = nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2)})
         >>> add_penalty_gradient(pair, "soft_tie", Ties("a.*", "b.*"), strength=0.1)
         >>> torch.allclose(pair["a"].weight.grad, 0.1 * (pair["a"].weight - pair["b"].weight))
@@ -83,6 +83,7 @@ def apply_prox(
             or ``start`` or the recipe is missing.
 
     Example:
+        >>> import torch
         >>> pair = nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2)})
         >>> apply_prox(pair, "layer_tie", Ties("a.*", "b.*"), step=100.0)
         >>> torch.equal(pair["a"].weight, pair["b"].weight)
@@ -115,20 +116,17 @@ def starting_values(ties: Sequence[Tie]) -> dict[str, Tensor]:
 
 
 def penalty_value(penalty: Penalty, ties: Sequence[Tie], start: Start | None) -> float:
-    """Sum the penalty's values of full members over ties."""
-    # Full members rather than shards, as FSDP2 modules hold full parameters after validation.
-    # Under autocast norms would be computed in half precision.
-    values = []
-    device = ties[0].members[0].parameter.device.type
-    with torch.no_grad(), torch.autocast(device, enabled=False):
-        for tie in ties:
-            members = [full_tensor(tensor) for tensor in tie.tensors()]
-            own = None
-            if penalty.centering.needs_start and start is not None:
-                own = [full_tensor(start[member.name]) for member in tie.members]
-            # A long sum of float32 values would lose digits.
-            values.append(penalty.value(members, own).double())
-    return float(torch.stack(values).sum())
+    """Sum the penalty's values over ties, and over the shards of their members."""
+    found: list[TieTensors] = []
+    for tie in ties:
+        members, own = tie.tensors(), []
+        if penalty.centering.needs_start and start is not None:
+            own = [start[member.name] for member in tie.members]
+        # Members are full after validation, as FSDP2 modules hold full parameters then.
+        local, shard = local_slices([*members, *own])
+        count = len(members)
+        found.append(TieTensors(local[:count], start=local[count:] or None, shard=shard))
+    return TieBatch(penalty, found).value()
 
 
 def _views(

@@ -129,7 +129,7 @@ def sum_over_shards(
     rows: list[Tensor] = []
     by_ranks: dict[Ranks, list[int]] = {}
     for i, tensors in enumerate(ties):
-        local, shard = _local_slices(tensors)
+        local, shard = local_slices(tensors)
         rows.append(function(local))
         if shard is not None:
             by_ranks.setdefault(shard.ranks, []).append(i)
@@ -141,7 +141,7 @@ def sum_over_shards(
     return torch.stack([row.to(rows[0].device) for row in rows])
 
 
-def _local_slices(tensors: Sequence[Tensor]) -> tuple[list[Tensor], Shard | None]:
+def local_slices(tensors: Sequence[Tensor]) -> tuple[list[Tensor], Shard | None]:
     """Return the local slices of tensors, or full tensors (``None``) if their shards differ."""
     meshes = {tensor.device_mesh for tensor in tensors if isinstance(tensor, DTensor)}
     if len(meshes) == 1 and all(isinstance(tensor, DTensor) for tensor in tensors):

@@ -178,6 +178,26 @@ def in_copies(module):
             )
 
 
+def values(name, shard):
+    """The penalty is that of whole members, with a single message."""
+    for case in ("a zero", "ab start", "abc mean", "ab first"):
+        roots, center = case.split()
+        divided, plain = Models(), Models()
+        shard(divided)
+        steps = [PenaltySteps(PENALTIES[name](center=center), ["*"], 0.5) for _ in range(2)]
+        found, calls = [], []
+        for own, module in zip(steps, (divided, plain), strict=True):
+            own.found = module.ties(*roots)
+            own._start = starting_values(own.found)
+            with torch.no_grad():
+                for parameter in module.parameters():
+                    parameter.mul_(1.25)
+            with counted(calls):
+                found.append(own.value())
+        assert found[0] == pytest.approx(found[1], rel=1e-12)
+        assert calls == ([] if shard is in_copies else ["all_reduce"])
+
+
 def one_message(name):
     """At most one collective each for gradients and proximal steps; none without shared groups."""
     penalty, module = PENALTIES[name](center="mean"), Models()
@@ -364,6 +384,10 @@ CHECKS = {
     "copies of shards": (partial(alike, shard=replicated), SOME),
     "along both": (partial(alike, shard=along_both), SOME),
     "copies": (partial(alike, shard=in_copies), SOME),
+    "values, rows": (partial(values, shard=fsdp), ALL),
+    "values, columns": (partial(values, shard=columns), SOME),
+    "values, along both": (partial(values, shard=along_both), SOME),
+    "values, copies": (partial(values, shard=in_copies), SOME),
     "one message": (one_message, ALL),
     "after a forward pass": (after_a_forward_pass, SOME),
     "inside, after a forward pass": (inside_after_a_forward_pass, SOME),
