@@ -73,7 +73,7 @@ def test_every_benchmark_is_named():
     page = text(DOCS / "benchmarks.md")
     programs = {
         path.stem for path in (ROOT / "benchmarks").glob("*.py") if not path.stem.startswith("_")
-    } | {"speed"}
+    } | {"speed", "scale"}
     assert set(re.findall(r"`python -m benchmarks\.(\w+)", page)) == programs
 
 

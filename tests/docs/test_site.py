@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.multiprocess,
 ]
 PICTURED = ["index", "algebra", "strength", "howto/growl", "howto/sweeps", "howto/positions"]
-WIDE = ["recipes", "benchmarks", "modes", "faults", "experiments", "howto/growl"]
+WIDE = ["recipes", "benchmarks", "modes", "faults", "experiments", "scale", "howto/growl"]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""What penalties cost at any scale, predicted from formulas."""
