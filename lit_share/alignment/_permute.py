@@ -120,5 +120,6 @@ def compose(first: Permutations, then: Permutations, parents: Parents) -> dict[i
             composed[axis] = before if after is None else after  # type: ignore[assignment]
             continue
         rows = torch.broadcast_shapes(before.shape, after.shape)
-        composed[axis] = before.expand(rows).gather(-1, after.expand(rows))  # type: ignore[assignment]
+        both = before.expand(rows).gather(-1, after.expand(rows))
+        composed[axis] = both  # type: ignore[assignment]
     return composed
