@@ -174,8 +174,8 @@ ORDINARY = {
     "alignment/_recurrent.py": {"input"},
     "alignment/_reductions.py": {"mean"},
     "alignment/_run.py": {"output"},
-    "alignment/_shapes.py": {"start"},
-    "alignment/_trace.py": {"start", "output"},
+    "alignment/_slices.py": {"start"},
+    "alignment/_walk.py": {"start", "output"},
 }
 
 

@@ -81,9 +81,16 @@ class Call:
         return self.arguments.get(name, default)
 
     @property
+    def operation(self) -> str:
+        """The operation for people: ``"aten.conv2d"``, or with the namespace of another library."""
+        if "::" in self.name:
+            return self.name.replace("::", ".")
+        return f"aten.{self.name}"
+
+    @property
     def reason(self) -> str:
         """Why this operation pins an axis."""
-        return f"aten.{self.name} in {self.where} depends on the order"
+        return f"{self.operation} in {self.where} depends on the order"
 
     def tensors(self) -> list[Value]:
         """Return all tensors among the arguments, those of lists too."""
@@ -95,7 +102,7 @@ class Call:
 
     def unite(self, a: Axis, b: Axis) -> None:
         """Make two axes move together."""
-        unite(a, b, f"shapes at aten.{self.name} in {self.where} have no common factors")
+        unite(a, b, f"shapes at {self.operation} in {self.where} have no common factors")
 
     def pin(self, *axes: Axis) -> None:
         """Keep axes in order, because of this operation."""
@@ -108,7 +115,7 @@ class Call:
 
     def unknown(self) -> Result:
         """Pin every axis of an operation that has no rule, and return axes that stay in order."""
-        reason = f"aten.{self.name} in {self.where} is not understood"
+        reason = f"{self.operation} in {self.where} is not understood"
         for value in self.tensors():
             for axis in value.axes:
                 pin(axis, reason)
@@ -189,3 +196,8 @@ def dims(given: Any, ndim: int) -> list[int]:
         return list(range(ndim))
     numbers = given if isinstance(given, (list, tuple)) else [given]
     return [number % max(ndim, 1) for number in numbers]
+
+
+def replaced(value: Value, d: int, axis: Axis) -> Value:
+    """Return a tensor with another axis in one dimension."""
+    return Value([*value.axes[:d], axis, *value.axes[d + 1 :]], value.uniform)

@@ -38,7 +38,7 @@ def _convolve(
     call: Call, x: Value, inputs: Axis, channels: list[Axis], kernel: list[Axis]
 ) -> Value:
     """Return the result of a convolution with channels (groups, inputs, outputs per group)."""
-    reason = f"a position of the kernel of aten.{call.name} in {call.where}"
+    reason = f"a position of the kernel of {call.operation} in {call.where}"
     for axis in kernel:
         pin(axis, reason)
     space = len(kernel)
@@ -48,10 +48,11 @@ def _convolve(
     if (bias := call.get("bias")) is not None:
         call.unite(outputs, bias.axes[0])
     shape = call.shapes[0]
-    # A kernel of one position moves nothing, unless it is spread or skips positions.
-    pointwise = all(axis.size == 1 for axis in kernel) and shape[-space:] == x.shape[-space:]
     positions = list(x.axes[-space:])
-    if not pointwise:
+    # A kernel of one position moves nothing, unless positions are skipped or added.
+    steps = {"stride": 1, "padding": 0, "output_padding": 0}
+    still = all(set(call.get(name) or [n]) == {n} for name, n in steps.items())
+    if not still or any(axis.size != 1 for axis in kernel):
         call.pin(*positions)
         positions = [call.fixed(size) for size in shape[-space:]]
     batch = x.axes[: -space - 1]

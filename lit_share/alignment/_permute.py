@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import LongTensor, Tensor
 
-from lit_share.alignment._axes import Block, index_vector
+from lit_share.alignment._blocks import Block, index_vector
 
 Permutations = Mapping[int, LongTensor]
 Dimensions = tuple[tuple[Block[int], ...], ...]

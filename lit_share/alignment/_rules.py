@@ -10,6 +10,7 @@ from lit_share.alignment import (
     _recurrent,
     _reductions,
     _shapes,
+    _slices,
 )
 from lit_share.alignment._call import RULES, Rule
 from lit_share.alignment._elementwise import pointwise
@@ -17,6 +18,7 @@ from lit_share.alignment._elementwise import pointwise
 # Importing a file registers its rules.
 FILES = (
     _attention, _contractions, _elementwise, _layers, _recurrent, _reductions, _shapes,
+    _slices,
 )  # fmt: skip
 
 

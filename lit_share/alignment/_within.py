@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from math import prod
 
-from lit_share.alignment._axes import Axis, blocks, resolve
+from lit_share.alignment._axes import Axis, resolve
+from lit_share.alignment._blocks import blocks
 
 # More combinations of blocks than this are not looked at: their axes get no parent.
 LIMIT = 20_000

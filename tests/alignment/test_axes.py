@@ -6,9 +6,7 @@ import pytest
 import torch
 
 from lit_share.alignment._axes import (
-    blocks,
     cut,
-    indices,
     is_free,
     leaf,
     leaves,
@@ -19,6 +17,7 @@ from lit_share.alignment._axes import (
     sum_of,
     unite,
 )
+from lit_share.alignment._blocks import indices
 
 
 def some_tree(size, draw, pool, depth=3):
@@ -144,20 +143,3 @@ def test_the_first_reason_is_kept():
     axis = product_of([leaf(2, "first"), leaf(3)])
     pin(axis, "second")
     assert [part.reason for part in leaves(axis)] == ["first", "second"]
-
-
-def test_blocks_of_heads_that_hold_sums():
-    """Queries and values of each head in turn: units of one kind do not lie side by side."""
-    heads, q, v = leaf(2), leaf(3), leaf(1)
-    found = blocks(product_of([heads, sum_of([q, v])]))
-    assert [(b.start, b.sizes, b.strides, b.axes) for b in found] == [
-        (0, (2, 3), (4, 1), (heads, q)),
-        (3, (2, 1), (4, 1), (heads, None)),
-    ]
-    assert found[0].positions().tolist() == [[0, 1, 2], [4, 5, 6]]
-
-
-def test_neighbours_that_stay_are_one_block():
-    free = leaf(2)
-    (block,) = blocks(product_of([free, leaf(3, "stays"), leaf(4, "stays")]))
-    assert (block.sizes, block.strides, block.axes) == ((2, 12), (12, 1), (free, None))
