@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate, product
 from math import prod
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import LongTensor, Tensor
@@ -15,7 +16,8 @@ from lit_share.alignment._axes import Axis, is_free, parts_of, resolve
 Key = TypeVar("Key")
 
 
-class Block(NamedTuple, Generic[Key]):
+@dataclass(frozen=True)
+class Block(Generic[Key]):
     """Units of a dimension that are a product of axes.
 
     Attributes:
@@ -50,7 +52,7 @@ def blocks(axis: Axis) -> list[Block[Axis]]:
     if axis.kind == "sum":
         starts = accumulate((part.size for part in parts), initial=0)
         for start, part in zip(starts, parts, strict=False):
-            found += [block._replace(start=start + block.start) for block in blocks(part)]
+            found += [replace(block, start=start + block.start) for block in blocks(part)]
         return found
     steps = [prod(part.size for part in parts[i + 1 :]) for i in range(len(parts))]
     for combination in product(*map(blocks, parts)):

@@ -29,6 +29,14 @@ def axis_graph(module: nn.Module, inputs: Inputs, *, pinned: Collection[str] = (
     Inputs and outputs stay in order, and so does what an operation treats by its position. An
     operation that is not known keeps all of its tensors in order.
 
+    An axis within another axis (`FreeAxis.within`) may be permuted differently beside each unit of
+    the other: heads h and their dimensions d move as :math:`(h, d) \to (\pi(h), \sigma_h(d))`, and
+    so do groups of a convolution and their channels. The dimensions of queries are those of keys;
+    values have their own.
+
+    Everything that the module returns stays in order, whether or not it is read. If a module
+    returns hidden units, call it with arguments that leave them out, or wrap it.
+
     Buffers that are saved, as the statistics of batch normalization, move with the parameters.
     Those that are not saved are constants, and stay in order.
 

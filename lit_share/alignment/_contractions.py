@@ -43,7 +43,7 @@ def matrix_labels(a: Value, b: Value) -> tuple[list[Hashable], list[Hashable], l
     return of_a, of_b, [*longest, *kept]
 
 
-@rule("matmul", "mm", "bmm", "mv", "dot")
+@rule("matmul", "mm", "bmm", "mv", "dot", "vdot")
 def matmul(call: Call) -> Value:
     """Unite the inner axes of two factors, and the axes of their batches."""
     a, b = call.tensors()

@@ -1,14 +1,17 @@
 """Architectures, with the axes that their units have, counted by hand."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lit_share.alignment import axis_graph
 
-@dataclass
+
+@dataclass(eq=False)
 class Net:
     """An architecture.
 
@@ -469,6 +472,12 @@ def made(net):
             if buffer.is_floating_point():
                 buffer.copy_(torch.rand_like(buffer) + 0.5 * ("var" in name))
     return module
+
+
+@cache
+def graph_of(net):
+    """The graph of a net, which is traced once for all tests."""
+    return axis_graph(made(net), net.inputs)
 
 
 def some_order(size, generator):
