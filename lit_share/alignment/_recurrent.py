@@ -23,8 +23,8 @@ def recurrent(call: Call) -> Result:
     weights, layers = list(call["params"]), call["num_layers"]
     directions = 1 + call["bidirectional"]
     count = len(weights) // (layers * directions)
-    time = x.axes[1 if call["batch_first"] and len(x.axes) == 3 else 0]
-    call.pin(time)
+    batch_first = call["batch_first"] and len(x.axes) == 3
+    call.pin(x.axes[int(batch_first)])
     inputs = x.axes[-1]
     hidden: list[Axis] = []
     cells: list[Axis] = []
@@ -42,17 +42,13 @@ def recurrent(call: Call) -> Result:
         along = call.fixed(len(units))
         batch = state.axes[1:-1]
         if len(batch) == 1:
-            batch = call.align([Value(batch, state.uniform), Value([_batch(x, time)])])
+            batch = call.align([Value(batch, state.uniform), Value([x.axes[1 - batch_first]])])
         slices = [Value([along, *batch, axis]) for axis in units]
         if not state.uniform:
             for axis in units:
                 call.unite(axis, state.axes[-1])
         results.append(Stacked(slices, along))
     return results
-
-
-def _batch(x: Value, time: Axis) -> Axis:
-    return next(axis for axis in x.axes[:-1] if axis is not time)
 
 
 def _layer(call: Call, inputs: Axis, weights: list[Value]) -> tuple[Axis, Axis]:

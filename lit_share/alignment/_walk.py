@@ -122,34 +122,25 @@ class Walk:
         if isinstance(target, torch._ops.HigherOrderOperator):
             return self._call_inside(node, args)
         where = layer_of(node)
-        results = flat(node.meta.get("val"))
-        if not isinstance(target, torch._ops.OpOverload) or not any(
-            isinstance(result, Tensor) for result in results
-        ):
-            name = getattr(target, "_schema", target)
-            name = str(getattr(name, "name", name)).removeprefix("aten::")
-            if not name.startswith(CHECKS):
-                self._refuse(name, where, args, [])
-            return node.meta.get("val")
-
+        value = node.meta.get("val")
+        if not isinstance(target, torch._ops.OpOverload):
+            self._refuse(str(target), where, [*args, *kwargs.values()], [])
+            return value
         name = target._schema.name.removeprefix("aten::")
         plain = name.rstrip("_") if not name.startswith("__") else name
         schema = target._schema.arguments
         bound = {a.name: a.default_value for a in schema if a.has_default_value()}
         bound |= dict(zip((a.name for a in schema), args, strict=False)) | kwargs
-        if len(results) == 0:
-            return None
+        results = flat(value)
+        shapes = [static_shape(result, where) for result in results if isinstance(result, Tensor)]
+        used = used_results(node, len(results))
+        call = Call(plain, where, bound, shapes, used, lambda d: is_picked(node, d))
+        if not shapes:
+            # Assertions change nothing; other numbers that are read from a tensor may.
+            if not plain.startswith(CHECKS):
+                self._apply(call, ())
+            return value
         self.traced.operations.append((plain, where))
-        call = Call(
-            name=plain,
-            where=where,
-            arguments=bound,
-            shapes=[
-                static_shape(result, where) for result in results if isinstance(result, Tensor)
-            ],
-            used=used_results(node, len(results)),
-            picked=lambda d: is_picked(node, d),
-        )
         found = self._apply(call, target.tags)
         self.traced.occurrences += call.notes
         return found
@@ -157,17 +148,12 @@ class Walk:
     def _apply(self, call: Call, tags: Collection[torch.Tag]) -> Any:
         """Return what the rule of a call says, or pin everything if there is none that fits."""
         function = find_rule(call.name, torch.Tag.pointwise in tags)
-        if torch.Tag.inplace_view in tags:
-            # The tensor has other dimensions from now on, under the name that it had before.
+        if torch.Tag.inplace_view in tags or not call.shapes:
+            # A tensor that changes its dimensions would have both under one name.
             function = None
-        stacked = [a for a in call.arguments.values() if isinstance(a, Stacked)]
-        if (
-            function
-            and len(stacked) == 1
-            and call.name in KEEPS_SLICES
-            and "self" in call.arguments
-        ):
-            return self._apply_to_slices(call, stacked[0], function)
+        value = call.get("self")
+        if function and isinstance(value, Stacked) and call.name in KEEPS_SLICES:
+            return self._apply_to_slices(call, value, function)
         call.arguments = {name: self._joined(call, a) for name, a in call.arguments.items()}
         if function is None:
             return call.unknown()

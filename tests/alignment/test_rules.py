@@ -225,6 +225,29 @@ def test_autocasting_inside_of_a_forward_is_looked_into():
     assert [axis.size for axis in axis_graph(module, X).free] == [6]
 
 
+def test_numbers_that_are_read_from_units_pin_them():
+    graph = axis_graph(net(lambda h: torch.tensor(h[0, 0].tolist()) * h), X[:1, :1])
+    assert graph.free == []
+
+
+def test_a_change_of_dimensions_in_place_pins():
+    graph = axis_graph(net(lambda h: h.clone().transpose_(1, 2).sum(1)), X)
+    assert graph.pinned["up.weight[0]"].startswith("aten.transpose in the forward")
+
+
+def test_a_kernel_of_one_position_that_moves_positions_pins_them():
+    """Positions are units of the layer before."""
+
+    def forward(self, x):
+        return self.conv(self.up(x).flatten(1)[:, None]).exp().sum(-1)
+
+    for options, sizes in (({}, [6]), ({"stride": 2, "padding": 3}, [])):
+        conv = nn.Conv1d(1, 1, 1, **options)
+        module = Function(forward, up=nn.Linear(3, 6), conv=conv)
+        assert conv(X.new_zeros(2, 1, 6)).shape == (2, 1, 6)
+        assert [axis.size for axis in axis_graph(module, X[:, :1]).free] == sizes
+
+
 def test_each_rule_is_one():
     assert len(FILES) == 8
     assert find_rule("conv2d", False) is RULES["conv2d"]
