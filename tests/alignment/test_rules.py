@@ -84,6 +84,9 @@ PIN = {
     "avg_pool1d": lambda h: F.avg_pool1d(h, 2),
     "upsample_nearest1d": lambda h: F.interpolate(h, scale_factor=2),
     "unbind": lambda h: h.unbind(-1)[1],
+    "scaled_dot_product_attention": lambda h: F.scaled_dot_product_attention(
+        h.mT, h.mT, h.mT, is_causal=True
+    ),
 }
 
 
@@ -223,6 +226,18 @@ def test_autocasting_inside_of_a_forward_is_looked_into():
 
     module = Function(forward, first=nn.Linear(3, 6), last=nn.Linear(6, 2))
     assert [axis.size for axis in axis_graph(module, X).free] == [6]
+
+
+def test_steps_of_a_recurrent_layer_stay_in_order():
+    """Units that are steps of the next layer."""
+
+    def forward(self, x):
+        return self.rnn(self.up(x).mT)[0].sum(1)
+
+    module = Function(forward, up=nn.Linear(3, 6), rnn=nn.GRU(5, 4, batch_first=True))
+    graph = axis_graph(module, X)
+    reason = "aten.gru in layer 'rnn' depends on the order"
+    assert graph.pinned["up.weight[0]"] == reason
 
 
 def test_numbers_that_are_read_from_units_pin_them():

@@ -57,6 +57,17 @@ def test_a_softmax_over_heads_makes_their_dimensions_one():
     assert free(lambda self, h: (h.softmax(-1) * h).flatten(-2).exp().sum(-1)) == {2: None, 4: 0}
 
 
+def test_a_norm_over_heads_makes_their_dimensions_one():
+    def by_layer(self, h):
+        return F.layer_norm(h.mT, (2,)).exp().flatten(-2).sum(-1)
+
+    def by_group(self, h):
+        return F.group_norm(h.movedim(-1, 1), 4).exp().transpose(1, 2).flatten(2).sum(-1)
+
+    assert free(by_layer) == {2: None, 4: None}
+    assert free(by_group) == {2: None, 4: None}
+
+
 def test_a_norm_with_weights_for_one_head_makes_their_dimensions_one():
     def function(self, h):
         return self.norm(h).exp().flatten(-2).sum(-1)
