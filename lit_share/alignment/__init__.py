@@ -4,7 +4,7 @@ from lit_share.alignment._align import align
 from lit_share.alignment._build import axis_graph
 from lit_share.alignment._errors import AlignError
 from lit_share.alignment._graph import AxisGraph, Factors, FreeAxis, Occurrence, same_structure
-from lit_share.alignment._match import match_weights
+from lit_share.alignment._match import match_activations, match_weights
 from lit_share.alignment._report import AlignedAxis, AlignReport
 from lit_share.alignment._run import check_outputs, run
 
@@ -19,6 +19,7 @@ __all__ = [
     "align",
     "axis_graph",
     "check_outputs",
+    "match_activations",
     "match_weights",
     "run",
     "same_structure",

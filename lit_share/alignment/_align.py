@@ -14,14 +14,14 @@ from torch.optim import Optimizer
 from lit_share.alignment._build import axis_graph
 from lit_share.alignment._errors import AlignError
 from lit_share.alignment._graph import AxisGraph, same_structure
-from lit_share.alignment._match import match_weights, similarities
+from lit_share.alignment._match import match_activations, match_weights, similarities
 from lit_share.alignment._permute import Permutations
 from lit_share.alignment._report import AlignedAxis, AlignReport
 from lit_share.alignment._run import Inputs, check_outputs, run
 from lit_share.metrics import relative_distance
 from lit_share.ties import Ties, as_ties
 
-By = Literal["weights"]
+By = Literal["weights", "activations"]
 Reference = Literal["first", "mean"]
 
 # The rounding of a forward whose sums are taken in another order, relative to its largest output.
@@ -69,7 +69,8 @@ def align(
             the first star of each pattern; they need the same structure.
         inputs: What the submodules are called with, as an example: a tensor, a tuple of arguments
             or a dict of keyword arguments for all of them, or a dict by the submodules' names.
-        by: What units are matched by: their ``"weights"``.
+        by: What units are matched by: their ``"weights"``, or how their ``"activations"`` on the
+            inputs correlate, for which samples of each member must correspond.
         reference: The order that members are brought into: that of the ``"first"``, or the one
             that is nearest to the ``"mean"`` of all of them, starting from the first.
         seed: The seed of the order in which layers are matched.
@@ -108,7 +109,11 @@ def align(
     distances = {tie.name: relative_distance(tie.tensors()) for tie in found}
     graph = members[0].graph
     weights = [member.weights() for member in members]
-    orders = [match_weights(graph, weights[0], own, seed) for own in weights[1:]]
+    if by == "activations":
+        first, *others = ((member.module, member.inputs) for member in members)
+        orders = [match_activations(graph, first, other, seed) for other in others]
+    else:
+        orders = [match_weights(graph, weights[0], own, seed) for own in weights[1:]]
     if reference == "mean":
         orders = _match_to_mean(graph, weights, orders, seed)
     axes = _compare(graph, weights, orders)
@@ -129,7 +134,7 @@ def align(
 
 def _check_choices(by: str, reference: str) -> None:
     for name, given, known in (
-        ("by", by, ("weights",)),
+        ("by", by, ("weights", "activations")),
         ("reference", reference, ("first", "mean")),
     ):
         if given not in known:
@@ -156,11 +161,22 @@ def _open_members(
             if members:
                 same_structure(members[0].graph, graph)
             outputs = run(submodule, own_inputs[name])
-            check_outputs(submodule, outputs, own_inputs[name], rtol=0.0)
+            _check_same_twice(submodule, outputs, own_inputs[name])
         except AlignError as error:
             raise AlignError(f"{name}: {error}") from None
         members.append(_Member(name, submodule, own_inputs[name], graph, outputs))
     return members
+
+
+def _check_same_twice(module: nn.Module, outputs: Mapping[str, Tensor], inputs: Inputs) -> None:
+    """Raise an error if outputs are random, as permuted ones could not be compared with them."""
+    try:
+        check_outputs(module, outputs, inputs, rtol=0.0)
+    except AlignError as error:
+        raise AlignError(
+            f"{error} when called twice: the forward is random in evaluation mode, as with dropout "
+            "that ignores module.training; turn it off"
+        ) from None
 
 
 def member_names(ties: Ties) -> list[str]:

@@ -90,6 +90,10 @@ def axis_graph(module: nn.Module, inputs: Inputs, *, pinned: Collection[str] = (
         shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
         dimensions=dimensions,
         operations=tuple(traced.operations),
+        activations={
+            name: tuple(_numbered(axis, numbers) for axis in axes)
+            for name, axes in traced.activations.items()
+        },
     )
 
 

@@ -86,6 +86,8 @@ class AxisGraph:
         shapes: The shape of each parameter and buffer, by name.
         dimensions: The blocks of each dimension of each parameter and buffer.
         operations: What is computed, in order, and in which layer.
+        activations: The blocks of each dimension of what each operation returns, by the name of
+            its node in the exported graph.
     """
 
     free: list[FreeAxis]
@@ -94,6 +96,7 @@ class AxisGraph:
     shapes: dict[str, tuple[int, ...]] = field(repr=False)
     dimensions: dict[str, Dimensions] = field(repr=False)
     operations: tuple[tuple[str, str], ...] = field(repr=False)
+    activations: dict[str, Dimensions] = field(repr=False, default_factory=dict)
 
     def factor_view(self, name: str, dim: int) -> list[Factors]:
         """Return a dimension as a sum of products, so that free axes become dimensions.

@@ -9,10 +9,14 @@ from typing import NamedTuple
 
 import torch
 from scipy.optimize import linear_sum_assignment
-from torch import LongTensor, Tensor
+from torch import LongTensor, Tensor, nn
 
 from lit_share.alignment._blocks import Block
+from lit_share.alignment._errors import AlignError
 from lit_share.alignment._graph import AxisGraph, FreeAxis
+from lit_share.alignment._observe import observe
+from lit_share.alignment._permute import Dimensions, Permutations, compose, permute_tensor
+from lit_share.alignment._run import Inputs
 
 # Units of which fewer numbers are known are compared by all their numbers, in sorted order.
 _MIN_FEATURES = 2
@@ -87,18 +91,73 @@ def match_weights(
 
     Source: Git Re-Basin (Ainsworth, Hayase & Srinivasa 2023), Algorithm 1.
     """
-    matcher = _Matcher(graph, reference, weights)
+    matcher = _Matcher(graph.free, graph.dimensions, reference, weights)
     if inwards:
         matcher.match_inwards()
-    matcher.improve(torch.Generator().manual_seed(seed))
+    matcher.improve({axis.index for axis in graph.free}, torch.Generator().manual_seed(seed))
     return matcher.permutations
+
+
+def match_activations(
+    graph: AxisGraph,
+    reference: tuple[nn.Module, Inputs],
+    other: tuple[nn.Module, Inputs],
+    seed: int = 0,
+) -> dict[int, LongTensor]:
+    r"""Return permutations of free axes that make activations correlate most.
+
+    With :math:`z` the activations of an axis at the last operation that returns it, each unit
+    with mean 0 and variance 1 over samples, sites and steps,
+
+    .. math:: \max_P \sum_s \langle z^{\text{ref}}_s,\; P z_s \rangle
+
+    Axes that no operation returns, as those between the layers of one LSTM, are matched by their
+    weights then.
+
+    Args:
+        graph: The graph of axes of both modules.
+        reference: A module and its inputs.
+        other: The other module, and inputs for which it should compute the same.
+        seed: The seed of the order in which axes are matched.
+
+    Returns:
+        A permutation of every free axis, as `AxisGraph.permute` takes them for ``other``.
+
+    Source: Li, Yosinski, Clune, Lipson, Hopcroft: *Convergent Learning*, ICLR 2016; Git Re-Basin,
+    section 3.1.
+    """
+    ours, theirs = (observe(module, inputs, graph) for module, inputs in (reference, other))
+    for name in ours:
+        if ours[name].shape != theirs[name].shape:
+            raise AlignError(
+                f"activations have the shape {tuple(ours[name].shape)} in one member and "
+                f"{tuple(theirs[name].shape)} in the other: give both inputs of one shape, or "
+                'match by="weights"'
+            )
+    dimensions = {name: graph.activations[name] for name in ours}
+    generator = torch.Generator().manual_seed(seed)
+    matcher = _Matcher(graph.free, dimensions, ours, theirs)
+    matcher.match_inwards()
+    matcher.improve({axis.index for axis in graph.free}, generator)
+    hidden = {axis for axis, cells in matcher.cells.items() if not cells}
+    if not hidden:
+        return matcher.permutations
+    both = [
+        {name: p.detach().cpu() for name, p in module.named_parameters()}
+        for module, _ in (reference, other)
+    ]
+    by_weights = _Matcher(graph.free, graph.dimensions, *both)
+    by_weights.move({k: v for k, v in matcher.permutations.items() if k not in hidden})
+    by_weights.match_inwards(hidden)
+    by_weights.improve(hidden, generator)
+    return by_weights.permutations
 
 
 def similarities(
     graph: AxisGraph, reference: Mapping[str, Tensor], weights: Mapping[str, Tensor]
 ) -> dict[int, float]:
     """Return for each free axis the cosine between all weights of its units in two modules."""
-    matcher = _Matcher(graph, reference, weights)
+    matcher = _Matcher(graph.free, graph.dimensions, reference, weights)
     found = {}
     for axis, cells in matcher.cells.items():
         sums = torch.zeros(3, dtype=torch.float64)
@@ -119,53 +178,58 @@ class _Matcher:
     """The permutations found so far, and weights that are permuted by them."""
 
     def __init__(
-        self, graph: AxisGraph, reference: Mapping[str, Tensor], weights: Mapping[str, Tensor]
+        self,
+        free: Sequence[FreeAxis],
+        dimensions: Mapping[str, Dimensions],
+        reference: Mapping[str, Tensor],
+        weights: Mapping[str, Tensor],
     ) -> None:
-        self.graph, self.reference, self.weights = graph, reference, dict(weights)
+        self.free, self.dimensions = free, dimensions
+        self.reference, self.weights = reference, dict(weights)
+        self.parents = {axis.index: axis.within for axis in free if axis.within is not None}
         self.children = {
-            axis.index: [c for c in graph.free if c.within == axis.index] for axis in graph.free
+            axis.index: [child for child in free if child.within == axis.index] for axis in free
         }
-        self.roots = [axis for axis in graph.free if axis.within is None]
         self.permutations: dict[int, LongTensor] = {}
-        for axis in graph.free:
+        for axis in free:
             order = torch.arange(axis.size)
             if axis.within is not None:
-                order = order.expand(graph.free[axis.within].size, -1).clone()
+                order = order.expand(free[axis.within].size, -1).clone()
             self.permutations[axis.index] = order  # type: ignore[assignment]
         # Each cell is looked at once for each axis, though an axis may be in two of its dimensions.
-        self.cells: dict[int, list[Cell]] = {axis.index: [] for axis in graph.free}
+        self.cells: dict[int, list[Cell]] = {axis.index: [] for axis in free}
         for name in reference:
-            for blocks in product(*graph.dimensions[name]):
+            for blocks in product(*dimensions[name]):
                 cell = Cell(name, blocks)
                 for index in dict.fromkeys(cell.axes):
                     if index is not None:
                         self.cells[index].append(cell)
 
-    def match_inwards(self) -> None:
-        """Match every axis once, beginning with those whose neighbours are pinned."""
-        unknown = {axis.index for axis in self.graph.free}
-        waiting = list(self.roots)
+    def match_inwards(self, axes: Collection[int] | None = None) -> None:
+        """Match each of these axes once, beginning with those whose neighbours are known."""
+        unknown = {axis.index for axis in self.free if axes is None or axis.index in axes}
+        waiting = [axis for axis in self.free if axis.index in unknown and axis.within is None]
         while waiting:
             best = max(waiting, key=lambda axis: self._known_features(axis, unknown))
             cells_of = self._known_cells
             if self._known_features(best, unknown) < _MIN_FEATURES:
                 cells_of = self._all_cells
-            self._move(self._match(best, unknown, cells_of))
+            self.move(self._match(best, unknown, cells_of))
             unknown -= {best.index, *(child.index for child in self.children[best.index])}
             waiting.remove(best)
 
-    def improve(self, generator: torch.Generator) -> None:
-        """Match axes in random order until no axis brings the weights nearer."""
+    def improve(self, axes: Collection[int], generator: torch.Generator) -> None:
+        """Match these axes in random order until none of them brings the weights nearer."""
         # An axis is matched again only if an axis in one of its tensors has moved since.
-        stale = {axis.index for axis in self.graph.free}
+        stale = set(axes)
         for _ in range(_MAX_ROUNDS):
             if not stale:
                 return
-            for i in torch.randperm(len(self.graph.free), generator=generator).tolist():
+            for i in torch.randperm(len(self.free), generator=generator).tolist():
                 if i in stale:
                     stale.discard(i)
-                    moved = self._match_again(self.graph.free[i])
-                    stale |= self._neighbours(moved)
+                    moved = self._match_again(self.free[i])
+                    stale |= self._neighbours(moved) & set(axes)
 
     def _match_again(self, axis: FreeAxis) -> Collection[int]:
         """Match the units of one axis; return the axes that moved, which brings weights nearer."""
@@ -175,7 +239,7 @@ class _Matcher:
             moved = {axis.index: self._match_within(axis)}
         names = {cell.name for index in moved for cell in self.cells[index]}
         before, weights, permutations = self._similarity(names), self.weights, self.permutations
-        self._move(moved)
+        self.move(moved)
         # Where two axes within the same one have a tensor in common, their scores are estimates.
         if self._similarity(names) > before + _MIN_GAIN * abs(before):
             return moved
@@ -221,16 +285,19 @@ class _Matcher:
         assert child.within is not None
         own = self._features_within(child.index, child.within, set(), self._all_cells)
         rows: list[Tensor] = [
-            _assign(_similarity_within(own, i, i))
-            for i in range(self.graph.free[child.within].size)
+            _assign(_similarity_within(own, i, i)) for i in range(self.free[child.within].size)
         ]
         return torch.stack(rows)  # type: ignore[return-value]
 
-    def _move(self, moved: Mapping[int, LongTensor]) -> None:
+    def move(self, moved: Permutations) -> None:
+        """Permute the weights, and note it in ``permutations``."""
         names = {cell.name for index in moved for cell in self.cells[index]}
-        changed = self.graph.permute({name: self.weights[name] for name in names}, moved)
+        changed = {
+            name: permute_tensor(self.weights[name], self.dimensions[name], moved, self.parents)
+            for name in names
+        }
         self.weights = self.weights | changed
-        self.permutations = self.graph.compose(self.permutations, moved)
+        self.permutations = compose(self.permutations, moved, self.parents)
 
     def _features_within(
         self, child: int, parent: int, unknown: Collection[int], cells_of: CellsOf

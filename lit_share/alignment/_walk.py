@@ -34,6 +34,8 @@ class Traced:
         read: Names of parameters and buffers that it reads.
         occurrences: Axes that occur together: of each tensor, and of sums of products.
         operations: What is computed, in order, as ``("linear", "layer 'fc1'")``.
+        activations: The axes of what each node of the graph returns, by its name, if it is a
+            tensor of floating numbers and not inside of another graph.
     """
 
     axes: dict[str, list[Axis]]
@@ -41,6 +43,7 @@ class Traced:
     read: set[str] = field(default_factory=set)
     occurrences: list[list[Axis]] = field(default_factory=list)
     operations: list[tuple[str, str]] = field(default_factory=list)
+    activations: dict[str, list[Axis]] = field(default_factory=dict)
 
 
 def constant_value(tensor: Tensor) -> Value:
@@ -86,7 +89,9 @@ class Walk:
             if not value.uniform:
                 self.traced.occurrences.append(value.axes)
 
-    def walk(self, graph_module: fx.GraphModule, given: dict[str, Any]) -> Any:
+    def walk(
+        self, graph_module: fx.GraphModule, given: dict[str, Any], inside: bool = False
+    ) -> Any:
         """Return what a graph returns, of `Value` objects in place of tensors."""
         written = written_nodes(graph_module.graph)
         values: dict[fx.Node, Any] = {}
@@ -110,7 +115,16 @@ class Walk:
                         value.uniform = False
                 for value in flat(values[node]):
                     self.note(value)
+                if not inside:
+                    self.note_activation(node, values[node])
         return None
+
+    def note_activation(self, node: fx.Node, value: Any) -> None:
+        """Note the axes of a node's result by its name, if it is a tensor of floating numbers."""
+        result = node.meta.get("val")
+        is_floating = isinstance(result, Tensor) and result.is_floating_point()
+        if is_floating and isinstance(value, Value) and not value.uniform:
+            self.traced.activations[node.name] = value.axes
 
     def call(self, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
         """Return the axes of what a node returns."""
@@ -201,7 +215,7 @@ class Walk:
         if len(graphs) == 1 and str(node.target).startswith("wrap_with"):
             graph, inputs = args[graphs[0]], args[graphs[0] + 1 :]
             names = [n.name for n in graph.graph.nodes if n.op == "placeholder"]
-            return self.walk(graph, dict(zip(names, inputs, strict=True)))
+            return self.walk(graph, dict(zip(names, inputs, strict=True)), inside=True)
         results = [v for v in flat(node.meta.get("val")) if isinstance(v, Tensor)]
         return self._refuse(str(node.target), layer_of(node), args, results)
 
