@@ -167,6 +167,7 @@ ORDINARY = {
     "functional/__init__.py": {"mean"},  # the function
     "codebooks/_tie_rows.py": {"zero"},  # a column of a table
     "cli/_compact.py": {"output"},  # a file
+    "alignment/_align.py": {"first", "mean"},  # references
     # Operations of torch, their arguments, and nodes of its graphs.
     "alignment/_contractions.py": {"input"},
     "alignment/_elementwise.py": {"zero"},

@@ -18,7 +18,7 @@ from lit_share.alignment._match import match_activations, match_weights, similar
 from lit_share.alignment._permute import Permutations
 from lit_share.alignment._report import AlignedAxis, AlignReport
 from lit_share.alignment._run import Inputs, check_outputs, run
-from lit_share.metrics import relative_distance
+from lit_share.functional import compare_members
 from lit_share.ties import Ties, as_ties
 
 By = Literal["weights", "activations"]
@@ -106,7 +106,7 @@ def align(
     members = _open_members(module, ties, inputs)
     for member in members:
         _check_states(member, optimizers)
-    distances = {tie.name: relative_distance(tie.tensors()) for tie in found}
+    distances = {tie.name: compare_members(tie.tensors()).distance for tie in found}
     graph = members[0].graph
     weights = [member.weights() for member in members]
     if by == "activations":
@@ -124,7 +124,8 @@ def align(
         by=by,
         axes=axes,
         distances={
-            tie.name: (distances[tie.name], relative_distance(tie.tensors())) for tie in found
+            tie.name: (distances[tie.name], compare_members(tie.tensors()).distance)
+            for tie in found
         },
         pinned=graph.pinned,
         unused=graph.unused,
