@@ -21,6 +21,7 @@ FLOORS = [
     {"aliases"},
     {"penalties", "codebooks", "local", "compact_files"},
     {"sharing"},
+    {"alignment"},
     {"metrics"},
     {"paired"},
     {"callbacks"},
@@ -166,6 +167,16 @@ ORDINARY = {
     "functional/__init__.py": {"mean"},  # the function
     "codebooks/_tie_rows.py": {"zero"},  # a column of a table
     "cli/_compact.py": {"output"},  # a file
+    "alignment/_align.py": {"first", "mean"},  # references
+    # Operations of torch, their arguments, and nodes of its graphs.
+    "alignment/_contractions.py": {"input"},
+    "alignment/_elementwise.py": {"zero"},
+    "alignment/_layers.py": {"input"},
+    "alignment/_recurrent.py": {"input"},
+    "alignment/_reductions.py": {"mean"},
+    "alignment/_run.py": {"output"},
+    "alignment/_slices.py": {"start"},
+    "alignment/_walk.py": {"start", "output"},
 }
 
 

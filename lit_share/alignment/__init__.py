@@ -1,0 +1,26 @@
+"""Permutations of hidden units: which dimensions of a module's parameters move together."""
+
+from lit_share.alignment._align import align
+from lit_share.alignment._build import axis_graph
+from lit_share.alignment._errors import AlignError
+from lit_share.alignment._graph import AxisGraph, Factors, FreeAxis, Occurrence, same_structure
+from lit_share.alignment._match import match_activations, match_weights
+from lit_share.alignment._report import AlignedAxis, AlignReport
+from lit_share.alignment._run import check_outputs, run
+
+__all__ = [
+    "AlignError",
+    "AlignReport",
+    "AlignedAxis",
+    "AxisGraph",
+    "Factors",
+    "FreeAxis",
+    "Occurrence",
+    "align",
+    "axis_graph",
+    "check_outputs",
+    "match_activations",
+    "match_weights",
+    "run",
+    "same_structure",
+]

@@ -1,0 +1,362 @@
+"""Permute the units of submodules so that they correspond."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+
+from lit_share.alignment._build import axis_graph
+from lit_share.alignment._errors import AlignError
+from lit_share.alignment._graph import AxisGraph, same_structure
+from lit_share.alignment._match import match_activations, match_weights, similarities
+from lit_share.alignment._permute import Permutations
+from lit_share.alignment._report import AlignedAxis, AlignReport
+from lit_share.alignment._run import Inputs, check_outputs, run
+from lit_share.functional import compare_members
+from lit_share.ties import Ties, as_ties
+
+By = Literal["weights", "activations"]
+Reference = Literal["first", "mean"]
+
+# The rounding of a forward whose sums are taken in another order, relative to its largest output.
+_ROUNDING = {torch.float16: 3e-2, torch.bfloat16: 1e-1}
+_ROUNDING_OF_FLOAT = 1e-4
+# The alignment to a common mean takes a few rounds; each of them brings the members nearer.
+_MAX_ROUNDS = 50
+
+
+class _Member(NamedTuple):
+    name: str
+    module: nn.Module
+    inputs: Inputs
+    graph: AxisGraph
+    outputs: Mapping[str, Tensor]
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the parameters, on the host."""
+        return {name: p.detach().cpu() for name, p in self.module.named_parameters()}
+
+
+def align(
+    module: nn.Module,
+    ties: Ties | Sequence[str],
+    inputs: Inputs | Mapping[str, Inputs],
+    by: By = "weights",
+    reference: Reference = "first",
+    seed: int = 0,
+    optimizers: Optimizer | Sequence[Optimizer] = (),
+) -> AlignReport:
+    r"""Permute the hidden units of tied submodules in place, so that they correspond.
+
+    Models that were trained apart from different starts compute similar things in units of another
+    order, so that unit 7 of one has nothing in common with unit 7 of the other. Permutations
+    :math:`P_l` of the units of each layer change no output,
+
+    .. math:: W_l \to P_l W_l P_{l-1}^\top, \qquad b_l \to P_l b_l
+
+    and are chosen so that the weights come as near to those of the first member as they can. Which
+    dimensions move together is derived from the computation on the inputs; see `axis_graph`.
+
+    Args:
+        module: The module that holds the members.
+        ties: The ties, or a list of patterns for `Ties`. The members are the submodules before
+            the first star of each pattern; they need the same structure.
+        inputs: What the submodules are called with, as an example: a tensor, a tuple of arguments
+            or a dict of keyword arguments for all of them, or a dict by the submodules' names.
+        by: What units are matched by: their ``"weights"``, or how their ``"activations"`` on the
+            inputs correlate, for which samples of each member must correspond.
+        reference: The order that members are brought into: that of the ``"first"``, or the one
+            that is nearest to the ``"mean"`` of all of them, starting from the first.
+        seed: The seed of the order in which layers are matched.
+        optimizers: Optimizers whose states of the parameters, such as momenta, move along.
+
+    Returns:
+        What was changed.
+
+    Raises:
+        AlignError: If the members have no common structure, cannot be traced, are sharded, have
+            random outputs, or outputs that change. Nothing is changed then.
+        TieError: If the patterns do not fit the module; see `Ties.find`.
+
+    Example:
+        >>> def net():
+        ...     return nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+        >>> pair = nn.ModuleDict({"a": net(), "b": net()})
+        >>> _ = pair["b"].load_state_dict(pair["a"].state_dict())
+        >>> inputs = torch.randn(5, 4)
+        >>> axis_graph(pair["b"], inputs).permute_(pair["b"], {0: torch.tensor([0, 2, 1])})
+        >>> report = align(pair, Ties("a.*", "b.*"), inputs)
+        >>> report.moved, torch.equal(pair["a"][0].weight, pair["b"][0].weight)
+        (2, True)
+
+    Source: Ainsworth, Hayase, Srinivasa: *Git Re-Basin: Merging Models modulo Permutation
+    Symmetries*, ICLR 2023, Algorithm 1, and Algorithm 3 for ``reference="mean"``.
+    """
+    ties = as_ties(ties)
+    _check_choices(by, reference)
+    if isinstance(optimizers, Optimizer):
+        optimizers = [optimizers]
+    found = ties.find(module)
+    members = _open_members(module, ties, inputs)
+    for member in members:
+        _check_states(member, optimizers)
+    distances = {tie.name: compare_members(tie.tensors()).distance for tie in found}
+    graph = members[0].graph
+    weights = [member.weights() for member in members]
+    if by == "activations":
+        first, *others = ((member.module, member.inputs) for member in members)
+        orders = [match_activations(graph, first, other, seed) for other in others]
+    else:
+        orders = [match_weights(graph, weights[0], own, seed) for own in weights[1:]]
+    if reference == "mean":
+        orders = _match_to_mean(graph, weights, orders, seed)
+    axes = _compare(graph, weights, orders)
+    del weights
+    difference = _apply(members[1:], orders, optimizers)
+    return AlignReport(
+        members=tuple(member.name for member in members),
+        by=by,
+        axes=axes,
+        distances={
+            tie.name: (distances[tie.name], compare_members(tie.tensors()).distance)
+            for tie in found
+        },
+        pinned=graph.pinned,
+        unused=graph.unused,
+        difference=difference,
+    )
+
+
+def _check_choices(by: str, reference: str) -> None:
+    for name, given, known in (
+        ("by", by, ("weights", "activations")),
+        ("reference", reference, ("first", "mean")),
+    ):
+        if given not in known:
+            raise AlignError(f"{name} must be one of {', '.join(known)}, got {given!r}")
+
+
+def _open_members(
+    module: nn.Module, ties: Ties, inputs: Inputs | Mapping[str, Inputs]
+) -> list[_Member]:
+    names = member_names(ties)
+    own_inputs: Mapping[str, Any] = dict.fromkeys(names, inputs)
+    if isinstance(inputs, Mapping) and set(inputs) & set(names):
+        missing = [name for name in names if name not in inputs]
+        if missing:
+            raise AlignError(f"inputs have no entry of the submodule {missing[0]!r}")
+        own_inputs = inputs
+    modules = {name: module.get_submodule(name) for name in names}
+    shared = _shared_parameters(modules)
+    members: list[_Member] = []
+    for name, submodule in modules.items():
+        _check_dense(name, submodule)
+        try:
+            graph = axis_graph(submodule, own_inputs[name], pinned=shared[name])
+            if members:
+                same_structure(members[0].graph, graph)
+            outputs = run(submodule, own_inputs[name])
+            _check_same_twice(submodule, outputs, own_inputs[name])
+        except AlignError as error:
+            raise AlignError(f"{name}: {error}") from None
+        members.append(_Member(name, submodule, own_inputs[name], graph, outputs))
+    return members
+
+
+def _check_same_twice(module: nn.Module, outputs: Mapping[str, Tensor], inputs: Inputs) -> None:
+    """Raise an error if outputs are random, as permuted ones could not be compared with them."""
+    try:
+        check_outputs(module, outputs, inputs, rtol=0.0)
+    except AlignError as error:
+        raise AlignError(
+            f"{error} when called twice: the forward is random in evaluation mode, as with dropout "
+            "that ignores module.training; turn it off"
+        ) from None
+
+
+def member_names(ties: Ties) -> list[str]:
+    """Return the names of the submodules that ties are between: the text before the first stars.
+
+    Raises:
+        AlignError: If there are fewer than two, or a pattern has no star.
+    """
+    names: list[str] = []
+    for pattern in ties.patterns:
+        before, star, _ = pattern.text.partition("*")
+        name = before.rpartition(".")[0]
+        if not star or not name or pattern.view != "whole":
+            raise AlignError(
+                f"the pattern {pattern.text!r} names no submodule to align: write its name before "
+                "a star, as in 'a.net.*'"
+            )
+        if name in names:
+            raise AlignError(
+                f"two patterns of {ties} are in the submodule {name!r}, whose units have one "
+                "order: only different submodules can be aligned"
+            )
+        names.append(name)
+    if len(names) < 2:
+        raise AlignError(f"{ties} has one member: alignment needs two or more patterns")
+    return names
+
+
+def _shared_parameters(modules: Mapping[str, nn.Module]) -> dict[str, list[str]]:
+    """Return the names of parameters that several members have in common, for each member."""
+    owners: dict[int, set[str]] = {}
+    for name, module in modules.items():
+        for parameter in module.parameters():
+            owners.setdefault(id(parameter), set()).add(name)
+    return {
+        name: [
+            own
+            for own, parameter in module.named_parameters(remove_duplicate=False)
+            if len(owners[id(parameter)]) > 1
+        ]
+        for name, module in modules.items()
+    }
+
+
+def _check_dense(name: str, module: nn.Module) -> None:
+    for own, tensor in chain(module.named_parameters(), module.named_buffers()):
+        if isinstance(tensor, DTensor):
+            raise AlignError(
+                f"'{name}.{own}' is sharded: align before fully_shard, or align checkpoints"
+            )
+        if tensor.is_meta:
+            raise AlignError(f"'{name}.{own}' has no numbers yet: load its weights first")
+
+
+def _match_to_mean(
+    graph: AxisGraph,
+    weights: Sequence[Mapping[str, Tensor]],
+    orders: Sequence[Permutations],
+    seed: int,
+) -> list[dict[int, torch.LongTensor]]:
+    """Match each member but the first to the mean of the others, in turn, until none moves."""
+    total = [dict(order) for order in orders]
+    aligned = [dict(weights[0])]
+    for own, order in zip(weights[1:], orders, strict=True):
+        aligned.append(graph.permute(own, order))
+    for _ in range(_MAX_ROUNDS):
+        moved = False
+        for i in range(1, len(aligned)):
+            others = [own for j, own in enumerate(aligned) if j != i]
+            mean = {name: torch.stack([own[name] for own in others]).mean(0) for name in aligned[i]}
+            order = match_weights(graph, mean, aligned[i], seed, inwards=False)
+            if not any(map(_count_moved, order.values())):
+                continue
+            moved = True
+            aligned[i] = graph.permute(aligned[i], order)
+            total[i - 1] = graph.compose(total[i - 1], order)
+        if not moved:
+            break
+    return total
+
+
+def _compare(
+    graph: AxisGraph, weights: Sequence[Mapping[str, Tensor]], orders: Sequence[Permutations]
+) -> tuple[AlignedAxis, ...]:
+    first, *others = weights
+    before = [similarities(graph, first, own) for own in others]
+    after = [
+        similarities(graph, first, graph.permute(own, order))
+        for own, order in zip(others, orders, strict=True)
+    ]
+    rows = []
+    for axis in graph.free:
+        rows.append(
+            AlignedAxis(
+                name=axis.name,
+                # Units within each of several others are counted beside each of them.
+                size=orders[0][axis.index].numel(),
+                moved=tuple(_count_moved(order[axis.index]) for order in orders),
+                before=sum(own[axis.index] for own in before) / len(before),
+                after=sum(own[axis.index] for own in after) / len(after),
+            )
+        )
+    return tuple(rows)
+
+
+def _count_moved(order: Tensor) -> int:
+    return int((order != torch.arange(order.shape[-1])).sum())
+
+
+def _apply(
+    members: Sequence[_Member], orders: Sequence[Permutations], optimizers: Sequence[Optimizer]
+) -> float:
+    """Permute members; undo it, and raise an error, if an output changes."""
+    difference = 0.0
+    done: list[tuple[_Member, Permutations]] = []
+    for member, order in zip(members, orders, strict=True):
+        _move(member, order, optimizers)
+        done.append((member, order))
+        try:
+            rounding = max(
+                _ROUNDING.get(p.dtype, _ROUNDING_OF_FLOAT) for p in member.module.parameters()
+            )
+            own = check_outputs(member.module, member.outputs, member.inputs, rounding)
+        except AlignError as error:
+            for other, applied in done:
+                _move(other, other.graph.invert(applied), optimizers)
+            wrong = ", ".join(_wrong_axes(member, order, rounding)) or "several axes together"
+            raise AlignError(
+                f"{member.name}: {error} after its units were permuted, so nothing was changed: "
+                f"{wrong} cannot be permuted; exclude these layers by aligning submodules without "
+                "them, and report the operation that reads them"
+            ) from None
+        difference = max(difference, own)
+    return difference
+
+
+def _wrong_axes(member: _Member, order: Permutations, rounding: float) -> Iterator[str]:
+    for axis in member.graph.free:
+        alone = {axis.index: order[axis.index]}
+        member.graph.permute_(member.module, alone)
+        try:
+            check_outputs(member.module, member.outputs, member.inputs, rounding)
+        except AlignError:
+            yield axis.name
+        member.graph.permute_(member.module, member.graph.invert(alone))
+
+
+def _move(member: _Member, order: Permutations, optimizers: Iterable[Optimizer]) -> None:
+    """Permute parameters, buffers, gradients and states of optimizers in place."""
+    member.graph.permute_(member.module, order)
+    for tensors in _followers(member, optimizers):
+        for name, moved in member.graph.permute(tensors, order).items():
+            tensors[name].copy_(moved)
+
+
+def _followers(member: _Member, optimizers: Iterable[Optimizer]) -> Iterator[dict[str, Tensor]]:
+    parameters = dict(member.module.named_parameters())
+    yield {name: p.grad for name, p in parameters.items() if p.grad is not None}
+    for optimizer in optimizers:
+        keys = sorted({key for p in parameters.values() for key in optimizer.state.get(p, {})})
+        for key in keys:
+            states = {name: optimizer.state.get(p, {}).get(key) for name, p in parameters.items()}
+            yield {
+                name: state
+                for name, state in states.items()
+                if isinstance(state, Tensor) and state.shape == parameters[name].shape
+            }
+
+
+def _check_states(member: _Member, optimizers: Iterable[Optimizer]) -> None:
+    """Raise an error for states whose dimensions are not those of the parameter."""
+    for optimizer in optimizers:
+        for name, parameter in member.module.named_parameters():
+            for key, state in optimizer.state.get(parameter, {}).items():
+                if not isinstance(state, Tensor) or state.numel() == 1:
+                    continue
+                if state.shape != parameter.shape:
+                    raise AlignError(
+                        f"the state {key!r} of '{member.name}.{name}' in "
+                        f"{type(optimizer).__name__} has the shape {tuple(state.shape)}, which "
+                        "cannot be permuted with the parameter: align before training"
+                    )
