@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     __version__: str
 
     from lit_share.aliases import verify_shared
+    from lit_share.alignment import AlignError, AlignReport, align
     from lit_share.callbacks import Regularize, Share, SharingMonitor
     from lit_share.codebooks import (
         CodebookConv2d,
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RECIPES",
+    "AlignError",
+    "AlignReport",
     "CodebookConv2d",
     "CodebookLinear",
     "CompactFileError",
@@ -67,6 +70,7 @@ __all__ = [
     "TieError",
     "Ties",
     "add_penalty_gradient",
+    "align",
     "apply_prox",
     "compact",
     "densify",
@@ -95,6 +99,7 @@ _PACKAGES = (
     "local",
     "compact_files",
     "sharing",
+    "alignment",
     "metrics",
     "callbacks",
     "paired",
