@@ -50,6 +50,13 @@ def operations(made: list[TieTensors]) -> None:
         of_b.sub_(d, alpha=1e-9)
 
 
+def weight_decay(made: list[TieTensors]) -> Call:
+    """Return a call that adds all members to their gradients."""
+    grads = [grad for tie in made for grad in tie.grads]
+    members = [member for tie in made for member in tie.members]
+    return partial(torch._foreach_add_, grads, members, alpha=0.0)
+
+
 def measure() -> Iterator[Row]:
     """Yield the rows; flat means at most half as much again."""
     sizes = {f"10^{k} numbers": (10**k, 10, 2) for k in (7, 5, 6, 8)}
@@ -60,6 +67,13 @@ def measure() -> Iterator[Row]:
     calls = {"ours": step(tiny), "its operations alone": partial(operations, tiny)}
     what = "soft_tie, 10^7 numbers, 10,000 tensors"
     yield ratio(alternate(calls, 5), "ours", "its operations alone", what)
+    # What a single call of torch costs that reads each tensor once: the limit without compilation.
+    calls = {
+        f"{count:,} tensors": weight_decay(ties(10**7, count)) for count in (10, 1_000, 10_000)
+    }
+    times = alternate(calls, 5)
+    for name in list(calls)[1:]:
+        yield ratio(times, name, "10 tensors", f"torch._foreach_add_, 10^7 numbers, {name}")
     # Two members have one difference instead of two deviations.
     members = {f"{count} members": (10**6, 10, count) for count in (4, 2, 8, 16)}
     yield from compare("soft_tie, 10^6 numbers", members, 1.5)
