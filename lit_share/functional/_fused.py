@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from functools import cache, partial
 from itertools import chain, groupby
 from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -138,9 +138,7 @@ class FusedLoops:
         """Call a loop with all jobs, on at most as many threads as torch uses."""
         function = _READY.get((loop, self.dtype))
         if function is None:
-            function = getattr(_loops(), loop)
-            with _announced_if_slow(is_cached=bool(function.stats.cache_path)):
-                function(self.like, self.members, *arguments, jobs.all[:0])
+            function = compile_loop(loop, self.like, self.members, *arguments, jobs.all[:0])
             _READY[loop, self.dtype] = function
         if jobs.is_small:
             function(self.like, self.members, *arguments, jobs.all)
@@ -426,6 +424,22 @@ class Jobs:
         bounds = np.searchsorted(self._ends, np.arange(1, count) * (total / count)) + 1
         self.chunks[threads] = [chunk for chunk in np.split(self.all, bounds) if len(chunk)]
         return self.chunks[threads]
+
+
+def compile_loop(loop: str, *arguments: object) -> Any:
+    """Return a loop that is compiled for the types of these arguments; ``None`` without Numba.
+
+    Args:
+        loop: The name of the loop in `_loops`.
+        *arguments: Arguments that leave the loop nothing to do, as it is called with them.
+    """
+    loops = _loops()
+    if loops is None:
+        return None
+    function = getattr(loops, loop)
+    with _announced_if_slow(is_cached=bool(function.stats.cache_path)):
+        function(*arguments)
+    return function
 
 
 @contextmanager

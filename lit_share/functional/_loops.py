@@ -1,7 +1,7 @@
 r"""Loops over the elements of many ties, compiled by Numba, each in one pass over memory.
 
-Tensors are given by their addresses. The members of tie t are those from ``first[t]`` to
-``first[t + 1]``, and ``kinds[t]`` says how they move:
+Tensors are given by their addresses; OWL's vectors are NumPy arrays. The members of tie t are those
+from ``first[t]`` to ``first[t + 1]``, and ``kinds[t]`` says how they move:
 
 - ``SINGLE``: one member moves towards its origin (address 0 stands for zeros);
 - ``PAIR``: two members move towards each other, with different steps;
@@ -36,6 +36,8 @@ SINGLE, PAIR, JOINT, MEAN = 0, 1, 2, 3
 
 # Several members are combined in blocks of this many elements, whose sums stay in the cache.
 _BLOCK = 512
+# Sort keys of OWL have an index in their lower 32 bits, and the bits of a magnitude above them.
+_INDEX = 2**32 - 1
 
 
 def _compile(function: Callable[..., Any], fastmath: set[str]) -> Any:
@@ -47,9 +49,10 @@ def _compile(function: Callable[..., Any], fastmath: set[str]) -> Any:
 
 
 # `contract` allows fused multiply-adds. `reassoc` allows sums to be reordered, as they are not
-# vectorised otherwise. Neither assumes finite numbers, so NaN stays NaN.
+# vectorised otherwise. Neither assumes finite numbers, so NaN stays NaN. `_exact` allows neither.
 _compiled = partial(_compile, fastmath={"contract"})
 _reduction = partial(_compile, fastmath={"contract", "reassoc"})
+_exact = partial(_compile, fastmath=set())
 
 
 # `carray` needs a pointer, and Numba has no cast from an integer to a pointer.
@@ -524,3 +527,149 @@ def move_columns(
                     _mean(like, members, lo, hi, at, n, center)
                 kept = fractions[starts[tie] + column : starts[tie] + column + n]
                 _move(like, members, origins, steps, lo, hi, kinds[tie], at, n, center, kept)
+
+
+@_exact
+def shrink_owl(values, weights, step):
+    """Take OWL's proximal step in place, as `_owl.shrink_plainly` computes it.
+
+    Return whether weights are finite, non-negative and non-increasing; else, change nothing.
+    """
+    if not _descend(weights):
+        return False
+    is_sorted = _descend(values)
+    keys = _drop_zeros(values, weights, step)
+    spare = np.empty(len(keys), np.int64)
+    if not is_sorted:
+        # A radix sort is stable, so the upper words of float64 are sorted after the lower ones.
+        for word in range(values.itemsize // 4):
+            _sort_by_word(values, word, keys, spare)
+    # The upper words of sorted keys, and the spare buffer, are free now. Lower words come first on
+    # all platforms of Numba.
+    order, sizes = keys.view(np.uint32)[0::2], keys.view(np.uint32)[1::2]
+    means = spare.view(np.float64)
+    # Branches that depend on random reads would wait for them, which takes as long as sorting.
+    for j in range(len(order)):
+        means[j] = abs(values[order[j]])
+    points = _subtract_weights(means, weights, step, sizes)
+    pools = _pool(means[:points], sizes)
+    end = 0
+    for pool in range(pools):
+        begin, end = end, end + sizes[pool]
+        # A mean may be rounded up, and the result must not exceed the magnitude. NaN stays NaN.
+        shrunk, smallest = means[pool], abs(values[order[begin]])
+        if smallest < shrunk:
+            shrunk = smallest
+        if shrunk <= 0.0:
+            shrunk = 0.0
+        for j in range(begin, end):
+            values[order[j]] = math.copysign(shrunk, values[order[j]])
+    return True
+
+
+@_exact
+def _descend(numbers):
+    """Whether numbers are finite, non-negative and non-increasing."""
+    # Without an early exit, so that the loop is vectorised.
+    violations = 0
+    for i in range(len(numbers) - 1):
+        violations += not numbers[i] >= numbers[i + 1]
+    if len(numbers) == 0:
+        return True
+    return violations == 0 and numbers[0] < np.inf and numbers[-1] >= 0.0
+
+
+@_exact
+def _drop_zeros(values, weights, step):
+    """Return the indices of values that may stay nonzero, in reverse; make the others zero.
+
+    Magnitudes up to the smallest weight become zero without affecting the others.
+    """
+    keys = np.empty(len(values), np.int64)
+    count = 0
+    for i in range(len(values) - 1, -1, -1):
+        keys[count] = i
+        value = values[i]
+        # Without a branch, which half of the numbers might mispredict. NaN is kept.
+        is_kept = not abs(value) <= step * weights[-1]
+        values[i] = value if is_kept else math.copysign(values.dtype.type(0.0), value)
+        count += is_kept
+    return keys[:count]
+
+
+@_exact
+def _sort_by_word(values, word, keys, spare):
+    """Sort keys by one word of the magnitudes, whose bits have the order of the numbers.
+
+    Radix sort is as fast as NumPy's sort with AVX-512, and six times as fast as without.
+    """
+    begins = np.zeros((4, 256), np.uint32)
+    words, each = values.view(np.uint32), values.itemsize // 4
+    mask = 2**32 - 1
+    if word == each - 1:
+        mask = 2**31 - 1  # without the sign
+    for j in range(len(keys)):
+        i = keys[j] & _INDEX
+        bits = words[i * each + word] & mask
+        keys[j] = bits << 32 | i
+        for byte in range(4):
+            begins[byte, bits >> 8 * byte & 255] += 1
+    for byte in range(4):
+        begin, end = begins[byte], 0
+        for value in range(256):
+            begin[value], end = end, end + begin[value]
+        for j in range(len(keys)):
+            value = keys[j] >> (32 + 8 * byte) & 255
+            spare[begin[value]] = keys[j]
+            begin[value] += 1
+        # After four bytes, the keys are where they were.
+        keys, spare = spare, keys
+
+
+@_exact
+def _subtract_weights(magnitudes, weights, step, sizes):
+    """Replace each run of equal ascending magnitudes by its mean minus weights; return their count.
+
+    Equal magnitudes are one point, as the means of equal numbers may be rounded differently.
+    """
+    points, end = 0, 0
+    while end < len(magnitudes):
+        magnitude, begin, total = magnitudes[end], end, 0.0
+        while True:
+            end += 1
+            total += step * weights[len(magnitudes) - end]
+            if end == len(magnitudes) or magnitudes[end] != magnitude:
+                break
+        magnitudes[points], sizes[points] = magnitude - total / (end - begin), end - begin
+        points += 1
+    return points
+
+
+@_exact
+def _pool(means, sizes):
+    """Pool adjacent violators: merge means that do not ascend, in place; return their number.
+
+    Numbers are added in the order of SciPy's `isotonic_regression`, so that they are rounded alike.
+    """
+    last, k = -1, 0
+    while k < len(means):
+        mean, size = means[k], sizes[k]
+        k += 1
+        if last >= 0 and means[last] >= mean:
+            total = sizes[last] * means[last] + size * mean
+            size += sizes[last]
+            mean = total / size
+            last -= 1
+            while k < len(means) and mean >= means[k]:
+                total += sizes[k] * means[k]
+                size += sizes[k]
+                mean = total / size
+                k += 1
+            while last >= 0 and means[last] >= mean:
+                total += sizes[last] * means[last]
+                size += sizes[last]
+                mean = total / size
+                last -= 1
+        last += 1
+        means[last], sizes[last] = mean, size
+    return last + 1

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,9 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_Vector: TypeAlias = NDArray[np.floating[Any]]
-# Sort keys have a number in their upper 32 bits, and its index in the lower ones.
-_INDEX_BITS, _INDEX_MASK = np.uint64(32), np.uint64(2**32 - 1)
+from lit_share.functional._fused import compile_loop
+
+_Array: TypeAlias = NDArray[np.floating[Any]]
+# The compiled loop has indices and counts of 32 bits.
+_MOST = 2**32 - 1
 
 
 def owl_weights(n: int, lambda1: float, lambda2: float, fraction: float = 1.0) -> Tensor:
@@ -94,26 +97,30 @@ def prox_owl(values: Tensor, weights: Tensor) -> Tensor:
         Bogdan, van den Berg, Sabatti, Su, Candès: *SLOPE: Adaptive Variable Selection via Convex
         Optimization*, Annals of Applied Statistics 2015, Algorithm 3.
     """
-    check_owl_weights(weights, values.numel())
-    flat = values.detach().flatten()
-    weights = weights.detach().to("cpu", torch.float64)
-    (shrunk,) = prox_owl_batched([flat.abs()], [weights], [1.0])
-    return torch.copysign(shrunk, flat).view_as(values)
+    _check_number(weights, values.numel())
+    shrunk = _on_host(values).copy()
+    _shrink_(shrunk.ravel(), _on_host(weights), 1.0)
+    return torch.from_numpy(shrunk).to(values)
 
 
 def check_owl_weights(weights: Tensor, n: int) -> None:
     """Raise `ValueError` unless weights are n finite, non-negative, non-increasing numbers."""
+    _check_number(weights, n)
+    _check_order(_on_host(weights))
+
+
+def _check_number(weights: Tensor, n: int) -> None:
     if weights.shape != (n,):
         raise ValueError(
             f"OWL needs one weight per group: {n} groups, but weights of shape "
             f"{tuple(weights.shape)}"
         )
-    if n == 0:
-        return
-    w = weights.detach().cpu().numpy()
+
+
+def _check_order(w: _Array) -> None:
     if not np.isfinite(w).all():
         raise ValueError("OWL weights must be finite")
-    if w[-1] < 0.0 or (w[1:] > w[:-1]).any():
+    if (w < 0.0).any() or (w[1:] > w[:-1]).any():
         raise ValueError(
             "OWL weights must be non-negative and non-increasing (the largest group has the "
             "largest weight)"
@@ -123,7 +130,7 @@ def check_owl_weights(weights: Tensor, n: int) -> None:
 def prox_owl_batched(
     values: Sequence[Tensor], weights: Sequence[Tensor], steps: Sequence[float]
 ) -> list[Tensor]:
-    """Compute `prox_owl` of several vectors ≥ 0 with one copy to the host and one back.
+    """Compute `prox_owl` of several vectors with one copy to the host and one back.
 
     Args:
         values: The vectors.
@@ -133,69 +140,61 @@ def prox_owl_batched(
     if not values:
         return []
     device, sizes = values[0].device, [v.numel() for v in values]
-    on_host = _concatenate([v.to(device) for v in values]).cpu()
+    together = _on_host(torch.cat([v.to(device) for v in values]).cpu())
+    begin = 0
+    for size, w, step in zip(sizes, weights, steps, strict=True):
+        _shrink_(together[begin : begin + size], w.numpy(), step)
+        begin += size
+    on_device = torch.from_numpy(together).to(device).split(sizes)
+    return [r.to(v) for r, v in zip(on_device, values, strict=True)]
+
+
+def _on_host(tensor: Tensor) -> _Array:
+    """Return the numbers of a tensor, which may be a view."""
     # NumPy has no bfloat16.
-    on_host = on_host.to(torch.promote_types(on_host.dtype, torch.float32))
-    shrunk = [
-        torch.from_numpy(_shrink(v.numpy(), t * w.numpy()))
-        for v, w, t in zip(_split(on_host, sizes), weights, steps, strict=True)
-    ]
-    on_device = _split(_concatenate(shrunk).to(device), sizes)
-    return [r.to(v) for v, r in zip(values, on_device, strict=True)]
+    if tensor.dtype not in (torch.float32, torch.float64):
+        tensor = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    array: _Array = tensor.numpy(force=True)
+    return array
 
 
-def _concatenate(vectors: Sequence[Tensor]) -> Tensor:
-    # `torch.cat` would copy a single vector.
-    if len(vectors) == 1:
-        return vectors[0]
-    return torch.cat(list(vectors))
+def _shrink_(v: _Array, w: _Array, step: float) -> None:
+    """Take the proximal step of a contiguous vector in place, or raise if weights are not valid."""
+    loop, w = _loop(v.dtype), np.ascontiguousarray(w, np.float64)
+    if loop is None or len(v) > _MOST:
+        _check_order(w)
+        v[:] = shrink_plainly(v, step * w)
+    elif not loop(v, w, float(step)):
+        _check_order(w)  # says what is wrong with them
 
 
-def _split(vector: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    return list(vector.split(list(sizes)))
+@cache
+def _loop(dtype: np.dtype[Any]) -> Callable[..., bool] | None:
+    if dtype not in (np.float32, np.float64):
+        return None
+    loop: Callable[..., bool] | None = compile_loop(
+        "shrink_owl", np.empty(0, dtype), np.empty(0), 1.0
+    )
+    return loop
 
 
-def _shrink(v: _Vector, w: _Vector) -> _Vector:
-    """Return magnitudes ``v``, in any order, after OWL's proximal step with descending ``w``."""
+def shrink_plainly(v: _Array, w: _Array) -> _Array:
+    """Return numbers ``v`` after OWL's proximal step with descending weights ``w``.
+
+    It is the specification of `_loops.shrink_owl`, and computes what that declines.
+    """
     # Only this function needs SciPy's optimizers, which take 0.25 s and 30 MB to import.
     from scipy.optimize import isotonic_regression
 
-    result = np.zeros_like(v)
-    indices = None
-    # Magnitudes up to the smallest remaining weight become zero without affecting the others, so
-    # they are dropped while that halves their number. The negated comparison keeps NaN.
-    while len(v):
-        above = ~(v <= w[len(v) - 1])
-        if 2 * np.count_nonzero(above) >= len(v):
-            break
-        kept = np.flatnonzero(above)
-        v = v[kept]
-        if indices is not None:
-            kept = indices[kept]
-        indices = kept
-    magnitudes, order = _sort_descending(v)
-    if indices is not None:
-        order = indices[order]
-    pooled = isotonic_regression(magnitudes - w[: len(v)], increasing=False).x
-    # The mean of equal numbers may be rounded up, and the result must not exceed the magnitude.
-    result[order] = np.minimum(np.maximum(pooled, 0.0), magnitudes)
+    if len(v) == 0:
+        return np.empty_like(v)
+    # Equal magnitudes are one point, as the means of equal numbers may be rounded differently.
+    magnitudes, points, sizes = np.unique(np.abs(v), return_inverse=True, return_counts=True)
+    mean_weights = np.bincount(np.sort(points), weights=w[::-1]) / sizes
+    pools = isotonic_regression(magnitudes - mean_weights, weights=sizes)
+    first = pools.blocks[:-1]
+    # A mean may be rounded up, and the result must not exceed the magnitude.
+    shrunk = np.maximum(np.minimum(pools.x[first], magnitudes[first]), 0.0)
+    shrunk = np.repeat(shrunk, np.diff(pools.blocks))[points]
+    result: _Array = np.copysign(shrunk, v).astype(v.dtype)
     return result
-
-
-def _sort_descending(v: _Vector) -> tuple[_Vector, NDArray[np.intp]]:
-    """Return numbers ≥ 0 in descending order, with their indices in ``v``."""
-    if (v[:-1] >= v[1:]).all():
-        return v, np.arange(len(v))
-    if v.dtype != np.float32 or len(v) > _INDEX_MASK:
-        order = np.argsort(v)[::-1]
-        return v[order], order
-    # The bits of numbers ≥ 0, read as integers, have the order of the numbers, so one 64-bit key
-    # holds a number and its index. Sorting keys takes two thirds of the time of `argsort` for
-    # 1,000,000 numbers. `abs` clears the sign of -0.0, which would make it the largest key.
-    keys = np.abs(v).view(np.uint32).astype(np.uint64)
-    keys <<= _INDEX_BITS
-    keys |= np.arange(len(v), dtype=np.uint64)
-    keys.sort()
-    keys = keys[::-1]
-    magnitudes = (keys >> _INDEX_BITS).astype(np.uint32).view(np.float32)
-    return magnitudes, (keys & _INDEX_MASK).astype(np.intp)

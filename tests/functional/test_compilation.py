@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 STEP = """
 import sys, torch
-from lit_share.functional import Penalty, TieBatch, TieTensors
+from lit_share.functional import Penalty, TieBatch, TieTensors, prox_owl
 from lit_share.functional import _fused
 assert "numba" not in sys.modules
 _fused._LONG = {long}
@@ -21,6 +21,7 @@ for norm, groups in (("squared", "element"), ("l1", "element")):
     batch = TieBatch(Penalty(norm, groups, "mean"), [tie])
     batch.add_gradient_(0.5) if norm == "squared" else batch.prox_()
 assert [grad.tolist() for grad in tie.grads] == [[0.5] * 3, [-0.5] * 3]
+assert prox_owl(torch.tensor([3.0, -2.5, 0.5]), torch.ones(3)).tolist() == [2.0, -1.5, 0.0]
 assert "numba" in sys.modules
 """
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from lit_share.functional import owl_weights, prox_owl
+from lit_share.functional import _owl, owl_weights, prox_owl
 
 from . import _reference as reference
 
@@ -31,6 +31,15 @@ def values_and_weights(draw, largest: float = 3.0) -> tuple[torch.Tensor, torch.
     return torch.tensor(values, dtype=torch.float64), torch.tensor(weights, dtype=torch.float64)
 
 
+@pytest.fixture(params=["compiled", "plain"], scope="class")
+def path(request):
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "plain":
+            patch.setattr(_owl, "_loop", lambda dtype: None)
+        yield
+
+
+@pytest.mark.usefixtures("path")
 class TestProx:
     @given(st.sampled_from([1e-12, 3.0, 1e8, 1e30]).flatmap(values_and_weights))
     def test_reference(self, drawn):
@@ -51,6 +60,63 @@ class TestProx:
             assert len(result[values.abs() == value.abs()].abs().unique()) == 1, (
                 "of one size before, of one size after"
             )
+
+    @given(st.integers(2, 200), st.floats(0.1, 1.0), st.floats(0.0, 0.1))
+    def test_equal_magnitudes_stay_equal(self, n, magnitude, weight):
+        """Bit for bit, although the means of equal numbers may be rounded to different ones."""
+        values = torch.full((n,), magnitude, dtype=torch.float64)
+        values[::3] *= -1.0
+        result = prox_owl(values, torch.full_like(values, weight))
+        assert len(result.abs().unique()) == 1
+
+    @given(st.integers(2, 50), st.floats(0.5, 1.0))
+    def test_means_that_are_rounded_up(self, n, smallest):
+        """The mean of n times the smallest magnitude may exceed it, but the result must not."""
+        values = smallest + torch.arange(n, dtype=torch.float64).flip(0) * 2.0**-53
+        result = prox_owl(values, values - values[-1])
+        assert (result <= values).all()
+
+    @given(values_and_weights())
+    def test_pools_are_means(self, drawn):
+        """Bitwise equal results are the mean of their magnitudes minus weights."""
+        values, weights = drawn
+        order = values.abs().argsort(descending=True)
+        result = prox_owl(values, weights)[order].abs()
+        shifted = values.abs()[order] - weights
+        kept = result > 0.0
+        changes = torch.cat([kept[:1], result.diff() != 0.0]).cumsum(0)
+        for pool in changes[kept].unique():
+            members = changes == pool
+            assert_close(result[members].mean(), shifted[members].mean(), rtol=0, atol=1e-14)
+
+    @pytest.mark.parametrize(
+        ("dtype", "exponent"),
+        [(torch.float32, -90), (torch.float32, 125), (torch.float64, -900), (torch.float64, 1000)],
+        ids=str,
+    )
+    def test_scale(self, dtype, exponent):
+        """Nothing overflows or underflows: the operator is homogeneous, and 2ᵏ is exact."""
+        values = torch.randn(300, generator=torch.Generator().manual_seed(0), dtype=dtype)
+        weights = torch.linspace(1.0, 0.0, 300, dtype=torch.float64)
+        scale = torch.tensor(2.0**exponent, dtype=torch.float64)
+        result = prox_owl(values * scale.to(dtype), weights * scale)
+        assert torch.equal(result, prox_owl(values, weights) * scale.to(dtype))
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+    def test_nan(self, dtype):
+        """NaN stays NaN, and the others are shrunk as if it were the largest."""
+        values = torch.tensor([1.0, math.nan, -2.0, 0.3, math.nan, 0.05], dtype=dtype)
+        weights = torch.tensor([1.0, 0.5, 0.25, 0.25, 0.1, 0.1])
+        result, rest = prox_owl(values, weights), ~values.isnan()
+        assert torch.equal(result.isnan(), values.isnan())
+        assert torch.equal(result[rest], prox_owl(values[rest], weights[2:]))
+        assert prox_owl(torch.tensor([math.nan]), torch.ones(1)).isnan().all()
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+    def test_infinity(self, dtype):
+        values = torch.tensor([1.0, math.inf, -math.inf], dtype=dtype)
+        expected = torch.tensor([0.5, math.inf, -math.inf], dtype=dtype)
+        assert torch.equal(prox_owl(values, torch.tensor([1.0, 0.5, 0.5])), expected)
 
     @given(values_and_weights(), st.randoms(use_true_random=False))
     def test_permutation_and_signs(self, drawn, random):
@@ -104,6 +170,9 @@ class TestProx:
         assert torch.equal(
             prox_owl(values, weights.float()), prox_owl(values, weights.float().double())
         )
+        assert torch.equal(
+            prox_owl(values, weights.bfloat16()), prox_owl(values, weights.bfloat16().double())
+        )
 
     def test_shape_and_memory_layout(self):
         values = torch.randn(4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -116,6 +185,13 @@ class TestProx:
             prox_owl(view[0, 0], weights[:1]),
             (view[0, 0].abs() - weights[0]).relu() * view[0, 0].sign(),
         )
+
+    def test_memory_layout_of_weights(self):
+        values = torch.tensor([3.0, -2.0, 0.5])
+        weights = torch.tensor([1.0, 9.0, 0.5, 9.0, 0.5, 9.0], dtype=torch.float64)[::2]
+        assert torch.equal(prox_owl(values, weights), prox_owl(values, weights.clone()))
+        weights = torch.tensor(0.5, dtype=torch.float64).expand(3)
+        assert torch.equal(prox_owl(values, weights), prox_owl(values, weights.clone()))
 
     def test_empty(self):
         assert prox_owl(torch.zeros(0, 3), torch.zeros(0)).shape == (0, 3)
@@ -150,8 +226,52 @@ class TestProx:
         ],
     )
     def test_errors(self, weights, message):
+        values = torch.ones(3)
         with pytest.raises(ValueError, match=message):
-            prox_owl(torch.ones(3), weights)
+            prox_owl(values, weights)
+        assert torch.equal(values, torch.ones(3))
+
+
+class TestLoop:
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_is_taken(self, dtype):
+        assert _owl._loop(np.dtype(dtype)) is not None
+
+    def test_declines_what_it_does_not_know(self):
+        assert _owl._loop(np.dtype(np.complex64)) is None
+        with pytest.raises(TypeError, match="copysign"):
+            prox_owl(torch.tensor([1j]), torch.zeros(1))
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    @given(
+        drawn=st.sampled_from([1e-44, 1e-38, 1e-12, 3.0, 1e8, 1e38]).flatmap(values_and_weights),
+        step=st.sampled_from([0.0, 0.3, 1.0]),
+    )
+    def test_equals_the_plain_path(self, dtype, drawn, step):
+        values, weights = drawn[0].numpy().astype(dtype), drawn[1].numpy()
+        looped = values.copy()
+        _owl._shrink_(looped, weights, step)
+        plain = _owl.shrink_plainly(values, step * weights)
+        np.testing.assert_array_equal(looped == 0.0, plain == 0.0)
+        np.testing.assert_array_equal(np.signbit(looped), np.signbit(plain))
+        scale = np.abs(values).max() + step * weights.max()
+        np.testing.assert_allclose(looped, plain, rtol=np.finfo(dtype).eps, atol=1e-15 * scale)
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    @pytest.mark.parametrize("largest", [0.0, 0.3, 3.0])
+    def test_equals_the_plain_path_for_many_values(self, dtype, largest):
+        rng = np.random.default_rng(0)
+        values = np.concatenate([rng.standard_cauchy(3000), rng.integers(-9, 9, 2000) * 0.1])
+        values = rng.permutation(values).astype(dtype)
+        weights = np.sort(rng.random(len(values)))[::-1] * largest
+        looped = values.copy()
+        _owl._shrink_(looped, weights, 1.0)
+        plain = _owl.shrink_plainly(values, weights)
+        np.testing.assert_array_equal(looped == 0.0, plain == 0.0)
+        np.testing.assert_allclose(looped, plain, rtol=np.finfo(dtype).eps, atol=1e-12)
+        magnitudes, first = np.unique(np.abs(values), return_index=True)
+        points = np.searchsorted(magnitudes, np.abs(values))
+        np.testing.assert_array_equal(np.abs(looped), np.abs(looped)[first][points])
 
 
 class TestWeights:

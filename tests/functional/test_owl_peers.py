@@ -5,7 +5,8 @@
 - `assert_optimal`: no algorithm at all, but the condition that the solution alone meets; it knows
   nothing of sorting.
 
-scikit-learn's isotonic regression is not among them: it calls SciPy's, as `prox_owl` does.
+scikit-learn's isotonic regression is not among them: it calls SciPy's, as `prox_owl` does without
+Numba.
 """
 
 from __future__ import annotations
