@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from lit_share.alignment._graph import AxisGraph, same_structure
 from lit_share.alignment._match import match_activations, match_weights, similarities
 from lit_share.alignment._permute import Permutations
 from lit_share.alignment._report import AlignedAxis, AlignReport
-from lit_share.alignment._run import Inputs, check_outputs, run
+from lit_share.alignment._run import Inputs, check_outputs, inputs_by_name, run
 from lit_share.functional import compare_members
 from lit_share.ties import Ties, as_ties
 
@@ -146,17 +146,12 @@ def _open_members(
     module: nn.Module, ties: Ties, inputs: Inputs | Mapping[str, Inputs]
 ) -> list[_Member]:
     names = member_names(ties)
-    own_inputs: Mapping[str, Any] = dict.fromkeys(names, inputs)
-    if isinstance(inputs, Mapping) and set(inputs) & set(names):
-        missing = [name for name in names if name not in inputs]
-        if missing:
-            raise AlignError(f"inputs have no entry of the submodule {missing[0]!r}")
-        own_inputs = inputs
+    own_inputs = inputs_by_name(names, inputs)
     modules = {name: module.get_submodule(name) for name in names}
     shared = _shared_parameters(modules)
     members: list[_Member] = []
     for name, submodule in modules.items():
-        _check_dense(name, submodule)
+        check_dense(name, submodule)
         try:
             graph = axis_graph(submodule, own_inputs[name], pinned=shared[name])
             if members:
@@ -222,7 +217,8 @@ def _shared_parameters(modules: Mapping[str, nn.Module]) -> dict[str, list[str]]
     }
 
 
-def _check_dense(name: str, module: nn.Module) -> None:
+def check_dense(name: str, module: nn.Module) -> None:
+    """Raise an error if a parameter or buffer is sharded or on the meta device."""
     for own, tensor in chain(module.named_parameters(), module.named_buffers()):
         if isinstance(tensor, DTensor):
             raise AlignError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,6 +29,22 @@ def arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
     )
 
 
+def inputs_by_name(
+    names: Sequence[str], inputs: Inputs | Mapping[str, Inputs]
+) -> Mapping[str, Inputs]:
+    """Return the inputs of each submodule, which are for all of them or a dict by their names.
+
+    Raises:
+        AlignError: If a dict by names has no entry of a submodule.
+    """
+    if not isinstance(inputs, Mapping) or not set(inputs) & set(names):
+        return dict.fromkeys(names, inputs)
+    missing = [name for name in names if name not in inputs]
+    if missing:
+        raise AlignError(f"inputs have no entry of the submodule {missing[0]!r}")
+    return inputs
+
+
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Put a module into evaluation mode, without gradients, and restore the mode of each layer."""
@@ -40,6 +56,21 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for layer, mode in modes.items():
             layer.training = mode
+
+
+def call(module: nn.Module, inputs: Inputs) -> Any:
+    """Return what a module returns for inputs.
+
+    Raises:
+        AlignError: If the forward raises an error.
+    """
+    args, kwargs = arguments(inputs)
+    try:
+        return module(*args, **kwargs)
+    except Exception as error:
+        raise AlignError(
+            f"{type(module).__name__} cannot be called with these inputs: {error}"
+        ) from error
 
 
 def run(module: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
@@ -56,14 +87,8 @@ def run(module: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
         >>> run(nn.ReLU(), torch.tensor([-1.0, 1.0]))
         {'output': tensor([0., 1.])}
     """
-    args, kwargs = arguments(inputs)
     with evaluating(module):
-        try:
-            outputs = module(*args, **kwargs)
-        except Exception as error:
-            raise AlignError(
-                f"{type(module).__name__} cannot be called with these inputs: {error}"
-            ) from error
+        outputs = call(module, inputs)
     found, _ = tree_flatten_with_path(outputs)
     return {
         "output" + keystr(path): value.detach().clone()
