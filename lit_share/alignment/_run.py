@@ -12,15 +12,16 @@ from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from lit_share.alignment._errors import AlignError
 
-Inputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
+Inputs = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
 
 
 def arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return positional and keyword arguments of a forward: one tensor, a tuple, or a mapping."""
     if isinstance(inputs, Tensor):
         return (inputs,), {}
-    if isinstance(inputs, tuple):
-        return inputs, {}
+    # A DataLoader makes lists of tuples.
+    if isinstance(inputs, (tuple, list)):
+        return tuple(inputs), {}
     if isinstance(inputs, Mapping):
         return (), dict(inputs)
     raise AlignError(
