@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     __version__: str
 
     from lit_share.aliases import verify_shared
-    from lit_share.alignment import AlignError, AlignReport, align
+    from lit_share.alignment import AlignError, AlignReport, align, repair
     from lit_share.callbacks import Regularize, Share, SharingMonitor
     from lit_share.codebooks import (
         CodebookConv2d,
@@ -79,6 +79,7 @@ __all__ = [
     "owl_weights",
     "prox_owl",
     "relative_distance",
+    "repair",
     "save_compact",
     "share",
     "sharing_stats",

@@ -5,6 +5,7 @@ from lit_share.alignment._build import axis_graph
 from lit_share.alignment._errors import AlignError
 from lit_share.alignment._graph import AxisGraph, Factors, FreeAxis, Occurrence, same_structure
 from lit_share.alignment._match import match_activations, match_weights
+from lit_share.alignment._repair import repair
 from lit_share.alignment._report import AlignedAxis, AlignReport
 from lit_share.alignment._run import check_outputs, run
 
@@ -21,6 +22,7 @@ __all__ = [
     "check_outputs",
     "match_activations",
     "match_weights",
+    "repair",
     "run",
     "same_structure",
 ]
