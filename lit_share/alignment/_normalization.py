@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lit_share.alignment._batches import Batches, call_each
+from lit_share.alignment._errors import AlignError
 from lit_share.alignment._moments import Moments
 
 
@@ -25,6 +26,33 @@ def normalizations(member: nn.Module) -> list[_BatchNorm]:
     ]
 
 
+def check_batches(members: Mapping[str, nn.Module], loader: Batches) -> None:
+    """Raise an error if `estimate` cannot measure the batches of a loader.
+
+    Raises:
+        AlignError: If there are no batches, a member cannot be called with its inputs, or a layer
+            gets one number per unit in a batch.
+    """
+
+    def check(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        (values,) = (*args, *kwargs.values())
+        if values.numel() == values.shape[1]:
+            raise AlignError(
+                f"{type(layer).__name__} gets one number per unit, which has no variance: give "
+                "batches of several samples, such as with drop_last=True"
+            )
+
+    @contextmanager
+    def around(name: str) -> Iterator[None]:
+        with ExitStack() as stack:
+            for layer in normalizations(members[name]):
+                handle = layer.register_forward_pre_hook(check, with_kwargs=True)
+                stack.enter_context(handle)
+            yield
+
+    call_each(members, loader, around)
+
+
 def estimate(members: Mapping[str, nn.Module], loader: Batches) -> None:
     """Set the statistics of batch normalization to those of its inputs over all batches.
 
@@ -37,7 +65,8 @@ def estimate(members: Mapping[str, nn.Module], loader: Batches) -> None:
         loader: Batches, each of which has inputs of all members.
 
     Raises:
-        AlignError: If there are no batches, or a member cannot be called with its inputs.
+        AlignError: If there are no batches, or a member cannot be called with its inputs; see
+            `check_batches`.
     """
     found: dict[Tensor, dict[str, Moments]] = {}
     layers = {name: normalizations(member) for name, member in members.items()}

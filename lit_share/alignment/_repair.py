@@ -17,7 +17,7 @@ from lit_share.alignment._align import check_dense, member_names
 from lit_share.alignment._batches import Batches, call_each, check_loader
 from lit_share.alignment._errors import AlignError
 from lit_share.alignment._moments import Moments
-from lit_share.alignment._normalization import estimate, normalizations
+from lit_share.alignment._normalization import check_batches, estimate, normalizations
 from lit_share.ties import Ties, as_ties, parameter_refs
 
 # Statistics that differ by less than this, relative to their size, need no repair.
@@ -57,9 +57,9 @@ def repair(
 
     These stay as they are: units that do not vary, except for their mean; means of layers without
     bias; layers whose weight has other names too, such as an output layer tied to an embedding, or
-    is computed, as by a parametrization; and layers of other kinds, such as `nn.LSTM` and the
-    projections of `nn.MultiheadAttention`. If an error is raised within the context, nothing is
-    repaired.
+    is computed, as by a parametrization; and layers of other kinds, such as `torch.nn.LSTM` and the
+    projections of `torch.nn.MultiheadAttention`. If an error is raised within the context, nothing
+    is repaired.
 
     Args:
         module: The module that holds the members. Its parameters are changed in place.
@@ -105,20 +105,34 @@ def repair(
     check_loader(loader)
     for name in names:
         check_dense(name, module.get_submodule(name))
-    before = _measure(_members(module, names), loader)
+    plain, normalized = _members(module, names)
+    before: _Statistics = {}
+    if plain:
+        before = _measure(plain, loader)
+    if normalized:
+        check_batches(normalized, loader)
     yield
     # Submodules and layers may be others now.
-    members = _members(module, names)
-    normalized = {name: member for name, member in members.items() if normalizations(member)}
-    others = {name: member for name, member in members.items() if name not in normalized}
-    if others:
-        _restore(module, others, before, loader, passes)
+    plain, normalized = _members(module, names)
+    if plain:
+        _restore(module, plain, before, loader, passes)
     if normalized:
         estimate(normalized, loader)
 
 
-def _members(module: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
-    return {name: module.get_submodule(name) for name in names}
+def _members(
+    module: nn.Module, names: Sequence[str]
+) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]:
+    """Return the members without batch normalization, and those with it."""
+    plain: dict[str, nn.Module] = {}
+    normalized: dict[str, nn.Module] = {}
+    for name in names:
+        member = module.get_submodule(name)
+        if normalizations(member):
+            normalized[name] = member
+        else:
+            plain[name] = member
+    return plain, normalized
 
 
 def _measure(

@@ -270,6 +270,19 @@ def test_computed_weights_stay():
     assert_close(pair, before, atol=0.0)
 
 
+def test_layers_of_a_transformer():
+    """Its fused path would call no layers, and so measure nothing."""
+    pair = equal_pair(lambda: nn.TransformerEncoderLayer(8, 2, 12, batch_first=True))
+    before = state_of(pair)
+    sequences = [torch.randn(3, 4, 8), torch.randn(2, 5, 8)]
+    with repair(pair, PAIR, sequences), torch.no_grad():
+        for name in "ab":
+            for layer in (pair[name].linear1, pair[name].linear2):
+                for p in layer.parameters():
+                    p.mul_(0.5)
+    assert_close(pair, before)
+
+
 @pytest.mark.parametrize("batches", [[torch.cat(BATCHES)], BATCHES])
 def test_batch_normalization_is_that_of_one_large_batch(batches):
     pair = pair_of(normalized)
@@ -387,6 +400,21 @@ def test_errors_come_before_anything_is_merged(loader, message):
     pair = pair_of(mlp)
     with pytest.raises(AlignError, match=message), repair(pair, PAIR, loader):
         pytest.fail("the context was entered")
+
+
+@pytest.mark.parametrize(
+    ("loader", "message"),
+    [
+        ([], "the loader has no batches"),
+        ([torch.cat(BATCHES), BATCHES[0][:1]], "a: .* BatchNorm1d gets one number per unit"),
+    ],
+)
+def test_errors_of_batch_normalization_come_before_anything_is_merged(loader, message):
+    pair = pair_of(normalized)
+    before = state_of(pair)
+    with pytest.raises(AlignError, match=message), repair(pair, PAIR, loader):
+        pytest.fail("the context was entered")
+    assert_close(pair, before, atol=0.0)
 
 
 def test_ties_must_fit():
