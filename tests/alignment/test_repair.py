@@ -236,8 +236,24 @@ def test_units_that_do_not_vary_keep_their_weights():
     with repair(pair, PAIR, BATCHES), torch.no_grad():
         for name in "ab":
             pair[name][0].weight[1] = 0.0
-    assert pair["a"][0].weight[1].count_nonzero() == 0
-    assert_close(pair["a"][4], {n[4:]: v for n, v in before.items() if n.startswith("a.4")}, 5.0)
+            pair[name][0].weight[2] = 1.0
+        merged = state_of(pair)
+    assert torch.equal(pair["a"][0].weight[1:3], merged["a.0.weight"][1:3])
+    # Their mean is restored.
+    mean = nn.functional.linear(torch.cat(BATCHES), before["a.0.weight"], before["a.0.bias"])
+    found = pair["a"][0](torch.cat(BATCHES))
+    assert torch.allclose(found.mean(0)[1:3], mean.mean(0)[1:3], atol=1e-6)
+
+
+def test_layers_that_were_replaced_stay():
+    pair = equal_pair(mlp)
+    before = state_of(pair["a"][4])
+    with repair(pair, PAIR, BATCHES):
+        for name in "ab":
+            pair[name][0], pair[name][2] = nn.Linear(5, 9), nn.Linear(9, 6)
+        first = state_of(pair["a"][0])
+    assert_close(pair["a"][0], first, atol=0.0)
+    assert not torch.allclose(pair["a"][4].weight, before["weight"])
 
 
 def test_weights_with_other_names_stay():
@@ -365,9 +381,13 @@ def test_half_precision(dtype, atol):
 def test_mixed_precision():
     pair = equal_pair(mlp)
     before = state_of(pair)
-    with torch.autocast("cpu", torch.bfloat16), repair(pair, PAIR, BATCHES), torch.no_grad():
-        for p in pair.parameters():
-            p.mul_(0.5)
+    # Within the context, autocast keeps copies of weights.
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = pair["a"](BATCHES[0])
+        with repair(pair, PAIR, BATCHES), torch.no_grad():
+            for p in pair.parameters():
+                p.mul_(0.5)
+        assert torch.allclose(pair["a"](BATCHES[0]), outputs, atol=1e-2)
     assert_close(pair, before)
 
 
@@ -381,6 +401,32 @@ def test_loaders():
         for p in pair.parameters():
             p.mul_(0.5)
     assert_close(pair, before, 1e-5)
+
+
+def test_an_empty_batch_adds_nothing():
+    pair = equal_pair(mlp)
+    before = state_of(pair)
+    with repair(pair, PAIR, [BATCHES[0], torch.empty(0, 5)]), torch.no_grad():
+        for p in pair.parameters():
+            p.mul_(0.5)
+    assert_close(pair, before)
+
+
+def test_layers_that_return_more_than_outputs_stay():
+    class WithNorm(nn.Linear):
+        def forward(self, x):
+            return super().forward(x), self.weight.norm()
+
+    def net():
+        return Function(lambda self, x: self.out(self.first(x)[0]), first=WithNorm(5, 4),
+                        out=nn.Linear(4, 2))  # fmt: skip
+
+    pair = equal_pair(net)
+    before = state_of(pair)
+    with repair(pair, PAIR, BATCHES), torch.no_grad():
+        for name in "ab":
+            pair[name].out.weight.mul_(0.5)
+    assert_close(pair, before)
 
 
 @pytest.mark.parametrize(
