@@ -14,6 +14,7 @@ from lit_share.functional._tie_tensors import float64_on
 
 # Elements of a block on the plain path, which is copied to float64.
 _BLOCK = 2**19
+_BLOCK_ON_GPU = 2**21
 
 
 class Comparison(NamedTuple):
@@ -40,9 +41,10 @@ class Comparison(NamedTuple):
     @property
     def distance(self) -> float:
         """The relative distance, sqrt(between / size), and 0 if all members are zero."""
-        if self.size > 0.0:
-            return math.sqrt(self.between / self.size)
-        return 0.0
+        if self.size == 0.0:
+            return 0.0
+        # NaN in a member makes the distance NaN, as it must not look like members that are equal.
+        return math.sqrt(self.between / self.size)
 
     @property
     def tied(self) -> float:
@@ -57,31 +59,51 @@ def compare_members(members: Sequence[Tensor]) -> Comparison:
     Args:
         members: N ≥ 2 dense tensors of one shape.
 
+    Raises:
+        ValueError: If shapes differ, or there is one member.
+
     Example:
         >>> compare_members([torch.tensor([1.0, 0.0]), torch.tensor([1.0, 2.0])])
         Comparison(between=4.0, size=6.0, equal=1, numel=2)
     """
     members = [member.detach() for member in members]
+    shape = members[0].shape
+    if len(members) < 2 or any(member.shape != shape for member in members):
+        raise ValueError(
+            "members to compare must be two or more tensors of one shape, got the shapes "
+            f"{[tuple(member.shape) for member in members]}"
+        )
     if is_loopable(members):
         between, size, equal = FusedComparison([members]).sums().tolist()
     else:
-        between, size, equal = _plain_sums(members).tolist()
-    return Comparison(between, size, int(equal), members[0].numel())
+        between, size, equal = _plain_sums(members)
+    return Comparison(between, size, int(equal), shape.numel())
 
 
-def _plain_sums(members: Sequence[Tensor]) -> Tensor:
-    """Return (between, size, equal) as a tensor, so that a device is waited for once."""
-    count, wide = len(members), float64_on(members[0].device)
-    total = torch.zeros(3, dtype=wide, device=members[0].device)
-    for blocks in zip(*(member.reshape(-1).split(_BLOCK) for member in members), strict=True):
-        # In float16, squares of numbers above 256 would overflow.
-        stacked = torch.stack([block.to(wide) for block in blocks])
+def _plain_sums(members: Sequence[Tensor]) -> tuple[float, float, int]:
+    """Return (between, size, equal), for which a device is waited for twice."""
+    count, block_size = len(members), _BLOCK_ON_GPU
+    if members[0].is_cpu:
+        block_size = _BLOCK
+    # In float16, squares of numbers above 256 would overflow.
+    wide = torch.promote_types(members[0].dtype, float64_on(members[0].device))
+    sums: list[Tensor] = []
+    equal: list[Tensor] = []
+    for blocks in zip(*(member.reshape(-1).split(block_size) for member in members), strict=True):
+        numbers = torch.stack([block.to(members[0].device) for block in blocks])
+        equal.append((numbers == numbers[0]).all(dim=0).sum())
         # Σ_{i<j} |W_i − W_j|² = N Σ_i |W_i − mean|² takes N differences instead of N². The first
         # member is subtracted before the mean, so that equal members have distance exactly 0.
-        offsets = stacked - stacked[0]
+        numbers = numbers.to(wide)
+        offsets = numbers - numbers[0]
         deviations = offsets - offsets.mean(dim=0)
-        equal = (stacked == stacked[0]).all(dim=0).sum()
-        total[0] += count * deviations.square().sum()
-        total[1] += (count - 1) * stacked.square().sum()
-        total[2] += equal
-    return total
+        both = (count * _square(deviations).sum(), (count - 1) * _square(numbers).sum())
+        sums.append(torch.stack(both))
+    # Some devices have no float64, so blocks are added up on the host.
+    between, size = torch.stack(sums).cpu().double().sum(dim=0).tolist()
+    return between, size, int(torch.stack(equal).sum())
+
+
+def _square(numbers: Tensor) -> Tensor:
+    # Complex numbers have a modulus.
+    return (numbers * numbers.conj()).real

@@ -39,6 +39,8 @@ _JOB = 2**15
 _COLUMN_JOBS = 16
 # Fewer elements are processed before another thread wakes up.
 _MIN_PER_THREAD = 2**18
+# A loop and those that it calls are fewer files than this.
+_MOST_FILES = 20
 # Seconds after which a compilation says what takes long.
 _LONG = 2.0
 
@@ -111,6 +113,9 @@ def is_loopable(tensors: Sequence[Tensor]) -> bool:
         return False
     for tensor in tensors:
         if not (tensor.is_cpu and tensor.dtype == first.dtype and tensor.is_contiguous()):
+            return False
+        # Sharded and fake tensors have no memory of their own.
+        if tensor.data_ptr() == 0:
             return False
     return True
 
@@ -427,7 +432,9 @@ class Jobs:
 
 
 def compile_loop(loop: str, *arguments: object) -> Any:
-    """Return a loop that is compiled for the types of these arguments; ``None`` without Numba.
+    """Compile a loop for the types of these arguments, and return it; ``None`` without Numba.
+
+    For other types, the loop compiles itself when it is called.
 
     Args:
         loop: The name of the loop in `_loops`.
@@ -438,7 +445,18 @@ def compile_loop(loop: str, *arguments: object) -> Any:
         return None
     function = getattr(loops, loop)
     with _announced_if_slow(is_cached=bool(function.stats.cache_path)):
-        function(*arguments)
+        # A loop is compiled before its file is written, which fails on a full disk. Loops that it
+        # calls are written first, so the next attempt comes further.
+        for _ in range(_MOST_FILES):
+            try:
+                function(*arguments)
+                break
+            except OSError as error:
+                _LOG.warning(
+                    "a compiled loop cannot be cached (%s): set NUMBA_CACHE_DIR to a directory "
+                    "with free space",
+                    error,
+                )
     return function
 
 

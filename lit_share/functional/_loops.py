@@ -37,7 +37,7 @@ SINGLE, PAIR, JOINT, MEAN = 0, 1, 2, 3
 # Several members are combined in blocks of this many elements, whose sums stay in the cache.
 _BLOCK = 512
 # Sort keys of OWL have an index in their lower 32 bits, and the bits of a magnitude above them.
-_INDEX = 2**32 - 1
+_LOW_WORD = 2**32 - 1
 
 
 def _compile(function: Callable[..., Any], fastmath: set[str]) -> Any:
@@ -605,11 +605,11 @@ def _sort_by_word(values, word, keys, spare):
     """
     begins = np.zeros((4, 256), np.uint32)
     words, each = values.view(np.uint32), values.itemsize // 4
-    mask = 2**32 - 1
+    mask = _LOW_WORD
     if word == each - 1:
         mask = 2**31 - 1  # without the sign
     for j in range(len(keys)):
-        i = keys[j] & _INDEX
+        i = keys[j] & _LOW_WORD
         bits = words[i * each + word] & mask
         keys[j] = bits << 32 | i
         for byte in range(4):

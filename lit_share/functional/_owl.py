@@ -99,14 +99,14 @@ def prox_owl(values: Tensor, weights: Tensor) -> Tensor:
     """
     _check_number(weights, values.numel())
     shrunk = _on_host(values).copy()
-    _shrink_(shrunk.ravel(), _on_host(weights), 1.0)
+    _shrink_(shrunk.ravel(), weights.detach().to("cpu", torch.float64).numpy(), 1.0)
     return torch.from_numpy(shrunk).to(values)
 
 
 def check_owl_weights(weights: Tensor, n: int) -> None:
     """Raise `ValueError` unless weights are n finite, non-negative, non-increasing numbers."""
     _check_number(weights, n)
-    _check_order(_on_host(weights))
+    _check_order(weights.detach().to("cpu", torch.float64).numpy())
 
 
 def _check_number(weights: Tensor, n: int) -> None:
@@ -160,6 +160,8 @@ def _on_host(tensor: Tensor) -> _Array:
 
 def _shrink_(v: _Array, w: _Array, step: float) -> None:
     """Take the proximal step of a contiguous vector in place, or raise if weights are not valid."""
+    # The loop trusts their lengths.
+    assert len(v) == len(w)
     loop, w = _loop(v.dtype), np.ascontiguousarray(w, np.float64)
     if loop is None or len(v) > _MOST:
         _check_order(w)

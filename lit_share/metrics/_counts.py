@@ -256,7 +256,7 @@ def _has_distinct_members(tie: Tie) -> bool:
 
 
 def _count_repeated(members: Sequence[Tensor]) -> Tensor:
-    values = torch.stack([member.flatten() for member in members])
+    values = torch.stack([member.flatten().to(members[0].device) for member in members])
     # Sorted members have equal numbers beside each other; two members are beside each other.
     if len(values) > 2:
         values = values.sort(dim=0).values

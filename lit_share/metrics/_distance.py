@@ -45,4 +45,4 @@ class RelativeDistance(Metric):
 
     def compute(self) -> Tensor:
         """Return the distance: a scalar ≥ 0, and 0 if all members are zero."""
-        return torch.where(self.size > 0, self.between / self.size, 0.0).sqrt()
+        return torch.where(self.size == 0, 0.0, self.between / self.size).sqrt()

@@ -117,7 +117,8 @@ def starting_values(ties: Sequence[Tie]) -> dict[str, Tensor]:
 
 def penalty_value(penalty: Penalty, ties: Sequence[Tie], start: Start | None) -> float:
     """Sum the penalty's values over ties, and over the shards of their members."""
-    found: list[TieTensors] = []
+    sharded: list[TieTensors] = []
+    total = 0.0
     for tie in ties:
         members, own = tie.tensors(), []
         if penalty.centering.needs_start and start is not None:
@@ -125,8 +126,16 @@ def penalty_value(penalty: Penalty, ties: Sequence[Tie], start: Start | None) ->
         # Members are full after validation, as FSDP2 modules hold full parameters then.
         local, shard = local_slices([*members, *own])
         count = len(members)
-        found.append(TieTensors(local[:count], start=local[count:] or None, shard=shard))
-    return TieBatch(penalty, found).value()
+        tensors = TieTensors(local[:count], start=local[count:] or None, shard=shard)
+        if shard is None:
+            # Gathered starting values are freed before those of the next tie are gathered.
+            total += TieBatch(penalty, [tensors]).value()
+        else:
+            sharded.append(tensors)
+    # The sums of all sharded ties share one message.
+    if sharded:
+        total += TieBatch(penalty, sharded).value()
+    return total
 
 
 def _views(

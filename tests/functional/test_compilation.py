@@ -82,6 +82,20 @@ def test_loops_are_compiled_where_nothing_can_be_written():
     assert "set NUMBA_CACHE_DIR to a writable directory" in run(code, long=0)
 
 
+@pytest.mark.slow
+@pytest.mark.multiprocess
+def test_loops_are_compiled_where_the_disk_is_full(tmp_path):
+    """Numba finds that it can make a file, but cannot write to it."""
+    full = """
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+"""
+    log = run(full + STEP, long=60, NUMBA_CACHE_DIR=str(tmp_path))
+    assert "cannot be cached" in log
+    assert "set NUMBA_CACHE_DIR to a directory with free space" in log
+
+
 def test_without_numba_the_plain_path_is_taken(tmp_path):
     (tmp_path / "numba.py").write_text("raise ImportError")
     code = STEP.format(long=2).replace(

@@ -48,6 +48,12 @@ class TestProx:
         tolerance = 1e-14 * (values.abs().max() + weights.max()).item()
         assert_close(prox_owl(values, weights), expected, rtol=0, atol=tolerance)
 
+    def test_integer_weights_are_exact(self):
+        values, most = torch.tensor([2.0**24 + 1.0], dtype=torch.float64), 2**24 + 1
+        assert prox_owl(values, torch.tensor([most])).item() == 0.0
+        with pytest.raises(ValueError, match="non-increasing"):
+            prox_owl(torch.ones(2), torch.tensor([most - 1, most]))
+
     @given(values_and_weights())
     def test_properties(self, drawn):
         values, weights = drawn

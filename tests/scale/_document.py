@@ -82,7 +82,8 @@ Bytes that compiled loops move for each pair of float32 numbers, from
 [the report](benchmarks.md) of {report}, made by
 `python -m benchmarks.speed --threads 1 2 --report FILE`. It compares the time of a step with that
 of moving a floor of bytes at full speed; their product is what is moved in that time. `unit_tie`
-moves a unit while it is in the cache, and `layer_tie` reads members twice. The last column is the
+moves a unit while it is in the cache. `layer_tie` reads members twice, which its floor of one read
+and one write does not count. The last column is the
 peak of memory for two encoders of 25 million numbers, beyond that of training and of the compiler:
 a penalty allocates blocks that fit into the cache.
 
@@ -108,8 +109,7 @@ GPU_NOTES = """
 
 """
 
-EXAMPLE = """
-## Example: a pair of 7-billion-parameter models on 64 GPUs
+EXAMPLE = """## Example: a pair of 7-billion-parameter models on 64 GPUs
 
 This is a prediction, not a measurement. It evaluates the formulas above for the shapes of a
 decoder such as Llama 2 with 7 billion parameters, with float32 members that FSDP2 shards over all
