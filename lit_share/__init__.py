@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from lit_share.aliases import verify_shared
     from lit_share.alignment import AlignError, AlignReport, align, repair
-    from lit_share.callbacks import Regularize, Share, SharingMonitor
+    from lit_share.callbacks import Align, Regularize, Share, SharingMonitor
     from lit_share.codebooks import (
         CodebookConv2d,
         CodebookLinear,
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RECIPES",
+    "Align",
     "AlignError",
     "AlignReport",
     "CodebookConv2d",

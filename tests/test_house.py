@@ -168,6 +168,7 @@ ORDINARY = {
     "codebooks/_tie_rows.py": {"zero"},  # a column of a table
     "cli/_compact.py": {"output"},  # a file
     "alignment/_align.py": {"first", "mean"},  # references
+    "callbacks/_align.py": {"first"},  # reference=
     # Operations of torch, their arguments, and nodes of its graphs.
     "alignment/_contractions.py": {"input"},
     "alignment/_elementwise.py": {"zero"},
@@ -292,6 +293,7 @@ STEP = [
 NO_STEP = {
     ("ties/_view.py", "open_grads"),
     ("functional/_tie_tensors.py", "in_full"),
+    ("penalties/_penalty_steps.py", "move_units"),  # starting values
     ("ties/_transposed.py", "_load_transposes"),  # while a state dict is loaded
 }
 

@@ -1,27 +1,33 @@
 """Permutations of hidden units: which dimensions of a module's parameters move together."""
 
-from lit_share.alignment._align import align
+from lit_share.alignment._align import By, Reference, align, check_dense, member_names
 from lit_share.alignment._build import axis_graph
 from lit_share.alignment._errors import AlignError
 from lit_share.alignment._graph import AxisGraph, Factors, FreeAxis, Occurrence, same_structure
 from lit_share.alignment._match import match_activations, match_weights
 from lit_share.alignment._repair import repair
 from lit_share.alignment._report import AlignedAxis, AlignReport
-from lit_share.alignment._run import check_outputs, run
+from lit_share.alignment._run import Inputs, check_outputs, evaluating, run
 
 __all__ = [
     "AlignError",
     "AlignReport",
     "AlignedAxis",
     "AxisGraph",
+    "By",
     "Factors",
     "FreeAxis",
+    "Inputs",
     "Occurrence",
+    "Reference",
     "align",
     "axis_graph",
+    "check_dense",
     "check_outputs",
+    "evaluating",
     "match_activations",
     "match_weights",
+    "member_names",
     "repair",
     "run",
     "same_structure",

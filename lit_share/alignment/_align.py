@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from typing import Literal, NamedTuple
 
@@ -130,6 +131,10 @@ def align(
         pinned=graph.pinned,
         unused=graph.unused,
         difference=difference,
+        permute={
+            member.name: partial(member.graph.permute, permutations=order)
+            for member, order in zip(members[1:], orders, strict=True)
+        },
     )
 
 
@@ -218,7 +223,7 @@ def _shared_parameters(modules: Mapping[str, nn.Module]) -> dict[str, list[str]]
 
 
 def check_dense(name: str, module: nn.Module) -> None:
-    """Raise an error if a parameter or buffer is sharded or on the meta device."""
+    """Raise `AlignError` if a submodule of this name is sharded, or has no numbers yet."""
     for own, tensor in chain(module.named_parameters(), module.named_buffers()):
         if isinstance(tensor, DTensor):
             raise AlignError(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -42,6 +45,8 @@ class AlignReport:
         pinned: Why dimensions stay in order, by names as ``"fc3.weight[0]"``.
         unused: Parameters that the forward does not read, which stay as they are.
         difference: The largest difference of an output, relative to the largest number in it.
+        permute: For each member but the first, what returns tensors permuted as its parameters
+            were, given tensors by the names of these.
     """
 
     members: tuple[str, ...]
@@ -51,11 +56,45 @@ class AlignReport:
     pinned: Mapping[str, str]
     unused: tuple[str, ...]
     difference: float
+    permute: Mapping[str, Callable[[Mapping[str, Tensor]], dict[str, Tensor]]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+
+    @property
+    def before(self) -> float:
+        """The mean cosine of all axes before; NaN if there are none."""
+        return _mean([axis.before for axis in self.axes])
+
+    @property
+    def after(self) -> float:
+        """The mean cosine of all axes after; NaN if there are none."""
+        return _mean([axis.after for axis in self.axes])
 
     @property
     def moved(self) -> int:
         """The number of units that changed their position, over all axes and members."""
         return sum(sum(axis.moved) for axis in self.axes)
+
+    def move(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return tensors whose units are permuted as those of the parameters were.
+
+        Args:
+            tensors: Tensors of the shapes of parameters, by their names in the module, such as an
+                average of weights that was taken before.
+
+        Returns:
+            Tensors by the same names; those outside of the members are the same.
+
+        Raises:
+            AlignError: If a member has no parameter of this name or shape.
+        """
+        moved = dict(tensors)
+        for member, permute in self.permute.items():
+            prefix = f"{member}."
+            own = {name for name in tensors if name.startswith(prefix)}
+            inner = permute({name.removeprefix(prefix): tensors[name] for name in own})
+            moved |= {f"{prefix}{name}": tensor for name, tensor in inner.items()}
+        return moved
 
     def __str__(self) -> str:
         first, *others = self.members
@@ -67,9 +106,7 @@ class AlignReport:
             )
         return (
             f"aligned {', '.join(others)} to {first} by {self.by}: {self.moved:,} of {total:,} "
-            f"units moved, in {len(self.axes)} axes; cosine "
-            f"{_mean([axis.before for axis in self.axes]):.2f} → "
-            f"{_mean([axis.after for axis in self.axes]):.2f}"
+            f"units moved, in {len(self.axes)} axes; cosine {self.before:.2f} → {self.after:.2f}"
         )
 
     def __rich__(self) -> Table:
@@ -93,6 +130,8 @@ class AlignReport:
 
 
 def _mean(numbers: Sequence[float]) -> float:
+    if not numbers:
+        return math.nan
     return sum(numbers) / len(numbers)
 
 

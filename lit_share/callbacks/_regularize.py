@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
+from lit_share.callbacks._align import Align
 from lit_share.callbacks._strategies import refuse_strategy
 from lit_share.functional import Penalty
 from lit_share.penalties import Apply, Every, PenaltySteps, Schedule
@@ -180,6 +181,19 @@ class Regularize(Callback):
                 f"{by} shares its positions: give it the pattern '{name}[:]'"
             )
 
+    def frozen_ties(self) -> list[Tie]:
+        """Return the ties that have frozen groups."""
+        return self.steps.frozen_ties()
+
+    def move_units(self, move: Callable[[nn.Parameter, Tensor], Tensor]) -> None:
+        """Permute starting values, after the units of parameters were permuted.
+
+        Args:
+            move: Return a tensor of a parameter's shape with its units in their new order, given
+                the parameter and the tensor.
+        """
+        self.steps.move_units(move)
+
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         refuse_strategy(self, trainer.strategy)
@@ -195,7 +209,13 @@ class Regularize(Callback):
         self.steps.steps_done, self.steps.epochs_done = trainer.global_step, trainer.current_epoch
         self.steps.check(pl_module, trainer.optimizers)
         if trainer.global_step == 0 and trainer.ckpt_path is None:
-            unaligned = self.steps.find_unaligned()
+            callbacks: Sequence[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+            aligned = [callback for callback in callbacks if isinstance(callback, Align)]
+            unaligned = [
+                tie
+                for tie in self.steps.find_unaligned()
+                if not any(callback.includes(tie) for callback in aligned)
+            ]
             if unaligned:
                 rank_zero_info(unaligned_remark([tie.name for tie in unaligned]))
 

@@ -6,13 +6,17 @@ from lightning.pytorch import Callback
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
 
 
-def refuse_strategy(callback: Callback, strategy: Strategy) -> None:
-    """Raise `ValueError` if the strategy is FSDP1 or DeepSpeed."""
+def refuse_strategy(
+    callback: Callback,
+    strategy: Strategy,
+    instead: str = "use ModelParallelStrategy, with fully_shard in configure_model",
+) -> None:
+    """Raise `ValueError` if the strategy is FSDP1 or DeepSpeed, and say what to do ``instead``."""
     # Both concatenate parameters and split the result evenly over ranks: a shard has no rows or
     # units, so neither groups nor members can be found in it.
     if isinstance(strategy, (FSDPStrategy, DeepSpeedStrategy)):
         raise ValueError(
             f"{type(callback).__name__} cannot serve {type(strategy).__name__}, which flattens "
-            "parameters and cuts them into pieces that do not fit each other: use "
-            "ModelParallelStrategy, with fully_shard in configure_model"
+            "parameters and cuts them into pieces that do not fit each other: "
+            f"{instead}"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any, Literal, NoReturn
 
@@ -24,6 +24,7 @@ from lit_share.penalties._pending import MemberSteps, PendingSteps
 from lit_share.penalties._ramp import Schedule
 from lit_share.penalties._recipes import as_penalty
 from lit_share.ties import (
+    Member,
     Tie,
     Ties,
     TieViews,
@@ -305,6 +306,35 @@ class PenaltySteps:
         if not self.penalty.compares_members:
             return []
         return find_unaligned(self.found, self.module)
+
+    def frozen_ties(self) -> list[Tie]:
+        """Return the ties that have frozen groups."""
+        frozen = {name for name, mask in self._frozen.items() if mask.any()}
+        return [tie for tie in self.found if tie.name in frozen]
+
+    def move_units(self, move: Callable[[nn.Parameter, Tensor], Tensor]) -> None:
+        """Permute starting values, after the units of parameters were permuted.
+
+        Args:
+            move: Return a tensor of a parameter's shape with its units in their new order, given
+                the parameter and the tensor.
+        """
+        members: dict[str, list[Member]] = {}
+        for tie in self.found:
+            for member in tie.members:
+                if member.name in self._start:
+                    members.setdefault(member.ref.name, []).append(member)
+        for own in members.values():
+            parameter = own[0].parameter
+            # Starting values are those of transposes and slices, so the whole is put together.
+            values = parameter.detach().clone()
+            for member in own:
+                member.view(values).copy_(self._start[member.name])
+            values = move(parameter, values)
+            self._start |= {member.name: member.view(values).clone() for member in own}
+        self.new_gradients()
+        if self.views.views:
+            self._open()
 
     def reset(self) -> None:
         """Drop the starting values, masks, pending steps and counts of an earlier training."""

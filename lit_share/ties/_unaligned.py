@@ -43,7 +43,8 @@ def unaligned_remark(names: Sequence[str]) -> str:
     return (
         f"the members of {named} start from unrelated weights, so that their units do not "
         "correspond: initialise them alike, with copy.deepcopy or "
-        "lit_share.Paired(..., same_init=True)"
+        "lit_share.Paired(..., same_init=True), or permute their units with lit_share.align or the "
+        "callback lit_share.Align"
     )
 
 
