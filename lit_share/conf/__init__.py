@@ -1,5 +1,5 @@
-"""The configs that lit_share adds to every Hydra application: the group `regularizer`.
+"""The Hydra groups that lit_share adds to every application: `regularizer` and `align`.
 
-Each recipe is a callback. Recipes that tie parameters read ``ties.patterns`` and, if present,
+Each config is a callback. Those that tie parameters read ``ties.patterns`` and, if present,
 ``ties.exclude`` of the application's config.
 """

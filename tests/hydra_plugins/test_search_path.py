@@ -1,4 +1,4 @@
-"""`regularizer=soft_tie` in a Hydra application that knows nothing of lit_share."""
+"""`regularizer=soft_tie` and `align=weights` where an application knows nothing of lit_share."""
 
 from __future__ import annotations
 
@@ -123,12 +123,12 @@ def test_multirun_of_all(app: Path) -> None:
     ]
 
 
-def test_only_the_regularizers_are_visible(app: Path) -> None:
+def test_only_the_callbacks_are_visible(app: Path) -> None:
     listed = (
         start(app, "--help").stdout.split("== Configuration groups ==")[1].split("== Config ==")[0]
     )
     groups = [line.split(":")[0] for line in listed.splitlines() if ": " in line]
-    assert groups == ["regularizer"]
+    assert groups == ["align", "regularizer"]
     for other in ("ties", "model", "data", "callbacks", "trainer"):
         assert (
             results(app, f"+{other}=mlp")[0]["config"][other] == "mlp"
@@ -171,6 +171,21 @@ def test_what_is_tied_is_asked_for(app: Path) -> None:
 
 
 @pytest.mark.slow
+def test_alignment_before_the_regularizers(app: Path) -> None:
+    (result,) = results(
+        app,
+        "+align@callbacks=activations",
+        "+regularizer@callbacks=soft_tie",
+        "+ties.patterns=[north.*,south.*]",
+        BUILD="callbacks",
+    )
+    assert result["types"] == ["Align", "Regularize"]
+    assert result["built"] == ["Ties('north.*', 'south.*')"] * 2
+    (result,) = results(app, "+align=none")
+    assert result["config"]["align"] == {}
+
+
+@pytest.mark.slow
 def test_among_the_callbacks_that_an_application_builds_anyway(app: Path) -> None:
     (app / "conf" / "config.yaml").write_text(
         "callbacks: {bar: {_target_: lightning.pytorch.callbacks.TQDMProgressBar}}\nties: "
@@ -180,10 +195,17 @@ def test_among_the_callbacks_that_an_application_builds_anyway(app: Path) -> Non
     assert result["types"] == ["TQDMProgressBar", "Regularize", "Share"]
 
 
-@pytest.mark.parametrize("recipe", [recipe for recipe in RECIPES if recipe != "none"])
-def test_every_recipe_reads_nothing_else_of_the_application(recipe: str) -> None:
-    """Our own application has more keys, which a recipe must not come to rely on."""
-    text = (Path(lit_share.conf.__file__).parent / "regularizer" / f"{recipe}.yaml").read_text()
+CALLBACKS = [
+    *(f"regularizer/{recipe}" for recipe in RECIPES if recipe != "none"),
+    "align/weights",
+    "align/activations",
+]
+
+
+@pytest.mark.parametrize("name", CALLBACKS)
+def test_no_config_reads_anything_else_of_the_application(name: str) -> None:
+    """Our own application has more keys, which a config must not come to rely on."""
+    text = (Path(lit_share.conf.__file__).parent / f"{name}.yaml").read_text()
     read = text.replace("${oc.select:ties.patterns}", "").replace(
         "${oc.select:ties.exclude,[]}", ""
     )

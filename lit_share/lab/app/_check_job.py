@@ -12,7 +12,7 @@ from lightning.pytorch import Callback
 from omegaconf import DictConfig
 from rich.text import Text
 
-from lit_share.callbacks import Regularize, Share, SharingMonitor
+from lit_share.callbacks import Align, Regularize, Share, SharingMonitor
 from lit_share.lab.app._objective import (
     ObjectiveIsKnown,
     can_be_tested,
@@ -90,6 +90,8 @@ def _check_ties(job: Job, config: DictConfig, overrides: Sequence[str]) -> None:
 def _print_plan(job: Job, config: DictConfig) -> None:
     """Log and print which parameters each regularizer ties; a sweep prints each plan only once."""
     plans = {}
+    callbacks: list[Callback] = job.trainer.callbacks  # type: ignore[attr-defined]
+    aligning = [callback for callback in callbacks if isinstance(callback, Align)]
     for name, regularizer in job.regularizers.items():
         if isinstance(regularizer, (Regularize, Share)):
             plan = regularizer.ties.plan(job.model)
@@ -97,6 +99,14 @@ def _print_plan(job: Job, config: DictConfig) -> None:
                 # Initial weights are replaced by those of the checkpoint, so that it does not
                 # matter whether they are unaligned.
                 plan = replace(plan, unaligned=())
+            if aligning and plan.unaligned:
+                aligned = {
+                    tie.name
+                    for tie in regularizer.ties.find(job.model)
+                    if any(callback.includes(tie) for callback in aligning)
+                }
+                left = [tie for tie in plan.unaligned if tie not in aligned]
+                plan = replace(plan, unaligned=tuple(left))
             plans[name] = plan
     log_plans(job.trainer.loggers, plans)
     for name, plan in plans.items():

@@ -101,7 +101,7 @@ def _refuse_another_experiment(config: DictConfig) -> None:
     saved = OmegaConf.load(saved_config)
     assert isinstance(saved, DictConfig)
     changed = []
-    for key in ("model", "data", "ties", "regularizer", "retrain", "seed"):
+    for key in ("model", "data", "ties", "align", "regularizer", "retrain", "seed"):
         if key in saved and saved[key] != config[key]:
             changed.append(f"{key}: {saved[key]} in {saved_config}, but {config[key]} now")
     if changed:

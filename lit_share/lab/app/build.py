@@ -34,9 +34,12 @@ def build(config: DictConfig) -> Job:
     model = _make(config.model)
     if not isinstance(model, LightningModule):
         model = model(data)
+    # Penalties and shared parameters are meant for units that correspond.
+    aligning = [_make(node) for node in config.align.values()]
     regularizers = {str(name): _make(node) for name, node in config.regularizer.items()}
     loggers = [_make(node) for node in config.logger.values()]
-    trainer = trainer_of(config, [*regularizers.values(), *callbacks_of(config)], loggers)
+    callbacks = [*aligning, *regularizers.values(), *callbacks_of(config)]
+    trainer = trainer_of(config, callbacks, loggers)
     ties = Ties(config.ties.patterns, exclude=config.ties.get("exclude", []))
     return Job(trainer, model, data, ties, regularizers)
 

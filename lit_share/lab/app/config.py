@@ -53,6 +53,7 @@ class TrainSchema:
     model: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     ties: dict[str, Any] = field(default_factory=dict)
+    align: dict[str, Any] = field(default_factory=dict)
     regularizer: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
@@ -68,7 +69,7 @@ class TrainSchema:
 
 
 CONFIG_FILE = "config.yaml"
-GROUPS = ("model", "data", "ties", "regularizer", "callbacks", "logger", "trainer")
+GROUPS = ("model", "data", "ties", "align", "regularizer", "callbacks", "logger", "trainer")
 
 
 def register_schema() -> None:
@@ -101,7 +102,7 @@ def prepare(config: DictConfig) -> DictConfig:
     check_config(config, GROUPS, values)
     prepared = OmegaConf.create(OmegaConf.to_container(config, resolve=True, enum_to_str=True))
     assert isinstance(prepared, DictConfig)
-    for group in ("regularizer", "callbacks", "logger"):
+    for group in ("align", "regularizer", "callbacks", "logger"):
         # An override such as `callbacks.progress=null` removes a node.
         prepared[group] = {name: node for name, node in prepared[group].items() if node is not None}
         for name, node in prepared[group].items():

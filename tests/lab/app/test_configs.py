@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import lit_share.conf
+from lit_share.lab.app.build import build
 from lit_share.lab.app.config import GROUPS, prepare
 from lit_share.lab.app.run import run
 
@@ -104,3 +105,20 @@ def test_recipes_with_zeros_can_keep_them_and_wait_for_the_epoch(
     )
     run(compose_config(*FAST, f"regularizer={name}", *options), tmp_path, [])
     assert json.loads((tmp_path / "result.json").read_text())["sharing"]["sparsity"] > 0.3
+
+
+@pytest.mark.parametrize("by", ["none", "weights", "activations"])
+def test_alignment_comes_before_the_regularizers(
+    by: str, compose_config: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = (*FAST, f"align={by}", "regularizer=soft_tie", "model.same_init=false")
+    callbacks = build(prepare(compose_config(*options))).trainer.callbacks  # type: ignore[attr-defined]
+    names = [type(callback).__name__ for callback in callbacks]
+    if by == "none":
+        assert "Align" not in names
+    else:
+        assert names[:2] == ["Align", "Regularize"]
+        assert callbacks[0].by == by
+    run(compose_config(*options), tmp_path, [])
+    # The printed plan does not ask for what will be done.
+    assert ("unrelated weights" in capsys.readouterr().out) == (by == "none")
