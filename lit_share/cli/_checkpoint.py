@@ -17,15 +17,8 @@ from lit_share.ties import unwrapped_name
 _Tie = Mapping[str, Any]
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], list[_Tie]]:
-    """Read the state dict of a checkpoint without running any code in it.
-
-    Args:
-        path: A Lightning checkpoint, or a state dict.
-
-    Returns:
-        The tensors by name, and the ties: those that a `Share` callback recorded, and tensors that
-        share memory.
+def load_checkpoint(path: Path) -> Mapping[str, Any]:
+    """Load a Lightning checkpoint, or a state dict, without running any code in it.
 
     Raises:
         OSError: If the file cannot be opened.
@@ -51,10 +44,36 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], list[_Tie]]:
     if not isinstance(checkpoint, Mapping):
         kind = type(checkpoint).__name__
         raise ValueError(f"{name} holds a {kind}, not a checkpoint or a state dict")
+    return checkpoint
+
+
+def state_dict_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the state dict in a checkpoint, or the checkpoint if it is a state dict itself."""
     state = checkpoint.get("state_dict")
+    if isinstance(state, Mapping):
+        return state
+    return checkpoint
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], list[_Tie]]:
+    """Read the state dict of a checkpoint without running any code in it.
+
+    Args:
+        path: A Lightning checkpoint, or a state dict.
+
+    Returns:
+        The tensors by name, and the ties: those that a `Share` callback recorded, and tensors that
+        share memory.
+
+    Raises:
+        OSError: If the file cannot be opened.
+        ValueError: If it is not a checkpoint that can be read without pickle.
+    """
+    checkpoint = load_checkpoint(path)
+    state = state_dict_of(checkpoint)
     # A bare state dict has no callbacks, hence no recorded ties.
-    if not isinstance(state, Mapping):
-        state, checkpoint = checkpoint, {}
+    if state is checkpoint:
+        checkpoint = {}
     tensors = {unwrapped_name(str(key)): tensor for key, tensor in state.items()}
     ties = saved_ties(_recorded(checkpoint), tensors)
     for tie in _in_memory(tensors):

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lit_share.cli import _compact, _inspect, _plan
+from lit_share.cli import _align, _compact, _inspect, _plan
 from lit_share.cli._completion import SHELLS, PrintCompletion
 from lit_share.cli._help import Help, examples
 from lit_share.text import visible
@@ -16,7 +16,12 @@ from lit_share.text import visible
 # A command adds its parser, whose default `run` runs the command and imports its dependencies.
 Command = Callable[["argparse._SubParsersAction[argparse.ArgumentParser]"], None]
 
-COMMANDS: tuple[Command, ...] = (_plan.add_parser, _compact.add_parser, _inspect.add_parser)
+COMMANDS: tuple[Command, ...] = (
+    _plan.add_parser,
+    _align.add_parser,
+    _compact.add_parser,
+    _inspect.add_parser,
+)
 
 
 def main(arguments: Sequence[str] | None = None, commands: Sequence[Command] = COMMANDS) -> int:
@@ -51,10 +56,10 @@ def make_parser(commands: Sequence[Command] = COMMANDS) -> argparse.ArgumentPars
     """Make the parser of these subcommands."""
     parser = argparse.ArgumentParser(
         prog="lit-share",
-        description="Plan what is tied with what, store models in which numbers are shared, tied "
-        "or zero in small files, and compare runs. Each command has examples: lit-share COMMAND "
-        "--help. Each prints JSON with --json. Exit codes: 0; 2, with one line on stderr, if you "
-        "have to change something; 1 for other errors.",
+        description="Plan what is tied with what, align models that were trained apart, store "
+        "models in which numbers are shared, tied or zero in small files, and compare runs. Each "
+        "command has examples: lit-share COMMAND --help. Each prints JSON with --json. Exit codes: "
+        "0; 2, with one line on stderr, if you have to change something; 1 for other errors.",
         epilog=examples(
             "lit-share plan last.ckpt 'a.net.*' 'b.net.*'",
             "lit-share compact last.ckpt model.safetensors",

@@ -23,7 +23,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Show what Ties(PATTERN, ..., exclude=[...]) would tie in a model, or say "
         "which name has no counterpart. There is one pattern for each member; * stands for any "
         "text, and for the same text in every pattern. A pattern may end in .T (the transpose) or "
-        "[:] (each slice is a member). Quote patterns, because shells expand stars. Without a "
+        "[:] (each slice is a member). Quote patterns, because shells expand stars. For modules, "
+        "checkpoints and state dicts, the plan says if units of members do not correspond, so that "
+        "lit-share align would help. Without a "
         "pattern, the names and shapes that patterns can match are listed.",
         epilog=examples(
             "lit-share plan last.ckpt  # what is there to be tied?",

@@ -30,7 +30,8 @@ def module_of(source: str) -> nn.Module:
             is called without arguments.
 
     Returns:
-        The module. For a file, it has the file's names and shapes, but no values.
+        The module. For a file, it has the file's names and shapes; values only where loading the
+        file has read them, as for a checkpoint.
 
     Raises:
         OSError: If a file cannot be opened.
@@ -38,8 +39,8 @@ def module_of(source: str) -> nn.Module:
     """
     # A file takes precedence, because its name may have a colon, too.
     path = Path(source)
-    if not path.exists() and _IMPORTABLE.fullmatch(source):
-        return _built(source)
+    if not path.exists() and is_importable(source):
+        return build_module(source)
     # Opening raises Python's own errors if the file is missing or a folder.
     path.open("rb").close()
     if is_compact(path):
@@ -58,29 +59,56 @@ def module_of(source: str) -> nn.Module:
     return _skeleton(tensors, ())
 
 
-def _built(source: str) -> nn.Module:
+def is_importable(source: str) -> bool:
+    """Whether a text has the form ``package.module:name``."""
+    return _IMPORTABLE.fullmatch(source) is not None
+
+
+def build_module(source: str) -> nn.Module:
+    """Return the module that ``package.module:name`` is, or returns without arguments.
+
+    Raises:
+        ValueError: If it cannot be imported or called, or is no module.
+    """
+    if not is_importable(source):
+        raise ValueError(f"{source!r} names no module: write it as package.module:name")
+    module: nn.Module = imported(source, (nn.Module,), "a module")
+    return module
+
+
+def imported(source: str, kinds: tuple[type, ...], what: str) -> Any:
+    """Return what ``package.module:name`` is if it is of these kinds, or returns when called.
+
+    Args:
+        source: The package, module and name.
+        kinds: The types of what is looked for.
+        what: What it is, for messages.
+
+    Raises:
+        ValueError: If it cannot be imported or called, or is of another type.
+    """
     name, _, attribute = source.partition(":")
     # Like `python -m`, the command finds modules in the current folder.
     sys.path.insert(0, "")
     try:
         # Standard output is for the plan, which may be JSON.
         with redirect_stdout(sys.stderr):
-            module: Any = import_module(name)
+            found: Any = import_module(name)
             for component in attribute.split("."):
-                module = getattr(module, component)
-            if not isinstance(module, nn.Module):
-                module = module()
+                found = getattr(found, component)
+            if not isinstance(found, kinds):
+                found = found()
     # The user's code may raise anything.
     except (Exception, SystemExit) as error:
         raise ValueError(
-            f"{source!r} cannot be built ({type(error).__name__}: {error}): name a module, or a "
+            f"{source!r} cannot be built ({type(error).__name__}: {error}): name {what}, or a "
             "class or function that returns one when it is called without arguments"
         ) from error
     finally:
         sys.path.remove("")
-    if not isinstance(module, nn.Module):
-        raise ValueError(f"{source!r} gave a {type(module).__name__}, not a torch.nn.Module")
-    return module
+    if not isinstance(found, kinds):
+        raise ValueError(f"{source!r} gave a {type(found).__name__}, not {what}")
+    return found
 
 
 def _empty(shape: Iterable[int], code: str) -> Tensor:
@@ -91,8 +119,16 @@ def _empty(shape: Iterable[int], code: str) -> Tensor:
     return torch.empty(tuple(shape), dtype=dtype, device="meta")
 
 
+def _with_values(tensor: Tensor) -> Tensor:
+    """Return the tensor, without values if they would take more memory than the file."""
+    # With strides of zero, a small file can describe a tensor of any size.
+    if tensor.layout == torch.strided and tensor.nbytes <= tensor.untyped_storage().nbytes():
+        return tensor
+    return tensor.to("meta")
+
+
 def _skeleton(tensors: Mapping[str, Any], ties: Iterable[Mapping[str, Any]]) -> nn.Module:
-    """Return a meta-device module with the tensors' names and shapes; tied names are one Parameter.
+    """Return a module with the tensors' names, shapes and values; tied names are one Parameter.
 
     Integers and statistics become buffers. Skip non-tensors. Raise `ValueError` without parameters.
     """
@@ -111,7 +147,7 @@ def _skeleton(tensors: Mapping[str, Any], ties: Iterable[Mapping[str, Any]]) -> 
         if attribute in _STATISTICS or not (tensor.is_floating_point() or tensor.is_complex()):
             owner._buffers[attribute] = tensor.to("meta")
             continue
-        parameters[name] = nn.Parameter(tensor.to("meta"))
+        parameters[name] = nn.Parameter(_with_values(tensor))
         owner._parameters[attribute] = parameters[name]
     for tie in ties:
         first, *others = tie["names"]

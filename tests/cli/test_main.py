@@ -18,7 +18,7 @@ from lit_share.cli import SHELLS
 from lit_share.compact_files import pack, write
 from lit_share.lab.cli import main, make_parser
 
-COMMANDS = ("plan", "compact", "inspect", "compare")
+COMMANDS = ("plan", "align", "compact", "inspect", "compare")
 
 
 @pytest.mark.parametrize("command", [None, *COMMANDS])
@@ -38,12 +38,9 @@ def test_help_teaches_by_examples_that_are_understood(command, capsys):
 
 
 def test_every_command_prints_json():
+    needed = {"compact": ["y"], "align": ["y", "--model", "m:Net", "--output", "z"]}
     for command in COMMANDS:
-        assert (
-            make_parser()
-            .parse_args([command, "x", *(["y"] if command == "compact" else []), "--json"])
-            .json
-        )
+        assert make_parser().parse_args([command, "x", *needed.get(command, ()), "--json"]).json
 
 
 def test_version(capsys):

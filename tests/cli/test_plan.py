@@ -200,7 +200,7 @@ def test_what_python_can_import(run, project, source):
         ),
         (
             ["my_project:build_nothing", "a.*"],
-            "'my_project:build_nothing' gave a int, not a torch.nn.Module",
+            "'my_project:build_nothing' gave a int, not a module",
         ),
         (["my_project:leave", "a.*"], "(SystemExit: usage: ...)"),
     ],
@@ -227,3 +227,26 @@ def test_a_checkpoint_is_read_without_running_what_is_in_it(refused, tmp_path):
 
 class Harmless:
     """What weights_only does not know."""
+
+
+@pytest.mark.parametrize("alike", [False, True])
+def test_a_checkpoint_whose_units_do_not_correspond(run, tmp_path, alike):
+    pair = nn.ModuleDict(
+        {name: nn.Sequential(nn.Linear(30, 40), nn.ReLU(), nn.Linear(40, 5)) for name in "ab"}
+    )
+    if alike:
+        pair["b"].load_state_dict(pair["a"].state_dict())
+    torch.save({"state_dict": pair.state_dict()}, tmp_path / "w.ckpt")
+    content = json.loads(run("plan", tmp_path / "w.ckpt", "a.*", "b.*", "--json")[1])
+    assert content["unaligned"] == ([] if alike else ["0.weight", "2.weight"])
+    out = run("plan", tmp_path / "w.ckpt", "a.*", "b.*")[1]
+    assert ("permute their units with lit_share.align" in out) == (not alike)
+
+
+def test_values_larger_than_their_file_are_not_compared(run, tmp_path):
+    huge = torch.ones(1).expand(10**6, 10**6)
+    names = ("a.x", "a.y", "b.x", "b.y")
+    torch.save(
+        dict.fromkeys(names, huge) | {"b.x": torch.zeros(1).expand(10**6, 10**6)}, tmp_path / "w"
+    )
+    assert json.loads(run("plan", tmp_path / "w", "a.*", "b.*", "--json")[1])["unaligned"] == []
