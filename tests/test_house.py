@@ -169,6 +169,7 @@ ORDINARY = {
     "cli/_compact.py": {"output"},  # a file
     "alignment/_align.py": {"first", "mean"},  # references
     "callbacks/_align.py": {"first"},  # reference=
+    "cli/_align.py": {"first", "mean"},  # --reference
     # Operations of torch, their arguments, and nodes of its graphs.
     "alignment/_contractions.py": {"input"},
     "alignment/_elementwise.py": {"zero"},

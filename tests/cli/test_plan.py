@@ -244,9 +244,6 @@ def test_a_checkpoint_whose_units_do_not_correspond(run, tmp_path, alike):
 
 
 def test_values_larger_than_their_file_are_not_compared(run, tmp_path):
-    huge = torch.ones(1).expand(10**6, 10**6)
-    names = ("a.x", "a.y", "b.x", "b.y")
-    torch.save(
-        dict.fromkeys(names, huge) | {"b.x": torch.zeros(1).expand(10**6, 10**6)}, tmp_path / "w"
-    )
+    ones, zeros = (torch.full((1,), value).expand(10**6, 10**6) for value in (1.0, 0.0))
+    torch.save({"a.x": ones, "b.x": zeros, "a.y": ones, "b.y": ones}, tmp_path / "w")
     assert json.loads(run("plan", tmp_path / "w", "a.*", "b.*", "--json")[1])["unaligned"] == []
