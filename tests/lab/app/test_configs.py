@@ -112,7 +112,8 @@ def test_alignment_comes_before_the_regularizers(
     by: str, compose_config: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = (*FAST, f"align={by}", "regularizer=soft_tie", "model.same_init=false")
-    callbacks = build(prepare(compose_config(*options))).trainer.callbacks  # type: ignore[attr-defined]
+    trainer = build(prepare(compose_config(*options))).trainer
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
     names = [type(callback).__name__ for callback in callbacks]
     if by == "none":
         assert "Align" not in names
