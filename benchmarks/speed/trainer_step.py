@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lit_share as ls
-from benchmarks.speed._clock import DEVICE, Row, alternate, now, on_gpu, spread
+from benchmarks.speed._clock import DEVICE, Row, alternate, floor, now, on_gpu, spread, timed
 from lit_share.functional import TieBatch, TieTensors
 
 REPEATS, BATCHES = 7, 160
@@ -33,6 +33,9 @@ PENALTIES = {
     "exact_tie": ls.Penalty(norm="l1", groups="element", center="mean"),
 }
 TIES = ls.Ties("a.*", "b.*")
+# Bytes that a penalty has to move for each pair of numbers, and the pairs of `Pair`.
+BYTES = {"soft_tie": 24, "exact_tie": 16}
+PAIR_SIZE = 784 * 300 + 300 + 300 * 100 + 100 + 100 * 10 + 10
 
 
 class Pair(LightningModule):
@@ -168,6 +171,25 @@ def bookkeeping(penalty: ls.Penalty) -> float:
     return 1e3 * (statistics.median(times[::2]) - statistics.median(times[1::2]))
 
 
+def reading() -> float:
+    """Return the milliseconds of reading what kernels need of each parameter and gradient.
+
+    Bookkeeping does at least this, between a forward pass and a step that fill the caches.
+    """
+    parameters = list(Pair().parameters())
+    for p in parameters:
+        p.grad = torch.zeros_like(p)
+    evicting = torch.zeros(4_000_000)
+    times = []
+    for _ in range(200):
+        evicting.add_(1.0)
+        begin = time.perf_counter()
+        for p in parameters:
+            _ = p.requires_grad, p.data_ptr(), p.shape, p.grad.data_ptr(), p.grad.shape  # type: ignore[union-attr]
+        times.append(time.perf_counter() - begin)
+    return 1e3 * statistics.median(times)
+
+
 def of_large_models() -> Iterator[Row]:
     """The penalties' cost in a step of two encoders of 25 million parameters, batch 8 × 64."""
     layer = nn.TransformerEncoderLayer(512, 8, 2048, batch_first=True)
@@ -205,8 +227,11 @@ def measure() -> Iterator[Row]:
             "soft_tie": [],
             "exact_tie": [],
         }
+        floors: dict[str, list[float]] = {name: [] for name in BYTES}
         for _ in range(REPEATS):
             bare = step([], accumulate)
+            for name, size in BYTES.items():
+                floors[name].append(100.0 * timed(floor(size * PAIR_SIZE), 50) / bare)
             for name, percent in added.items():
                 percent.append(100.0 * (step(callbacks_of(name), accumulate) / bare - 1.0))
         for name, percent in added.items():
@@ -216,9 +241,14 @@ def measure() -> Iterator[Row]:
             yield spread(
                 what, percent, unit="%", against="added to a bare step", target=most.get(name)
             )
+        if accumulate == 1:
+            for name, percent in floors.items():
+                yield spread(f"the floor of {name}", percent, unit="%", against="a bare step")
     for name, penalty in PENALTIES.items():
         values = [bookkeeping(penalty) for _ in range(5)]
         yield spread(
             f"{name}, bookkeeping", values, unit="ms", against="beyond the algebra", target=0.03
         )
+    values = [reading() for _ in range(5)]
+    yield spread("reading each address once", values, unit="ms", against="caches that are cold")
     yield from of_large_models()
