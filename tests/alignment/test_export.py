@@ -63,7 +63,7 @@ def test_code_outside_of_torch_is_named():
         ),
         ((), "Sequential cannot be called with these inputs: .*missing 1 required"),
         ({"y": FLAT}, "Sequential cannot be called with these inputs: .*unexpected keyword"),
-        ([FLAT], "inputs must be a tensor, a tuple of arguments or a dict of keyword arguments"),
+        (3.0, "inputs must be a tensor, a tuple of arguments or a dict of keyword arguments"),
     ],
 )
 def test_inputs_that_do_not_fit_are_named(inputs, message):
