@@ -185,7 +185,8 @@ def reading() -> float:
         evicting.add_(1.0)
         begin = time.perf_counter()
         for p in parameters:
-            _ = p.requires_grad, p.data_ptr(), p.shape, p.grad.data_ptr(), p.grad.shape  # type: ignore[union-attr]
+            grad: Any = p.grad
+            _ = p.requires_grad, p.data_ptr(), p.shape, grad.data_ptr(), grad.shape
         times.append(time.perf_counter() - begin)
     return 1e3 * statistics.median(times)
 
