@@ -262,7 +262,7 @@ class _Matcher:
         children = {child.index: child.size for child in self.children[axis.index]}
         scores = torch.zeros(axis.size, axis.size)
         for cell in cells_of(axis.index, set(unknown) - {axis.index}):
-            if children.keys().isdisjoint(cell.axes):
+            if not set(children).intersection(cell.axes):
                 ours, theirs = self._features(cell, [axis.index], set(unknown) - {axis.index})
                 scores.addmm_(ours, theirs.T)
         orders: dict[int, Tensor] = {}
