@@ -31,16 +31,6 @@ from ._nets import (
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 
 
-@pytest.fixture(params=NETS)
-def net(request):
-    return NETS[request.param]
-
-
-@pytest.fixture
-def generator():
-    return torch.Generator().manual_seed(0)
-
-
 def test_free_axes_are_those_counted_by_hand(net):
     graph = graph_of(net)
     assert [axis.size for axis in graph.free] == net.sizes

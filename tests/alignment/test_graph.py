@@ -19,16 +19,6 @@ from ._nets import FLAT, NETS, graph_of, made, mlp, numbers, some_permutations
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 
 
-@pytest.fixture(params=NETS)
-def net(request):
-    return NETS[request.param]
-
-
-@pytest.fixture
-def generator():
-    return torch.Generator().manual_seed(0)
-
-
 def test_composed_permutations_do_both(net, generator):
     module, graph = made(net), graph_of(net)
     first = some_permutations(graph, generator)

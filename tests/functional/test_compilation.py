@@ -52,27 +52,27 @@ def times_of(directory):
     return {path: path.stat().st_mtime_ns for path in directory.rglob("*.nbc")}
 
 
+def assert_cached_once(code, directory, **variables):
+    """Check that one run announces what it compiles, and that the next one compiles nothing."""
+    assert "it is cached for later runs" in run(code, long=0, **variables)
+    cached = times_of(directory)
+    assert cached
+    assert run(code, long=60, **variables) == ""
+    assert times_of(directory) == cached
+
+
 @pytest.mark.slow
 @pytest.mark.multiprocess
 def test_what_takes_long_is_said_once_for_a_machine(tmp_path):
-    code, variables = STEP, {"NUMBA_CACHE_DIR": str(tmp_path)}
-    assert "it is cached for later runs" in run(code, long=0, **variables)
-    cached = times_of(tmp_path)
-    assert cached
-    assert run(code, long=60, **variables) == ""
-    assert times_of(tmp_path) == cached
+    assert_cached_once(STEP, tmp_path, NUMBA_CACHE_DIR=str(tmp_path))
 
 
 @pytest.mark.slow
 @pytest.mark.multiprocess
 def test_read_only_installs_are_cached_in_the_home_directory(tmp_path):
-    code, variables = READ_ONLY.format(writable=str(tmp_path)) + STEP, {"HOME": str(tmp_path)}
-    variables["XDG_CACHE_HOME"] = str(tmp_path / "cache")
-    assert "it is cached for later runs" in run(code, long=0, **variables)
-    cached = times_of(tmp_path)
-    assert cached
-    assert run(code, long=60, **variables) == ""
-    assert times_of(tmp_path) == cached
+    code = READ_ONLY.format(writable=str(tmp_path)) + STEP
+    directories = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    assert_cached_once(code, tmp_path, **directories)
 
 
 @pytest.mark.slow
