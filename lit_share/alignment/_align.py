@@ -15,11 +15,17 @@ from torch.optim import Optimizer
 from lit_share.alignment._build import axis_graph
 from lit_share.alignment._errors import AlignError
 from lit_share.alignment._graph import AxisGraph, same_structure
-from lit_share.alignment._match import match_activations, match_weights, similarities
+from lit_share.alignment._match import (
+    match_activations,
+    match_weights,
+    similarities,
+    weights_on_host,
+)
 from lit_share.alignment._permute import Permutations
 from lit_share.alignment._report import AlignedAxis, AlignReport
 from lit_share.alignment._run import Inputs, check_outputs, inputs_by_name, run
 from lit_share.functional import compare_members
+from lit_share.text import check_choice
 from lit_share.ties import Ties, as_ties
 
 By = Literal["weights", "activations"]
@@ -38,10 +44,6 @@ class _Member(NamedTuple):
     inputs: Inputs
     graph: AxisGraph
     outputs: Mapping[str, Tensor]
-
-    def weights(self) -> dict[str, Tensor]:
-        """Return the parameters, on the host."""
-        return {name: p.detach().cpu() for name, p in self.module.named_parameters()}
 
 
 def align(
@@ -100,7 +102,8 @@ def align(
     Symmetries*, ICLR 2023, Algorithm 1, and Algorithm 3 for ``reference="mean"``.
     """
     ties = as_ties(ties)
-    _check_choices(by, reference)
+    check_choice("by", by, By)
+    check_choice("reference", reference, Reference)
     if isinstance(optimizers, Optimizer):
         optimizers = [optimizers]
     found = ties.find(module)
@@ -109,7 +112,7 @@ def align(
         _check_states(member, optimizers)
     distances = {tie.name: compare_members(tie.tensors()).distance for tie in found}
     graph = members[0].graph
-    weights = [member.weights() for member in members]
+    weights = [weights_on_host(member.module) for member in members]
     if by == "activations":
         first, *others = ((member.module, member.inputs) for member in members)
         orders = [match_activations(graph, first, other, seed) for other in others]
@@ -136,15 +139,6 @@ def align(
             for member, order in zip(members[1:], orders, strict=True)
         },
     )
-
-
-def _check_choices(by: str, reference: str) -> None:
-    for name, given, known in (
-        ("by", by, ("weights", "activations")),
-        ("reference", reference, ("first", "mean")),
-    ):
-        if given not in known:
-            raise AlignError(f"{name} must be one of {', '.join(known)}, got {given!r}")
 
 
 def _open_members(

@@ -12,7 +12,7 @@ from lit_share.alignment._blocks import Block, blocks
 from lit_share.alignment._errors import AlignError
 from lit_share.alignment._graph import AxisGraph, FreeAxis, Occurrence
 from lit_share.alignment._permute import Dimensions
-from lit_share.alignment._run import Inputs
+from lit_share.alignment._run import Inputs, named_tensors
 from lit_share.alignment._trace import trace
 from lit_share.alignment._walk import Traced
 from lit_share.alignment._within import find_parents
@@ -65,12 +65,7 @@ def axis_graph(module: nn.Module, inputs: Inputs, *, pinned: Collection[str] = (
     Source: Git Re-Basin (Ainsworth, Hayase & Srinivasa 2023), section 3, where the permutations of
     an architecture are written by hand.
     """
-    tensors = dict(
-        chain(
-            module.named_parameters(remove_duplicate=False),
-            module.named_buffers(remove_duplicate=False),
-        )
-    )
+    tensors = named_tensors(module)
     for name in pinned:
         if name not in tensors:
             raise AlignError(

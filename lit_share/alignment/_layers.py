@@ -9,6 +9,13 @@ from lit_share.alignment._call import Call, Value, rule
 from lit_share.alignment._reductions import without
 
 
+def _split(call: Call, channels: Axis, groups: int) -> tuple[Axis, Axis]:
+    """Make channels a product; return its axes of groups and of the channels of a group."""
+    group, inner = leaf(groups), leaf(channels.size // groups)
+    call.unite(channels, product_of([group, inner]))
+    return group, inner
+
+
 @rule("conv1d", "conv2d", "conv3d")
 def convolution(call: Call) -> Value:
     """Unite channels with those of the filters; with g groups, channels are g · channels / g.
@@ -18,8 +25,7 @@ def convolution(call: Call) -> Value:
     x, weight = call["input"], call["weight"]
     groups = call.get("groups", 1)
     outputs, inputs, *kernel = weight.axes
-    group, per_group = leaf(groups), leaf(outputs.size // groups)
-    call.unite(outputs, product_of([group, per_group]))
+    group, per_group = _split(call, outputs, groups)
     return _convolve(call, x, product_of([group, inputs]), [group, inputs, per_group], kernel)
 
 
@@ -29,8 +35,7 @@ def transposed_convolution(call: Call) -> Value:
     x, weight = call["input"], call["weight"]
     groups = call.get("groups", 1)
     inputs, per_group, *kernel = weight.axes
-    group, inner = leaf(groups), leaf(inputs.size // groups)
-    call.unite(inputs, product_of([group, inner]))
+    group, inner = _split(call, inputs, groups)
     return _convolve(call, x, inputs, [group, inner, per_group], kernel)
 
 
@@ -110,8 +115,7 @@ def channel_shuffle(call: Call) -> Value:
     """Swap groups and channels of a group."""
     x, groups = call["self"], call["groups"]
     channels = x.axes[1]
-    group, inner = leaf(groups), leaf(channels.size // groups)
-    call.unite(channels, product_of([group, inner]))
+    group, inner = _split(call, channels, groups)
     return Value([x.axes[0], product_of([inner, group]), *x.axes[2:]])
 
 
@@ -148,10 +152,8 @@ def layer_norm(call: Call) -> Value:
 @rule("group_norm")
 def group_norm(call: Call) -> Value:
     """Split channels into groups · channels of a group."""
-    x, groups = call["input"], call["num_groups"]
-    channels = x.axes[1]
-    group, inner = leaf(groups), leaf(channels.size // groups)
-    call.unite(channels, product_of([group, inner]))
+    x, channels = call["input"], call["input"].axes[1]
+    group, _ = _split(call, channels, call["num_groups"])
     for name in ("weight", "bias"):
         if (value := call.get(name)) is not None:
             call.unite(channels, value.axes[0])

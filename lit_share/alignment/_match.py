@@ -49,6 +49,11 @@ class Cell(NamedTuple):
         return tensor.as_strided(sizes, strides, offset)
 
 
+def weights_on_host(module: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters of a module as `match_weights` takes them."""
+    return {name: p.detach().cpu() for name, p in module.named_parameters()}
+
+
 def match_weights(
     graph: AxisGraph,
     reference: Mapping[str, Tensor],
@@ -142,10 +147,7 @@ def match_activations(
     hidden = {axis for axis, cells in matcher.cells.items() if not cells}
     if not hidden:
         return matcher.permutations
-    both = [
-        {name: p.detach().cpu() for name, p in module.named_parameters()}
-        for module, _ in (reference, other)
-    ]
+    both = [weights_on_host(module) for module, _ in (reference, other)]
     by_weights = _Matcher(graph.free, graph.dimensions, *both)
     by_weights.move({k: v for k, v in matcher.permutations.items() if k not in hidden})
     by_weights.match_inwards(hidden)

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_flatten
 from lit_share.alignment._export import export
 from lit_share.alignment._graph import AxisGraph
 from lit_share.alignment._permute import Dimensions
-from lit_share.alignment._run import Inputs, arguments, evaluating
+from lit_share.alignment._run import Inputs, arguments, evaluating, named_tensors
 
 
 def observe(module: nn.Module, inputs: Inputs, graph: AxisGraph) -> dict[str, Tensor]:
@@ -32,12 +32,7 @@ def observe(module: nn.Module, inputs: Inputs, graph: AxisGraph) -> dict[str, Te
     # The last operation on an axis returns it after normalization and nonlinearities.
     last = {axis: name for name, found in graph.activations.items() for axis in _axes_of(found)}
     program = export(module, inputs)
-    tensors = dict(
-        chain(
-            module.named_parameters(remove_duplicate=False),
-            module.named_buffers(remove_duplicate=False),
-        )
-    )
+    tensors = named_tensors(module)
     given: list[Any] = []
     values = iter(tree_flatten(arguments(inputs))[0])
     for spec in program.graph_signature.input_specs:

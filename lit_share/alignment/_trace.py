@@ -11,7 +11,7 @@ from torch.export.graph_signature import InputKind
 from lit_share.alignment._axes import Axis, leaf, pin
 from lit_share.alignment._call import Value
 from lit_share.alignment._export import export
-from lit_share.alignment._run import Inputs
+from lit_share.alignment._run import Inputs, named_tensors
 from lit_share.alignment._walk import (
     Traced,
     Walk,
@@ -39,12 +39,7 @@ def trace(module: nn.Module, inputs: Inputs, pinned: Collection[str] = ()) -> Tr
         for prefix, layer in module.named_modules()
         for name in (f"{prefix}.{n}".lstrip(".") for n in layer._non_persistent_buffers_set)
     }
-    tensors = dict(
-        chain(
-            module.named_parameters(remove_duplicate=False),
-            module.named_buffers(remove_duplicate=False),
-        )
-    )
+    tensors = named_tensors(module)
     by_identity: dict[int, list[Axis]] = {}
     read: set[int] = set()
     walk = Walk(Traced({}, ()))

@@ -11,11 +11,7 @@ from torch import Tensor
 from lit_share.functional import _plain
 from lit_share.functional._fused import FusedGradient, FusedProx, Layout, is_fusable
 from lit_share.functional._penalty import Penalty
-from lit_share.functional._tie_tensors import Ranks, TieTensors, float64_on
-
-# Elements of a block on the plain path: smaller blocks add calls, larger ones temporary memory.
-_BLOCK = 2**19
-_BLOCK_ON_GPU = 2**21
+from lit_share.functional._tie_tensors import Ranks, TieTensors, block_size, float64_on
 
 
 @torch.no_grad()
@@ -313,9 +309,7 @@ def _all_reduce_statistics(penalty: Penalty, ties: Sequence[TieTensors]) -> list
 
 def _blocks(penalty: Penalty, tie: TieTensors) -> Iterator[TieTensors]:
     """Yield a tie as flat blocks of elements (views), or as a whole if it cannot be cut."""
-    size = _BLOCK_ON_GPU
-    if tie.members[0].is_cpu:
-        size = _BLOCK
+    size = block_size(tie.members[0])
     grouping, ndim = penalty.grouping, len(tie.shape)
     # Singular values are not sets of elements, so a matrix cannot be cut for them.
     separable = grouping.is_elementwise(ndim) or (

@@ -10,11 +10,7 @@ import torch
 from torch import Tensor
 
 from lit_share.functional._fused import FusedComparison, is_loopable
-from lit_share.functional._tie_tensors import float64_on
-
-# Elements of a block on the plain path, which is copied to float64.
-_BLOCK = 2**19
-_BLOCK_ON_GPU = 2**21
+from lit_share.functional._tie_tensors import block_size, float64_on
 
 
 class Comparison(NamedTuple):
@@ -82,14 +78,12 @@ def compare_members(members: Sequence[Tensor]) -> Comparison:
 
 def _plain_sums(members: Sequence[Tensor]) -> tuple[float, float, int]:
     """Return (between, size, equal), for which a device is waited for twice."""
-    count, block_size = len(members), _BLOCK_ON_GPU
-    if members[0].is_cpu:
-        block_size = _BLOCK
+    count, size = len(members), block_size(members[0])
     # In float16, squares of numbers above 256 would overflow.
     wide = torch.promote_types(members[0].dtype, float64_on(members[0].device))
     sums: list[Tensor] = []
     equal: list[Tensor] = []
-    for blocks in zip(*(member.reshape(-1).split(block_size) for member in members), strict=True):
+    for blocks in zip(*(member.reshape(-1).split(size) for member in members), strict=True):
         numbers = torch.stack([block.to(members[0].device) for block in blocks])
         equal.append((numbers == numbers[0]).all(dim=0).sum())
         # Σ_{i<j} |W_i − W_j|² = N Σ_i |W_i − mean|² takes N differences instead of N². The first

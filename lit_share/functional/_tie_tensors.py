@@ -97,6 +97,14 @@ class TieTensors:
         return TieTensors(members, grads, self.steps, start, frozen, self.shard)
 
 
+def block_size(tensor: Tensor) -> int:
+    """Return how many elements the plain path processes at a time."""
+    # Smaller blocks add calls, larger ones temporary memory.
+    if tensor.is_cpu:
+        return 2**19
+    return 2**21
+
+
 def float64_on(device: torch.device) -> torch.dtype:
     """Return float64, or float32 for a device without float64."""
     # Apple's GPUs have no float64.

@@ -184,8 +184,18 @@ BAD = {
         {},
         "b: the forward of .* depends on the value of a tensor",
     ),
-    "by": (["a.*", "b.*"], lambda _: None, {"by": "names"}, "by must be one of weights, activ"),
-    "reference": (["a.*", "b.*"], lambda _: None, {"reference": "b"}, "reference must be one of"),
+    "by": (
+        ["a.*", "b.*"],
+        lambda _: None,
+        {"by": "names"},
+        "unknown by 'names': write one of 'weights', 'activations'",
+    ),
+    "reference": (
+        ["a.*", "b.*"],
+        lambda _: None,
+        {"reference": "b"},
+        "unknown reference 'b': write one of 'first', 'mean'",
+    ),
 }
 
 
