@@ -30,12 +30,15 @@ from typing import Any
 
 import numpy as np
 from numba import carray, njit, types
-from numba.extending import intrinsic
+from numba.core.cgutils import alloca_once
+from numba.extending import intrinsic, overload
 
 SINGLE, PAIR, JOINT, MEAN = 0, 1, 2, 3
 
 # Several members are combined in blocks of this many elements, whose sums stay in the cache.
 _BLOCK = 512
+# Stands for the elements of a mask.
+_BYTES = np.empty(0, np.uint8)
 # Sort keys of OWL have an index in their lower 32 bits, and the bits of a magnitude above them.
 _LOW_WORD = 2**32 - 1
 
@@ -55,6 +58,10 @@ _reduction = partial(_compile, fastmath={"contract", "reassoc"})
 _exact = partial(_compile, fastmath=set())
 
 
+# Numba counts references to arrays wherever functions pass them, which takes longer than a short
+# segment or row. Views of memory that nobody owns are not counted, so the loops use only those:
+# `_at` of tensors, `_borrowed` of arrays that the caller keeps, and `_block` on the stack.
+#
 # `carray` needs a pointer, and Numba has no cast from an integer to a pointer.
 @intrinsic
 def _pointer(_: Any, address: Any, like: Any) -> Any:  # noqa: ARG001
@@ -70,6 +77,24 @@ def _at(address, begin, count, like):
 
 
 @njit(inline="always")
+def _borrowed(array):
+    return carray(_pointer(array.ctypes.data, array), array.shape)
+
+
+@intrinsic
+def _stack(_: Any, like: Any) -> Any:
+    def allocate(context: Any, builder: Any, *_: Any) -> Any:
+        return alloca_once(builder, context.get_data_type(like.dtype), size=_BLOCK)
+
+    return types.CPointer(like.dtype)(like), allocate
+
+
+@njit(inline="always")
+def _block(like):
+    return carray(_stack(like), _BLOCK)
+
+
+@njit(inline="always")
 def _mean_offset(like, members, lo, hi, begin, count, offset):
     # The mean is taken of differences from the first member, as in `_centers`.
     first = _at(members[lo], begin, count, like)
@@ -78,8 +103,10 @@ def _mean_offset(like, members, lo, hi, begin, count, offset):
         member = _at(members[m], begin, count, like)
         for i in range(count):
             offset[i] += member[i] - first[i]
+    # In float64, as an integer would make it, a division takes four times as long.
+    number = like.dtype.type(hi - lo)
     for i in range(count):
-        offset[i] /= hi - lo
+        offset[i] /= number
 
 
 @njit(inline="always")
@@ -93,7 +120,7 @@ def _mean(like, members, lo, hi, begin, count, mean):
 @_compiled
 def add_gradients(like, members, grads, origins, first, kinds, factors, strength, jobs):
     """Add ``strength * factors[t]`` times the deviations to the gradients; factors are s²."""
-    total = np.empty(_BLOCK, like.dtype)
+    like, total = _borrowed(like), _block(like)
     for j in range(len(jobs)):
         tie, begin, count, _ = jobs[j]
         a, lo, hi = like.dtype.type(strength * factors[tie]), first[tie], first[tie + 1]
@@ -188,8 +215,8 @@ def compare_members(like, members, first, sums, jobs):
 @_compiled
 def shrink_elements(like, members, origins, first, kinds, steps, weights, thresholds, masks, jobs):
     """Take the proximal step if every element is a group."""
-    squares, kept = np.empty(_BLOCK, like.dtype), np.empty(_BLOCK, like.dtype)
-    center = np.empty(_BLOCK, like.dtype)
+    like, squares, kept, center = _borrowed(like), _block(like), _block(like), _block(like)
+    members, origins, steps = _borrowed(members), _borrowed(origins), _borrowed(steps)
     for j in range(len(jobs)):
         tie, begin, count, _ = jobs[j]
         lo, hi, threshold = first[tie], first[tie + 1], thresholds[tie]
@@ -221,7 +248,7 @@ def shrink_elements(like, members, origins, first, kinds, steps, weights, thresh
                 for i in range(n):
                     kept[i] = _kept_fraction(math.sqrt(squares[i]))
                 if masks[tie]:
-                    mask = carray(_pointer(masks[tie] + start, np.empty(0, np.uint8)), n)
+                    mask = carray(_pointer(masks[tie] + start, _BYTES), n)
                     for i in range(n):
                         if mask[i]:
                             kept[i] = 0.0
@@ -301,22 +328,33 @@ def _square_deviations(like, members, origins, lo, hi, kind, begin, count, weigh
                 squares[i] += d * d
 
 
+def _each(kept, i):
+    """Return the fraction of element i, given an array of them, or one for all elements."""
+
+
+@overload(_each)
+def _overload_each(kept, i):  # noqa: ARG001
+    if isinstance(kept, types.Array):
+        return lambda kept, i: kept[i]
+    return lambda kept, i: kept  # noqa: ARG005
+
+
 @_compiled
 def _move_pair(x, y, step_x, step_y, kept, like):
-    """Scale x[i] − y[i] by ``kept[i]``: move x and y in place, in proportion to their steps."""
+    """Scale x[i] − y[i] by a fraction: move x and y in place, in proportion to their steps."""
     fraction = like.dtype.type(step_y / (step_x + step_y))
     if step_x > 0.0 and step_y > 0.0:
         for i in range(len(x)):
             d = x[i] - y[i]
-            shrunk = d * kept[i]
+            shrunk = d * _each(kept, i)
             y[i] += (d - shrunk) * fraction
             x[i] = y[i] + shrunk
     elif step_x > 0.0:
         for i in range(len(x)):
-            x[i] = y[i] + (x[i] - y[i]) * kept[i]
+            x[i] = y[i] + (x[i] - y[i]) * _each(kept, i)
     else:
         for i in range(len(x)):
-            y[i] = x[i] - (x[i] - y[i]) * kept[i]
+            y[i] = x[i] - (x[i] - y[i]) * _each(kept, i)
 
 
 @_compiled
@@ -361,13 +399,10 @@ def _sum_of_squares_of_pair(x, y, weight):
 
 @_reduction
 def _sum_of_squares(like, members, origins, lo, hi, kind, begin, count, weight, center):
-    """Return the sum of squares of ``weight * d`` over a range of elements and all members.
+    """Return the sum of squares of ``weight * d`` over a range of elements and members, not a pair.
 
     Read ``count`` elements from ``begin`` on of members ``lo`` to ``hi``; add blocks in float64.
     """
-    if kind == PAIR:
-        x, y = _at(members[lo], begin, count, like), _at(members[lo + 1], begin, count, like)
-        return _sum_of_squares_of_pair(x, y, weight)
     total = 0.0
     for start in range(begin, begin + count, _BLOCK):
         n = min(_BLOCK, begin + count - start)
@@ -394,9 +429,13 @@ def _sum_of_squares(like, members, origins, lo, hi, kind, begin, count, weight, 
     return total
 
 
-@_compiled
+@njit(inline="always")
 def _norm(like, members, origins, lo, hi, kind, begin, count, weight, center):
     own = like.dtype.type(weight)
+    # Passing all arrays to a function takes as long as the norm of a short segment.
+    if kind == PAIR:
+        x, y = _at(members[lo], begin, count, like), _at(members[lo + 1], begin, count, like)
+        return math.sqrt(_sum_of_squares_of_pair(x, y, own))
     return math.sqrt(
         _sum_of_squares(like, members, origins, lo, hi, kind, begin, count, own, center)
     )
@@ -405,7 +444,8 @@ def _norm(like, members, origins, lo, hi, kind, begin, count, weight, center):
 @_compiled
 def shrink_segments(like, members, origins, first, kinds, steps, weights, masks, widths, jobs):
     """Take the proximal step if groups are segments of ``widths[t]`` adjacent elements."""
-    center, kept = np.empty(_BLOCK, like.dtype), np.empty(_BLOCK, like.dtype)
+    like, center, kept = _borrowed(like), _block(like), _block(like)
+    members, origins, steps = _borrowed(members), _borrowed(origins), _borrowed(steps)
     for j in range(len(jobs)):
         tie, begin, count, _ = jobs[j]
         if weights[tie] == 0.0:
@@ -429,7 +469,7 @@ def _freeze(mask, group, norm, fraction):
     """
     if mask == 0:
         return fraction
-    frozen = carray(_pointer(mask + group, np.empty(0, np.uint8)), 1)
+    frozen = carray(_pointer(mask + group, _BYTES), 1)
     if frozen[0]:
         return 0.0
     if fraction == 0.0 and norm > 0.0:
@@ -437,18 +477,17 @@ def _freeze(mask, group, norm, fraction):
     return fraction
 
 
-@_compiled
+@njit(inline="always")
 def _move_all(like, members, origins, steps, lo, hi, kind, begin, count, fraction, center, kept):
     """Scale the deviations of ``count`` elements from ``begin`` on by ``fraction``, in place."""
+    if kind == PAIR:
+        x, y = _at(members[lo], begin, count, like), _at(members[lo + 1], begin, count, like)
+        _move_pair(x, y, steps[lo], steps[lo + 1], like.dtype.type(fraction), like)
+        return
     # `_move` takes a fraction for each element, so a block of them is set to the same number once.
     kept[: min(count, _BLOCK)] = fraction
     for start in range(begin, begin + count, _BLOCK):
         n = min(_BLOCK, begin + count - start)
-        if kind == PAIR:
-            # Not by `_move`: passing its arrays takes as long as moving a block.
-            x, y = _at(members[lo], start, n, like), _at(members[lo + 1], start, n, like)
-            _move_pair(x, y, steps[lo], steps[lo + 1], kept, like)
-            continue
         if kind == MEAN:
             _mean(like, members, lo, hi, start, n, center)
         _move(like, members, origins, steps, lo, hi, kind, start, n, center, kept)
@@ -457,7 +496,8 @@ def _move_all(like, members, origins, steps, lo, hi, kind, begin, count, fractio
 @_compiled
 def norms_of_ranges(like, members, origins, first, kinds, weights, norms, jobs):
     """Write the norm of each job's range to ``norms``; a group spans several jobs."""
-    center = np.empty(_BLOCK, like.dtype)
+    like, center = _borrowed(like), _block(like)
+    members, origins = _borrowed(members), _borrowed(origins)
     for j in range(len(jobs)):
         tie, begin, count, number = jobs[j]
         lo, hi, kind = first[tie], first[tie + 1], kinds[tie]
@@ -472,7 +512,8 @@ def norms_of_ranges(like, members, origins, first, kinds, weights, norms, jobs):
 @_compiled
 def move_ranges(like, members, origins, first, kinds, steps, weights, masks, norms, jobs):
     """Scale the deviations of tie t, whose group of norm ``norms[t]`` spans several jobs."""
-    center, kept = np.empty(_BLOCK, like.dtype), np.empty(_BLOCK, like.dtype)
+    like, center, kept = _borrowed(like), _block(like), _block(like)
+    members, origins, steps = _borrowed(members), _borrowed(origins), _borrowed(steps)
     for j in range(len(jobs)):
         tie, begin, count, _ = jobs[j]
         if weights[tie] == 0.0:
@@ -487,7 +528,8 @@ def squares_of_columns(
     like, members, origins, first, kinds, weights, widths, offsets, squares, jobs
 ):
     """Write to ``squares`` each column's squares, summed over the rows of a job in float64."""
-    block, center = np.empty(_BLOCK, like.dtype), np.empty(_BLOCK, like.dtype)
+    like, block, center = _borrowed(like), _block(like), _block(like)
+    members, origins, squares = _borrowed(members), _borrowed(origins), _borrowed(squares)
     for j in range(len(jobs)):
         tie, begin, count, number = jobs[j]
         lo, hi, kind, width = first[tie], first[tie + 1], kinds[tie], widths[tie]
@@ -513,7 +555,8 @@ def move_columns(
     like, members, origins, first, kinds, steps, weights, widths, fractions, starts, jobs
 ):
     """Scale the deviations of column i of tie t by ``fractions[starts[t] + i]``."""
-    center = np.empty(_BLOCK, like.dtype)
+    like, center, fractions = _borrowed(like), _block(like), _borrowed(fractions)
+    members, origins, steps = _borrowed(members), _borrowed(origins), _borrowed(steps)
     for j in range(len(jobs)):
         tie, begin, count, _ = jobs[j]
         if weights[tie] == 0.0:
