@@ -144,7 +144,7 @@ class TieBatch:
             total += float(summed)
         return total
 
-    @torch.no_grad()
+    # The loops need no `no_grad`, which would take as long as a small tie.
     def add_gradient_(self, strength: float) -> None:
         """Add ``strength`` times the gradient; see `add_gradient_`."""
         fused, others = self._gradients
@@ -152,7 +152,7 @@ class TieBatch:
         for ties in fused:
             others = [*others, *ties.add(strength)]
         if others:
-            with _full_precision(others):
+            with torch.no_grad(), _full_precision(others):
                 self._add_plain_gradient_(others, strength)
 
     def _add_plain_gradient_(self, ties: Sequence[TieTensors], strength: float) -> None:
@@ -161,7 +161,6 @@ class TieBatch:
             for block in _blocks(self.penalty, tie):
                 accumulate_(block.grads, _plain.gradient(self.penalty, block, own), strength)
 
-    @torch.no_grad()
     def prox_(self) -> None:
         """Take the proximal step; see `prox_`."""
         fused, others = self._proxes
@@ -169,7 +168,7 @@ class TieBatch:
             ties.take()
         moving = [tie for tie in others if any(tie.steps)]
         for run in _without_common_members(moving):
-            with _full_precision(run):
+            with torch.no_grad(), _full_precision(run):
                 self._take_plain_prox_(run)
 
     def _take_plain_prox_(self, ties: Sequence[TieTensors]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
@@ -250,10 +250,15 @@ class PenaltySteps:
             optimizer: The optimizer; optional if there is a single optimizer.
             scale: The factor of the gradients, as of a ``GradScaler`` that has not unscaled them.
         """
-        number = self._stepping(optimizer, is_after=False)
-        strength = scale * self.strength_at(self.steps_done, self.epochs_done)
-        if number is None or strength == 0.0:
+        number, has_gradients = self._stepping(optimizer)
+        if self.uses_prox:
+            # They may be cleared before `after_step`.
+            self._had_gradients[number] = has_gradients
             return
+        strength = scale * self.strength_at(self.steps_done, self.epochs_done)
+        if not has_gradients or strength == 0.0:
+            return
+        self._refresh(number)
         if len(self.optimizers) == 1:
             self.views.add_gradient(strength, self._steps.rates[number].groups)
         else:
@@ -265,14 +270,11 @@ class PenaltySteps:
         Only counts the step if the penalty is applied as a gradient, or the step was skipped. The
         optimizer is optional if there is a single optimizer.
         """
-        number = self._stepping(optimizer, is_after=True)
-        if number is not None and not skipped_its_step(self.optimizers[number]):
-            taken = self._take_or_add(number)
-            # A proximal step restores the frozen groups of its own ties. The optimizer has moved
-            # those of the others, too, which wait for the end of the epoch or another optimizer.
-            names = self._with_frozen - taken
-            if names:
-                self.views.restore_frozen(names, self._steps.moving(self.found))
+        number, has_gradients = self._stepping(optimizer)
+        if self.uses_prox:
+            had_gradients = self._had_gradients.pop(number, has_gradients)
+            if had_gradients and not skipped_its_step(self.optimizers[number]):
+                self._move(number)
         self.steps_done += 1
 
     def end_epoch(self) -> None:
@@ -391,8 +393,16 @@ class PenaltySteps:
         if self.every == "epoch":
             self._with_frozen = {name for name, mask in self._frozen.items() if mask.any()}
 
-    def _refresh(self) -> None:
-        """Reshard modules and refresh the views; find ties again if a parameter was replaced."""
+    def _refresh(self, number: int | None = None) -> None:
+        """Reshard modules and refresh the views; find ties again if a parameter was replaced.
+
+        Look up the parameter groups again, too, if optimizer ``number`` has got more.
+        """
+        if number is not None:
+            rates, groups = self._steps.rates[number], self.optimizers[number].param_groups
+            # Finetuning callbacks add groups in training. Sizes are cheap to compare at each step.
+            if rates.sizes != [len(group["params"]) for group in groups]:
+                rates.look_up()
         for module in self._sharded:
             module.reshard()
         # `share`, `load_state_dict(assign=True)` and FSDP2 replace parameters during training.
@@ -401,32 +411,16 @@ class PenaltySteps:
             self.new_gradients()
             self._open()
 
-    def _stepping(self, optimizer: Optimizer | None, is_after: bool) -> int | None:
-        """Refresh the views, and return the optimizer's index; ``None`` if nothing is to be done.
+    def _stepping(self, optimizer: Optimizer | None) -> tuple[int, bool]:
+        """Return the optimizer's index, and whether it has gradients, without which it stays.
 
-        That is so without gradients, before a step if the penalty is a proximal step, and after it
-        if not. Raise `ValueError` if the optimizer was not given to `attach`.
+        Raise `ValueError` if the optimizer was not given to `attach`.
         """
         number = self._numbers.get(optimizer)
-        if number is None:
-            self._raise_unknown(optimizer)
-        rates, groups = self._steps.rates[number], self.optimizers[number].param_groups
-        # Finetuning callbacks add groups in training. Sizes are cheap to compare at every step.
-        if rates.sizes != [len(group["params"]) for group in groups]:
-            rates.look_up()
-        parameters = chain.from_iterable(group["params"] for group in groups)
-        has_gradients = any(parameter.grad is not None for parameter in parameters)
-        if is_after:
-            # Gradients may have been cleared since `before_step`, which noted if there were any.
-            has_gradients = self._had_gradients.pop(number, has_gradients)
-        else:
-            self._had_gradients[number] = has_gradients
-        if not has_gradients or self.uses_prox != is_after:
-            return None
-        self._refresh()
-        return number
-
-    def _raise_unknown(self, optimizer: Optimizer | None) -> NoReturn:
+        if number is not None:
+            groups = self.optimizers[number].param_groups
+            parameters = chain.from_iterable(group["params"] for group in groups)
+            return number, any(parameter.grad is not None for parameter in parameters)
         if not self.optimizers:
             raise ValueError(f"the penalty of {self.ties} is not attached: call attach first")
         if optimizer is None:
@@ -452,6 +446,16 @@ class PenaltySteps:
         if self._increments is None:
             self._increments = self.views.increments()
         self.views.add_increments(self._increments, strength, self._steps.rates[number].groups)
+
+    def _move(self, number: int) -> None:
+        """Take the proximal steps due after optimizer ``number``'s, and restore frozen groups."""
+        self._refresh(number)
+        taken = self._take_or_add(number)
+        # A proximal step restores the frozen groups of its own ties. The optimizer has moved those
+        # of the others, too, which wait for the end of the epoch or another optimizer.
+        names = self._with_frozen - taken
+        if names:
+            self.views.restore_frozen(names, self._steps.moving(self.found))
 
     def _take_or_add(self, number: int) -> set[str]:
         """Take the proximal steps due after optimizer ``number``'s; return the moved ties' names.

@@ -275,11 +275,10 @@ class TieViews:
         tensors = self._parameters
         if self._is_sharded:
             tensors = self._local_tensors()
-        addresses, shapes = [t.data_ptr() for t in tensors], [t.shape for t in tensors]
-        if shapes != self._shapes:
-            return False
-        strides = [t.stride() for t in tensors]
-        if self._has_copies or addresses != self._addresses or strides != self._strides:
+        memory = [(t.data_ptr(), t.shape, t.stride()) for t in tensors]
+        if self._has_copies or memory != self._memory:
+            if [shape for _, shape, _ in memory] != self._shapes:
+                return False
             self._open()
         return True
 
@@ -362,7 +361,7 @@ class TieViews:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Open the views anew at the next `refresh`, as a copy has other addresses."""
-        self.__dict__.update(state, _addresses=[])
+        self.__dict__.update(state, _memory=[])
 
     def _open(self) -> None:
         self._sizes = None
@@ -381,9 +380,8 @@ class TieViews:
         self._entries = list(entries.values())
         self._parameters: list[Tensor] = list(parameters.values())
         tensors = self._local_tensors()
-        self._addresses = [tensor.data_ptr() for tensor in tensors]
-        self._shapes = [tensor.shape for tensor in tensors]
-        self._strides = [tensor.stride() for tensor in tensors]
+        self._memory = [(t.data_ptr(), t.shape, t.stride()) for t in tensors]
+        self._shapes = [t.shape for t in tensors]
 
     def _local_tensors(self) -> list[Tensor]:
         return [getattr(p, "_local_tensor", p) for p in self._parameters]
