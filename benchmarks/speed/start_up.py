@@ -21,14 +21,32 @@ from benchmarks.speed._clock import Row, spread
 ROOT = Path(__file__).parents[2]
 REPEATS = 5
 COMMANDS = {
-    "lightning": ["-c", "import lightning.pytorch"],
-    "both": [
-        "-c",
-        "import lightning.pytorch, lit_share; [getattr(lit_share, n) for n in lit_share.__all__]",
-    ],
     "train": ["train.py", "--help"],
     "lit-share": ["-m", "lit_share.lab.cli", "--help"],
 }
+IMPORTS = """
+import time, lightning.pytorch
+begin = time.process_time()
+import lit_share
+print(time.process_time() - begin)
+[getattr(lit_share, name) for name in lit_share.__all__]
+print(time.process_time() - begin)
+"""
+# What Numba itself takes to call the smallest function from its cache.
+SMALLEST = """
+import numba
+
+@numba.njit(cache=True)
+def increment(number):
+    return number + 1
+"""
+NUMBA = """
+import time, torch, lightning.pytorch
+begin = time.process_time()
+import smallest
+smallest.increment(1)
+print(time.process_time() - begin)
+"""
 FIRST_STEP = """
 import time, torch, lightning.pytorch, lit_share as ls
 pair = torch.nn.ModuleDict({"a": torch.nn.Linear(3, 2), "b": torch.nn.Linear(3, 2)})
@@ -86,17 +104,17 @@ def overhead_of_a_cell() -> float:
     return between - sum(result["seconds"] for result in results) / len(results)
 
 
-def first_step(cache: str) -> float:
-    """CPU seconds of a process's first step of a penalty, with compiled loops in ``cache``."""
+def printed(script: str, **environment: str) -> list[float]:
+    """The numbers that a process prints."""
     done = subprocess.run(
-        [sys.executable, "-c", FIRST_STEP],
+        [sys.executable, "-W", "ignore", "-c", script],
         cwd=ROOT,
         check=True,
         capture_output=True,
         text=True,
-        env=os.environ | {"NUMBA_CACHE_DIR": cache},
+        env=os.environ | environment,
     )
-    return float(done.stdout)
+    return [float(line) for line in done.stdout.split()]
 
 
 def measure() -> Iterator[Row]:
@@ -105,14 +123,21 @@ def measure() -> Iterator[Row]:
     for _ in range(REPEATS):
         for name, arguments in COMMANDS.items():
             times[name].append(seconds(arguments))
-    added = [both - alone for both, alone in zip(times["both"], times["lightning"], strict=True)]
-    yield spread("import lit_share", added, unit="s", against="after import lightning", target=0.15)
-    compiled, cached = [], []
+    imports = [printed(IMPORTS) for _ in range(REPEATS)]
+    for what, own in zip(
+        ("import lit_share", "all its names"), zip(*imports, strict=True), strict=True
+    ):
+        yield spread(what, list(own), unit="s", against="after import lightning", target=0.15)
+    compiled, cached, alone = [], [], []
     for _ in range(REPEATS):
         with tempfile.TemporaryDirectory() as cache:
-            compiled.append(first_step(cache))
-            cached.append(first_step(cache))
+            compiled += printed(FIRST_STEP, NUMBA_CACHE_DIR=cache)
+            cached += printed(FIRST_STEP, NUMBA_CACHE_DIR=cache)
+            Path(cache, "smallest.py").write_text(SMALLEST)
+            printed(NUMBA, NUMBA_CACHE_DIR=cache, PYTHONPATH=cache)
+            alone += printed(NUMBA, NUMBA_CACHE_DIR=cache, PYTHONPATH=cache)
     yield spread("first step of exact_tie, from the cache", cached, unit="s", target=0.3)
+    yield spread("the smallest function of Numba, from the cache", alone, unit="s")
     yield spread("first step of exact_tie, compiled", compiled, unit="s", target=10.0)
     yield spread("train.py --help", times["train"], unit="s", target=3.0)
     yield spread("lit-share --help", times["lit-share"], unit="s")
