@@ -78,7 +78,19 @@ def alternate(
         calls[name] = max(1, round(seconds / max(timed(call, 1), 1e-7)))
     for _ in range(repeats):
         for name, call in contestants.items():
+            # Not timed, as the OpenMP threads of the last contestant spin for some milliseconds.
+            call()
             times[name].append(timed(call, calls[name]))
+    return times
+
+
+def after(operation: Call, calls: Mapping[str, Call], repeats: int) -> dict[str, list[float]]:
+    """Time calls in alternation, each right after an operation whose OpenMP threads still spin."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            operation()
+            times[name].append(timed(call))
     return times
 
 

@@ -37,8 +37,8 @@ _SINGLE, _PAIR, _JOINT, _MEAN = range(4)
 _JOB = 2**15
 # Jobs of a matrix of columns. Each has its own sums, as many as the matrix has columns.
 _COLUMN_JOBS = 16
-# Fewer elements are processed before another thread wakes up.
-_MIN_PER_THREAD = 2**18
+# Elements that a thread takes at a time. Fewer are processed before another thread wakes up.
+_CHUNK = 2**18
 # A loop and those that it calls are fewer files than this.
 _MOST_FILES = 20
 # Seconds after which a compilation says what takes long.
@@ -145,17 +145,25 @@ class FusedLoops:
         if function is None:
             function = compile_loop(loop, self.like, self.members, *arguments, jobs.all[:0])
             _READY[loop, self.dtype] = function
-        if jobs.is_small:
-            function(self.like, self.members, *arguments, jobs.all)
-            return
-        threads = torch.get_num_threads()
-        chunks = jobs.chunks.get(threads) or jobs.split(threads)
         call = partial(function, self.like, self.members, *arguments)
-        # The calling thread takes the first chunk.
-        futures = [_threads(os.getpid()).submit(call, chunk) for chunk in chunks[1:]]
-        call(chunks[0])
+        threads = min(torch.get_num_threads(), len(jobs.chunks))
+        if threads == 1:
+            call(jobs.all)
+            return
+        # Threads take chunks from a common iterator: torch's OpenMP threads may keep the cores busy
+        # for some milliseconds after an operation, and a thread that starts late takes less.
+        chunks = iter(jobs.chunks)
+
+        def work() -> None:
+            for chunk in chunks:
+                call(chunk)
+
+        futures = [_threads(os.getpid()).submit(work) for _ in range(threads - 1)]
+        work()
         for future in futures:
-            future.result()
+            # A thread that has not started by now has nothing left to do.
+            if not future.cancel():
+                future.result()
 
 
 class FusedComparison(FusedLoops):
@@ -392,7 +400,7 @@ class Jobs:
 
     Attributes:
         all: An array with a row ``(tie, begin, count, number)`` for each job.
-        chunks: The results of `split` by the number of threads.
+        chunks: The same rows, in parts that a thread takes at a time.
 
     Args:
         lengths: The length of each tie, in elements, segments or rows of a matrix.
@@ -417,18 +425,10 @@ class Jobs:
                 jobs.append((tie, begin, count, len(jobs)))
                 sizes.append(count * width)
         self.all: Longs = np.array(jobs, np.int64)
-        self.chunks: dict[int, list[Longs]] = {}
-        self._ends = np.cumsum(sizes)
-        # Two threads would have too little to do.
-        self.is_small = int(self._ends[-1]) < 2 * _MIN_PER_THREAD
-
-    def split(self, threads: int) -> list[Longs]:
-        """Split the jobs into at most ``threads`` chunks of similar numbers of elements."""
-        total = int(self._ends[-1])
-        count = max(1, min(threads, total // _MIN_PER_THREAD))
-        bounds = np.searchsorted(self._ends, np.arange(1, count) * (total / count)) + 1
-        self.chunks[threads] = [chunk for chunk in np.split(self.all, bounds) if len(chunk)]
-        return self.chunks[threads]
+        ends = np.cumsum(sizes)
+        count = max(1, int(ends[-1]) // _CHUNK)
+        bounds = np.searchsorted(ends, np.arange(1, count) * (ends[-1] / count)) + 1
+        self.chunks: list[Longs] = [part for part in np.split(self.all, bounds) if len(part)]
 
 
 def compile_loop(loop: str, *arguments: object) -> Any:
