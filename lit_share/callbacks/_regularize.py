@@ -271,7 +271,10 @@ class Regularize(Callback):
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         self._announced.add(optimizer)
-        self.steps.steps_done, self.steps.epochs_done = trainer.global_step, trainer.current_epoch
+        # Only schedules need them here, and they take longer to read than most of the hook.
+        if self.steps.schedule is not None:
+            now = trainer.global_step, trainer.current_epoch
+            self.steps.steps_done, self.steps.epochs_done = now
         # Under fp16, fused optimizers unscale gradients inside their step, so `.grad` is still
         # scaled, and the penalty's gradient has to be scaled, too.
         scaler = getattr(trainer.precision_plugin, "scaler", None)
