@@ -1,7 +1,7 @@
 """Codebook layers, in which inputs share rows of weights, and the clustering that makes them."""
 
 from lit_share.codebooks._cluster_rows import cluster_rows
-from lit_share.codebooks._compact import compact
+from lit_share.codebooks._compact_layers import compact_layers
 from lit_share.codebooks._layers import (
     CODEBOOKS,
     CodebookConv2d,
@@ -28,7 +28,7 @@ __all__ = [
     "RowReport",
     "cluster_rows",
     "codebook_layers",
-    "compact",
+    "compact_layers",
     "dense_weight",
     "densify",
     "place_codebook",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import logging
 
 import pytest
 import torch
 import torch.nn.utils.prune
 from torch import nn
 
-from lit_share.codebooks import CodebookLinear, compact, tie_rows
+from lit_share.codebooks import CodebookLinear, compact_layers, tie_rows
 from lit_share.sharing import share
 from lit_share.ties import Ties
 
@@ -23,16 +24,16 @@ def numbers(net):
 @pytest.mark.parametrize("make", [mlp, cnn])
 def test_outputs_stay(make):
     net = make()
-    small = compact(copy.deepcopy(net))
+    small = compact_layers(copy.deepcopy(net))
     torch.testing.assert_close(small(data(net)), net(data(net)), rtol=1e-10, atol=1e-10)
     assert numbers(small) < 0.9 * numbers(net)
-    again = compact(copy.deepcopy(small))
+    again = compact_layers(copy.deepcopy(small))
     assert numbers(again) == numbers(small)
     torch.testing.assert_close(again(data(net)), net(data(net)), rtol=1e-10, atol=1e-10)
 
 
 def test_units_that_nothing_reads_go():
-    small = compact(mlp())
+    small = compact_layers(mlp())
     assert isinstance(small[0], CodebookLinear)
     assert (small[0].weight.shape, small[0].bias.shape) == ((20, 12), (20,))
     assert (small[2].num_features, small[2].running_mean.shape, small[2].weight.shape) == (
@@ -44,7 +45,7 @@ def test_units_that_nothing_reads_go():
 
 
 def test_channels_that_nothing_reads_go():
-    small = compact(cnn())
+    small = compact_layers(cnn())
     assert small[0].weight.shape == (13, 3, 3, 3)
     assert small[4].weight.shape == (6, 12, 3, 3)
     assert small[8].weight.shape == (10, 24)
@@ -62,7 +63,7 @@ def test_what_is_unread_goes_through_several_layers():
         net[2].weight[:4, 6:] = 0.0  # read by units that nothing reads
     x = torch.randn(3, 5, dtype=torch.float64)
     expected = net(x)
-    small = compact(net)
+    small = compact_layers(net)
     assert [m.weight.shape for m in small if isinstance(m, nn.Linear)] == [(6, 5), (4, 6), (2, 4)]
     torch.testing.assert_close(small(x), expected)
 
@@ -105,9 +106,15 @@ def test_units_that_something_else_may_read_stay(kind):
         net.two.weight[:, 3:] = 0.0
     x = torch.randn(3, 4, dtype=torch.float64)
     expected = net(x)
-    small = compact(net)
+    small = compact_layers(net)
     assert small.one.weight.shape[0] == 6
     torch.testing.assert_close(small(x), expected)
+
+
+def test_what_cannot_be_traced_is_logged(caplog):
+    with caplog.at_level(logging.INFO, "lit_share"):
+        compact_layers(Untraceable())
+    assert "torch.fx cannot trace Untraceable: output units stay" in caplog.text
 
 
 def test_a_forward_of_its_own():
@@ -120,7 +127,7 @@ def test_a_forward_of_its_own():
         net.two.weight[:, 3:] = 0.0
     x = torch.randn(3, 4, dtype=torch.float64)
     expected = net(x)
-    assert compact(net).one.weight.shape == (3, 4)
+    assert compact_layers(net).one.weight.shape == (3, 4)
     torch.testing.assert_close(net(x), expected)
 
 
@@ -130,7 +137,7 @@ def test_shared_layers_stay():
     with torch.no_grad():
         net[0].weight[:, 2:] = 0.0
     before = net(torch.ones(1, 4))
-    compact(net)
+    compact_layers(net)
     assert net[0].weight is net[2].weight
     assert torch.equal(net(torch.ones(1, 4)), before)
 
@@ -142,14 +149,14 @@ def test_codebook_layers_get_smaller():
         net[0].weight[:, 0] = net[0].weight[:, 1]
         net[0].weight[:, 5] = 0.0
     expected = net(data(mlp()))
-    assert compact(net)[0].weight.shape == (20, 10)
+    assert compact_layers(net)[0].weight.shape == (20, 10)
     torch.testing.assert_close(net(data(mlp())), expected)
 
 
 def test_a_single_layer_and_one_of_zeros():
     layer = nn.Linear(30, 3)
     nn.init.zeros_(layer.weight)
-    small = compact(layer)
+    small = compact_layers(layer)
     assert numbers(small) == 3 + 3
     assert torch.equal(small(torch.ones(2, 30)), layer(torch.ones(2, 30)))
 
@@ -175,7 +182,7 @@ def test_units_that_are_read_in_another_way_stay(kind, training):
         net.two.weight[:, 3:] = 0.0
     x = torch.randn(3, 4, dtype=torch.float64)
     expected = [net.train(mode)(x) for mode in (True, False)]
-    small = compact(net.train(training))
+    small = compact_layers(net.train(training))
     assert small.training == training
     for mode, before in zip((True, False), expected, strict=True):
         torch.testing.assert_close(small.train(mode)(x), before)
@@ -200,7 +207,9 @@ def test_channels_of_another_dimension_stay(net, shape):
     with torch.no_grad():
         last.weight[:, 4:] = 0.0
         expected = net(torch.ones(shape, dtype=torch.float64))
-        torch.testing.assert_close(compact(net)(torch.ones(shape, dtype=torch.float64)), expected)
+        torch.testing.assert_close(
+            compact_layers(net)(torch.ones(shape, dtype=torch.float64)), expected
+        )
 
 
 def test_layers_with_hooks_stay():
@@ -208,11 +217,11 @@ def test_layers_with_hooks_stay():
     torch.nn.utils.prune.ln_structured(net[2], "weight", 0.5, n=2, dim=1)
     x = torch.randn(3, 4, dtype=torch.float64)
     expected = net(x)
-    torch.testing.assert_close(compact(net)(x), expected)
+    torch.testing.assert_close(compact_layers(net)(x), expected)
 
 
 def test_nothing_to_do():
     net = seeded(lambda: nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)))
     layers = list(net)
-    assert compact(net) is net
+    assert compact_layers(net) is net
     assert list(net) == layers

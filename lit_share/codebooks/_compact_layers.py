@@ -1,7 +1,8 @@
-"""`compact`: fewer numbers for the same outputs."""
+"""`compact_layers`: fewer numbers for the same outputs, layer by layer."""
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -14,14 +15,17 @@ from lit_share.codebooks._replaceable import reason_to_stay
 from lit_share.codebooks._unread import chains, layers_read_elsewhere, remove_unread, trace
 from lit_share.ties import unwrapped
 
+_LOG = logging.getLogger("lit_share")
+
 
 @torch.no_grad()
-def compact(module: nn.Module) -> nn.Module:
+def compact_layers(module: nn.Module) -> nn.Module:
     """Drop numbers that the outputs do not depend on, and store equal rows once.
 
     - Output units that the next layer does not read are removed, with their biases and batch
       normalisation, where the functions between the two layers treat each channel separately. The
-      module is traced by `torch.fx` for this; if tracing fails, it keeps its output units.
+      module is traced by `torch.fx` for this; if tracing fails, which the logger ``"lit_share"``
+      says at the level INFO, it keeps its output units.
     - Rows (all weights of an input or input channel) that are zero are dropped, and equal rows
       become one row of a codebook layer, in each `torch.nn.Linear` and `torch.nn.Conv2d` where that
       takes fewer numbers.
@@ -42,7 +46,7 @@ def compact(module: nn.Module) -> nn.Module:
         >>> net = nn.Sequential(nn.Linear(6, 40), nn.ReLU(), nn.Linear(40, 2))
         >>> with torch.no_grad():
         ...     net[2].weight[:, 10:] = 0.0
-        >>> _ = compact(net)
+        >>> _ = compact_layers(net)
         >>> net[0].weight.shape, net[2].weight.shape
         (torch.Size([10, 6]), torch.Size([2, 10]))
     """
@@ -53,6 +57,8 @@ def compact(module: nn.Module) -> nn.Module:
     if inner is module:
         traced = root
     graphs = trace(traced)
+    if not graphs:
+        _LOG.info("compact: torch.fx cannot trace %s: output units stay", type(inner).__name__)
     read_elsewhere = layers_read_elsewhere(traced, graphs)
     for first, between, last in chains(traced, graphs):
         producer, consumer = traced.get_submodule(first), traced.get_submodule(last)
