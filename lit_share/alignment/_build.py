@@ -19,7 +19,9 @@ from lit_share.alignment._within import find_parents
 from lit_share.text import suggest
 
 
-def axis_graph(module: nn.Module, inputs: Inputs, *, pinned: Collection[str] = ()) -> AxisGraph:
+def axis_graph(
+    module: nn.Module, inputs: Inputs, *, pinned: Collection[str] = (), training: bool = False
+) -> AxisGraph:
     r"""Return which units of a module may be permuted, derived from what it computes.
 
     Hidden units have no order: with permutations P of the units of each layer, the weights
@@ -45,6 +47,7 @@ def axis_graph(module: nn.Module, inputs: Inputs, *, pinned: Collection[str] = (
         inputs: What its forward takes: a tensor, a tuple of arguments or a dict of keyword
             arguments. Their values do not matter, their shapes little.
         pinned: Names of parameters and buffers that have to stay in order.
+        training: Whether to trace what the module computes in training mode.
 
     Returns:
         The graph, in an order that depends on the module alone.
@@ -72,7 +75,7 @@ def axis_graph(module: nn.Module, inputs: Inputs, *, pinned: Collection[str] = (
                 f"pinned: no parameter or buffer {name!r} in {type(module).__name__}"
                 f"{suggest(name, tensors)}"
             )
-    traced = trace(module, inputs, pinned)
+    traced = trace(module, inputs, pinned, training)
     parameters = [name for name, _ in module.named_parameters(remove_duplicate=False)]
     numbers = _number([traced.axes[name] for name in parameters if name in traced.read])
     dimensions = {

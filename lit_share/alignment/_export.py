@@ -6,20 +6,23 @@ import linecache
 import warnings
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import nn
 from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+from torch.utils._pytree import tree_flatten
 
 from lit_share.alignment._errors import AlignError
-from lit_share.alignment._run import Inputs, arguments, evaluating, run
+from lit_share.alignment._run import Inputs, arguments, evaluating, named_tensors, run
 
 TORCH = Path(torch.__file__).parent
 
 
-def export(module: nn.Module, inputs: Inputs) -> ExportedProgram:
-    """Return the computation of a module on example inputs, in evaluation mode.
+def export(module: nn.Module, inputs: Inputs, training: bool = False) -> ExportedProgram:
+    """Return the computation of a module on example inputs, in evaluation or in training mode.
 
     Composite operations stay whole, so that a rule sees ``linear`` and ``lstm``.
 
@@ -31,12 +34,30 @@ def export(module: nn.Module, inputs: Inputs) -> ExportedProgram:
     run(module, inputs)
     args, kwargs = arguments(inputs)
     with evaluating(module), warnings.catch_warnings():
+        module.train(training)
         # Recurrent layers assign their lists of weights, which export warns of.
         warnings.simplefilter("ignore")
         try:
             return torch.export.export(module, args, kwargs, strict=False)
         except Exception as error:
             raise AlignError(_explain(module, error)) from error
+
+
+def placeholder_values(
+    program: ExportedProgram, module: nn.Module, inputs: Inputs
+) -> list[tuple[Any, bool]]:
+    """Return what an exported graph takes, in order, each with whether it is an input."""
+    tensors = named_tensors(module)
+    values = iter(tree_flatten(arguments(inputs))[0])
+    given: list[tuple[Any, bool]] = []
+    for spec in program.graph_signature.input_specs:
+        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
+            given.append((tensors[str(spec.target)], False))
+        elif spec.kind is InputKind.CONSTANT_TENSOR:
+            given.append((program.constants[str(spec.target)], False))
+        else:
+            given.append((next(values), True))
+    return given
 
 
 def _explain(module: nn.Module, error: Exception) -> str:

@@ -8,13 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export.graph_signature import InputKind
-from torch.utils._pytree import tree_flatten
 
-from lit_share.alignment._export import export
+from lit_share.alignment._export import export, placeholder_values
 from lit_share.alignment._graph import AxisGraph
 from lit_share.alignment._permute import Dimensions
-from lit_share.alignment._run import Inputs, arguments, evaluating, named_tensors
+from lit_share.alignment._run import Inputs, evaluating
 
 
 def observe(module: nn.Module, inputs: Inputs, graph: AxisGraph) -> dict[str, Tensor]:
@@ -32,16 +30,7 @@ def observe(module: nn.Module, inputs: Inputs, graph: AxisGraph) -> dict[str, Te
     # The last operation on an axis returns it after normalization and nonlinearities.
     last = {axis: name for name, found in graph.activations.items() for axis in _axes_of(found)}
     program = export(module, inputs)
-    tensors = named_tensors(module)
-    given: list[Any] = []
-    values = iter(tree_flatten(arguments(inputs))[0])
-    for spec in program.graph_signature.input_specs:
-        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
-            given.append(tensors[str(spec.target)])
-        elif spec.kind is InputKind.CONSTANT_TENSOR:
-            given.append(program.constants[str(spec.target)])
-        else:
-            given.append(next(values))
+    given = [value for value, _ in placeholder_values(program, module, inputs)]
     recorder = _Recorder(program.graph_module, set(last.values()))
     with evaluating(module):
         recorder.run(*given)

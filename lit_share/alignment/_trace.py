@@ -22,18 +22,21 @@ from lit_share.alignment._walk import (
 )
 
 
-def trace(module: nn.Module, inputs: Inputs, pinned: Collection[str] = ()) -> Traced:
+def trace(
+    module: nn.Module, inputs: Inputs, pinned: Collection[str] = (), training: bool = False
+) -> Traced:
     """Return the axes of a module's parameters and buffers, united as its computation demands.
 
     Args:
         module: Any module that `torch.export` can trace.
         inputs: What its forward takes: a tensor, a tuple of arguments or a dict of keywords.
         pinned: Names of parameters and buffers that have to stay in order.
+        training: Whether the module computes as in training.
 
     Raises:
         AlignError: If the module cannot be traced on these inputs.
     """
-    program = export(module, inputs)
+    program = export(module, inputs, training)
     constants = {
         name
         for prefix, layer in module.named_modules()
