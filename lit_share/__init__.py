@@ -14,13 +14,12 @@ if TYPE_CHECKING:
     __version__: str
 
     from lit_share.aliases import verify_shared
-    from lit_share.alignment import AlignError, AlignReport, align, repair
+    from lit_share.alignment import AlignError, AlignReport, align, compact, repair
     from lit_share.callbacks import Align, Regularize, Share, SharingMonitor
     from lit_share.codebooks import (
         CodebookConv2d,
         CodebookLinear,
         RowReport,
-        compact,
         densify,
         tie_rows,
     )

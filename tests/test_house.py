@@ -173,7 +173,9 @@ ORDINARY = {
     # Operations of torch, their arguments, and nodes of its graphs.
     "alignment/_contractions.py": {"input"},
     "alignment/_elementwise.py": {"zero"},
+    "alignment/_indicators.py": {"input", "mean"},
     "alignment/_layers.py": {"input"},
+    "alignment/_needed.py": {"output"},
     "alignment/_recurrent.py": {"input"},
     "alignment/_reductions.py": {"mean"},
     "alignment/_run.py": {"output"},

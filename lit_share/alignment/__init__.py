@@ -2,6 +2,7 @@
 
 from lit_share.alignment._align import By, Reference, align, check_dense, member_names
 from lit_share.alignment._build import axis_graph
+from lit_share.alignment._drop import DropReport, compact, drop_units
 from lit_share.alignment._errors import AlignError
 from lit_share.alignment._graph import AxisGraph, Factors, FreeAxis, Occurrence, same_structure
 from lit_share.alignment._match import match_activations, match_weights
@@ -15,6 +16,7 @@ __all__ = [
     "AlignedAxis",
     "AxisGraph",
     "By",
+    "DropReport",
     "Factors",
     "FreeAxis",
     "Inputs",
@@ -24,6 +26,8 @@ __all__ = [
     "axis_graph",
     "check_dense",
     "check_outputs",
+    "compact",
+    "drop_units",
     "evaluating",
     "match_activations",
     "match_weights",

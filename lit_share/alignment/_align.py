@@ -156,14 +156,14 @@ def _open_members(
             if members:
                 same_structure(members[0].graph, graph)
             outputs = run(submodule, own_inputs[name])
-            _check_same_twice(submodule, outputs, own_inputs[name])
+            check_same_twice(submodule, outputs, own_inputs[name])
         except AlignError as error:
             raise AlignError(f"{name}: {error}") from None
         members.append(_Member(name, submodule, own_inputs[name], graph, outputs))
     return members
 
 
-def _check_same_twice(module: nn.Module, outputs: Mapping[str, Tensor], inputs: Inputs) -> None:
+def check_same_twice(module: nn.Module, outputs: Mapping[str, Tensor], inputs: Inputs) -> None:
     """Raise an error if outputs are random, as permuted ones could not be compared with them."""
     try:
         check_outputs(module, outputs, inputs, rtol=0.0)
