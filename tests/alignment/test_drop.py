@@ -11,10 +11,11 @@ from torch import nn
 
 import lit_share as ls
 from lit_share.alignment import AlignError, axis_graph, drop_units, run
+from lit_share.alignment._drop import _tolerance
 from lit_share.alignment._run import named_tensors
 from lit_share.lab.cli import main
 
-from ._nets import FLAT, NETS, SEQUENCE, Add, Attention, Function, graph_of, made, numbers
+from ._nets import FLAT, NETS, SEQUENCE, WORDS, Add, Attention, Function, graph_of, made, numbers
 
 
 @torch.no_grad()
@@ -203,6 +204,17 @@ def test_a_forward_that_reads_more_in_training():
     assert net.training
 
 
+def test_units_that_training_reads_by_no_other_weights():
+    def forward(self, x):
+        h = torch.relu(self.up(x))
+        return self.out(h) + (h.mean(-1, keepdim=True) if self.training else 0.0)
+
+    net = Function(forward, up=nn.Linear(3, 5), out=nn.Linear(5, 2))
+    with torch.no_grad():
+        net.out.weight[:, 2:] = 0.0
+    assert not drop_units(net, FLAT).dropped
+
+
 def test_layers_with_hooks_stay():
     net = residual(unread=[3])
     nn.utils.prune.ln_structured(net[2], "weight", 0.5, n=2, dim=1)
@@ -352,3 +364,16 @@ def test_an_interrupt_in_the_middle_leaves_the_module_whole(monkeypatch):
 def test_half_precision_has_its_own_tolerance():
     net = residual(unread=[2]).bfloat16()
     assert drop_units(net, FLAT.bfloat16()).dropped == {"0.weight[0]": (1, 8)}
+    outputs = {"output[0]": FLAT, "output[1]": WORDS}
+    assert _tolerance(outputs) == 1e-5
+    assert _tolerance(outputs | {"output[2]": FLAT.bfloat16()}) == 2.0**-5
+
+
+def test_statistics_count_units_that_are_always_zero():
+    """What is needed says so, before a trial could."""
+    net = nn.Sequential(nn.Linear(3, 6), nn.LayerNorm(6), nn.Linear(6, 2))
+    with torch.no_grad():
+        for tensor in (net[0].weight, net[0].bias, net[1].weight, net[1].bias, net[2].weight.T):
+            tensor[4] = 0.0
+    report = drop_units(net, FLAT)
+    assert report.dropped == report.kept == {}

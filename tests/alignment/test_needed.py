@@ -158,6 +158,8 @@ def test_what_is_read_in_training_only():
         (lambda h: h * torch.ones(4), True),
         (lambda h: h + torch.ones(4), False),
         (lambda h: h / (h + 1.0), False),
+        (lambda h: h.pow(h), False),
+        (lambda h: h.logsumexp(0, keepdim=True).expand(4, 4), False),
         (lambda h: F.pad(h, (0, 4), value=1.0)[:, :4], False),
     ],
 )
@@ -199,17 +201,19 @@ def test_state_that_the_forward_writes_is_needed():
 
         def forward(self, x):
             h = self.up(x)
-            read = self.out(h + self.last)
-            self.last.copy_(h.detach().mean(0) * torch.tensor([1.0, 0.0, 1.0, 1.0]))
+            read = self.out(self.last.expand(4, 4))
+            self.last.copy_(h.detach().mean(0).relu())
             return read
 
     torch.manual_seed(0)
     module = Memory()
     with torch.no_grad():
         module.out.weight[:, 1:] = 0.0
+        module.up.bias.fill_(-100.0)
     masks, _ = needed(module, FLAT)
-    assert masks["up.bias"][0]
-    assert masks["last"][0]  # though its numbers are zeros now
+    assert masks["up.bias"].all()
+    assert not module.last.any()
+    assert masks["last"].tolist() == [True, False, False, False]
 
 
 def test_writing_that_cannot_be_followed_is_an_error():
@@ -233,3 +237,18 @@ def test_queries_and_keys_of_zeros_are_not_needed():
         up.weight[5], up.bias[5] = 0.0, 0.0  # the second dimension of keys
     found = units_needed(forward, numbers(2, 5, 3), up=up, out=out)
     assert found == [*UNREAD, *UNREAD, *UNREAD]
+
+
+def test_keys_of_values_of_zeros_are_needed():
+    """They are part of the sum that weights are divided by."""
+
+    def forward(self, x):
+        return self.out(F.scaled_dot_product_attention(self.up(x), self.k[None], self.v[None]))
+
+    torch.manual_seed(0)
+    k, v = (nn.Parameter(torch.randn(5, 4)) for _ in range(2))
+    with torch.no_grad():
+        v[2] = 0.0
+    masks, _ = needed(made_function(forward, k=k, v=v), numbers(1, 6, 3))
+    assert masks["k"].any(1).all()
+    assert masks["v"].any(1).tolist() == [True, True, False, True, True]
