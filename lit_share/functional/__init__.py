@@ -22,6 +22,7 @@ from lit_share.functional._batch import (
 )
 from lit_share.functional._centers import CENTERS, Center, mean
 from lit_share.functional._compare import Comparison, compare_members
+from lit_share.functional._equal import first_equal
 from lit_share.functional._groups import GROUPS, Groups, Partition
 from lit_share.functional._norms import NORMS, Norm
 from lit_share.functional._owl import owl_weights, prox_owl
@@ -49,6 +50,7 @@ __all__ = [
     "compare_members",
     "either",
     "empty_group_mask",
+    "first_equal",
     "mean",
     "owl_weights",
     "prox_",
