@@ -43,13 +43,14 @@ if TYPE_CHECKING:
         starting_values,
     )
     from lit_share.sharing import share, unique_parameters, unshare
-    from lit_share.ties import Tie, TieError, Ties
+    from lit_share.ties import ClusterReport, Tie, TieError, Ties, clusters
 
 __all__ = [
     "RECIPES",
     "Align",
     "AlignError",
     "AlignReport",
+    "ClusterReport",
     "CodebookConv2d",
     "CodebookLinear",
     "CompactFileError",
@@ -72,6 +73,7 @@ __all__ = [
     "add_penalty_gradient",
     "align",
     "apply_prox",
+    "clusters",
     "compact",
     "densify",
     "load_compact",

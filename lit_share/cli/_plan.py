@@ -24,8 +24,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "which name has no counterpart. There is one pattern for each member; * stands for any "
         "text, and for the same text in every pattern. A pattern may end in .T (the transpose) or "
         "[:] (each slice is a member). Quote patterns, because shells expand stars. For modules, "
-        "checkpoints and state dicts, the plan says if units of members do not correspond, so that "
-        "lit-share align would help. Without a "
+        "checkpoints and state dicts, the plan says which of three or more members are equal, and "
+        "if units of members do not correspond, so that lit-share align would help. Without a "
         "pattern, the names and shapes that patterns can match are listed.",
         epilog=examples(
             "lit-share plan last.ckpt  # what is there to be tied?",

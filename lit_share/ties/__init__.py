@@ -1,7 +1,9 @@
 """Which tensors of a module are tied, and how they are read and written."""
 
 from lit_share.ties._arguments import as_ties, check_ties
+from lit_share.ties._clusters import ClusteredTie, ClusterReport, cluster_labels, cluster_ties
 from lit_share.ties._error import TieError
+from lit_share.ties._find_clusters import check_not_meta, clusters
 from lit_share.ties._layers import (
     HasClusters,
     HasPositions,
@@ -30,6 +32,8 @@ from lit_share.ties._view import TieView, TieViews, names_of
 
 __all__ = [
     "BufferRef",
+    "ClusterReport",
+    "ClusteredTie",
     "HasClusters",
     "HasPositions",
     "Member",
@@ -46,7 +50,11 @@ __all__ = [
     "as_ties",
     "buffer_refs",
     "can_hold_transposed",
+    "check_not_meta",
     "check_ties",
+    "cluster_labels",
+    "cluster_ties",
+    "clusters",
     "distinctly_named",
     "equal_slice",
     "find_unaligned",

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from torch.distributed.tensor import DTensor
+
 from lit_share.text import visible
+from lit_share.ties._clusters import ClusteredTie, cluster_ties
 from lit_share.ties._names import and_more, shortened
 from lit_share.ties._refs import BufferRef
 from lit_share.ties._tie import Tie
@@ -14,6 +17,10 @@ from lit_share.ties._unaligned import unaligned_remark
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+
+# The remarks on more ties would hide the plan; `lit_share.clusters` has them all.
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -62,12 +69,14 @@ class Plan:
         buffers: The names of corresponding buffers that are not shared.
         unused: Patterns of ``exclude`` that match nothing.
         unaligned: The names of ties whose members start from unrelated weights.
+        clusters: Which members are equal; without ties that are sharded or on the meta device.
     """
 
     ties: tuple[PlannedTie, ...]
     buffers: tuple[tuple[str, ...], ...] = ()
     unused: tuple[str, ...] = ()
     unaligned: tuple[str, ...] = ()
+    clusters: tuple[ClusteredTie, ...] = ()
 
     @classmethod
     def of(
@@ -84,6 +93,7 @@ class Plan:
             tuple(tuple(ref.name for ref in refs) for refs in different),
             tuple(unused),
             tuple(tie.name for tie in unaligned),
+            cluster_ties([tie for tie in ties if _is_comparable(tie)]).ties,
         )
 
     @property
@@ -136,6 +146,23 @@ class Plan:
             )
         if self.unaligned:
             remarks.append(unaligned_remark(self.unaligned))
+        remarks += self._equal_members()
         if self.unused:
             remarks.append(f"exclude matches nothing: {', '.join(map(repr, self.unused))}")
         return remarks
+
+    def _equal_members(self) -> list[str]:
+        # Members that are all equal, as models from the same weights have them, need no remark.
+        some = [tie for tie in self.clusters if 1 < tie.count < len(tie.members)]
+        if not some:
+            return []
+        listed = [f"{visible(tie.name)}: {tie.listed(' | ')}" for tie in some]
+        text = "\n  ".join(["some members are equal:", *listed[:_SHOWN]])
+        return [text + and_more(len(listed) - _SHOWN, "\n  ")]
+
+
+def _is_comparable(tie: Tie) -> bool:
+    # Shards would need a collective, for a remark only.
+    parameters = tie.parameters
+    has_values = not any(p.is_meta or isinstance(p, DTensor) for p in parameters)
+    return len(parameters) > 1 and has_values

@@ -126,6 +126,15 @@ def sum_over_shards(
         >>> sum_over_shards(lambda tensors: sum(t.sum() for t in tensors), ties)
         tensor([2., 3.])
     """
+    rows = sums_over_shards(function, ties)
+    # Ties may be on several devices.
+    return torch.stack([row.to(rows[0].device) for row in rows])
+
+
+def sums_over_shards(
+    function: Callable[[Sequence[Tensor]], Tensor], ties: Sequence[Sequence[Tensor]]
+) -> list[Tensor]:
+    """Return the rows of `sum_over_shards`, which may have a different shape for each tie."""
     rows: list[Tensor] = []
     by_ranks: dict[Ranks, list[int]] = {}
     for i, tensors in enumerate(ties):
@@ -134,11 +143,11 @@ def sum_over_shards(
         if shard is not None:
             by_ranks.setdefault(shard.ranks, []).append(i)
     for ranks, indices in by_ranks.items():
-        summed = ranks.sum(torch.stack([rows[i] for i in indices]))
+        message = torch.cat([rows[i].flatten() for i in indices])
+        summed = ranks.sum(message).split([rows[i].numel() for i in indices])
         for i, row in zip(indices, summed, strict=True):
-            rows[i] = row
-    # Ties may be on several devices.
-    return torch.stack([row.to(rows[0].device) for row in rows])
+            rows[i] = row.view_as(rows[i])
+    return rows
 
 
 def local_slices(tensors: Sequence[Tensor]) -> tuple[list[Tensor], Shard | None]:

@@ -133,15 +133,38 @@ class Tie:
         return parameters
 
     @property
+    def first_aliases(self) -> list[int]:
+        """For each member, the index of the first that is the same tensor of the same Parameter."""
+        seen: dict[tuple[int, bool, int | None], int] = {}
+        first: list[int] = []
+        for run in self.runs:
+            parameter, transposed = id(run.first.parameter), run.first.is_transposed
+            for offset in range(run.length):
+                index = offset if run.is_sliced else run.first.slice
+                first.append(seen.setdefault((parameter, transposed, index), len(first)))
+        return first
+
+    @property
     def is_shared(self) -> bool:
         """Whether all members have one stored Parameter, in the same orientation."""
-        runs = self.runs
-        if any(run.is_sliced for run in runs):
-            return False
-        parameter = runs[0].first.parameter
-        if any(first.parameter is not parameter for first, _ in runs[1:]):
-            return False
-        return len({(first.is_transposed, first.slice) for first, _ in runs}) == 1
+        return not any(self.first_aliases)
+
+    @property
+    def has_aliases(self) -> bool:
+        """Whether some members are the same tensor."""
+        return len(set(self.first_aliases)) < len(self.members)
+
+    def split(self, labels: Sequence[int]) -> list[Tie]:
+        """Return a tie for each label that several members have."""
+        parts: dict[int, list[Member]] = {}
+        for member, label in zip(self.members, labels, strict=True):
+            parts.setdefault(label, []).append(member)
+        return [replace(self, members=tuple(own)) for own in parts.values() if len(own) > 1]
+
+    def without_aliases(self) -> Tie:
+        """Return the tie with one of the members that are the same tensor."""
+        distinct = sorted(set(self.first_aliases))
+        return replace(self, members=tuple(self.members[i] for i in distinct))
 
     def tensors(self) -> list[Tensor]:
         """Return the members, detached; writing to them writes to the parameters."""

@@ -247,3 +247,19 @@ def test_values_larger_than_their_file_are_not_compared(run, tmp_path):
     ones, zeros = (torch.full((1,), value).expand(10**6, 10**6) for value in (1.0, 0.0))
     torch.save({"a.x": ones, "b.x": zeros, "a.y": ones, "b.y": ones}, tmp_path / "w")
     assert json.loads(run("plan", tmp_path / "w", "a.*", "b.*", "--json")[1])["unaligned"] == []
+
+
+def test_clusters_of_a_checkpoint(run, tmp_path):
+    models = nn.ModuleDict({name: nn.Linear(3, 2) for name in "abc"})
+    models["c"].load_state_dict(models["a"].state_dict())
+    torch.save({"state_dict": models.state_dict()}, tmp_path / "w.ckpt")
+    arguments = ("plan", tmp_path / "w.ckpt", "a.*", "b.*", "c.*")
+    out = run(*arguments)[1]
+    assert "weight: a.weight = c.weight | b.weight" in out
+    weight, _ = json.loads(run(*arguments, "--json")[1])["clusters"]
+    members = ["a.weight", "b.weight", "c.weight"]
+    assert weight == {"name": "weight", "members": members, "labels": [0, 1, 0]}
+    save_compact(models, tmp_path / "w.safetensors")
+    # A compact file is not decoded for a plan.
+    out = run("plan", tmp_path / "w.safetensors", "a.*", "b.*", "c.*", "--json")[1]
+    assert json.loads(out)["clusters"] == []

@@ -173,3 +173,41 @@ def test_units_that_do_not_correspond_are_said():
     )
     assert str(plan).splitlines()[-1] == said
     assert said in " ".join(drawn(plan).split())
+
+
+def three(groups):
+    return pair_of(**{n: mlp(int(g)) for n, g in zip("abc", groups, strict=True)})
+
+
+def test_some_members_are_equal():
+    plan = Ties("a.*", "b.*", "c.*").plan(three("010"))
+    assert [tie.labels for tie in plan.clusters] == [(0, 1, 0)] * 4
+    assert str(plan).splitlines()[-5:] == [
+        "some members are equal:",
+        "  0.weight: a.0.weight = c.0.weight | b.0.weight",
+        "  0.bias: a.0.bias = c.0.bias | b.0.bias",
+        "  2.weight: a.2.weight = c.2.weight | b.2.weight",
+        "  2.bias: a.2.bias = c.2.bias | b.2.bias",
+    ]
+    assert "a.2.bias = c.2.bias | b.2.bias" in drawn(plan)
+
+
+@pytest.mark.parametrize("groups", ["000", "012"])
+def test_nothing_is_said_where_all_members_are_equal_or_different(groups):
+    plan = Ties("a.*", "b.*", "c.*").plan(three(groups))
+    assert "equal" not in str(plan)
+    assert [tie.count for tie in plan.clusters] == [len(set(groups))] * 4
+
+
+def test_of_many_ties_with_equal_members_the_first_are_said():
+    models = {n: pair_of(x=mlp(seed), y=mlp(seed)) for n, seed in {"a": 0, "b": 1, "c": 0}.items()}
+    plan = Ties("a.*", "b.*", "c.*").plan(pair_of(**models))
+    assert str(plan).splitlines()[-1] == "  and 3 more"
+
+
+def test_values_that_are_not_there_are_not_compared():
+    module = three("010")
+    module["b"][0] = nn.Linear(4, 3, device="meta")
+    plan = Ties("a.*", "b.*", "c.*").plan(module)
+    assert [tie.name for tie in plan.clusters] == ["2.weight", "2.bias"]
+    assert Ties("a.*").plan(module).clusters == ()
