@@ -6,7 +6,9 @@ slices, aliases and shards, so that no other code has to.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -56,10 +58,10 @@ class TieView:
         except ValueError as error:
             raise ValueError(f"{names_of(tie)}: {error}") from None
         self._runs = [(run, run.first.parameter, run.is_whole) for run in tie.runs]
-        # If all N members are one Parameter, it takes the steps of all: N times the step size.
-        self.multiplicity = 1
-        if tie.is_shared:
-            self.multiplicity = len(tie.members)
+        # A Parameter that is several members takes the steps of all of them.
+        self._aliases = tie.first_aliases
+        counts = Counter(self._aliases)
+        self.multiplicities = [counts[first] for first in self._aliases]
         self._stored = tie.tensors()
         self.tensors = TieTensors(
             [self.local(tensor) for tensor in self._stored], shard=self._shard()
@@ -94,7 +96,13 @@ class TieView:
             self.penalty.check_prox(steps, len(self.tie.members))
         except ValueError as error:
             raise ValueError(f"{names_of(self.tie)}: {error}") from None
-        self.tensors.steps = [self.multiplicity * t for t in steps]
+        together = [k * t for k, t in zip(self.multiplicities, steps, strict=True)]
+        self.tensors.steps = list(steps)
+        # If some members are one Parameter and others are not, steps differ. Where that has no
+        # closed form, aliases move as members that are equal, but stored separately, do.
+        with suppress(ValueError):
+            self.penalty.check_prox(together, len(together))
+            self.tensors.steps = together
 
     def open_grads(self, owned: Container[int] | None = None) -> None:
         """Set ``tensors.grads`` to the gradients of parameters that require one, else to ``None``.
@@ -156,13 +164,19 @@ class TieView:
                     "training, with the same ties"
                 )
         own = [start[name] for name in names]
-        if self.multiplicity == 1 or all(torch.equal(own[0], other) for other in own[1:]):
-            return own
-        if not self.penalty.omega.quadratic:
-            self._has_prox = False
-            return own
-        # Σ ½‖W − S_i‖² is N · ½‖W − mean S‖² plus a constant.
-        return [mean(own)] * len(own)
+        for first in sorted(set(self._aliases)):
+            aliases = [i for i, other in enumerate(self._aliases) if other == first]
+            values = [own[i] for i in aliases]
+            if all(torch.equal(values[0], other) for other in values[1:]):
+                continue
+            if not self.penalty.omega.quadratic:
+                self._has_prox = False
+                break
+            # Σ ½‖W − S_i‖² over k aliases is k · ½‖W − mean S‖² plus a constant.
+            average = mean(values)
+            for i in aliases:
+                own[i] = average
+        return own
 
 
 class ShardedTieView(TieView):
