@@ -29,7 +29,7 @@ from lit_share.sharing import (
     warn_of_lost_gradients,
 )
 from lit_share.text import check_choice
-from lit_share.ties import Member, Tie, TieError, Ties, as_ties
+from lit_share.ties import Member, Tie, TieError, Ties, as_ties, cluster_ties
 
 # Methods of the strategy that a Trainer calls at times without a callback hook: before
 # `configure_model`, before it loads weights, before it wraps the complete module, and when it
@@ -59,14 +59,15 @@ class Share(Callback):
     gradients: with plain SGD and equal members, the step is the sum of the members' steps.
 
     With ``where="equal"`` and an ``epoch``, members that a penalty made equal before that epoch are
-    stored once afterwards, with the first member's value and optimizer state; the penalty continues
-    on the other ties. Members are also shared if they are equal because they were never trained,
-    such as biases that start at zero and have no gradient.
+    stored once afterwards: each cluster of equal members as one Parameter, with the value and
+    optimizer state of its first member. The penalty continues on ties whose members are still
+    different. Members are also shared if they are equal because they were never trained, such as
+    biases that start at zero and have no gradient.
 
     Args:
         ties: Which parameters are shared, or a list of patterns for `Ties`.
         init: The shared value: the ``"mean"`` of the members, or the ``"first"`` member.
-        where: Share ``"all"`` members, or only ``"equal"`` ones; see `share`.
+        where: Share ``"all"`` members, or only clusters of ``"equal"`` ones; see `share`.
         buffers: Whether buffers whose names match the patterns are shared, too.
         epoch: The epoch before which parameters are shared; 0 is before training. A later epoch
             needs training in a single process.
@@ -235,9 +236,12 @@ class Share(Callback):
                 reason = "in no layer all parameters of all positions are equal"
             warnings.warn(f"{self!r} shared nothing: {reason}", stacklevel=2)
         elif not self.is_before_training:
-            rank_zero_info(
-                f"{self!r}: {len(shared)} of {len(self.found)} ties are one parameter now"
-            )
+            whole = sum(tie.is_shared for tie in self.found)
+            text = f"{self!r}: {whole} of {len(self.found)} ties are one parameter now"
+            partly = [tie for tie in self.found if not tie.is_shared and tie.has_aliases]
+            if partly:
+                text += f"; of others, equal members are:\n{cluster_ties(partly)}"
+            rank_zero_info(text)
 
     def _share_when_due(self, trainer: Trainer, module: LightningModule) -> None:
         if self._shared is not None or trainer.current_epoch < self.epoch:

@@ -236,7 +236,7 @@ def _repeated_nonzeros(ties: Sequence[Tie]) -> int:
     """Count repeated nonzero numbers at each element of ties: k equal members count as k − 1."""
     repeated = 0
     separate: list[Sequence[Tensor]] = []
-    for component in _components(ties):
+    for component in _components([tie.without_aliases() for tie in ties]):
         tie = component[0]
         if len(component) > 1 or not (tie.is_shared or _has_distinct_members(tie)):
             repeated += _repeated_in_graph(component)

@@ -16,7 +16,7 @@ from lit_share.aliases import (
     install_invariant,
     make_buffer_one,
 )
-from lit_share.functional import mean
+from lit_share.functional import first_equal, mean
 from lit_share.sharing._positions import check_positions, share_positions
 from lit_share.text import check_choice
 from lit_share.ties import (
@@ -26,7 +26,10 @@ from lit_share.ties import (
     TieError,
     Ties,
     buffer_refs,
+    check_not_meta,
     check_ties,
+    cluster_labels,
+    distinctly_named,
     parameter_refs,
 )
 
@@ -55,20 +58,23 @@ def share(
     all positions are equal.
 
     With ``where="equal"`` only exactly equal members are shared, as after proximal steps, so the
-    module's outputs do not change. These include members that are equal before training, such as
-    biases of zero: train first, or exclude them. Members of which some units are equal stay
-    separate: ``keep_tied=True`` keeps these units equal, and compact files store them once.
+    module's outputs do not change. If a tie has several clusters of equal members, each becomes a
+    Parameter of its own; `clusters` says which. These include members that are equal before
+    training, such as biases of zero: train first, or exclude them. Members of which some units are
+    equal stay separate: ``keep_tied=True`` keeps these units equal, and compact files store them
+    once. Positions are shared only if all of them are equal, as a convolution has one filter.
 
     Args:
         module: The module, changed in place.
         ties: Which parameters are shared.
         init: The shared value: the ``"mean"`` of the members, or the ``"first"`` member.
-        where: Share ``"all"`` ties, or only those with ``"equal"`` members.
+        where: Share ``"all"`` members of each tie, or only those that are ``"equal"``.
         buffers: Whether to share buffers that fit the patterns, too, such as the statistics of
             batch normalisation.
 
     Returns:
-        The shared ties.
+        The shared ties. If only some members of a tie are shared, the result has a tie of these
+        members in its place, or several.
 
     Raises:
         TieError: If the patterns do not fit the module (see `Ties.find`), or a tie has a single
@@ -99,9 +105,9 @@ def share(
             raise TieError(f"buffers=True, but no buffer fits all patterns of {ties}: leave it out")
         check_buffers(groups)
     if where == "equal":
-        _check_not_meta([*sliced, *separate])
-        separate = [tie for tie in separate if _all_equal(tie.tensors())]
-        groups = [refs for refs in groups if _all_equal([ref.stored for ref in refs])]
+        check_not_meta([*sliced, *separate])
+        separate = _split(separate, cluster_labels(separate))
+        groups = _equal_buffers(groups)
     maker = AliasMaker(module)
     for tie in separate:
         tensors = tie.tensors()
@@ -116,7 +122,7 @@ def share(
     # Members of replaced layers are other parameters now.
     if sliced:
         found = ties.find(module)
-    return [tie for tie in found if tie.is_shared]
+    return distinctly_named(_shared_parts(found))
 
 
 @torch.no_grad()
@@ -186,7 +192,7 @@ def _sides(module: nn.Module, ties: Ties | None) -> Iterator[tuple[int, Paramete
 
 def _names_of_shared(module: nn.Module, ties: Sequence[Tie]) -> list[list[ParameterRef]]:
     """Return, for each Parameter that several members are, all its references, matched or not."""
-    shared = [tie for tie in ties if len(tie.members) > 1 and tie.is_shared]
+    shared = [tie for tie in _shared_parts(ties) if len(tie.members) > 1]
     names: dict[nn.Parameter, list[ParameterRef]] = {t.members[0].parameter: [] for t in shared}
     for ref in parameter_refs(module):
         if ref.parameter in names:
@@ -194,20 +200,35 @@ def _names_of_shared(module: nn.Module, ties: Sequence[Tie]) -> list[list[Parame
     return [refs for refs in names.values() if len(refs) > 1]
 
 
+def _shared_parts(ties: Sequence[Tie]) -> list[Tie]:
+    """Return the shared ties, and of other ties a tie for each Parameter of several members."""
+    parts: list[Tie] = []
+    for tie in ties:
+        # A single member can be shared: the position of a convolution.
+        parts += [tie] if tie.is_shared else tie.split(tie.first_aliases)
+    return parts
+
+
+def _split(ties: Sequence[Tie], labels: Sequence[Sequence[int]]) -> list[Tie]:
+    """Return a tie for each cluster of several members that are not one Parameter yet."""
+    parts: list[Tie] = []
+    for tie, own in zip(ties, labels, strict=True):
+        parts += [part for part in tie.split(own) if not part.is_shared]
+    return parts
+
+
+def _equal_buffers(groups: Sequence[Sequence[BufferRef]]) -> list[list[BufferRef]]:
+    """Return the buffers that correspond to each other and are equal."""
+    equal: list[list[BufferRef]] = []
+    for refs in groups:
+        own: dict[int, list[BufferRef]] = {}
+        for ref, first in zip(refs, first_equal([ref.stored for ref in refs]), strict=True):
+            own.setdefault(first, []).append(ref)
+        equal += [cluster for cluster in own.values() if len(cluster) > 1]
+    return equal
+
+
 def _is_done(tie: Tie) -> bool:
     # A single member is always shared with itself, and `check_shareable` is to refuse it, unless it
     # is the position of a convolution.
     return tie.is_shared and (len(tie.members) > 1 or tie.members[0].index is not None)
-
-
-def _all_equal(tensors: Sequence[torch.Tensor]) -> bool:
-    return all(torch.equal(tensors[0], other) for other in tensors[1:])
-
-
-def _check_not_meta(ties: Sequence[Tie]) -> None:
-    for tie in ties:
-        if tie.members[0].parameter.is_meta:
-            raise TieError(
-                f"{tie.members[0].name!r} is on the meta device, where no values are equal: "
-                "load it first"
-            )

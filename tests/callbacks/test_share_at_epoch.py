@@ -165,6 +165,100 @@ def test_states_of_optimizers_are_taken_over():
     assert shared(module) == SECOND_LAYER
 
 
+class Five(Two):
+    """Models of which the first two and the next two become equal, and the fifth does not."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.c, self.d, self.e = (mlp(seed) for seed in (2, 3, 4))
+
+    def losses(self, batch):
+        x, *targets = batch
+        models = (self.a, self.b, self.c, self.d, self.e)
+        targets = [targets[0], targets[0], targets[1], targets[1], targets[0] + targets[1]]
+        return tuple(nn.functional.mse_loss(m(x), y) for m, y in zip(models, targets, strict=True))
+
+
+FIVE = Ties("a.*", "b.*", "c.*", "d.*", "e.*")
+
+
+def two_ties():
+    """What makes two clusters."""
+    return [Regularize("layer_tie", ties, 50.0) for ties in (PAIR, Ties("c.*", "d.*"))]
+
+
+def clusters_of_five():
+    leaves = ("0.weight", "0.bias", "2.weight", "2.bias")
+    return [[f"{one}.{leaf}", f"{two}.{leaf}"] for one, two in ("ab", "cd") for leaf in leaves]
+
+
+@pytest.mark.parametrize("norm", ["squared", "l1"])
+def test_each_cluster_is_a_parameter(norm):
+    """Another penalty goes on pulling all five together, of which some are one Parameter now."""
+    module = Five(optimizer=adam)
+    soft = Regularize(Penalty(norm, "tensor", "mean"), FIVE, 1e-3)
+    equal = Share(FIVE, where="equal", epoch=2)
+    made = fit(module, *two_ties(), soft, equal, SharingMonitor(FIVE), epochs=4)
+    assert shared(module) == clusters_of_five()
+    states = made.optimizers[0].state
+    owned = {p for group in made.optimizers[0].param_groups for p in group["params"]}
+    assert set(states) == owned == set(module.parameters())
+    assert len(owned) == 12
+    assert made.callback_metrics["sharing/clusters"] == 12
+    assert made.callback_metrics["sharing/unique"] == 3 * 23
+
+
+def test_states_of_a_cluster_are_those_of_its_first_member():
+    kept = {}
+
+    class Keep(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            state = trainer.optimizers[0].state
+            if trainer.current_epoch == 1:
+                names = dict(pl_module.named_parameters())
+                kept.update({n: state[p]["exp_avg"].clone() for n, p in names.items()})
+                with torch.no_grad():
+                    pl_module.e[2].load_state_dict(pl_module.c[2].state_dict())
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.current_epoch == 1 and batch_idx == 0:
+                state = trainer.optimizers[0].state
+                for name, parameter in pl_module.named_parameters():
+                    torch.testing.assert_close(state[parameter]["exp_avg"], kept[name])
+                kept["checked"] = True
+
+    module = Five(optimizer=adam)
+    fit(module, Keep(), Share(FIVE, where="equal", epoch=1), epochs=2)
+    assert kept["checked"]
+    assert shared(module) == [["c.2.weight", "e.2.weight"], ["c.2.bias", "e.2.bias"]]
+
+
+def test_clusters_are_told(caplog):
+    module = Five(optimizer=adam)
+    with caplog.at_level("INFO"):
+        fit(module, *two_ties(), Share(FIVE, where="equal", epoch=1), epochs=2)
+    assert "0 of 4 ties are one parameter now; of others, equal members are:" in caplog.text
+    line = "0.weight: a.0.weight = b.0.weight | c.0.weight = d.0.weight | e.0.weight"
+    assert line in caplog.text
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_resuming_clusters_is_bitwise_as_if_never_stopped(stop):
+    def run(module, epochs, **options):
+        share = Share(FIVE, where="equal", epoch=2)
+        return fit(module, *two_ties(), share, epochs=epochs, **options)
+
+    whole, first, second = (Five(optimizer=adam) for _ in range(3))
+    run(whole, 4)
+    assert shared(whole) == clusters_of_five()
+    early = pytest.warns(UserWarning, match="training ended before epoch 2")
+    with early if stop < 3 else nullcontext():
+        run(first, stop).save_checkpoint("half.ckpt")
+    run(second, 4, ckpt_path="half.ckpt")
+    assert_same(whole.state_dict(), second.state_dict())
+    assert shared(whole) == shared(second)
+
+
 def test_all_at_an_epoch():
     """Two models that are warmed up apart and then merged."""
     module = Two(optimizer=adam)

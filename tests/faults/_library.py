@@ -631,6 +631,14 @@ SECTIONS: dict[str, list[Row]] = {
             changes=True,
         ),
         Row(
+            "compare a single member",
+            'ls.clusters(pair, ls.Ties("a.*"))',
+            "at once",
+            "TieError",
+            "Ties('a.*') compares nothing, as each tie has a single member: give a pattern for "
+            "each model",
+        ),
+        Row(
             "unshare a pattern of nothing",
             'ls.unshare(pair, ls.Ties("a.*", "c.*"))',
             "at once",
