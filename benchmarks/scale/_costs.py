@@ -116,7 +116,7 @@ TRAINING: Mapping[str, Mapping[Kind, Expr]] = {
     },
 }
 
-_METRICS = T + 6
+_METRICS = T + 7
 
 EVENTS: Mapping[str, Event] = {
     "start": Event("start of training", "nothing, whatever the penalty"),
@@ -142,8 +142,8 @@ EVENTS: Mapping[str, Event] = {
     ),
     "monitor, epoch": Event(
         "`SharingMonitor`, end of an epoch",
-        "sums of distances, and counts of zeros and of equal numbers",
-        (Volume("all-reduce", 3 * ONE, 32 * T + 8 * A),),
+        "sums of distances, counts of zeros and of equal numbers, and which members differ",
+        (Volume("all-reduce", 4 * ONE, 32 * T + 8 * A + 4 * N**2 * T),),
     ),
     "monitor, penalty": Event(
         "the same, for each penalty",
@@ -152,7 +152,7 @@ EVENTS: Mapping[str, Event] = {
     ),
     "monitor, log": Event(
         "the same, also with DDP",
-        "what Lightning's `log` sends for each of T + 6 metrics; `per_tie=False` leaves 6",
+        "what Lightning's `log` sends for each of T + 7 metrics; `per_tie=False` leaves 7",
         (
             Volume("barrier", 2 * _METRICS, ZERO),
             Volume("all-reduce", 2 * _METRICS, 12 * _METRICS),

@@ -10,16 +10,17 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from typing_extensions import override
 
+from lit_share.callbacks._cluster_heatmap import cluster_heatmap
 from lit_share.callbacks._heatmap import distance_heatmap
 from lit_share.callbacks._regularize import Regularize
 from lit_share.callbacks._share import Share
 from lit_share.functional import Comparison
 from lit_share.metrics import compare_ties, count_numbers
-from lit_share.ties import Tie, Ties, as_ties, distinctly_named
+from lit_share.ties import Tie, Ties, as_ties, cluster_ties, distinctly_named
 
 _NAMES = tuple(
     f"sharing/{name}"
-    for name in ("penalty", "distance", "tied", "sparsity", "unique", "compression")
+    for name in ("penalty", "distance", "tied", "clusters", "sparsity", "unique", "compression")
 )
 # The prefix is not "sharing/distance/": MLflow stores each metric in a file, and the file
 # "sharing/distance" cannot be a folder, too.
@@ -34,25 +35,28 @@ class SharingMonitor(Callback):
     ``sharing/distance``           `lit_share.overall_distance` of all ties
     ``sharing/distance_of/<tie>``  `lit_share.relative_distance` of a tie's members
     ``sharing/tied``               fraction of elements in which all members are exactly equal
+    ``sharing/clusters``           number of clusters of equal members, summed over ties; see
+                                   `lit_share.clusters`
     ``sharing/sparsity``           fraction of exact zeros among all parameters
     ``sharing/unique``             count of nonzero numbers; tied ones count once
     ``sharing/compression``        count of all parameters / ``sharing/unique``
     =============================  ================================================================
 
-    ``sharing/penalty`` needs a `Regularize` callback; distances and ``sharing/tied`` need a tie of
-    several members. ``<tie>`` is the tie's name, or the names of its members, joined by ``" - "``,
-    if another tie has the same name.
+    ``sharing/penalty`` needs a `Regularize` callback; distances, ``sharing/tied`` and
+    ``sharing/clusters`` need a tie of several members. ``<tie>`` is the tie's name, or the names of
+    its members, joined by ``" - "``, if another tie has the same name.
 
     ``ModelCheckpoint`` and ``EarlyStopping`` can monitor these metrics. Unless validation runs once
     per epoch, they need ``save_on_train_epoch_end=True`` and ``check_on_train_epoch_end=True``.
 
-    At the end of a run, W&B gets a heat map of the distances, ties × epochs: ``sharing/distances``.
+    At the end of a run, W&B gets a heat map of the distances, ties × epochs: ``sharing/distances``;
+    and for ties of three or more members the clusters, ties × members: ``sharing/cluster_map``.
 
     Args:
         ties: The parameters to compare, or a list of patterns for `Ties`. ``None``: those of the
             Trainer's `Regularize` and `Share` callbacks.
         per_tie: Whether each tie's distance is logged.
-        heatmap: Whether the heat map is logged.
+        heatmap: Whether these figures are logged.
         prog_bar: The metrics that the progress bar shows, such as ``["sharing/distance"]``. Put
             the progress bar after this callback, or it shows the values of the epoch before.
 
@@ -120,14 +124,17 @@ class SharingMonitor(Callback):
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not (self.heatmap and self.history):
+        loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+        if not (self.heatmap and self.history and loggers):
             return
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                figure = distance_heatmap(self.history)
-                logger.experiment.log(
-                    {"sharing/distances": figure, "trainer/global_step": trainer.global_step}
-                )
+        figures = {"sharing/distances": distance_heatmap(self.history)}
+        # Pairs are equal or not, which the last column of the distances shows.
+        ties = self._compared_ties(trainer, pl_module)
+        several = [tie for tie in ties if len(tie.members) > 2]
+        if several:
+            figures["sharing/cluster_map"] = cluster_heatmap(cluster_ties(several).as_dict())
+        for logger in loggers:
+            logger.experiment.log({**figures, "trainer/global_step": trainer.global_step})
 
     def measure(
         self,
@@ -150,6 +157,7 @@ class SharingMonitor(Callback):
         if tied:
             total = Comparison.total(list(comparisons.values()))
             values |= {"sharing/distance": total.distance, "sharing/tied": total.tied}
+            values["sharing/clusters"] = float(cluster_ties(tied).count)
         if self.per_tie:
             for name, comparison in comparisons.items():
                 # MLflow rejects "=" in the names of metrics.

@@ -68,6 +68,11 @@ def counts(of, models="ab"):
     return total, zeros, unique, tied
 
 
+def clusters(of, models="ab"):
+    """Count the different members of each tie."""
+    return sum(len({of[f"{model}.{leaf}"].tobytes() for model in models}) for leaf in LEAVES)
+
+
 def logged(made):
     """What went to the CSVLogger, epoch by epoch."""
     made.logger.save()
@@ -104,6 +109,7 @@ def test_values_epoch_by_epoch():
             "sharing/distance": distance(*LEAVES, of=of),
             **{f"sharing/distance_of/{leaf}": distance(leaf, of=of) for leaf in LEAVES},
             "sharing/tied": tied / 23,
+            "sharing/clusters": clusters(of),
             "sharing/sparsity": zeros / total,
             "sharing/unique": unique,
             "sharing/compression": total / unique,
@@ -135,7 +141,7 @@ def keys(*callbacks, module=None):
 
 
 ALWAYS = {"sparsity", "unique", "compression"}
-OF_TIES = {"distance", "tied"}
+OF_TIES = {"distance", "tied", "clusters"}
 OF_EACH = {f"distance_of/{leaf}" for leaf in LEAVES}
 
 
@@ -159,26 +165,39 @@ def test_hard_sharing():
     rows, weights = watched(Two(), SharingMonitor(), Share(PAIR), epochs=1)
     assert rows[-1]["sharing/distance"] == 0.0
     assert rows[-1]["sharing/tied"] == 1.0
+    assert rows[-1]["sharing/clusters"] == 4
     assert rows[-1]["sharing/unique"] == 23
     assert rows[-1]["sharing/compression"] == 2.0
     assert counts(weights[-1])[2] == 23
 
 
-def test_three_members():
-    class Three(Two):
-        def __init__(self):
-            super().__init__()
-            self.c = mlp(2)
+class Three(Two):
+    def __init__(self):
+        super().__init__()
+        self.c = mlp(2)
 
-    three = Ties("a.*", "b.*", "c.*")
+
+THREE = Ties("a.*", "b.*", "c.*")
+
+
+def test_three_members():
     rows, weights = watched(
-        Three(), SharingMonitor(three), Regularize(EXACT_TIE, Ties("a.*", "c.*"), 0.3)
+        Three(), SharingMonitor(THREE), Regularize(EXACT_TIE, Ties("a.*", "c.*"), 0.3)
     )
     of = weights[-1]
     total, _, unique, tied = counts(of, "abc")
     assert rows[-1]["sharing/distance"] == pytest.approx(distance(*LEAVES, of=of, models="abc"))
     assert rows[-1]["sharing/unique"] == unique < total
     assert rows[-1]["sharing/tied"] == tied / 23
+    assert rows[-1]["sharing/clusters"] == clusters(of, "abc") < 12
+
+
+def test_clusters():
+    """A strong penalty makes all layers of two of three models equal."""
+    layer_tie = Regularize("layer_tie", Ties("a.*", "c.*"), 50.0)
+    monitor = SharingMonitor(THREE, prog_bar=["sharing/clusters"])
+    rows, weights = watched(Three(), monitor, layer_tie)
+    assert rows[-1]["sharing/clusters"] == clusters(weights[-1], "abc") == 8
 
 
 def test_ties_of_several_callbacks_are_watched_once():
@@ -307,6 +326,7 @@ def test_heat_map_goes_to_wandb_once(offline, tmp_path):
     monitor = SharingMonitor(PAIR)
     table = CSVLogger("logs")
     fit(Two(), monitor, epochs=3, logger=[table, offline], log_every_n_steps=1)
+    # A pair needs no picture of its clusters.
     (file,) = tmp_path.glob("wandb/offline-run-*/files/media/**/*.plotly.json")
     assert "distances" in file.name
     (drawn,) = json.loads(file.read_text(encoding="utf-8"))["data"]
@@ -314,6 +334,18 @@ def test_heat_map_goes_to_wandb_once(offline, tmp_path):
     assert drawn["y"] == list(LEAVES)
     np.testing.assert_allclose(numbers(drawn["z"]), [monitor.history[leaf] for leaf in LEAVES])
     assert not any("sharing/distances" in row for row in table.experiment.metrics)
+
+
+@pytest.mark.slow
+def test_clusters_go_to_wandb(offline, tmp_path):
+    layer_tie = Regularize("layer_tie", Ties("a.*", "c.*"), 50.0)
+    fit(Three(), SharingMonitor(THREE), layer_tie, logger=offline, log_every_n_steps=1)
+    files = tmp_path.glob("wandb/offline-run-*/files/media/**/*cluster_map*.plotly.json")
+    (file,) = files
+    (drawn,) = json.loads(file.read_text(encoding="utf-8"))["data"]
+    assert drawn["y"] == list(LEAVES)
+    assert drawn["x"] == ["a", "b", "c"]
+    assert numbers(drawn["z"]).tolist() == [[1, 0, 1]] * 4
 
 
 @pytest.mark.slow
