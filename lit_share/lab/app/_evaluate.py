@@ -14,6 +14,7 @@ from lit_share.lab.app._objective import can_be_tested, unknown_objective
 from lit_share.lab.app._train import Trained
 from lit_share.lab.app.build import evaluator
 from lit_share.metrics import compare_ties, sharing_stats
+from lit_share.ties import cluster_ties
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,14 @@ class Evaluation:
         test: Metrics on test data; empty if the model or the data have no tests.
         sharing: The penalty, the distance between members, counts of parameters, and bytes.
         tied: For each tie, the fraction of its elements that are equal in all members.
+        clusters: For each tie, the number of each member's cluster by the member's name.
     """
 
     validation: dict[str, float]
     test: dict[str, float]
     sharing: dict[str, float | None]
     tied: dict[str, float]
+    clusters: dict[str, dict[str, int]]
 
 
 def evaluate(trained: Trained, config: DictConfig) -> Evaluation:
@@ -52,12 +55,14 @@ def evaluate(trained: Trained, config: DictConfig) -> Evaluation:
     warn_of_missing_test_metric(job, config.objective, _merged(test))
     if trained.rows is not None:
         # Layers with tied rows store a codebook, to which the patterns of ties do not apply.
-        return Evaluation(measured, _merged(test), sharing_stats(model).as_dict(), {})
+        return Evaluation(measured, _merged(test), sharing_stats(model).as_dict(), {}, {})
     return Evaluation(measured, _merged(test), *_sharing(trained))
 
 
-def _sharing(trained: Trained) -> tuple[dict[str, float | None], dict[str, float]]:
-    """Restore regularizers; return penalty, distance and counts, and the tied fraction by tie."""
+def _sharing(
+    trained: Trained,
+) -> tuple[dict[str, float | None], dict[str, float], dict[str, dict[str, int]]]:
+    """Restore regularizers; return what is measured of sharing: see `Evaluation`."""
     job, penalty = trained.job, 0.0
     for regularizer in job.regularizers.values():
         if regularizer.state_key in trained.states:
@@ -73,7 +78,7 @@ def _sharing(trained: Trained) -> tuple[dict[str, float | None], dict[str, float
         sharing["distance"] = Comparison.total(comparisons).distance
     sharing |= sharing_stats(job.model, ties).as_dict()
     tied = {tie.name: comparison.tied for tie, comparison in zip(ties, comparisons, strict=True)}
-    return sharing, tied
+    return sharing, tied, cluster_ties(ties).as_dict()
 
 
 def _merged(metrics_of_loaders: Sequence[Mapping[str, float]]) -> dict[str, float]:

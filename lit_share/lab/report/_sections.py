@@ -16,8 +16,10 @@ from lit_share.lab.plots import (
     Point,
     StrengthPath,
     Style,
+    cluster_path,
     curves,
     intervals,
+    member_clusters,
     score_against_size,
     strength_path,
     tied_heatmap,
@@ -30,6 +32,8 @@ from lit_share.lab.results import Result
 
 # A page with hundreds of figures would be slow; each run's result.json has the numbers of all ties.
 MOST_TIES = 24
+# Of more members, such as the positions of a layer, no names could be read.
+MOST_MEMBERS = 40
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ def sections(comparison: Comparison, styles: Styles) -> list[Section]:
         _over_numbers(comparison, styles),
         _distances(rows, styles),
         _tied(rows),
+        _clusters(rows),
         _costs(rows, styles),
     ]
 
@@ -256,6 +261,56 @@ def _tied(rows: Mapping[str, list[Row]]) -> Section:
     )
     reason = "No run has counted equal elements: older results and single models have none."
     return Section("tied", "What became equal", lead, groups, _if_empty(groups, reason))
+
+
+def _clusters(rows: Mapping[str, list[Row]]) -> Section:
+    groups = []
+    for title, members in rows.items():
+        panels = []
+        for row in members:
+            panels += _cluster_panels(row)
+        if panels:
+            groups.append(Group(title, panels))
+    lead = (
+        "Members of one number and colour are exactly equal in the tested model, grey ones equal "
+        "no other; a number stands for the same members in all ties. Below it, the number of "
+        "clusters of each tie over the strengths tried, mean over seeds: 1 if all members are "
+        "equal."
+    )
+    reason = f"No run ties three to {MOST_MEMBERS} members: pairs are in the section above."
+    missing = _if_empty(groups, reason)
+    return Section("clusters", "Who shares with whom", lead, groups, missing)
+
+
+def _cluster_panels(row: Row) -> list[Panel]:
+    """Draw a row's clusters of the first seed, and their number over the strengths."""
+    first = row.runs[0]
+    drawn = _several(first)
+    if not drawn:
+        return []
+    others = [_several(run) for run in row.runs[1:]]
+    title = f"{row.strategy}, seed {first.seed}"
+    if first.strength is not None:
+        title += f", strength {first.strength:g}"
+    if others:
+        title += f"; the same in {1 + others.count(drawn)} of {len(row.runs)} seeds"
+    words = f"which members of each tie are equal after {row.strategy}"
+    panels = [Panel(member_clusters(drawn, title), words)]
+    counts: dict[float, dict[str, float]] = {}
+    for runs in _by_strength(row):
+        numbers = [{t: float(len(set(c.values()))) for t, c in _several(r).items()} for r in runs]
+        if runs[0].strength is not None:
+            counts[runs[0].strength] = _mean_by_name(numbers)
+    if counts:
+        figure = cluster_path(counts, f"{row.strategy}: number of clusters")
+        panels.append(Panel(figure, f"number of clusters over the strength of {row.strategy}"))
+    return panels
+
+
+def _several(run: Result) -> dict[str, dict[str, int]]:
+    """Return the clusters of the first ties of three members or more."""
+    several = {t: c for t, c in run.clusters.items() if 3 <= len(c) <= MOST_MEMBERS}
+    return dict(list(several.items())[:MOST_TIES])
 
 
 def _costs(rows: Mapping[str, list[Row]], styles: Styles) -> Section:

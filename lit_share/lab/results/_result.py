@@ -40,6 +40,8 @@ class Result:
         seconds: Duration of training.
         checkpoint: The checkpoint that was tested.
         tied: For each tie, the fraction of its elements that are exactly equal.
+        clusters: For each tie, the number of each member's cluster by the member's name: members of
+            a cluster are exactly equal.
         training_bytes: Bytes of parameters, gradients and optimizer state.
         distances: For each tie, the distance between its members before training and after every
             epoch.
@@ -67,6 +69,7 @@ class Result:
     seconds: float | None = None
     checkpoint: str | None = None
     tied: dict[str, float] = field(default_factory=dict)
+    clusters: dict[str, dict[str, int]] = field(default_factory=dict)
     training_bytes: int | None = None
     distances: dict[str, list[float]] = field(default_factory=dict)
     earlier: bool = False

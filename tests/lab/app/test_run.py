@@ -145,6 +145,7 @@ def test_csv_has_the_documented_names(compose_config: Compose, tmp_path: Path) -
         "sharing/penalty",
         "sharing/distance",
         "sharing/tied",
+        "sharing/clusters",
         "sharing/unique",
     }
     assert expected <= set(header)

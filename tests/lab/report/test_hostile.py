@@ -51,6 +51,7 @@ def hostile(sweep):
                 "overrides": [*content["overrides"], f"x.{attack}={attack}{content['seed'] % 1}"],
                 "distances": {attack: [1.0, 0.5, 0.25]},
                 "tied": {attack: 0.5},
+                "clusters": {attack: {f"a.{attack}": 0, f"b.{attack}": 0, f"c.{attack}": 1}},
             }  # fmt: skip
             file.write_text(json.dumps(content))
             file.with_name("config.yaml").write_text(f"name: {attack}\n")
@@ -156,6 +157,7 @@ def test_nothing_is_executed_in_a_browser(hostile, tmp_path):
             "#scores .ytick text",
             "#distances .gtitle",
             "#tied .ytick text",
+            "#clusters .ytick text",
             "#sizes .legendtext",
         ):
             texts = chromium.ask(

@@ -53,6 +53,15 @@ def test_tied_fractions(sweep):
 
 
 @pytest.mark.slow
+def test_clusters(sweep):
+    results, _ = sweep
+    for name, labels in (("hard_tie", [0, 0]), ("none", [0, 1])):
+        assert list(results[name].clusters) == TIES
+        for tie in TIES:
+            assert list(results[name].clusters[tie].values()) == labels
+
+
+@pytest.mark.slow
 def test_training_bytes_are_of_each_number_once(sweep):
     """Adam has two numbers for each, beside the number and its gradient, and a step per tensor."""
     results, _ = sweep

@@ -72,6 +72,7 @@ def test_it_has_all_parts(results):
         "curves",
         "distances",
         "tied",
+        "clusters",
         "costs",
         "runs",
     ]
@@ -164,6 +165,7 @@ def nasty(results):
             overrides=[*r.overrides, f"x.{NASTY}={NASTY}", f"k.{NASTY}={r.seed % 2}"],
             distances={NASTY: [1.0, 0.5]},
             tied={NASTY: 0.5},
+            clusters={NASTY: {f"a{NASTY}": 0, f"b{NASTY}": 0, f"c{NASTY}": 1}},
         )
         for r in results
     ]

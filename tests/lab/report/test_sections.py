@@ -9,7 +9,7 @@ from lit_share.lab.report import _sections as charts
 from lit_share.lab.report import compare
 from lit_share.lab.results import read_results
 
-KEYS = ["scores", "strengths", "sizes", "curves", "distances", "tied", "costs"]
+KEYS = ["scores", "strengths", "sizes", "curves", "distances", "tied", "clusters", "costs"]
 
 
 def sections(results, **keywords):
@@ -35,7 +35,8 @@ def test_a_figure_per_setting(results):
     # two ties; memory, bytes and time
     assert [len(group.panels) for group in found["distances"].groups] == [2, 2]
     assert [len(group.panels) for group in found["costs"].groups] == [3, 3]
-    assert not any(section.missing for section in found.values())
+    # The sweep ties pairs.
+    assert [key for key, section in found.items() if section.missing] == ["clusters"]
 
 
 def test_the_same_strategy_has_the_same_colour_everywhere(results):
@@ -47,7 +48,7 @@ def test_the_same_strategy_has_the_same_colour_everywhere(results):
                 if trace.name in expected:
                     assert trace.marker.color == expected[trace.name]
                     seen.add((section.key, trace.name))
-    assert len(seen) == 2 * len(set(KEYS) - {"tied"})
+    assert len(seen) == 2 * len(set(KEYS) - {"tied", "clusters"})
 
 
 def test_scores_are_those_of_the_table(results):
@@ -152,6 +153,48 @@ def test_tied_fractions_are_means_over_seeds(results):
     assert [list(row) for row in drawn.z] == [[0.25, 1.0], [0.0, 0.0]]
 
 
+def of_three(results, labels):
+    """The results of soft_tie with clusters of three models: a function of seed and strength."""
+    with_clusters = []
+    for run in results:
+        if run.strategy == "soft_tie":
+            own = dict(zip(("a.w", "b.w", "c.w"), labels(run.seed, run.strength), strict=True))
+            run = replace(run, clusters={"w": own, "pair": {"a.v": 0, "b.v": 1}})
+        with_clusters.append(run)
+    return with_clusters
+
+
+def test_clusters_are_those_of_the_first_seed_and_their_number_over_the_strengths(results):
+    labels = {0.01: {0: (0, 1, 2), 1: (0, 1, 2), 2: (0, 0, 1)}, 0.1: {0: (0, 0, 1), 1: (0, 0, 1)}}
+    found = sections(of_three(results, lambda s, at: labels[at].get(s, (0, 0, 0))))["clusters"]
+    assert [group.title for group in found.groups] == ["data.n_b=20", "data.n_b=50"]
+    picture, path = [panel.figure for panel in found.groups[0].panels]
+    title = "soft_tie, seed 0, strength 0.1; the same in 2 of 3 seeds"
+    assert picture.layout.title.text == title
+    assert list(picture.data[0].y) == ["w"]
+    assert [list(row) for row in picture.data[0].z] == [[1, 1, 0]]
+    assert list(path.data[0].x) == ["0.01", "0.1"]
+    assert list(path.data[0].z[0]) == [fmean([3, 3, 2]), fmean([2, 2, 1])]
+    assert found.missing == ""
+
+
+def test_clusters_of_one_seed_and_one_strength(results):
+    (one,) = [
+        r
+        for r in of_three(results, lambda *_: (0, 1, 1))
+        if (r.strategy, r.seed, r.strength) == ("soft_tie", 0, 0.1) and "data.n_b=20" in r.overrides
+    ]
+    (picture,) = figures(sections([one])["clusters"])
+    assert picture.layout.title.text == "soft_tie, seed 0, strength 0.1"
+
+
+def test_clusters_of_many_members_are_not_drawn(results):
+    many = {"w": {f"w[{i}]": i for i in range(charts.MOST_MEMBERS + 1)}}
+    found = sections([replace(run, clusters=many) for run in results])["clusters"]
+    assert not found.groups
+    assert "No run ties three to 40 members" in found.missing
+
+
 def test_of_many_ties_the_first_are_drawn(results):
     many = {f"layer{i}": [1.0, 0.5] for i in range(30)}
     found = sections([replace(result, distances=many) for result in results])["distances"]
@@ -165,7 +208,7 @@ def test_results_of_older_versions(results):
         for r in results
     ]
     found = sections(old)
-    for key in ("sizes", "distances", "tied", "costs"):
+    for key in ("sizes", "distances", "tied", "clusters", "costs"):
         assert not found[key].groups
         assert found[key].missing
     assert found["scores"].groups

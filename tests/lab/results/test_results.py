@@ -114,6 +114,7 @@ def test_results_of_older_versions_have_no_distances(tmp_path, write):
     write(tmp_path)
     (result,) = read_results([tmp_path])
     assert (result.distances, result.tied, result.training_bytes) == ({}, {}, None)
+    assert result.clusters == {}
 
 
 def test_what_runs_leave_for_charts(tmp_path, write):
@@ -154,6 +155,7 @@ def test_what_is_written_is_what_is_read(tmp_path):
         validation={"b/val/acc": 0.5}, test={"b/test/acc": 0.25},
         sharing={"penalty": 0.5, "distance": None}, rows=[{"name": "a"}], seconds=1.5,
         checkpoint="last.ckpt", tied={"weight": 0.5}, training_bytes=12,
+        clusters={"weight": {"a.weight": 0, "b.weight": 1, "c.weight": 0}},
         distances={"weight": [1.0, 0.5]},
     )  # fmt: skip
     empty = {f.name for f in fields(Result) if not getattr(written, f.name)}
