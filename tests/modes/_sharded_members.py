@@ -20,10 +20,13 @@ from lit_share import (
     Ties,
     add_penalty_gradient,
     apply_prox,
+    clusters,
+    share,
     starting_values,
+    verify_shared,
 )
 from lit_share.metrics import compare_ties, count_numbers
-from lit_share.ties import TieViews
+from lit_share.ties import TieViews, cluster_ties
 
 from .._own_rows import registered
 from . import _reference as reference
@@ -310,6 +313,83 @@ def counts(name, shard):
     assert count_numbers(several, overlapping) == expected
 
 
+def clusters_of(name, shard):
+    """Members are equal if their slices are on all processes; it takes one message."""
+    divided, plain = Models(), Models()
+    for module in (divided, plain):
+        with torch.no_grad():
+            module.c.row.copy_(module.a.row)
+            module.c.weight.copy_(module.a.weight)
+            # A difference in one number of the last row: the first process does not have it.
+            module.b.weight.copy_(module.a.weight)
+            module.b.weight[-1, -1] += 1.0
+    shard(divided)
+    calls, ties = [], Ties("a.*", "b.*", "c.*")
+    with counted(calls):
+        report = clusters(divided, ties)
+    assert report == clusters(plain, ties)
+    assert [tie.labels for tie in report.ties] == [(0, 1, 0), (0, 1, 0)]
+    assert calls == ([] if shard is in_copies else ["all_reduce"])
+    turned = Models(turned=True)
+    with torch.no_grad():
+        turned.b.weight.copy_(turned.c.weight.T)
+    shard(turned)
+    found = cluster_ties(turned.ties("a", "b", "c"))
+    assert [tie.labels for tie in found.ties] == [(0, 1, 1), (0, 1, 2)]
+    # Whole parameters, which a forward pass without gradients leaves, are compared as shards.
+    with torch.no_grad():
+        divided()
+    assert clusters(divided, ties) == report
+
+
+def clusters_with_ddp(name):
+    """Clusters stay shared, and are the same on both processes, without a message."""
+    module, ties, calls = Models(), Ties("a.weight", "b.weight", "c.weight"), []
+    with torch.no_grad():
+        module.c.weight.copy_(module.a.weight)
+    share(module, ties, where="equal")
+    wrapped = nn.parallel.DistributedDataParallel(module)
+    penalty = PenaltySteps(PENALTIES[name](center="mean"), ties, 0.1)
+    optimizer = torch.optim.Adam(wrapped.parameters(), lr=0.1)
+    penalty.attach(module, optimizer)
+    for _ in range(2):
+        optimizer.zero_grad()
+        ((distributed.get_rank() + 1) * wrapped()).backward()
+        penalty.before_step()
+        optimizer.step()
+        penalty.after_step()
+    verify_shared(wrapped)
+    assert module.a.weight is module.c.weight
+    with counted(calls):
+        (tie,) = clusters(wrapped, ties).ties
+    assert (tie.labels, calls) == ((0, 1, 0), [])
+    both = [torch.empty_like(module.a.weight) for _ in range(2)]
+    distributed.all_gather(both, module.a.weight.detach())
+    assert torch.equal(*both)
+
+
+def shared_clusters(name):
+    """A Parameter for each cluster, made before `fully_shard`, is found and penalised as one."""
+    divided, plain = Models(), Models()
+    ties = Ties("a.weight", "b.weight", "c.weight")
+    for module in (divided, plain):
+        with torch.no_grad():
+            module.b.weight.copy_(module.a.weight)
+        share(module, ties, where="equal")
+    fsdp(divided)
+    assert divided.a.weight is divided.b.weight
+    report = clusters(divided, ties)
+    assert report == clusters(plain, ties)
+    assert [tie.labels for tie in report.ties] == [(0, 0, 1)]
+    penalty = PENALTIES[name](center="mean")
+    for module in (divided, plain):
+        module().backward()
+        found = ties.find(module)
+        add_penalty_gradient(module, penalty, found, 0.5)
+        apply_prox(module, penalty, found, 0.25)
+    assert_moved_alike(divided, plain)
+
+
 def not_finite(name):
     """All processes raise if one of them has NaN, after one message for all members."""
     module, calls = Models(), []
@@ -395,6 +475,11 @@ CHECKS = {
     "counts, rows": (partial(counts, shard=fsdp), ONE),
     "counts, columns": (partial(counts, shard=columns), ONE),
     "counts, copies": (partial(counts, shard=in_copies), ONE),
+    "clusters, rows": (partial(clusters_of, shard=fsdp), ONE),
+    "clusters, columns": (partial(clusters_of, shard=columns), ONE),
+    "clusters, copies": (partial(clusters_of, shard=in_copies), ONE),
+    "clusters, DDP": (clusters_with_ddp, ["squared element", "l1 output"]),
+    "shared clusters": (shared_clusters, ["squared element", "l1 element", "l1 output"]),
     "not finite": (not_finite, ONE),
     "weights are checked": (weights_are_checked, ONE),
     "some are plain": (some_are_plain, ONE),
