@@ -265,46 +265,66 @@ def _tied(rows: Mapping[str, list[Row]]) -> Section:
 
 def _clusters(rows: Mapping[str, list[Row]]) -> Section:
     groups = []
+    separate: dict[str, None] = {}
     for title, members in rows.items():
         panels = []
         for row in members:
-            panels += _cluster_panels(row)
+            own = _cluster_panels(row, title)
+            panels += own
+            if not own and any(map(_several, row.tried)):
+                separate[row.strategy] = None
         if panels:
             groups.append(Group(title, panels))
     lead = (
         "Members of one number and colour are exactly equal in the tested model, grey ones equal "
-        "no other; a number stands for the same members in all ties. Below it, the number of "
+        "no other; a number stands for the same members in all ties. Beside it, the number of "
         "clusters of each tie over the strengths tried, mean over seeds: 1 if all members are "
         "equal."
     )
-    reason = f"No run ties three to {MOST_MEMBERS} members: pairs are in the section above."
-    missing = _if_empty(groups, reason)
+    missing = ""
+    if separate:
+        missing = f"In some settings no members are equal after {', '.join(separate)}."
+    elif not groups:
+        missing = f"No run ties three to {MOST_MEMBERS} members: pairs are in the section above."
     return Section("clusters", "Who shares with whom", lead, groups, missing)
 
 
-def _cluster_panels(row: Row) -> list[Panel]:
-    """Draw a row's clusters of the first seed, and their number over the strengths."""
+def _cluster_panels(row: Row, setting: str) -> list[Panel]:
+    """Draw a row's clusters of the first seed, and their number over the strengths.
+
+    Return no panels if no members are equal in any run.
+    """
+    counts = [_counts(run) for run in row.tried]
+    members = [{tie: len(labels) for tie, labels in _several(run).items()} for run in row.tried]
+    if counts == members:
+        return []
     first = row.runs[0]
     drawn = _several(first)
-    if not drawn:
-        return []
-    others = [_several(run) for run in row.runs[1:]]
     title = f"{row.strategy}, seed {first.seed}"
     if first.strength is not None:
         title += f", strength {first.strength:g}"
+    others = [_several(run) for run in row.runs[1:]]
     if others:
         title += f"; the same in {1 + others.count(drawn)} of {len(row.runs)} seeds"
     words = f"which members of each tie are equal after {row.strategy}"
-    panels = [Panel(member_clusters(drawn, title), words)]
-    counts: dict[float, dict[str, float]] = {}
+    panels = [Panel(member_clusters(drawn, _joined(setting, title)), words)]
+    path: dict[float, dict[str, float]] = {}
     for runs in _by_strength(row):
-        numbers = [{t: float(len(set(c.values()))) for t, c in _several(r).items()} for r in runs]
         if runs[0].strength is not None:
-            counts[runs[0].strength] = _mean_by_name(numbers)
-    if counts:
-        figure = cluster_path(counts, f"{row.strategy}: number of clusters")
+            path[runs[0].strength] = _mean_by_name(map(_counts, runs))
+    if path:
+        figure = cluster_path(path, _joined(setting, f"{row.strategy}: number of clusters"))
         panels.append(Panel(figure, f"number of clusters over the strength of {row.strategy}"))
     return panels
+
+
+def _joined(setting: str, title: str) -> str:
+    return f"{setting}: {title}" if setting else title
+
+
+def _counts(run: Result) -> dict[str, float]:
+    """Return the number of clusters of each tie of three members or more."""
+    return {tie: len(set(labels.values())) for tie, labels in _several(run).items()}
 
 
 def _several(run: Result) -> dict[str, dict[str, int]]:

@@ -169,7 +169,7 @@ def test_clusters_are_those_of_the_first_seed_and_their_number_over_the_strength
     found = sections(of_three(results, lambda s, at: labels[at].get(s, (0, 0, 0))))["clusters"]
     assert [group.title for group in found.groups] == ["data.n_b=20", "data.n_b=50"]
     picture, path = [panel.figure for panel in found.groups[0].panels]
-    title = "soft_tie, seed 0, strength 0.1; the same in 2 of 3 seeds"
+    title = "data.n_b=20: soft_tie, seed 0, strength 0.1; the same in 2 of 3 seeds"
     assert picture.layout.title.text == title
     assert list(picture.data[0].y) == ["w"]
     assert [list(row) for row in picture.data[0].z] == [[1, 1, 0]]
@@ -186,6 +186,12 @@ def test_clusters_of_one_seed_and_one_strength(results):
     ]
     (picture,) = figures(sections([one])["clusters"])
     assert picture.layout.title.text == "soft_tie, seed 0, strength 0.1"
+
+
+def test_strategies_after_which_no_members_are_equal_are_named(results):
+    found = sections(of_three(results, lambda *_: (0, 1, 2)))["clusters"]
+    assert not found.groups
+    assert found.missing == "In some settings no members are equal after soft_tie."
 
 
 def test_clusters_of_many_members_are_not_drawn(results):
