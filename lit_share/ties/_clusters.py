@@ -35,7 +35,7 @@ class ClusteredTie:
 
     @property
     def count(self) -> int:
-        """The number of clusters: 1 if all members are equal."""
+        """The number of clusters, 1 if all members are equal."""
         return len(set(self.labels))
 
     @property
