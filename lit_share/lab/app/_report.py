@@ -72,6 +72,11 @@ def table_of(result: Result) -> Table:
         table.add_row("penalty", f"{sharing['penalty']:.4g}")
         if sharing["distance"] is not None:
             table.add_row("distance", f"{sharing['distance']:.4f}")
+        several = [labels for labels in result.clusters.values() if len(labels) > 2]
+        if several:
+            count = sum(len(set(labels.values())) for labels in several)
+            members = sum(map(len, several))
+            table.add_row("clusters of equal members", f"{count} of {members} members")
     else:
         table.add_row("sparsity", f"{sharing['sparsity']:.3f}")
         table.add_row("sharing", f"{sharing['sharing']:.2f}")

@@ -300,14 +300,14 @@ def _cluster_panels(row: Row, setting: str) -> list[Panel]:
         return []
     first = row.runs[0]
     drawn = _several(first)
-    title = f"{row.strategy}, seed {first.seed}"
+    run = f"seed {first.seed}"
     if first.strength is not None:
-        title += f", strength {first.strength:g}"
-    others = [_several(run) for run in row.runs[1:]]
+        run += f", strength {first.strength:g}"
+    others = [_several(other) for other in row.runs[1:]]
     if others:
-        title += f"; the same in {1 + others.count(drawn)} of {len(row.runs)} seeds"
+        run += f"; the same in {1 + others.count(drawn)} of {len(row.runs)} seeds"
     words = f"which members of each tie are equal after {row.strategy}"
-    panels = [Panel(member_clusters(drawn, _joined(setting, title)), words)]
+    panels = [Panel(member_clusters(drawn, run, _joined(setting, row.strategy)), words)]
     path: dict[float, dict[str, float]] = {}
     for runs in _by_strength(row):
         if runs[0].strength is not None:

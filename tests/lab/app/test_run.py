@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ import torch
 import wandb
 from lightning.pytorch.loggers import WandbLogger
 
+from lit_share.lab.app._report import table_of
 from lit_share.lab.app.config import prepare
 from lit_share.lab.app.run import run
 from lit_share.lab.app.tracking import resume_in_wandb
+from lit_share.lab.results import read_results
 from lit_share.ties import TieError
 
 from .conftest import Compose
@@ -61,6 +64,21 @@ def test_hard_sharing_stores_one_copy(compose_config: Compose, tmp_path: Path) -
     sharing = json.loads((tmp_path / "result.json").read_text())["sharing"]
     assert sharing["compression"] == 2.0
     assert sharing["distance"] == 0.0
+
+
+def test_clusters_of_three_models(compose_config: Compose, tmp_path: Path) -> None:
+    """The table in the terminal counts them."""
+    run(compose_config(*FAST, "data=sites", "ties=sites"), tmp_path, [])
+    (result,) = read_results([tmp_path])
+    ties = list(result.clusters)
+    assert all(list(labels.values()) == [0, 1, 2] for labels in result.clusters.values())
+    assert all(name.startswith("abc"[i]) for i, name in enumerate(result.clusters[ties[0]]))
+    counts = f"{3 * len(ties)} of {3 * len(ties)} members"
+    assert counts in list(table_of(result).columns[1].cells)
+    one = {tie: dict.fromkeys(labels, 0) for tie, labels in result.clusters.items()}
+    assert f"{len(ties)} of {3 * len(ties)} members" in list(
+        table_of(replace(result, clusters=one)).columns[1].cells
+    )
 
 
 def test_same_seed_same_numbers(compose_config: Compose, tmp_path: Path) -> None:

@@ -169,8 +169,9 @@ def test_clusters_are_those_of_the_first_seed_and_their_number_over_the_strength
     found = sections(of_three(results, lambda s, at: labels[at].get(s, (0, 0, 0))))["clusters"]
     assert [group.title for group in found.groups] == ["data.n_b=20", "data.n_b=50"]
     picture, path = [panel.figure for panel in found.groups[0].panels]
-    title = "data.n_b=20: soft_tie, seed 0, strength 0.1; the same in 2 of 3 seeds"
-    assert picture.layout.title.text == title
+    assert picture.layout.title.text == "data.n_b=20: soft_tie"
+    run = "seed 0, strength 0.1; the same in 2 of 3 seeds"
+    assert picture.layout.xaxis.title.text == run
     assert list(picture.data[0].y) == ["w"]
     assert [list(row) for row in picture.data[0].z] == [[1, 1, 0]]
     assert list(path.data[0].x) == ["0.01", "0.1"]
@@ -185,7 +186,8 @@ def test_clusters_of_one_seed_and_one_strength(results):
         if (r.strategy, r.seed, r.strength) == ("soft_tie", 0, 0.1) and "data.n_b=20" in r.overrides
     ]
     (picture,) = figures(sections([one])["clusters"])
-    assert picture.layout.title.text == "soft_tie, seed 0, strength 0.1"
+    assert picture.layout.title.text == "soft_tie"
+    assert picture.layout.xaxis.title.text == "seed 0, strength 0.1"
 
 
 def test_strategies_after_which_no_members_are_equal_are_named(results):
