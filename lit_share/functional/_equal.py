@@ -47,5 +47,10 @@ def _key(tensor: Tensor) -> object:
     """Return a key that equal tensors have in common: their type and some of their elements."""
     spacing = max(1, tensor.numel() // _SAMPLE)
     places = torch.arange(0, tensor.numel(), spacing, device=tensor.device)[:_SAMPLE]
-    # `take` copies no strided tensor, such as a transpose, as a whole.
-    return tensor.shape, tensor.dtype, tuple(tensor.take(places).tolist())
+    try:
+        # `take` copies no strided tensor, such as a transpose, as a whole.
+        sample = tuple(tensor.take(places).tolist())
+    except NotImplementedError:
+        # Torch lacks it for float8 and uint16, of which all pairs are compared.
+        sample = ()
+    return tensor.shape, tensor.dtype, sample

@@ -60,6 +60,12 @@ def test_other_dtypes_and_shapes_are_different():
     assert first_equal(tensors) == [0, 1, 2, 0]
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.uint16, torch.bool])
+def test_dtypes_for_which_torch_has_few_operations(dtype):
+    one, zero = torch.ones(40).to(dtype), torch.zeros(40).to(dtype)
+    assert first_equal([one, zero, one.clone(), zero.clone()]) == [0, 1, 0, 1]
+
+
 def test_scalars_and_nothing():
     assert first_equal([torch.tensor(1.0), torch.tensor(2.0), torch.tensor(1.0)]) == [0, 1, 0]
     assert first_equal([torch.empty(0, 3), torch.empty(0, 3)]) == [0, 0]
