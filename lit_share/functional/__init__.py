@@ -28,6 +28,7 @@ from lit_share.functional._norms import NORMS, Norm
 from lit_share.functional._owl import owl_weights, prox_owl
 from lit_share.functional._owl_weights import OwlWeights
 from lit_share.functional._penalty import Penalty, either
+from lit_share.functional._precision import weighted_mean
 from lit_share.functional._tie_tensors import Ranks, Shard, TieTensors
 
 __all__ = [
@@ -55,5 +56,6 @@ __all__ = [
     "owl_weights",
     "prox_",
     "prox_owl",
+    "weighted_mean",
     "write_",
 ]

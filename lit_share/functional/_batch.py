@@ -75,6 +75,8 @@ class TieBatch:
         for tie in ties:
             penalty.check([w.shape for w in tie.members], start=tie.start)
             penalty.check_start(tie.start)
+            if tie.precision is not None:
+                penalty.check_precision(tie.precision, [w.shape for w in tie.members])
             _check_buffers(penalty, tie)
         self.penalty, self.ties = penalty, list(ties)
 
@@ -318,6 +320,7 @@ def _blocks(penalty: Penalty, tie: TieTensors) -> Iterator[TieTensors]:
         yield tie
         return
     tensors = [*tie.members, *(g for g in tie.grads if g is not None), *(tie.start or ())]
+    tensors += tie.precision or ()
     mask = tie.frozen
     # A mask with fewer entries than elements, or a strided tensor, cannot be cut as flat vectors.
     is_coarse = mask is not None and mask.numel() != tie.shape.numel()

@@ -85,6 +85,8 @@ class Layout(NamedTuple):
 def is_fusable(penalty: Penalty, tie: TieTensors, as_gradient: bool) -> bool:
     """Whether the loops support the gradient, or else the proximal step, of a tie."""
     norm, center, ndim = penalty.omega, penalty.centering, len(tie.shape)
+    if tie.precision is not None or penalty.needs_precision:
+        return False
     if penalty.grouping.kept(ndim) is None:
         return False
     knows_norm = norm.quadratic

@@ -45,9 +45,13 @@ class Penalty:
             constant) or ``"start"`` (the member's value when training began).
         weights: For ``"owl"`` only: a tensor with one weight per group, or a function that returns
             it for a number of groups, such as ``OwlWeights(lambda1=1.0, lambda2=0.1)``.
+        needs_precision: Whether members must come with the precision of their elements, weights
+            F ≥ 0 as in :math:`\tfrac{s^2}{2} \sum_i F_i (W_i - c_i)^2`, so that it is an error to
+            forget them. Without it, any squared penalty of elements takes them if they are given.
 
     Raises:
-        ValueError: If a name is unknown, or ``weights`` are missing or not supported by the norm.
+        ValueError: If a name is unknown, ``weights`` are missing or not supported by the norm, or
+            ``needs_precision`` is not supported by a name.
 
     Example:
         Half the squared distance of two models' weights, and its gradient:
@@ -66,6 +70,13 @@ class Penalty:
         >>> exact_tie.prox([a, b], step=1.5)
         [tensor([1., 3.]), tensor([1., 3.])]
 
+        With a precision, members meet at their weighted mean; of a pair, the pull is the harmonic
+        mean of both weights times the difference:
+
+        >>> precision = [torch.tensor([1.0, 3.0]), torch.tensor([1.0, 1.0])]
+        >>> soft_tie.gradient([a, b], precision=precision)
+        [tensor([ 0., -3.]), tensor([0., 3.])]
+
     Source:
         Parikh, Boyd: *Proximal Algorithms*, Foundations and Trends in Optimization 2014, Sections 2
         and 6; Bach, Jenatton, Mairal, Obozinski: *Optimization with Sparsity-Inducing Penalties*,
@@ -76,6 +87,7 @@ class Penalty:
     groups: GroupsName
     center: CenterName
     weights: Weights | None = None
+    needs_precision: bool = field(default=False, repr=False)
     _weights_of: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -99,6 +111,8 @@ class Penalty:
                 f"weights= belong to norm={either(NORMS, lambda norm: norm.weighted)}; "
                 f"norm={self.norm!r} has none"
             )
+        if self.needs_precision:
+            self._check_takes_precision()
 
     @property
     def omega(self) -> Norm:
@@ -156,7 +170,12 @@ class Penalty:
         spans = self.omega.weighted or self.grouping.spans_shards(ndim, dim)
         return not self.omega.quadratic and spans
 
-    def value(self, members: Sequence[Tensor], start: Sequence[Tensor] | None = None) -> Tensor:
+    def value(
+        self,
+        members: Sequence[Tensor],
+        start: Sequence[Tensor] | None = None,
+        precision: Sequence[Tensor] | None = None,
+    ) -> Tensor:
         r"""Compute the penalty :math:`\Omega`, which may be added to a loss.
 
         Its backward pass is `gradient`, which is finite, and zero where deviations are zero.
@@ -164,6 +183,8 @@ class Penalty:
         Args:
             members: N tensors of one shape, dtype and device.
             start: For ``center="start"``, the members' starting values.
+            precision: For squared penalties of elements, a weight F ≥ 0 of each element: tensors of
+                the members' shape, which get no gradient.
 
         Returns:
             Scalar tensor in the members' dtype, or in float32 if that is wider.
@@ -171,13 +192,16 @@ class Penalty:
         Raises:
             ValueError: If the members do not fit the penalty; see `check`.
         """
-        self.check([w.shape for w in members], start=start)
-        value: Tensor = _Value.apply(self, start, *members)
+        self.check([w.shape for w in members], start=start, precision=precision)
+        value: Tensor = _Value.apply(self, start, precision, *members)
         return value
 
     @torch.no_grad()
     def gradient(
-        self, members: Sequence[Tensor], start: Sequence[Tensor] | None = None
+        self,
+        members: Sequence[Tensor],
+        start: Sequence[Tensor] | None = None,
+        precision: Sequence[Tensor] | None = None,
     ) -> list[Tensor]:
         r"""Compute the gradient of `value`, in closed form.
 
@@ -188,6 +212,8 @@ class Penalty:
         Args:
             members: N tensors of one shape, dtype and device.
             start: For ``center="start"``, the members' starting values.
+            precision: For squared penalties of elements, a weight F ≥ 0 of each element: tensors of
+                the members' shape, which get no gradient.
 
         Returns:
             New tensors like ``members``: a subgradient where :math:`\omega` has a kink.
@@ -195,8 +221,8 @@ class Penalty:
         Raises:
             ValueError: If the members do not fit the penalty; see `check`.
         """
-        self.check([w.shape for w in members], start=start)
-        gradients = _plain.gradient(self, TieTensors(members, start=start))
+        self.check([w.shape for w in members], start=start, precision=precision)
+        gradients = _plain.gradient(self, TieTensors(members, start=start, precision=precision))
         return [g.to(w.dtype) for g, w in zip(gradients, members, strict=True)]
 
     @torch.no_grad()
@@ -205,6 +231,7 @@ class Penalty:
         members: Sequence[Tensor],
         step: float | Sequence[float],
         start: Sequence[Tensor] | None = None,
+        precision: Sequence[Tensor] | None = None,
     ) -> list[Tensor]:
         r"""Compute the proximal operator of ``step`` times the penalty, in closed form.
 
@@ -219,6 +246,8 @@ class Penalty:
             step: t ≥ 0, or one t_i ≥ 0 per member, which weights the distance of member i by
                 1/t_i; a member with t_i = 0 does not move.
             start: For ``center="start"``, the members' starting values.
+            precision: For squared penalties of elements, a weight F ≥ 0 of each element: tensors of
+                the members' shape, which get no gradient.
 
         Returns:
             New tensors like ``members``. Groups with r_g = 0 are *exactly* at the center.
@@ -230,14 +259,16 @@ class Penalty:
         """
         shapes = [w.shape for w in members]
         steps = steps_of_members(step, len(members))
-        self.check(shapes, steps, start)
-        return next(_plain.prox(self, [TieTensors(members, steps=steps, start=start)]))
+        self.check(shapes, steps, start, precision)
+        tie = TieTensors(members, steps=steps, start=start, precision=precision)
+        return next(_plain.prox(self, [tie]))
 
     def check(
         self,
         shapes: Sequence[Sequence[int]],
         step: float | Sequence[float] | None = None,
         start: Sequence[Tensor] | None = None,
+        precision: Sequence[Tensor] | None = None,
     ) -> None:
         """Raise if members do not fit the penalty, or its proximal step has no closed form.
 
@@ -245,11 +276,12 @@ class Penalty:
             shapes: The shape of each member.
             step: The proximal step, as in `prox`; not checked if ``None``.
             start: The starting values; not checked if ``None``.
+            precision: The weights of elements; not checked if ``None``.
 
         Raises:
             ValueError: If there are too few members for the center, their shapes differ, the
-                grouping needs more dimensions, starting values have other shapes, or the proximal
-                step has no closed form.
+                grouping needs more dimensions, starting values have other shapes, the proximal step
+                has no closed form, or a precision is not supported or has other shapes.
 
         Example:
             >>> Penalty(norm="l1", groups="input", center="zero").check([(64,)])
@@ -275,6 +307,8 @@ class Penalty:
             )
         if start is not None:
             self.check_start(start, shapes)
+        if precision is not None:
+            self.check_precision(precision, shapes)
         if step is not None:
             self.check_prox(steps_of_members(step, len(shapes)), len(shapes))
 
@@ -290,6 +324,47 @@ class Penalty:
                 f'center="{self.center}" pulls every member to its own starting value: pass '
                 "start=, one tensor per member, of the members' shape"
             )
+
+    def check_precision(
+        self, precision: Sequence[Tensor] | None, shapes: Sequence[Sequence[int]] = ()
+    ) -> None:
+        """Raise `ValueError` if a precision is missing, not supported, or of other shapes."""
+        if precision is None:
+            if self.needs_precision:
+                raise ValueError(
+                    "this penalty weights every element by its precision: pass precision=, such as "
+                    "what lit_share.fisher(module, batches) returns"
+                )
+            return
+        self._check_takes_precision()
+        expected = [tuple(shape) for shape in shapes]
+        given = [tuple(f.shape) for f in precision]
+        if expected and given != expected:
+            raise ValueError(
+                f"precision= needs one tensor per member, of shape {expected[0]}, got "
+                f"{', '.join(map(str, given)) or 'none'}"
+            )
+
+    def _check_takes_precision(self) -> None:
+        """Raise `ValueError`, naming the key, unless elements may have a precision."""
+        # Groups of vectors are not compared, as groups of elements have no matrices either.
+        known: dict[str, tuple[bool, str]] = {
+            "norm": (self.omega.quadratic, either(NORMS, lambda norm: norm.quadratic)),
+            "groups": (
+                self.grouping.is_elementwise(2),
+                either(GROUPS, lambda groups: groups.is_elementwise(2)),
+            ),
+            "center": (
+                self.centering.is_mean or self.centering.is_separate,
+                either(CENTERS, lambda center: center.is_mean or center.is_separate),
+            ),
+        }
+        for key, (fits, names) in known.items():
+            if not fits:
+                raise ValueError(
+                    f"a precision of elements is for {key}={names}, not for "
+                    f'{key}="{getattr(self, key)}"'
+                )
 
     def owl_weights(self, n: Tensor) -> Tensor | None:
         """Return OWL weights for a vector of group norms, in float64 on the host.
@@ -344,18 +419,23 @@ class _Value(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, penalty: Penalty, start: Sequence[Tensor] | None, *members: Tensor
+        ctx: Any,
+        penalty: Penalty,
+        start: Sequence[Tensor] | None,
+        precision: Sequence[Tensor] | None,
+        *members: Tensor,
     ) -> Tensor:
-        ctx.penalty, ctx.start = penalty, start
+        ctx.penalty, ctx.start, ctx.precision = penalty, start, precision
         ctx.save_for_backward(*members)
-        return _plain.value(penalty, TieTensors(members, start=start))
+        return _plain.value(penalty, TieTensors(members, start=start, precision=precision))
 
     @staticmethod
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
         # These operations are differentiable, so that there are second-order gradients.
-        gradients = _plain.gradient(ctx.penalty, TieTensors(ctx.saved_tensors, start=ctx.start))
+        tie = TieTensors(ctx.saved_tensors, start=ctx.start, precision=ctx.precision)
+        gradients = _plain.gradient(ctx.penalty, tie)
         own = zip(gradients, ctx.saved_tensors, strict=True)
-        return None, None, *[outer.to(w) * g.to(w.dtype) for g, w in own]
+        return None, None, None, *[outer.to(w) * g.to(w.dtype) for g, w in own]
 
 
 def steps_of_members(step: float | Sequence[float], members: int) -> list[float]:

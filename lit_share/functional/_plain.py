@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from lit_share.functional import _precision
 from lit_share.functional._steps import common_step, prox_of_pair, prox_of_squared
-from lit_share.functional._tie_tensors import TieTensors
+from lit_share.functional._tie_tensors import TieTensors, as_wide
 
 if TYPE_CHECKING:
     from lit_share.functional._penalty import Penalty
@@ -45,6 +46,8 @@ class Decomposition:
 
 def value(penalty: Penalty, tie: TieTensors, statistics: Tensor | None = None) -> Tensor:
     """Compute the penalty of a tie: of all shards with their statistics, else of local groups."""
+    if is_weighted(penalty, tie):
+        return _precision.value(penalty.centering, tie)
     work = Decomposition(penalty, tie, statistics)
     omega = penalty.omega.value(work.norms, penalty.owl_weights(work.norms))
     return omega.to(work.members[0].dtype)
@@ -58,6 +61,8 @@ def gradient(penalty: Penalty, tie: TieTensors, statistics: Tensor | None = None
         tie: The tie.
         statistics: The statistics of all shards, if groups span shards.
     """
+    if is_weighted(penalty, tie):
+        return _precision.gradient(penalty.centering, tie)
     # The gradient of a quadratic norm needs no group norms.
     if penalty.omega.quadratic:
         _, _, deviations = _split(penalty, tie)
@@ -83,6 +88,11 @@ def prox(
         For each tie, new tensors like its members.
     """
     assert penalty.omega.prox is not None
+    if any(is_weighted(penalty, tie) for tie in ties):
+        for tie in ties:
+            moved = _precision.prox(penalty.centering, tie)
+            yield [v.to(w.dtype) for v, w in zip(moved, tie.members, strict=True)]
+        return
     commons = [common_step(tie.steps, penalty.centering) for tie in ties]
     works = [Decomposition(penalty, tie, own) for tie, own in zip(ties, statistics, strict=True)]
     norms = [work.norms for work in works]
@@ -96,6 +106,13 @@ def prox(
     for tie, work, common, r in zip(ties, works, commons, shrunk, strict=True):
         new = _moved(penalty, tie, work, common, r)
         yield [v.to(w.dtype) for v, w in zip(new, tie.members, strict=True)]
+
+
+def is_weighted(penalty: Penalty, tie: TieTensors) -> bool:
+    """Whether elements have a precision; raise `ValueError` if one is needed, but missing."""
+    penalty.check_start(tie.start)
+    penalty.check_precision(tie.precision)
+    return tie.precision is not None
 
 
 def statistics(penalty: Penalty, tie: TieTensors) -> Tensor | None:
@@ -120,8 +137,7 @@ def with_frozen_at_center(penalty: Penalty, tie: TieTensors, frozen: Tensor) -> 
 def _split(penalty: Penalty, tie: TieTensors) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """Return the members (half precision as float32), their centers and unscaled deviations."""
     penalty.check_start(tie.start)
-    halves = (torch.bfloat16, torch.float16)
-    members = [w.float() if w.dtype in halves else w for w in tie.members]
+    members = [as_wide(w) for w in tie.members]
     return members, *penalty.centering.split(members, tie.start)
 
 

@@ -55,6 +55,7 @@ class TieTensors:
         grads: For each member, the buffer that gradients are added to, or ``None`` to add none.
         steps: For each member, the size of its proximal step, ≥ 0; members of step 0 do not move.
         start: The starting values of the members, if the center needs them.
+        precision: The weights F ≥ 0 of the members' elements, for squared penalties; 1 if ``None``.
         frozen: A mask of the groups that stay at their center, which broadcasts over the members. A
             proximal step marks the groups that it makes equal to their center, in place.
         shard: The slice that this process holds; ``None`` if members are full.
@@ -71,6 +72,7 @@ class TieTensors:
     start: Sequence[Tensor] | None = None
     frozen: Tensor | None = None
     shard: Shard | None = None
+    precision: Sequence[Tensor] | None = None
 
     def __post_init__(self) -> None:
         for name, given in vars(self).items():
@@ -89,12 +91,14 @@ class TieTensors:
         """Return the tie with ``function`` applied to all tensors of the members' shape."""
         members = [function(member) for member in self.members]
         grads = [None if grad is None else function(grad) for grad in self.grads]
-        start, frozen = self.start, self.frozen
+        start, frozen, precision = self.start, self.frozen, self.precision
         if start is not None:
             start = [function(value) for value in start]
+        if precision is not None:
+            precision = [function(weights) for weights in precision]
         if frozen is not None:
             frozen = function(frozen)
-        return TieTensors(members, grads, self.steps, start, frozen, self.shard)
+        return TieTensors(members, grads, self.steps, start, frozen, self.shard, precision)
 
 
 def block_size(tensor: Tensor) -> int:
@@ -103,6 +107,13 @@ def block_size(tensor: Tensor) -> int:
     if tensor.is_cpu:
         return 2**19
     return 2**21
+
+
+def as_wide(tensor: Tensor) -> Tensor:
+    """Return a tensor in the dtype of computation, which is float32 for half precision."""
+    if tensor.dtype in (torch.bfloat16, torch.float16):
+        return tensor.float()
+    return tensor
 
 
 def float64_on(device: torch.device) -> torch.dtype:
