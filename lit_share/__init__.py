@@ -40,6 +40,8 @@ if TYPE_CHECKING:
         Recipe,
         add_penalty_gradient,
         apply_prox,
+        fisher,
+        second_moments,
         starting_values,
     )
     from lit_share.sharing import share, unique_parameters, unshare
@@ -76,6 +78,7 @@ __all__ = [
     "clusters",
     "compact",
     "densify",
+    "fisher",
     "load_compact",
     "overall_distance",
     "owl_weights",
@@ -83,6 +86,7 @@ __all__ = [
     "relative_distance",
     "repair",
     "save_compact",
+    "second_moments",
     "share",
     "sharing_stats",
     "starting_values",

@@ -17,7 +17,7 @@ from typing_extensions import override
 from lit_share.callbacks._align import Align
 from lit_share.callbacks._strategies import refuse_strategy
 from lit_share.functional import Penalty
-from lit_share.penalties import Apply, Every, PenaltySteps, Schedule
+from lit_share.penalties import Apply, Every, PenaltySteps, Precision, Schedule
 from lit_share.ties import Tie, TieError, Ties, unaligned_remark
 
 
@@ -65,9 +65,18 @@ class Regularize(Callback):
             groups. For ``center="zero"``.
         keep_tied: Whether groups that a proximal step made exactly equal in all members stay equal
             in the same way. For ``center="mean"`` and ``"first"``.
+        precision: The weights F ≥ 0 of elements, for squared penalties of elements:
+            :math:`\tfrac{s^2}{2} \sum_i F_i (W_i - c_i)^2`, in which a mean is weighted, too. A
+            mapping from names of parameters to tensors, as `lit_share.fisher` and
+            `lit_share.second_moments` return; a ``.safetensors`` or ``.pt`` file of it; or
+            ``"adam"``, the second moments of this training's ``Adam`` or ``AdamW`` at each step,
+            which leaves the first step without a penalty. With ``center="start"``, ``"adam"`` is
+            what the optimizers have when training begins, which `configure_optimizers` has to load.
+            Checkpoints include the precision.
 
     Raises:
-        TypeError: If an argument has the wrong type.
+        TypeError: If an argument has the wrong type, or ``precision="adam"`` and an optimizer is
+            neither ``Adam`` nor ``AdamW``.
         ValueError: If the recipe does not exist or arguments conflict. Before training starts, if
             the ties do not fit the module (see `Ties.find`) or the penalty (see `Penalty.check`);
             if an optimizer is L-BFGS, has sparse gradients, or has learning rates within a tie for
@@ -91,9 +100,10 @@ class Regularize(Callback):
         every: Every = "step",
         keep_zeros: bool = False,
         keep_tied: bool = False,
+        precision: Precision | None = None,
     ) -> None:
         self.steps = PenaltySteps(
-            penalty, ties, strength, schedule, apply, every, keep_zeros, keep_tied
+            penalty, ties, strength, schedule, apply, every, keep_zeros, keep_tied, precision
         )
         self._module: LightningModule | None = None
         self._handles: list[RemovableHandle] = []
@@ -131,9 +141,11 @@ class Regularize(Callback):
         """The key in checkpoints, distinct for the penalties of one Trainer."""
         # Strength and schedule are left out: a checkpoint fits a run with another strength.
         p = self.penalty
-        return self._generate_state_key(
-            norm=p.norm, groups=p.groups, center=p.center, ties=repr(self.ties)
-        )
+        key = {"norm": p.norm, "groups": p.groups, "center": p.center, "ties": repr(self.ties)}
+        # Keys of other penalties are those of older checkpoints.
+        if self.steps.precision.given is not None:
+            key["precision"] = "given"
+        return self._generate_state_key(**key)
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -163,7 +175,7 @@ class Regularize(Callback):
         return self.steps.value(module)
 
     def refuse_new_shapes(self, module: nn.Module, names: Collection[str], by: str) -> None:
-        """Raise `TieError` if starting values or masks of these parameters are stored.
+        """Raise `TieError` if starting values, masks or a precision of them are stored.
 
         Args:
             module: The module in training.
@@ -177,8 +189,8 @@ class Regularize(Callback):
         if both:
             name = min(both)
             raise TieError(
-                f"a penalty stores starting values or masks of {name!r}, whose shape changes when "
-                f"{by} shares its positions: give it the pattern '{name}[:]'"
+                f"a penalty stores starting values, masks or a precision of {name!r}, whose shape "
+                f"changes when {by} shares its positions: give it the pattern '{name}[:]'"
             )
 
     def frozen_ties(self) -> list[Tie]:
@@ -186,7 +198,7 @@ class Regularize(Callback):
         return self.steps.frozen_ties()
 
     def move_units(self, move: Callable[[nn.Parameter, Tensor], Tensor]) -> None:
-        """Permute starting values, after the units of parameters were permuted.
+        """Permute starting values and precision, after the units of parameters were permuted.
 
         Args:
             move: Return a tensor of a parameter's shape with its units in their new order, given
@@ -225,6 +237,11 @@ class Regularize(Callback):
         # `on_fit_start` would be too early for starting values: Lightning loads a checkpoint into
         # shards after it.
         self.steps.begin()
+        if self.steps.precision.is_live and trainer.global_step == 0:
+            rank_zero_info(
+                f"the penalty of {self.ties} begins with the second step, as Adam has no second "
+                "moments before its first"
+            )
         after_step = partial(self._after_step, trainer)
         self._handles = [o.register_step_post_hook(after_step) for o in trainer.optimizers]
         self._idle = set(trainer.optimizers)

@@ -1,8 +1,10 @@
 """Penalties on the parameters of modules, without Lightning."""
 
+from lit_share.penalties._fisher import Per, fisher
 from lit_share.penalties._functions import add_penalty_gradient, apply_prox, starting_values
 from lit_share.penalties._optimizers import find_unowned
 from lit_share.penalties._penalty_steps import Apply, Every, PenaltySteps
+from lit_share.penalties._precision import Precision, second_moments
 from lit_share.penalties._ramp import Ramp, Schedule
 from lit_share.penalties._recipes import RECIPES, Recipe, as_penalty
 
@@ -11,6 +13,8 @@ __all__ = [
     "Apply",
     "Every",
     "PenaltySteps",
+    "Per",
+    "Precision",
     "Ramp",
     "Recipe",
     "Schedule",
@@ -18,5 +22,7 @@ __all__ = [
     "apply_prox",
     "as_penalty",
     "find_unowned",
+    "fisher",
+    "second_moments",
     "starting_values",
 ]

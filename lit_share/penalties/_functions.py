@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from lit_share.functional import Penalty, TieBatch, TieTensors
+from lit_share.penalties._precision import like_members, precision_of_members
 from lit_share.penalties._recipes import as_penalty
 from lit_share.ties import Tie, Ties, TieViews, check_ties, local_slices, reshard
 
@@ -21,6 +22,7 @@ def add_penalty_gradient(
     strength: float,
     *,
     start: Start | None = None,
+    precision: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Add the gradient of ``strength`` times the penalty to the ``.grad`` of the tied parameters.
 
@@ -38,11 +40,14 @@ def add_penalty_gradient(
         ties: Which parameters are tied; ``ties.find(module)`` saves the search at each call.
         strength: Number ≥ 0; for the ``l2`` recipe it means what PyTorch calls ``weight_decay``.
         start: For ``center="start"``, what `starting_values` returned before training.
+        precision: The weights of elements, for squared penalties of elements: what `fisher` or
+            `second_moments` returned.
 
     Raises:
         TieError: If the patterns do not fit the module; see `Ties.find`.
         ValueError: If the strength is not a finite number ≥ 0, members do not fit the penalty
-            (see `Penalty.check`), ``start`` or the recipe is missing, or a gradient is sparse.
+            (see `Penalty.check`), ``start``, ``precision`` or the
+            recipe is missing, or a gradient is sparse.
 
     Example:
         >>> import torch
@@ -53,7 +58,7 @@ def add_penalty_gradient(
     """
     if not (math.isfinite(strength) and strength >= 0.0):
         raise ValueError(f"strength must be a finite number >= 0, got {strength}")
-    views = _views(module, as_penalty(penalty), ties, start)
+    views = _views(module, as_penalty(penalty), ties, start, precision)
     views.add_gradient(strength)
 
 
@@ -64,6 +69,7 @@ def apply_prox(
     step: float,
     *,
     start: Start | None = None,
+    precision: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Take the proximal step of tied parameters, which puts groups *exactly* at their center.
 
@@ -76,11 +82,13 @@ def apply_prox(
         ties: Which parameters are tied; ``ties.find(module)`` saves the search at each call.
         step: Learning rate times strength, at least 0.
         start: For ``center="start"``, what `starting_values` returned before training.
+        precision: The weights of elements, for squared penalties of elements: what `fisher` or
+            `second_moments` returned.
 
     Raises:
         TieError: If the patterns do not fit the module; see `Ties.find`.
         ValueError: If members do not fit the penalty (see `Penalty.check` and `Penalty.prox`),
-            or ``start`` or the recipe is missing.
+            or ``start``, ``precision`` or the recipe is missing.
 
     Example:
         >>> import torch
@@ -89,7 +97,7 @@ def apply_prox(
         >>> torch.equal(pair["a"].weight, pair["b"].weight)
         True
     """
-    views = _views(module, as_penalty(penalty), ties, start)
+    views = _views(module, as_penalty(penalty), ties, start, precision)
     # Members whose step size is zero are not written to.
     views.set_steps([[step * p.requires_grad for p in tie.parameters] for tie in views.ties])
     views.take_prox()
@@ -115,18 +123,27 @@ def starting_values(ties: Sequence[Tie]) -> dict[str, Tensor]:
     }
 
 
-def penalty_value(penalty: Penalty, ties: Sequence[Tie], start: Start | None) -> float:
+def penalty_value(
+    penalty: Penalty, ties: Sequence[Tie], start: Start | None, precision: Start | None
+) -> float:
     """Sum the penalty's values over ties, and over the shards of their members."""
     sharded: list[TieTensors] = []
     total = 0.0
     for tie in ties:
-        members, own = tie.tensors(), []
+        members, own, weights = tie.tensors(), [], []
         if penalty.centering.needs_start and start is not None:
             own = [start[member.name] for member in tie.members]
+        if precision is not None:
+            weights = [precision[member.name] for member in tie.members]
         # Members are full after validation, as FSDP2 modules hold full parameters then.
-        local, shard = local_slices([*members, *own])
-        count = len(members)
-        tensors = TieTensors(local[:count], start=local[count:] or None, shard=shard)
+        local, shard = local_slices([*members, *own, *weights])
+        count, end = len(members), len(members) + len(own)
+        tensors = TieTensors(
+            local[:count],
+            start=local[count:end] or None,
+            shard=shard,
+            precision=local[end:] or None,
+        )
         if shard is None:
             # Gathered starting values are freed before those of the next tie are gathered.
             total += TieBatch(penalty, [tensors]).value()
@@ -139,8 +156,13 @@ def penalty_value(penalty: Penalty, ties: Sequence[Tie], start: Start | None) ->
 
 
 def _views(
-    module: nn.Module, penalty: Penalty, ties: Ties | Sequence[Tie], start: Start | None
+    module: nn.Module,
+    penalty: Penalty,
+    ties: Ties | Sequence[Tie],
+    start: Start | None,
+    precision: Mapping[str, Tensor] | None,
 ) -> TieViews:
+    penalty.check_precision(None if precision is None else ())
     if penalty.centering.needs_start and start is None:
         raise ValueError(
             f'center="{penalty.center}" pulls members towards their values before training: '
@@ -153,4 +175,6 @@ def _views(
     reshard(module)
     if isinstance(ties, Ties):
         ties = ties.find(module)
-    return TieViews(penalty, ties, start)
+    if precision is not None:
+        precision = like_members(precision_of_members(module, ties, precision), ties)
+    return TieViews(penalty, ties, start, precision=precision)

@@ -19,8 +19,10 @@ from lit_share.penalties._checks import (
     warn_of_unowned,
 )
 from lit_share.penalties._functions import penalty_value, starting_values
+from lit_share.penalties._member_precision import MemberPrecision
 from lit_share.penalties._optimizers import LearningRates, refuse_unsupported, skipped_its_step
 from lit_share.penalties._pending import MemberSteps, PendingSteps
+from lit_share.penalties._precision import Precision, moments_of_members
 from lit_share.penalties._ramp import Schedule
 from lit_share.penalties._recipes import as_penalty
 from lit_share.ties import (
@@ -70,6 +72,13 @@ class PenaltySteps:
             zero are frozen.
         keep_tied: For centers that compare members, whether groups that a proximal step has made
             exactly equal are frozen at their center, so that members stay equal in them.
+        precision: The weights F ≥ 0 of elements, for squared penalties of elements: a mapping from
+            names of parameters to tensors, as `fisher` and `second_moments` return; a
+            ``.safetensors`` or ``.pt`` file of it; or ``"adam"``, the second moments of the
+            optimizers, which must be ``Adam`` or ``AdamW``. With ``center="start"`` they are read
+            once, by `attach`, so the optimizer must have trained what was learned before. With
+            other centers they are read at each step: the first step, before which there are none,
+            is without the penalty. `state_dict` includes the precision.
 
     Attributes:
         steps_done: Number of finished optimizer steps, counted by `after_step`.
@@ -103,12 +112,14 @@ class PenaltySteps:
         every: Every = "step",
         keep_zeros: bool = False,
         keep_tied: bool = False,
+        precision: Precision | None = None,
     ) -> None:
         self.penalty, self.ties = as_penalty(penalty), as_ties(ties)
         self.strength, self.schedule, self.apply, self.every = strength, schedule, apply, every
         self.keep_zeros, self.keep_tied = keep_zeros, keep_tied
         self.uses_prox = apply == "prox" or (apply == "auto" and not self.penalty.is_smooth)
         check_arguments(self)
+        self.precision = MemberPrecision(self.penalty, precision)
         self.steps_done = self.epochs_done = 0
         self.found: list[Tie] = []
         self.module: nn.Module | None = None
@@ -142,8 +153,9 @@ class PenaltySteps:
 
     @property
     def remembers_numbers(self) -> bool:
-        """Whether starting values or masks are kept, so that members must keep their shapes."""
-        return self.penalty.centering.needs_start or self.keeps_frozen
+        """Whether numbers of members are kept, so that these must keep their shapes."""
+        has_start = self.penalty.centering.needs_start
+        return has_start or self.keeps_frozen or self.precision.is_kept
 
     @property
     def pending(self) -> list[str]:
@@ -160,8 +172,9 @@ class PenaltySteps:
         Raises:
             TieError: If the patterns do not fit the module; see `Ties.find`.
             ValueError: If members do not fit the penalty (see `Penalty.check`), an optimizer is not
-                supported (L-BFGS, no learning rates, sparse gradients), or the proximal step has no
-                closed form for the learning rates within a tie.
+                supported (L-BFGS, no learning rates, sparse gradients), the proximal step has no
+                closed form for the learning rates within a tie, or the precision does not fit.
+            TypeError: If ``precision="adam"`` and an optimizer is neither ``Adam`` nor ``AdamW``.
 
         Warns:
             UserWarning: If no optimizer owns a member that requires a gradient.
@@ -181,6 +194,7 @@ class PenaltySteps:
         if self.penalty.centering.needs_start:
             start = starting_values(self.found)
         views = TieViews(self.penalty, self.found, start)
+        self.precision.check(module, self.found, self._steps.rates)
         check_weights(self.penalty, self.found)
         # A schedule with wrong values should fail before training rather than at the first step.
         self.strength_at(self.steps_done, self.epochs_done)
@@ -207,6 +221,7 @@ class PenaltySteps:
 
     def detach(self) -> None:
         """Release the module and the optimizers, and keep the state that `state_dict` returns."""
+        self.precision.keep_moments(self.found, self._steps.rates)
         self._steps, self.found, self.optimizers, self._numbers = MemberSteps([]), [], [], {}
         self.views = TieViews(self.penalty, [])
         self.new_gradients()
@@ -233,13 +248,15 @@ class PenaltySteps:
         Raises:
             ValueError: If no module is given before `check` or after `detach`.
         """
-        found = self.found
+        found, module = self.found, module or self.module
         if not found:
             if module is None:
                 raise ValueError(f"the penalty of {self.ties} is not attached: give value a module")
             found = self.ties.find(module)
+        assert module is not None
         strength = self.strength_at(self.steps_done, self.epochs_done)
-        return strength * penalty_value(self.penalty, found, self._start or None)
+        precision = self.precision.now(module, found, self._steps.rates)
+        return strength * penalty_value(self.penalty, found, self._start or None, precision)
 
     def before_step(self, optimizer: Optimizer | None = None, scale: float = 1.0) -> None:
         """Add the gradient of the penalty to the ``.grad`` of an optimizer's parameters.
@@ -259,6 +276,8 @@ class PenaltySteps:
         if not has_gradients or strength == 0.0:
             return
         self._refresh(number)
+        if self.precision.is_live:
+            self._read_moments()
         if len(self.optimizers) == 1:
             self.views.add_gradient(strength, self._steps.rates[number].groups)
         else:
@@ -285,10 +304,13 @@ class PenaltySteps:
         """
         if self.every == "epoch" and self.pending:
             self._refresh()
+            if self.precision.is_live:
+                self._read_moments()
             self._take_pending()
             self._note_frozen()
         # Once per epoch, because the check reads all parameters and waits for the device.
         check_finite(self.found, self.steps_done)
+        self.precision.warn_of_missing_moments(self.found, self._steps.rates)
         self.epochs_done += 1
 
     def new_gradients(self) -> None:
@@ -315,25 +337,26 @@ class PenaltySteps:
         return [tie for tie in self.found if tie.name in frozen]
 
     def move_units(self, move: Callable[[nn.Parameter, Tensor], Tensor]) -> None:
-        """Permute starting values, after the units of parameters were permuted.
+        """Permute starting values and precision, after the units of parameters were permuted.
 
         Args:
             move: Return a tensor of a parameter's shape with its units in their new order, given
                 the parameter and the tensor.
         """
-        members: dict[str, list[Member]] = {}
-        for tie in self.found:
-            for member in tie.members:
-                if member.name in self._start:
-                    members.setdefault(member.ref.name, []).append(member)
-        for own in members.values():
-            parameter = own[0].parameter
-            # Starting values are those of transposes and slices, so the whole is put together.
-            values = parameter.detach().clone()
-            for member in own:
-                member.view(values).copy_(self._start[member.name])
-            values = move(parameter, values)
-            self._start |= {member.name: member.view(values).clone() for member in own}
+        for kept in (self._start, self.precision.kept):
+            members: dict[str, list[Member]] = {}
+            for tie in self.found:
+                for member in tie.members:
+                    if member.name in kept:
+                        members.setdefault(member.ref.name, []).append(member)
+            for own in members.values():
+                parameter = own[0].parameter
+                # These are tensors of transposes and slices, so the whole is put together.
+                values = parameter.detach().to(kept[own[0].name].dtype, copy=True)
+                for member in own:
+                    member.view(values).copy_(kept[member.name])
+                values = move(parameter, values)
+                kept |= {member.name: member.view(values).clone() for member in own}
         self.new_gradients()
         if self.views.views:
             self._open()
@@ -341,6 +364,7 @@ class PenaltySteps:
     def reset(self) -> None:
         """Drop the starting values, masks, pending steps and counts of an earlier training."""
         self._start, self._frozen, self._pending = {}, {}, PendingSteps()
+        self.precision.restore({})
         self.steps_done = self.epochs_done = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -348,7 +372,9 @@ class PenaltySteps:
         # Full tensors, because Lightning saves the state of rank 0 only. Gathering is a collective,
         # so every rank gathers every mask, including masks that are empty and not saved.
         masks = {name: full_on_host(mask) for name, mask in self._frozen.items()}
-        return {
+        self.precision.keep_moments(self.found, self._steps.rates)
+        state: dict[str, Any] = {"precision": self.precision.state()}
+        return state | {
             "starting_values": {name: full_on_host(value) for name, value in self._start.items()},
             "pending": self._pending.state(),
             "frozen": {name: mask for name, mask in masks.items() if mask.any()},
@@ -358,6 +384,7 @@ class PenaltySteps:
         """Restore the state of `state_dict`, before or during training."""
         self._start = dict(state_dict.get("starting_values", {}))
         self._pending = PendingSteps(state_dict.get("pending"))
+        self.precision.restore(state_dict.get("precision", {}))
         self._frozen, self._owner = {}, None
         # A run may resume without keep_zeros. Masks are cloned, as training writes to them.
         if self.keeps_frozen:
@@ -381,10 +408,13 @@ class PenaltySteps:
         frozen = None
         if self.keeps_frozen:
             frozen = self._frozen
-        self.views = TieViews(self.penalty, self.found, self._start or None, frozen)
-        self._note_frozen()
         for rates in self._steps.rates:
             rates.look_up()
+        assert self.module is not None
+        precision = self.precision.open(self.module, self.found, self._steps.rates)
+        start = self._start or None
+        self.views = TieViews(self.penalty, self.found, start, frozen, precision)
+        self._note_frozen()
 
     def _note_frozen(self) -> None:
         self._with_frozen = set(self._frozen)
@@ -410,6 +440,10 @@ class PenaltySteps:
             self._find()
             self.new_gradients()
             self._open()
+
+    def _read_moments(self) -> None:
+        # Bias correction makes new tensors at each step, so views cannot refer to the optimizer's.
+        self.views.set_precision(moments_of_members(self.found, self._steps.rates))
 
     def _stepping(self, optimizer: Optimizer | None) -> tuple[int, bool]:
         """Return the optimizer's index, and whether it has gradients, without which it stays.
@@ -450,6 +484,8 @@ class PenaltySteps:
     def _move(self, number: int) -> None:
         """Take the proximal steps due after optimizer ``number``'s, and restore frozen groups."""
         self._refresh(number)
+        if self.precision.is_live:
+            self._read_moments()
         taken = self._take_or_add(number)
         # A proximal step restores the frozen groups of its own ties. The optimizer has moved those
         # of the others, too, which wait for the end of the epoch or another optimizer.

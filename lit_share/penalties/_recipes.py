@@ -198,6 +198,30 @@ _RECIPES = {
             "Convolutional Networks*, ICML 2018."
         ),
     ),
+    "ewc": Recipe(
+        penalty=Penalty(norm="squared", groups="element", center="start", needs_precision=True),
+        summary=(
+            "Members are pulled towards their starting values, each element by how much the old "
+            "task needs it."
+        ),
+        formula=(
+            r"\tfrac12 \sum_i \sum_k F_{i,k} \, (W_{i,k} - W_{i,k}^0)^2, \quad "
+            r"F \text{: Fisher information}"
+        ),
+        use=(
+            "For tasks that come one after another, when data of the old one are gone: take "
+            "`precision=lit_share.fisher(module, batches)` while they are there."
+        ),
+        avoid=(
+            "Without `precision`, which it needs: see `l2_sp`. Where old data may be kept: "
+            "training on both is better."
+        ),
+        source=(
+            "Kirkpatrick et al.: *Overcoming Catastrophic Forgetting in Neural Networks*, PNAS "
+            "2017; with the mean as center (`soft_tie` with `precision`) Matena, Raffel: *Merging "
+            "Models with Fisher-Weighted Averaging*, NeurIPS 2022."
+        ),
+    ),
     "joint_lasso": Recipe(
         penalty=Penalty(norm="l1", groups="input", center="zero"),
         summary="An input unit or channel becomes exactly zero in all members at once.",

@@ -203,9 +203,15 @@ def sharded_modules(module: nn.Module) -> set[int]:
     return sharded
 
 
-def like_parameter(saved: Tensor, now: Tensor) -> Tensor:
-    """Return a saved tensor on the device, in the dtype and with the shards of ``now``."""
-    saved = saved.to(device=now.device, dtype=now.dtype)
+def like_parameter(saved: Tensor, now: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Return a saved tensor on the device and with the shards of ``now``.
+
+    Args:
+        saved: A full tensor, or a shard like that of ``now``.
+        now: A parameter, or a tensor that is sharded like it.
+        dtype: The dtype of the result; that of ``now`` if ``None``.
+    """
+    saved = saved.to(device=now.device, dtype=dtype or now.dtype)
     if isinstance(now, DTensor) and not isinstance(saved, DTensor):
         return distribute_tensor(saved, now.device_mesh, now.placements)
     return saved

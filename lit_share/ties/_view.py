@@ -24,10 +24,13 @@ from lit_share.functional import (
     accumulate_,
     empty_group_mask,
     mean,
+    weighted_mean,
     write_,
 )
 from lit_share.ties._shards import LocalShards, like_parameter
 from lit_share.ties._tie import Tie
+
+Precisions = Mapping[str, Tensor]
 
 
 class TieView:
@@ -39,6 +42,7 @@ class TieView:
         start: Starting values by the members' names, for a center that needs them.
         frozen: Masks of frozen groups by the ties' names, to which a missing mask is added;
             ``None`` if groups are not frozen.
+        precision: The precision of members by their names, sharded like them; ``None`` without.
 
     Raises:
         ValueError: Naming the members, if they do not fit the penalty.
@@ -50,6 +54,7 @@ class TieView:
         tie: Tie,
         start: Mapping[str, Tensor] | None,
         frozen: MutableMapping[str, Tensor] | None,
+        precision: Precisions | None = None,
     ) -> None:
         self.penalty, self.tie = penalty, tie
         self._has_prox = True
@@ -66,8 +71,15 @@ class TieView:
         self.tensors = TieTensors(
             [self.local(tensor) for tensor in self._stored], shard=self._shard()
         )
+        if precision is not None:
+            self.set_precision(precision)
         if penalty.centering.needs_start and start is not None:
-            self.tensors.start = [self.local(value) for value in self._starts(start)]
+            starts = [self.local(value) for value in self._starts(start)]
+            if self.tensors.precision is not None:
+                weights = list(self.tensors.precision)
+                self._merge_aliases(starts, weights)
+                self.tensors.precision = weights
+            self.tensors.start = starts
         if frozen is not None:
             empty = self.full_mask(empty_group_mask(penalty, self.tensors.members))
             saved = frozen.get(tie.name)
@@ -103,6 +115,11 @@ class TieView:
         with suppress(ValueError):
             self.penalty.check_prox(together, len(together))
             self.tensors.steps = together
+
+    def set_precision(self, precision: Precisions) -> None:
+        """Set ``tensors.precision``, given that of all members by their names."""
+        names = [member.name for member in self.tie.members]
+        self.tensors.precision = [self.local(precision[name]) for name in names]
 
     def open_grads(self, owned: Container[int] | None = None) -> None:
         """Set ``tensors.grads`` to the gradients of parameters that require one, else to ``None``.
@@ -164,8 +181,10 @@ class TieView:
                     "training, with the same ties"
                 )
         own = [start[name] for name in names]
-        for first in sorted(set(self._aliases)):
-            aliases = [i for i, other in enumerate(self._aliases) if other == first]
+        # A precision decides which mean aliases meet at; see `_merge_aliases`.
+        if self.tensors.precision is not None:
+            return own
+        for aliases in self._groups_of_aliases():
             values = [own[i] for i in aliases]
             if all(torch.equal(values[0], other) for other in values[1:]):
                 continue
@@ -178,6 +197,24 @@ class TieView:
                 own[i] = average
         return own
 
+    def _merge_aliases(self, starts: list[Tensor], weights: list[Tensor]) -> None:
+        """Set starting values and precision of aliases to those of the one Parameter that they are.
+
+        Σ ½ F_i ‖W − S_i‖² over k aliases is k · ½ mean(F) ‖W − Σ F_i S_i / Σ F_i‖² plus a constant.
+        """
+        for aliases in self._groups_of_aliases():
+            own = [weights[i] for i in aliases]
+            average = weighted_mean([starts[i] for i in aliases], own)
+            for i in aliases:
+                starts[i], weights[i] = average, mean(own)
+
+    def _groups_of_aliases(self) -> list[list[int]]:
+        """Return the members of each Parameter that is several members."""
+        groups: dict[int, list[int]] = {}
+        for i, first in enumerate(self._aliases):
+            groups.setdefault(first, []).append(i)
+        return [aliases for aliases in groups.values() if len(aliases) > 1]
+
 
 class ShardedTieView(TieView):
     """The local slices of members that FSDP2 shards."""
@@ -188,12 +225,13 @@ class ShardedTieView(TieView):
         tie: Tie,
         start: Mapping[str, Tensor] | None,
         frozen: MutableMapping[str, Tensor] | None,
+        precision: Precisions | None = None,
     ) -> None:
         try:
             self.shards = LocalShards(tie.tensors())
         except ValueError as error:
             raise ValueError(f"{names_of(tie)}: {error}") from None
-        super().__init__(penalty, tie, start, frozen)
+        super().__init__(penalty, tie, start, frozen, precision)
 
     def open_grads(self, owned: Container[int] | None = None) -> None:
         """Pass local buffers to the algebra; see `TieView.open_grads`."""
@@ -255,6 +293,7 @@ class TieViews:
         ties: The ties.
         start: See `TieView`.
         frozen: See `TieView`.
+        precision: See `TieView`.
 
     Raises:
         ValueError: Naming the members, if they do not fit the penalty or are sharded differently.
@@ -266,8 +305,10 @@ class TieViews:
         ties: Sequence[Tie],
         start: Mapping[str, Tensor] | None = None,
         frozen: MutableMapping[str, Tensor] | None = None,
+        precision: Precisions | None = None,
     ) -> None:
         self.penalty, self.ties, self.start, self.frozen = penalty, ties, start, frozen
+        self.precision = precision
         # What `set_steps` was given, and the names of the ties that move.
         self._sizes: list[Sequence[float] | None] | None = None
         self._moving: set[str] = set()
@@ -295,6 +336,12 @@ class TieViews:
                 return False
             self._open()
         return True
+
+    def set_precision(self, precision: Precisions) -> None:
+        """Replace the precision of members, by their names; see `TieView`."""
+        self.precision = precision
+        for view in self.views:
+            view.set_precision(precision)
 
     def add_gradient(self, strength: float, owned: Container[int] | None = None) -> None:
         """Add ``strength`` times the penalty's gradient to the ``.grad`` of parameters.
@@ -402,5 +449,5 @@ class TieViews:
 
     def _view(self, tie: Tie) -> TieView:
         if any(isinstance(parameter, DTensor) for parameter in tie.parameters):
-            return ShardedTieView(self.penalty, tie, self.start, self.frozen)
-        return TieView(self.penalty, tie, self.start, self.frozen)
+            return ShardedTieView(self.penalty, tie, self.start, self.frozen, self.precision)
+        return TieView(self.penalty, tie, self.start, self.frozen, self.precision)

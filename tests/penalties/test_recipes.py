@@ -24,7 +24,7 @@ def settings(penalty: Penalty) -> tuple[object, ...]:
         if callable(penalty.weights)
         else penalty.weights
     )
-    return penalty.norm, penalty.groups, penalty.center, weights
+    return penalty.norm, penalty.groups, penalty.center, penalty.needs_precision, weights
 
 
 def test_every_recipe_has_a_config() -> None:
