@@ -72,7 +72,7 @@ class Regularize(Callback):
             ``"adam"``, the second moments of this training's ``Adam`` or ``AdamW`` at each step,
             which leaves the first step without a penalty. With ``center="start"``, ``"adam"`` is
             what the optimizers have when training begins, which `configure_optimizers` has to load.
-            Checkpoints include the precision.
+            It must be the same on all ranks, such as that of a file. Checkpoints include it.
 
     Raises:
         TypeError: If an argument has the wrong type, or ``precision="adam"`` and an optimizer is

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -19,6 +19,15 @@ def skipped_its_step(optimizer: Optimizer) -> bool:
     # not call the step of other optimizers at all, so these need no such check.
     found_inf = getattr(optimizer, "found_inf", None)
     return found_inf is not None and bool(found_inf.item())
+
+
+def parts_of(optimizer: Optimizer) -> list[Optimizer]:
+    """Return the optimizers of the children that the optimizer of a pair steps, or itself."""
+    # `paired` is above this folder, so its class is known by this attribute.
+    parts = getattr(optimizer, "parts", None)
+    if isinstance(parts, Mapping):
+        return [inner for part in parts.values() for inner in parts_of(part)]
+    return [optimizer]
 
 
 def parameters_of(optimizers: Iterable[Optimizer]) -> Iterator[nn.Parameter]:

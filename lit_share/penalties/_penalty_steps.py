@@ -78,7 +78,7 @@ class PenaltySteps:
             optimizers, which must be ``Adam`` or ``AdamW``. With ``center="start"`` they are read
             once, by `attach`, so the optimizer must have trained what was learned before. With
             other centers they are read at each step: the first step, before which there are none,
-            is without the penalty. `state_dict` includes the precision.
+            is without the penalty. It must be the same on all ranks; `state_dict` includes it.
 
     Attributes:
         steps_done: Number of finished optimizer steps, counted by `after_step`.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
 from lit_share.functional import Penalty
-from lit_share.penalties._optimizers import LearningRates
+from lit_share.penalties._optimizers import LearningRates, parameters_of, parts_of
 from lit_share.ties import (
     Member,
     ParameterRef,
@@ -69,13 +69,14 @@ def second_moments(module: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]
         >>> second_moments(layer, adam)
         {'weight': tensor([[9.0000, 0.2500]])}
     """
-    _check_has_moments(optimizer)
-    rates = LearningRates(optimizer)
-    moments: dict[str, Tensor] = {}
-    for name, parameter in module.named_parameters():
-        moment = _second_moment(rates, parameter)
-        if moment is not None:
-            moments[unwrapped_name(name)] = full_tensor(moment)
+    for part in parts_of(optimizer):
+        _check_has_moments(part)
+    own = _Moments(LearningRates(optimizer))
+    moments = {
+        unwrapped_name(name): full_tensor(own.of(parameter))
+        for name, parameter in module.named_parameters()
+        if own.has(parameter)
+    }
     if not moments:
         raise ValueError(
             f"this {type(optimizer).__name__} has no second moments of the module's parameters: "
@@ -220,50 +221,65 @@ def like_members(precision: Mapping[str, Tensor], ties: Sequence[Tie]) -> dict[s
 
 def check_optimizers(ties: Sequence[Tie], rates: Sequence[LearningRates]) -> None:
     """Raise `TypeError`, naming the optimizer, if it moves members without a second moment."""
+    tied = {id(parameter) for tie in ties for parameter in tie.parameters}
     for own in rates:
-        if any(own.of_tie(tie) for tie in ties):
-            _check_has_moments(own.optimizer)
+        for optimizer in parts_of(own.optimizer):
+            if any(id(parameter) in tied for parameter in parameters_of([optimizer])):
+                _check_has_moments(optimizer)
 
 
 def has_moments(ties: Sequence[Tie], rates: Sequence[LearningRates]) -> bool:
     """Whether any optimizer has a second moment of a member."""
+    moments = [_Moments(own) for own in rates]
     parameters = [parameter for tie in ties for parameter in tie.parameters]
-    return any(_STATE in own.optimizer.state.get(p, {}) for p in parameters for own in rates)
+    return any(own.has(parameter) for parameter in parameters for own in moments)
 
 
 def moments_of_members(ties: Sequence[Tie], rates: Sequence[LearningRates]) -> dict[str, Tensor]:
     """Return Adam's second moments by the members' names; those without any have zeros."""
+    moments = [_Moments(own) for own in rates]
     of_parameters: dict[int, Tensor] = {}
-    moments: dict[str, Tensor] = {}
+    of_members: dict[str, Tensor] = {}
     for tie in ties:
         for member, parameter in zip(tie.members, tie.parameters, strict=True):
             if id(parameter) not in of_parameters:
-                own = [_second_moment(of_optimizer, parameter) for of_optimizer in rates]
-                found = [moment for moment in own if moment is not None]
+                found = [own.of(parameter) for own in moments if own.has(parameter)]
                 zeros = torch.zeros_like(parameter, dtype=_wide(parameter)).detach()
                 of_parameters[id(parameter)] = [*found, zeros][0]
-            moments[member.name] = member.view(of_parameters[id(parameter)])
-    return moments
+            of_members[member.name] = member.view(of_parameters[id(parameter)])
+    return of_members
 
 
-def _second_moment(rates: LearningRates, parameter: nn.Parameter) -> Tensor | None:
-    """Return the bias-corrected second moment, detached; ``None`` if the optimizer has none."""
-    state = rates.optimizer.state.get(parameter, {})
-    if _STATE not in state:
-        return None
-    group = rates.optimizer.param_groups[rates.groups[id(parameter)]]
-    step = state["step"]
-    if not isinstance(step, Tensor) or step.is_cpu:
-        step = torch.tensor(float(step), dtype=torch.float64)
-    # 1 − β₂ᵏ without cancellation; fused optimizers keep k on the device, which is not waited for.
-    correction = -torch.expm1(step * math.log(max(float(group["betas"][1]), 1e-300)))
-    moment: Tensor = state[_STATE].detach()
-    # A fused optimizer that skipped its first step has k = 0, and a moment of zero.
-    return moment.to(_wide(moment)) / correction.clamp_min(1e-30)
+class _Moments:
+    """The second moments of an optimizer."""
+
+    def __init__(self, rates: LearningRates) -> None:
+        self.groups = rates.groups
+        # The optimizer of a pair collects both at each access.
+        self.state: Mapping[Tensor, Any] = rates.optimizer.state
+        self.param_groups = rates.optimizer.param_groups
+
+    def has(self, parameter: nn.Parameter) -> bool:
+        """Whether there is a second moment of a parameter."""
+        return _STATE in self.state.get(parameter, {})
+
+    def of(self, parameter: nn.Parameter) -> Tensor:
+        """Return the bias-corrected second moment of a parameter, detached."""
+        state = self.state[parameter]
+        beta = float(self.param_groups[self.groups[id(parameter)]]["betas"][1])
+        step = state["step"]
+        if not isinstance(step, Tensor) or step.is_cpu:
+            step = torch.tensor(float(step), dtype=torch.float64)
+        # 1 − βᵏ without cancellation; fused optimizers keep k on the device, which is not waited
+        # for.
+        correction = -torch.expm1(step * math.log(max(beta, 1e-300)))
+        moment: Tensor = state[_STATE].detach()
+        # A fused optimizer that skipped its first step has k = 0, and a moment of zero.
+        return moment.to(_wide(moment)) / correction.clamp_min(1e-30)
 
 
 def _check_has_moments(optimizer: Optimizer) -> None:
-    # AdamW was no subclass of Adam before torch 2.6.
+    # AdamW is no subclass of Adam in older versions of torch.
     if not isinstance(optimizer, (Adam, AdamW)):
         raise TypeError(
             f"{type(optimizer).__name__} has no second moments that are a precision: train with "
