@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor, Placement, Replicate, distribute_tensor
+from torch.distributed.tensor import DTensor, Placement, Replicate
 from torch.distributed.tensor import Shard as ShardPlacement
 
 from lit_share.functional import Ranks, Shard
@@ -207,13 +207,16 @@ def like_parameter(saved: Tensor, now: Tensor, dtype: torch.dtype | None = None)
     """Return a saved tensor on the device and with the shards of ``now``.
 
     Args:
-        saved: A full tensor, or a shard like that of ``now``.
+        saved: A full tensor, the same on all ranks, or a shard like that of ``now``.
         now: A parameter, or a tensor that is sharded like it.
         dtype: The dtype of the result; that of ``now`` if ``None``.
     """
     saved = saved.to(device=now.device, dtype=dtype or now.dtype)
     if isinstance(now, DTensor) and not isinstance(saved, DTensor):
-        return distribute_tensor(saved, now.device_mesh, now.placements)
+        # Every rank has loaded the full tensor, so each takes its slice without a message.
+        full = [Replicate()] * len(now.placements)
+        copies = DTensor.from_local(saved, now.device_mesh, full, run_check=False)
+        return copies.redistribute(placements=now.placements)
     return saved
 
 
