@@ -68,6 +68,8 @@ COSTS: Mapping[str, Cost] = {
     # The first member has no gradient.
     "follow": Cost((3 * N - 2) * P * b / S),
     "l2_sp": Cost(4 * N * P * b / S, kept=N * P * b / S),
+    # As `l2_sp`, with a precision, which is read and kept, too.
+    "ewc": Cost(5 * N * P * b / S, kept=2 * N * P * b / S),
     "joint_lasso": Cost(3 * N * P * b / S, 8 * G),
     "trace_norm": Cost(3 * N * P * b / S, 8 * N**2 * T),
     "hard_tie": Cost(ZERO),
@@ -126,8 +128,8 @@ EVENTS: Mapping[str, Event] = {
         (Volume("all-reduce", ONE, 8 * N * T),),
     ),
     "starting values": Event(
-        "checkpoint of `l2_sp`",
-        "starting values, to the host of every rank; short shards are padded",
+        "checkpoint of `l2_sp`, twice of `ewc`",
+        "starting values and precision, to the host of every rank; short shards are padded",
         (Volume("all-gather", N * T, N * P * b),),
     ),
     "masks": Event(

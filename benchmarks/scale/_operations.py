@@ -91,10 +91,12 @@ def count(penalty: Penalty, members: int, dtype: torch.dtype = torch.float32) ->
         penalty = Penalty("l1", penalty.groups, penalty.center)
     weights, grads, start = (_matrices(members, dtype) for _ in range(3))
     own_start = start if penalty.centering.needs_start else None
+    # The precision is float32 for members of half precision, too.
+    precision = _matrices(members, torch.float32) if penalty.needs_precision else None
 
     def step() -> None:
         if penalty.is_smooth:
-            accumulate_(grads, penalty.gradient(weights, own_start), 1.0)
+            accumulate_(grads, penalty.gradient(weights, own_start, precision), 1.0)
         else:
             write_(weights, penalty.prox(weights, 1.0, own_start))
 

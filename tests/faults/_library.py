@@ -378,7 +378,15 @@ SECTIONS: dict[str, list[Row]] = {
             "ValueError",
             "no recipe is named 'softtie': did you mean 'soft_tie'? There are l2, lasso, "
             "group_lasso, oscar, growl, soft_tie, exact_tie, unit_tie, layer_tie, follow, l2_sp, "
-            "joint_lasso, trace_norm",
+            "ewc, joint_lasso, trace_norm",
+        ),
+        Row(
+            "ewc without a precision",
+            'ls.Regularize("ewc", ["*"], strength=0.1)',
+            "at once",
+            "ValueError",
+            "this penalty weights every element by its precision: pass precision=, such as what "
+            "lit_share.fisher(module, batches) returns",
         ),
         Row(
             "recipe without a penalty",

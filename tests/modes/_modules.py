@@ -35,13 +35,17 @@ PENALTIES = {
     "group_lasso": ("group_lasso", MATRICES),
     "trace_norm": ("trace_norm", PAIR),
     "l2_sp": ("l2_sp", Ties("*")),
+    "ewc": ("ewc", Ties("*")),
 }
 
 
-def strategy(row, keep_zeros=False):
+def strategy(row, keep_zeros=False, outputs=2):
     if row == HARD:
         return Share(PAIR)
-    return Regularize(*PENALTIES[row], STRATEGIES[row].strength, keep_zeros=keep_zeros)
+    options = {"keep_zeros": keep_zeros}
+    if row == "ewc":
+        options["precision"] = reference.precision(outputs)
+    return Regularize(*PENALTIES[row], STRATEGIES[row].strength, **options)
 
 
 class Lit(LightningModule):
@@ -223,7 +227,8 @@ def fit(row, module, *more, monitor=True, ckpt_path=None, **options):
         quiet |= {"gradient_clip_algorithm": how, "gradient_clip_val": most}
     watch = [SharingMonitor(PAIR)] if monitor else []
     trainer = Trainer(
-        callbacks=[strategy(row, module.mode.keep_zeros), *watch, *more], **(quiet | options)
+        callbacks=[strategy(row, module.mode.keep_zeros, module.outputs), *watch, *more],
+        **(quiet | options),
     )
     trainer.fit(module, ckpt_path=ckpt_path)
     return trainer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import contextmanager
 from functools import partial
 from itertools import product
@@ -390,6 +391,40 @@ def shared_clusters(name):
     assert_moved_alike(divided, plain)
 
 
+def precisions(name):
+    """Elements have their weights in every shard, also of transposes, and live ones of Adam."""
+    penalty = PENALTIES[name](center="mean")
+    made = {"ab": Models(), "abc": Models(turned=True)}
+    for (roots, model), live in product(made.items(), (False, True)):
+        divided, plain = copy.deepcopy(model), copy.deepcopy(model)
+        fsdp(divided)
+        given = {n: w.detach().square() for n, w in plain.named_parameters()}
+        values = []
+        for module in (divided, plain):
+            optimizer = torch.optim.Adam(module.parameters(), lr=0.1)
+            patterns = [f"{r}.weight{'.T' if r == 'c' else ''}" for r in roots]
+            own = PenaltySteps(penalty, patterns, 0.5, precision="adam" if live else given)
+            own.attach(module, optimizer)
+            for _ in range(3):
+                optimizer.zero_grad()
+                module().backward()
+                own.before_step()
+                optimizer.step()
+                own.after_step()
+            values.append((own.value(), own.state_dict()["precision"]))
+        assert_moved_alike(divided, plain)
+        assert values[0][0] == pytest.approx(values[1][0], rel=1e-9)
+        assert values[0][0] > 0.0
+        torch.testing.assert_close(values[0][1], values[1][1])
+        other = copy.deepcopy(model)
+        optimizer = torch.optim.Adam(other.parameters(), lr=0.1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            other().backward()
+            optimizer.step()
+        assert not torch.allclose(other.a.weight, plain.a.weight, atol=1e-3)
+
+
 def not_finite(name):
     """All processes raise if one of them has NaN, after one message for all members."""
     module, calls = Models(), []
@@ -480,6 +515,7 @@ CHECKS = {
     "clusters, copies": (partial(clusters_of, shard=in_copies), ONE),
     "clusters, DDP": (clusters_with_ddp, ["squared element", "l1 output"]),
     "shared clusters": (shared_clusters, ["squared element", "l1 element", "l1 output"]),
+    "precisions": (precisions, ["squared element"]),
     "not finite": (not_finite, ONE),
     "weights are checked": (weights_are_checked, ONE),
     "some are plain": (some_are_plain, ONE),

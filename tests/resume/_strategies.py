@@ -8,7 +8,7 @@ import torch
 
 from lit_share import Penalty, Ramp, Regularize, Share, SharingMonitor, Ties
 
-from ._training import adam, sgd
+from ._training import Lit, adam, sgd
 
 PAIR, MATRICES = Ties("a.*", "b.*"), Ties("*.weight")
 STEPS, EPOCHS = Ramp(12, 0.3, 1.5, begin=2, shape="cosine"), Ramp(4, 2.0, 0.5, unit="epochs")
@@ -21,6 +21,11 @@ def descending(n):
 SOFT, EXACT = Penalty("squared", "element", "mean"), Penalty("l1", "element", "mean")
 UNIT, START = Penalty("l1", "output", "mean"), Penalty("squared", "element", "start")
 LASSO, GROWL = Penalty("l1", "input", "zero"), Penalty("owl", "input", "zero", descending)
+
+PRECISION = {
+    name: 2.0 * torch.rand(p.shape, generator=torch.Generator().manual_seed(i)).double()
+    for i, (name, p) in enumerate(Lit().named_parameters())
+}
 
 
 def strategy(optimizer, *makes):
@@ -40,6 +45,10 @@ STRATEGIES = {
         adam, partial(Regularize, LASSO, MATRICES, 1.0, EPOCHS, every="epoch", keep_zeros=True)
     ),
     "l2_sp": strategy(sgd, partial(Regularize, START, Ties("*"), 0.6, STEPS)),
+    "ewc": strategy(sgd, partial(Regularize, START, Ties("*"), 0.6, STEPS, precision=PRECISION)),
+    "soft_tie, precision of Adam": strategy(
+        adam, partial(Regularize, SOFT, PAIR, 0.4, STEPS, precision="adam")
+    ),
     "hard_tie": strategy(adam, partial(Share, PAIR)),
     "soft_tie, then hard": strategy(
         sgd, partial(Regularize, SOFT, PAIR, 0.5, STEPS), partial(Share, PAIR, epoch=2)
@@ -48,6 +57,11 @@ STRATEGIES = {
         adam,
         partial(Regularize, UNIT, PAIR, 2.0, EPOCHS),
         partial(Share, PAIR, where="equal", epoch=2),
+    ),
+    "ewc, then hard": strategy(
+        adam,
+        partial(Regularize, START, Ties("*"), 0.3, STEPS, precision=PRECISION),
+        partial(Share, PAIR, init="first", epoch=2),
     ),
     "l2_sp, then hard": strategy(
         sgd,

@@ -30,6 +30,8 @@ KEPT = {
     "growl": "frozen",
     "group_lasso": "frozen",
     "l2_sp": "starting_values",
+    "ewc": "precision",
+    "soft_tie, precision of Adam": "precision",
     "hard_tie": "shared",
 }
 

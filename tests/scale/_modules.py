@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 from functools import cache
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -25,6 +28,16 @@ def shapes_of(widths, matrices_only=False):
     inputs, hidden, outputs = widths
     shapes = [(hidden, inputs), (hidden,), (outputs, hidden), (outputs,)]
     return [shape for shape in shapes if len(shape) == 2 or not matrices_only]
+
+
+def precision_of(penalty, module):
+    """The precision that a penalty needs: a file, as what a user holds is not kept by us."""
+    if not penalty.needs_precision:
+        return {}
+    with NamedTemporaryFile(suffix=".pt", delete=False) as file:
+        torch.save({name: torch.ones_like(p) for name, p in module.named_parameters()}, file)
+    atexit.register(Path(file.name).unlink)
+    return {"precision": file.name}
 
 
 class Pair(LightningModule):

@@ -43,6 +43,7 @@ from ._modules import (
     Resharded,
     Sharded,
     Turned,
+    precision_of,
     shapes_of,
     trained,
     without,
@@ -105,16 +106,21 @@ def assert_sends(more, less, phases=("start", "step", "epoch", "checkpoint"), **
         assert found == right, f"{phase}: sent {found}, expected {right}"
 
 
+def regularize(name, widths=EVEN):
+    return Regularize(name, ties_of(name), 0.1, **precision_of(RECIPES[name].penalty, Pair(widths)))
+
+
 def penalty_sends(name, kind):
     """At most one message for each step, and one at the end of an epoch; nothing with DDP."""
     of = sizes_of(name)
-    more, _ = trained(kind, Regularize(name, ties_of(name), 0.1))
+    more, _ = trained(kind, regularize(name))
     if kind is Pair:
         assert_sends(more, without(kind))
         return
     saved = {}
     if RECIPES[name].penalty.centering.needs_start:
-        saved = predicted(EVENTS["starting values"].volumes, of)
+        times = 1 + RECIPES[name].penalty.needs_precision
+        saved = predicted(EVENTS["starting values"].volumes, of, times)
     sent = {"step": of_steps(name, of), "epoch": of_epochs(of), "checkpoint": saved}
     assert_sends(more, without(kind), **sent)
 
@@ -122,7 +128,7 @@ def penalty_sends(name, kind):
 def unequal_shards(name):
     """The same where ranks have shards of different lengths, or none."""
     of = sizes_of(name, UNEVEN)
-    more, _ = trained(Sharded, Regularize(name, ties_of(name), 0.1), widths=UNEVEN)
+    more, _ = trained(Sharded, regularize(name, UNEVEN), widths=UNEVEN)
     less = without(Sharded, UNEVEN)
     # Checkpoints pad short shards.
     phases = ("start", "step", "epoch")
@@ -250,14 +256,15 @@ def kept(name):
     mesh = init_device_mesh("cpu", (RANKS,))
     fully_shard(module, mesh=mesh)
     of = sizes_of(name)
-    total = torch.tensor(kept_bytes(penalty, ties_of(name), module))
+    options = precision_of(penalty, Pair())
+    total = torch.tensor(kept_bytes(penalty, ties_of(name), module, **options))
     distributed.all_reduce(total)
     assert total == RANKS * evaluate(COSTS[name].kept, of)
 
 
 def monitored(name, kind):
     """A message of distances at the start, and a few in each epoch; the rest is Lightning's."""
-    of, penalty = sizes_of(name), Regularize(name, ties_of(name), 0.1)
+    of, penalty = sizes_of(name), regularize(name)
     start, epoch = {}, list(EVENTS["monitor, log"].volumes)
     if kind is not Pair:
         start = predicted(EVENTS["monitor, start"].volumes, of)

@@ -19,7 +19,7 @@ from .._two_processes import errors_of
 from . import _two_processes
 from ._document import page
 from ._kept import kept_bytes
-from ._modules import EVEN, Pair, shapes_of
+from ._modules import EVEN, Pair, precision_of, shapes_of
 from ._two_processes import PENALTIES, needs_matrices, ties_of
 
 # What a group is, and how many a shape has.
@@ -65,15 +65,15 @@ def test_sizes(name):
 @pytest.mark.parametrize("name", PENALTIES)
 def test_what_is_kept(name):
     penalty, of = RECIPES[name].penalty, dict(sizes_of(name))
-    expected = evaluate(COSTS[name].kept, of)
+    expected, options = evaluate(COSTS[name].kept, of), precision_of(penalty, Pair())
     # A copy, as OWL weights are kept by the penalty, and recipes are there for all.
-    assert kept_bytes(replace(penalty), ties_of(name), Pair()) == expected
+    assert kept_bytes(replace(penalty), ties_of(name), Pair(), **options) == expected
     for keep, fits in (("keep_zeros", penalty.makes_zeros), ("keep_tied", penalty.makes_equal)):
         if fits:
             kept = kept_bytes(replace(penalty), ties_of(name), Pair(), **{keep: True})
             assert kept == expected + of[G]
     if penalty.is_smooth:
-        kept = kept_bytes(replace(penalty), ties_of(name), Pair(), optimizers=2)
+        kept = kept_bytes(replace(penalty), ties_of(name), Pair(), optimizers=2, **options)
         assert kept == expected + evaluate(N * P * b, of)
 
 
@@ -101,6 +101,7 @@ def test_temporaries(name):
         grads=[torch.zeros(shape, dtype=torch.bfloat16) for _ in "ab"],
         steps=[0.1, 0.1],
         start=[torch.zeros(shape, dtype=torch.bfloat16) for _ in "ab"],
+        precision=[torch.ones(shape) for _ in "ab"] if penalty.needs_precision else None,
     )
     batch = TieBatch(penalty, [tie])
     with Tally() as tally:
