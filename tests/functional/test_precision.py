@@ -19,6 +19,8 @@ from lit_share.functional import (
     weighted_mean,
 )
 
+from .._own_rows import registered
+
 CENTERS = {"zero": (1, 2, 3), "mean": (2, 3, 5), "first": (2, 3), "start": (1, 2, 3)}
 CASES = [(center, count) for center, counts in CENTERS.items() for count in counts]
 SHAPE = (3, 4)
@@ -206,6 +208,11 @@ class TestRefusals:
             Penalty(*pieces).gradient(members, precision=members)
         with pytest.raises(ValueError, match=message):
             TieBatch(Penalty(*pieces), [TieTensors(members, precision=precisions(2))])
+
+    def test_centers_that_are_not_known(self):
+        """They may depend on the members in any way, so nothing guesses."""
+        with registered(), pytest.raises(ValueError, match=r'not for center="middle"'):
+            Penalty("squared", "element", "middle", needs_precision=True)
 
     def test_missing(self):
         penalty, members = Penalty("squared", "element", "zero", needs_precision=True), random(1, 1)
