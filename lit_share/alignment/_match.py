@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import LongTensor, Tensor, nn
@@ -22,6 +23,9 @@ from lit_share.alignment._run import Inputs
 _MIN_FEATURES = 2
 # A smaller gain, relative to the largest similarity, is rounding.
 _MIN_GAIN = 1e-6
+# Numbers that are converted to float64 at a time, and rows of costs that are computed at a time:
+# copies of a whole weight would take more memory than the models.
+_NUMBERS, _ROWS = 2**16, 64
 # Rounds always end, as each gain makes the sum larger; more than this has never been seen.
 _MAX_ROUNDS = 100
 
@@ -162,15 +166,20 @@ def similarities(
     matcher = _Matcher(graph.free, graph.dimensions, reference, weights)
     found = {}
     for axis, cells in matcher.cells.items():
-        sums = torch.zeros(3, dtype=torch.float64)
+        between = size = other_size = 0.0
         for cell in cells:
-            ours = cell.view(reference[cell.name]).double()
-            theirs = cell.view(weights[cell.name]).double()
-            products = (ours * theirs, ours.square(), theirs.square())
-            sums += torch.stack([product.sum() for product in products])
-        between, *sizes = sums.tolist()
-        found[axis] = between / max(math.sqrt(math.prod(sizes)), 1e-300)
+            ours, theirs = cell.view(reference[cell.name]), cell.view(weights[cell.name])
+            between += _inner_product(ours, theirs)
+            size += _inner_product(ours, ours)
+            other_size += _inner_product(theirs, theirs)
+        found[axis] = between / max(math.sqrt(size * other_size), 1e-300)
     return found
+
+
+def _inner_product(x: Tensor, y: Tensor) -> float:
+    """Return the inner product of two tensors of one shape, in float64."""
+    pairs = zip(x.reshape(-1).split(_NUMBERS), y.reshape(-1).split(_NUMBERS), strict=True)
+    return math.fsum(float(own.double() @ other.double()) for own, other in pairs)
 
 
 CellsOf = Callable[[int, Collection[int]], Sequence[Cell]]
@@ -249,8 +258,7 @@ class _Matcher:
         return ()
 
     def _similarity(self, names: Collection[str]) -> float:
-        pairs = ((self.reference[name].flatten(), self.weights[name].flatten()) for name in names)
-        return sum(float(ours.double() @ theirs.double()) for ours, theirs in pairs)
+        return sum(_inner_product(self.reference[name], self.weights[name]) for name in names)
 
     def _neighbours(self, axes: Collection[int]) -> set[int]:
         """Return the axes of all tensors that these axes are in."""
@@ -262,11 +270,13 @@ class _Matcher:
     ) -> dict[int, LongTensor]:
         """Return the best order of the units of an axis, and of those within each of them."""
         children = {child.index: child.size for child in self.children[axis.index]}
-        scores = torch.zeros(axis.size, axis.size)
+        costs = torch.zeros(axis.size, axis.size, dtype=torch.float64)
         for cell in cells_of(axis.index, set(unknown) - {axis.index}):
             if not set(children).intersection(cell.axes):
                 ours, theirs = self._features(cell, [axis.index], set(unknown) - {axis.index})
-                scores.addmm_(ours, theirs.T)
+                for own, rows in zip(ours.split(_ROWS), costs.split(_ROWS), strict=True):
+                    rows -= own @ theirs.T
+                del ours, theirs
         orders: dict[int, Tensor] = {}
         for child, inner in children.items():
             orders[child] = torch.empty(axis.size, axis.size, inner, dtype=torch.long)
@@ -274,10 +284,10 @@ class _Matcher:
             for i in range(axis.size):
                 for j in range(axis.size):
                     similarity = _similarity_within(own, i, j)
-                    order = _assign(similarity)
+                    order = _assign(-similarity)
                     orders[child][i, j] = order
-                    scores[i, j] += similarity.gather(1, order[:, None]).sum()
-        best = _assign(scores)
+                    costs[i, j] -= similarity.gather(1, order[:, None]).sum()
+        best = _assign(costs)
         rows = torch.arange(axis.size)
         within = {child: found[rows, best] for child, found in orders.items()}
         return {axis.index: best, **within}  # type: ignore[dict-item]
@@ -287,7 +297,7 @@ class _Matcher:
         assert child.within is not None
         own = self._features_within(child.index, child.within, set(), self._all_cells)
         rows: list[Tensor] = [
-            _assign(_similarity_within(own, i, i)) for i in range(self.free[child.within].size)
+            _assign(-_similarity_within(own, i, i)) for i in range(self.free[child.within].size)
         ]
         return torch.stack(rows)  # type: ignore[return-value]
 
@@ -349,7 +359,9 @@ def _flattened(cell: Cell, tensor: Tensor, axes: Sequence[int], unknown: Collect
     shape = [view.shape[i] for i in first]
     moved = view.permute(*first, *known, *unmatched)
     if unmatched:
-        moved = moved.flatten(len(first) + len(known)).sort(-1).values
+        # torch would return the order, too, which takes twice the memory of the numbers.
+        numbers = moved.flatten(len(first) + len(known)).float().numpy()
+        moved = torch.from_numpy(np.sort(numbers, axis=-1))
     return moved.reshape(*shape, -1).float()
 
 
@@ -358,9 +370,8 @@ def _similarity_within(pairs: Sequence[tuple[Tensor, Tensor]], i: int, j: int) -
     return torch.stack([ours[i] @ theirs[j].T for ours, theirs in pairs]).sum(0)
 
 
-def _assign(similarity: Tensor) -> LongTensor:
-    """Return for each row the column that is assigned to it, with the largest total."""
-    # SciPy would copy the matrix to maximize, or to make it float64.
-    costs = similarity.to(torch.float64, copy=True).neg_()
-    _, columns = linear_sum_assignment(costs.numpy())
+def _assign(costs: Tensor) -> LongTensor:
+    """Return for each row the column that is assigned to it, with the least total."""
+    # SciPy copies a matrix that is not float64, or that it has to maximize.
+    _, columns = linear_sum_assignment(costs.double().numpy())
     return torch.from_numpy(columns)  # type: ignore[return-value]

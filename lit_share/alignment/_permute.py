@@ -32,7 +32,7 @@ def permute_tensor(
     Returns:
         A tensor with memory of its own.
     """
-    moved = tensor.clone()
+    moved = tensor
     permutations = {axis: order.cpu() for axis, order in permutations.items()}  # type: ignore[misc]
     common = {axis: order for axis, order in permutations.items() if order.ndim == 1}
     for axis, order in permutations.items():
@@ -45,6 +45,8 @@ def permute_tensor(
     for dim, blocks in enumerate(dimensions):
         if any(axis in common for block in blocks for axis in block.axes):
             moved = moved.index_select(dim, index_vector(blocks, common).to(tensor.device))
+    if moved is tensor:
+        return tensor.clone()
     return moved
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lit_share.alignment import AlignError, axis_graph, match_activations, match_weights
+from lit_share.alignment import AlignError, _match, axis_graph, match_activations, match_weights
 
 from ._nets import NETS, made, mlp, numbers, some_permutations
 
@@ -33,6 +33,18 @@ def test_planted_permutations_are_found(net, within):
     assert_same_orders(found, expected)
     for name, back in graph.permute(moved, found).items():
         assert torch.equal(back, weights[name])
+
+
+@pytest.mark.parametrize("net", ["mlp", "cnn", "attention"])
+def test_blocks_change_no_result(net, monkeypatch):
+    graph, weights, moved, expected = planted(NETS[net], True)
+    before = _match.similarities(graph, weights, moved)
+    monkeypatch.setattr(_match, "_NUMBERS", 3)
+    monkeypatch.setattr(_match, "_ROWS", 2)
+    assert_same_orders(match_weights(graph, weights, moved), expected)
+    assert _match.similarities(graph, weights, moved) == pytest.approx(before, rel=1e-12)
+    same = _match.similarities(graph, weights, weights)
+    assert same == pytest.approx(dict.fromkeys(same, 1.0))
 
 
 # Units are told apart by many samples.
