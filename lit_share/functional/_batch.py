@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from lit_share.functional import _plain
+from lit_share.functional._edges import adaptive_weights
 from lit_share.functional._fused import FusedGradient, FusedProx, Layout, is_fusable
 from lit_share.functional._penalty import Penalty
 from lit_share.functional._tie_tensors import Ranks, TieTensors, block_size, float64_on
@@ -129,8 +131,12 @@ class TieBatch:
         """Return the penalty, summed over ties and their shards."""
         local: dict[Ranks | None, list[Tensor]] = {}
         with _full_precision(self.ties):
-            statistics = _all_reduce_statistics(self.penalty, self.ties)
-            for tie, own in zip(self.ties, statistics, strict=True):
+            # The weights of edges are kept from the first step on, not from the first value.
+            weights = _edge_weights(self.penalty, self.ties)
+            pairs = zip(self.ties, weights, strict=True)
+            ties = [replace(tie, edge_weights=own) for tie, own in pairs]
+            statistics = _all_reduce_statistics(self.penalty, ties)
+            for tie, own in zip(ties, statistics, strict=True):
                 ranks = None
                 # Without statistics of all shards, the value is that of local groups.
                 if tie.shard is not None and own is None:
@@ -158,6 +164,7 @@ class TieBatch:
                 self._add_plain_gradient_(others, strength)
 
     def _add_plain_gradient_(self, ties: Sequence[TieTensors], strength: float) -> None:
+        self._keep_edge_weights(ties)
         statistics = _all_reduce_statistics(self.penalty, ties)
         for tie, own in zip(ties, statistics, strict=True):
             for block in _blocks(self.penalty, tie):
@@ -174,7 +181,8 @@ class TieBatch:
                 self._take_plain_prox_(run)
 
     def _take_plain_prox_(self, ties: Sequence[TieTensors]) -> None:
-        statistics = _all_reduce_statistics(self.penalty, ties)
+        self._keep_edge_weights(ties)
+        statistics = _all_reduce_statistics(self.penalty, ties, _plain.prox_statistics)
         blocks: list[tuple[TieTensors, Tensor | None]] = []
         for tie, own in zip(ties, statistics, strict=True):
             blocks += [(block, own) for block in _blocks(self.penalty, tie)]
@@ -188,6 +196,10 @@ class TieBatch:
             moved = _plain.prox(self.penalty, own_ties, own_statistics)
             for tie, new in zip(own_ties, moved, strict=True):
                 write_(tie.members, new, tie.steps)
+
+    def _keep_edge_weights(self, ties: Sequence[TieTensors]) -> None:
+        for tie, own in zip(ties, _edge_weights(self.penalty, ties), strict=True):
+            tie.edge_weights = own
 
     @torch.no_grad()
     def restore_frozen_(self) -> None:
@@ -283,17 +295,38 @@ def _full_precision(ties: Sequence[TieTensors]) -> torch.autocast:
     return torch.autocast(ties[0].members[0].device.type, enabled=False)
 
 
-def _all_reduce_statistics(penalty: Penalty, ties: Sequence[TieTensors]) -> list[Tensor | None]:
+def _edge_weights(penalty: Penalty, ties: Sequence[TieTensors]) -> list[Tensor | None]:
+    """Return each tie's adaptive weights, computed of ties that have none; ``None`` if not used."""
+    weights = [tie.edge_weights for tie in ties]
+    if penalty.is_adaptive:
+        unset = [i for i, own in enumerate(weights) if own is None]
+        own_ties = [ties[i] for i in unset]
+        squares: list[Tensor | None] = [_plain.squared_distances(penalty, t) for t in own_ties]
+        for i, own in zip(unset, _all_reduce(own_ties, squares), strict=True):
+            assert own is not None
+            weights[i] = adaptive_weights(own)
+    return weights
+
+
+def _all_reduce_statistics(
+    penalty: Penalty,
+    ties: Sequence[TieTensors],
+    compute: Callable[[Penalty, TieTensors], Tensor | None] = _plain.statistics,
+) -> list[Tensor | None]:
     """Return each tie's statistics summed over its ranks; ``None`` if it needs no other shards."""
     if all(tie.shard is None for tie in ties):
         return [None] * len(ties)
     # Deviations are computed again when members move, as keeping those of all ties would take as
     # much memory as the members.
-    totals = [_plain.statistics(penalty, tie) for tie in ties]
+    return _all_reduce(ties, [compute(penalty, tie) for tie in ties])
+
+
+def _all_reduce(ties: Sequence[TieTensors], local: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Return each tie's tensor summed over its ranks; those of full members as they are."""
+    totals = list(local)
     by_ranks: dict[object, list[int]] = {}
     for i, (tie, own) in enumerate(zip(ties, totals, strict=True)):
-        if own is not None:
-            assert tie.shard is not None
+        if own is not None and tie.shard is not None:
             by_ranks.setdefault(tie.shard.ranks, []).append(i)
     for indices in by_ranks.values():
         own_totals = [t for i in indices if (t := totals[i]) is not None]

@@ -4,29 +4,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-CenterName = Literal["zero", "mean", "first", "start"]
+from lit_share.functional._edges import Graph, pairs_of
+
+CenterName = Literal["zero", "mean", "first", "start", "graph"]
+# The center of pairs, whose steps on graphs are those towards their mean.
+MEAN: CenterName = "mean"
 Split = tuple[list[Tensor], list[Tensor]]
 
 # For more members than this, one operation on their stack is faster than one on each member.
 _MANY = 8
 
 
+def _unchanged(deviations: Sequence[Tensor], _: int) -> list[Tensor]:
+    return list(deviations)
+
+
 @dataclass(frozen=True)
 class Center:
-    """The points that members are pulled towards, and the scale s of D_i = s·(W_i − c_i).
+    """A linear map from members to deviations, with its transposed map.
 
-    A center must be held constant or be an orthogonal projection of the members, as their mean is:
-    otherwise the closed forms of gradient and proximal step do not hold.
+    The deviations are D_i = s·(W_i − c_i) with a point c_i for each member, or the differences of
+    members along edges. Unless there are edges, a center must be held constant or be an orthogonal
+    projection of the members, as their mean is: otherwise the closed forms of gradient and proximal
+    step do not hold.
 
     Attributes:
         split: Split the members, given their starting values, into the points c_1 … c_N, which
-            broadcast to their shape, and the unscaled deviations W_1 − c_1 … W_N − c_N.
+            broadcast to their shape, and the unscaled deviations W_1 − c_1 … W_N − c_N. With edges
+            there are no points, and a deviation for each edge.
+        adjoint: Apply the transposed map to deviations, given the number of members.
         scale: Return s for a number of members.
         min_members: The fewest members allowed.
         compares_members: Whether the center depends on the other members.
@@ -34,21 +46,39 @@ class Center:
         is_mean: Whether the center is the members' mean.
         follows_first: Whether the center is the first member, held constant.
         needs_start: Whether the center is each member's starting value.
+        has_edges: Whether there is a deviation for each edge between members, each with groups of
+            its own, rather than groups that span the deviations of all members.
     """
 
     split: Callable[[Sequence[Tensor], Sequence[Tensor] | None], Split]
     scale: Callable[[int], float] = lambda _: 1.0
+    adjoint: Callable[[Sequence[Tensor], int], list[Tensor]] = _unchanged
     min_members: int = 1
     compares_members: bool = False
     is_zero: bool = False
     is_mean: bool = False
     follows_first: bool = False
     needs_start: bool = False
+    has_edges: bool = False
 
     @property
     def is_separate(self) -> bool:
         """Whether the center is known to be constant, so that members move independently."""
         return self.is_zero or self.follows_first or self.needs_start
+
+    def blocks(self, deviations: Sequence[Tensor]) -> list[list[Tensor]]:
+        """Return the lists of deviations that groups span: all together, or each alone."""
+        if self.has_edges:
+            return [[deviation] for deviation in deviations]
+        return [list(deviations)]
+
+    def on(self, graph: Graph) -> Center:
+        """Return this center with the edges of a graph."""
+        return replace(
+            self,
+            split=lambda members, _: ([], graph.deviations(members)),
+            adjoint=graph.adjoint,
+        )
 
 
 def _zero(members: Sequence[Tensor], _: Sequence[Tensor] | None) -> Split:
@@ -99,6 +129,11 @@ def _start(members: Sequence[Tensor], start: Sequence[Tensor] | None) -> Split:
     return origins, [w - s for w, s in zip(members, origins, strict=True)]
 
 
+def _all_pairs(members: Sequence[Tensor], _: Sequence[Tensor] | None) -> Split:
+    pairs = pairs_of("all", len(members))
+    return [], [members[i] - members[j] for i, j in pairs]
+
+
 CENTERS: dict[str, Center] = {
     # c = 0 is plain regularisation; several members are regularised jointly.
     "zero": Center(_zero, is_zero=True),
@@ -108,4 +143,6 @@ CENTERS: dict[str, Center] = {
     "first": Center(_first, min_members=2, compares_members=True, follows_first=True),
     # c_i is the member's starting value (L2-SP).
     "start": Center(_start, needs_start=True),
+    # D_e = a_e (W_i − W_j) for the edges e = (i, j) of `Center.on`; all pairs without it.
+    "graph": Center(_all_pairs, min_members=2, compares_members=True, has_edges=True),
 }

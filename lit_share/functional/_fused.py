@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial
-from itertools import chain, groupby
+from importlib import import_module
+from itertools import chain, groupby, pairwise
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -433,16 +434,34 @@ class Jobs:
         self.chunks: list[Longs] = [part for part in np.split(self.all, bounds) if len(part)]
 
 
-def compile_loop(loop: str, *arguments: object) -> Any:
+def run_ranges(call: Callable[[int, int], None], length: int, least: int) -> None:
+    """Call a loop with ranges ``(begin, end)`` of a length, on at most as many threads as torch.
+
+    Args:
+        call: The loop.
+        length: The end of the last range.
+        least: The fewest numbers of a range, below which no thread is woken up.
+    """
+    threads = max(1, min(torch.get_num_threads(), length // least))
+    ends = [length * i // threads for i in range(threads + 1)]
+    ranges = list(pairwise(ends))
+    futures = [_threads(os.getpid()).submit(call, *own) for own in ranges[1:]]
+    call(*ranges[0])
+    for future in futures:
+        future.result()
+
+
+def compile_loop(loop: str, *arguments: object, module: str = "_loops") -> Any:
     """Compile a loop for the types of these arguments, and return it; ``None`` without Numba.
 
     For other types, the loop compiles itself when it is called.
 
     Args:
-        loop: The name of the loop in `_loops`.
+        loop: The name of the loop.
         *arguments: Arguments that leave the loop nothing to do, as it is called with them.
+        module: The module of loops, in this package.
     """
-    loops = _loops()
+    loops = _loops(module)
     if loops is None:
         return None
     function = getattr(loops, loop)
@@ -481,13 +500,12 @@ def _announced_if_slow(is_cached: bool) -> Iterator[None]:
 
 
 @cache
-def _loops() -> ModuleType | None:
-    """Return the module of compiled loops, or ``None`` without Numba."""
+def _loops(module: str = "_loops") -> ModuleType | None:
+    """Return a module of compiled loops, or ``None`` without Numba."""
     try:
-        from lit_share.functional import _loops as loops
+        return import_module(f"lit_share.functional.{module}")
     except ImportError:
         return None
-    return loops
 
 
 @cache

@@ -6,14 +6,17 @@ Functions take a penalty and ties that passed `Penalty.check`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from lit_share.functional import _precision
+from lit_share.functional._centers import MEAN
+from lit_share.functional._fusion import gram_matrices, prox_on_graph
 from lit_share.functional._steps import common_step, prox_of_pair, prox_of_squared
-from lit_share.functional._tie_tensors import TieTensors, as_wide
+from lit_share.functional._tie_tensors import Shard, TieTensors, as_wide, float64_on
 
 if TYPE_CHECKING:
     from lit_share.functional._penalty import Penalty
@@ -26,22 +29,41 @@ class Decomposition:
         members: The members in the dtype of computation, which is float32 for half precision.
         points: The center of each member.
         scale: The scale s of the deviations.
-        norms: The group norms of the scaled deviations, over all shards.
-        local: Return the entries of such a vector for local groups.
-        multiply: Return the *unscaled* deviations, each group multiplied by a factor.
+        norms: The group norms of the scaled deviations, over all shards; with edges, those of the
+            first edge, then those of the second.
     """
 
     def __init__(self, penalty: Penalty, tie: TieTensors, statistics: Tensor | None = None) -> None:
         self.members, self.points, deviations = _split(penalty, tie)
         self.scale = penalty.centering.scale(len(self.members))
-        shard = tie.shard
+        blocks = penalty.centering.blocks(deviations)
+        shard = None
+        of_blocks: Sequence[Tensor]
         # Without statistics of all shards, no group spans shards, so the local groups are complete.
         if statistics is None:
-            shard = None
-            statistics = penalty.grouping.statistics(deviations, None, tie.frozen)
-        split = penalty.grouping.split(deviations, statistics, shard)
-        self.norms = self.scale * split.norms
-        self.local, self.multiply = split.local, split.multiply
+            of_blocks = _statistics(penalty, tie, blocks, None)
+        else:
+            shard, of_blocks = tie.shard, statistics.unbind()
+        grouping = penalty.grouping
+        self._splits = [
+            grouping.split(block, own, shard) for block, own in zip(blocks, of_blocks, strict=True)
+        ]
+        self._counts = [split.norms.numel() for split in self._splits]
+        self.norms = self.scale * _joined([split.norms for split in self._splits])
+
+    def local(self, vector: Tensor) -> Tensor:
+        """Return the entries of a vector like ``norms`` for local groups."""
+        parts = zip(self._splits, vector.split(self._counts), strict=True)
+        return _joined([split.local(own) for split, own in parts])
+
+    def multiply(self, factor: Tensor) -> list[Tensor]:
+        """Return the *unscaled* deviations, each local group multiplied by a factor."""
+        count = len(self._splits)
+        parts = factor.view(count, factor.numel() // count)
+        products: list[Tensor] = []
+        for split, own in zip(self._splits, parts.unbind(), strict=True):
+            products += split.multiply(own)
+        return products
 
 
 def value(penalty: Penalty, tie: TieTensors, statistics: Tensor | None = None) -> Tensor:
@@ -63,15 +85,17 @@ def gradient(penalty: Penalty, tie: TieTensors, statistics: Tensor | None = None
     """
     if is_weighted(penalty, tie):
         return _precision.gradient(penalty.centering, tie)
+    members = len(tie.members)
+    adjoint = penalty.center_of(tie).adjoint
     # The gradient of a quadratic norm needs no group norms.
     if penalty.omega.quadratic:
         _, _, deviations = _split(penalty, tie)
-        factor = penalty.centering.scale(len(tie.members)) ** 2
-        return [factor * deviation for deviation in deviations]
+        factor = penalty.centering.scale(members) ** 2
+        return adjoint([factor * deviation for deviation in deviations], members)
     work = Decomposition(penalty, tie, statistics)
     slope = penalty.omega.derivative(work.norms, penalty.owl_weights(work.norms))
     ratio = _ratio(work.local(slope), work.local(work.norms))
-    return work.multiply(work.scale**2 * ratio)
+    return adjoint(work.multiply(work.scale**2 * ratio), members)
 
 
 def prox(
@@ -92,6 +116,11 @@ def prox(
         for tie in ties:
             moved = _precision.prox(penalty.centering, tie)
             yield [v.to(w.dtype) for v, w in zip(moved, tie.members, strict=True)]
+        return
+    if penalty.centering.has_edges:
+        for tie, own in zip(ties, statistics, strict=True):
+            new = _prox_on_edges(penalty, tie, own)
+            yield [v.to(w.dtype) for v, w in zip(new, tie.members, strict=True)]
         return
     commons = [common_step(tie.steps, penalty.centering) for tie in ties]
     works = [Decomposition(penalty, tie, own) for tie, own in zip(ties, statistics, strict=True)]
@@ -121,7 +150,31 @@ def statistics(penalty: Penalty, tie: TieTensors) -> Tensor | None:
     if shard is None or not penalty.needs_other_shards(len(tie.shape), shard.dim):
         return None
     _, _, deviations = _split(penalty, tie)
-    return penalty.grouping.statistics(deviations, shard, tie.frozen)
+    blocks = penalty.centering.blocks(deviations)
+    return torch.stack(_statistics(penalty, tie, blocks, shard))
+
+
+def prox_statistics(penalty: Penalty, tie: TieTensors) -> Tensor | None:
+    """Compute the statistics that `prox` needs of a shard, which with edges are Gram matrices."""
+    if not penalty.centering.has_edges:
+        return statistics(penalty, tie)
+    if len(tie.members) == 2:
+        return statistics(*_at_mean(penalty, tie))
+    shard = tie.shard
+    if shard is None or not penalty.needs_other_shards(len(tie.shape), shard.dim):
+        return None
+    return gram_matrices([as_wide(w) for w in tie.members], penalty.grouping)
+
+
+def squared_distances(penalty: Penalty, tie: TieTensors) -> Tensor:
+    """Compute the squared distance between the local members of each edge, in float64."""
+    members = [as_wide(w) for w in tie.members]
+    wide = float64_on(members[0].device)
+    squares = []
+    for i, j in penalty.pairs(len(members)):
+        norm = torch.linalg.vector_norm((members[i] - members[j]).detach(), dtype=wide)
+        squares.append(norm.square())
+    return torch.stack(squares)
 
 
 def with_frozen_at_center(penalty: Penalty, tie: TieTensors, frozen: Tensor) -> list[Tensor]:
@@ -138,7 +191,38 @@ def _split(penalty: Penalty, tie: TieTensors) -> tuple[list[Tensor], list[Tensor
     """Return the members (half precision as float32), their centers and unscaled deviations."""
     penalty.check_start(tie.start)
     members = [as_wide(w) for w in tie.members]
-    return members, *penalty.centering.split(members, tie.start)
+    return members, *penalty.center_of(tie).split(members, tie.start)
+
+
+def _statistics(
+    penalty: Penalty, tie: TieTensors, blocks: Sequence[list[Tensor]], shard: Shard | None
+) -> list[Tensor]:
+    return [penalty.grouping.statistics(block, shard, tie.frozen) for block in blocks]
+
+
+def _prox_on_edges(penalty: Penalty, tie: TieTensors, statistics: Tensor | None) -> list[Tensor]:
+    if len(tie.members) == 2:
+        # The difference of a pair has a closed form, and the mean's code computes it.
+        pair, own = _at_mean(penalty, tie)
+        return next(prox(pair, [own], [statistics]))
+    members, graph = [as_wide(w) for w in tie.members], penalty.graph_of(tie)
+    grouping, is_squared = penalty.grouping, penalty.omega.quadratic
+    return prox_on_graph(members, graph, tie.steps, grouping, is_squared, statistics)
+
+
+def _at_mean(penalty: Penalty, tie: TieTensors) -> tuple[Penalty, TieTensors]:
+    """Return the penalty of a pair with its mean as center, and steps times the edge's weight."""
+    (weight,) = penalty.graph_of(tie).weights
+    if penalty.omega.quadratic:
+        weight *= weight
+    pair = replace(tie, steps=[weight * t for t in tie.steps])
+    return replace(penalty, center=MEAN, edges=None), pair
+
+
+def _joined(vectors: Sequence[Tensor]) -> Tensor:
+    if len(vectors) == 1:
+        return vectors[0]
+    return torch.cat(list(vectors))
 
 
 def _moved(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -59,6 +59,8 @@ class TieTensors:
         frozen: A mask of the groups that stay at their center, which broadcasts over the members. A
             proximal step marks the groups that it makes equal to their center, in place.
         shard: The slice that this process holds; ``None`` if members are full.
+        edge_weights: For ``edges="adaptive"``, the weight of each edge, in float64 on the host;
+            ``None`` until a penalty first acts on the tie.
 
     Example:
         >>> tie = TieTensors([torch.tensor([1.0, 2.0])], steps=[0.1])
@@ -73,6 +75,7 @@ class TieTensors:
     frozen: Tensor | None = None
     shard: Shard | None = None
     precision: Sequence[Tensor] | None = None
+    edge_weights: Tensor | None = None
 
     def __post_init__(self) -> None:
         for name, given in vars(self).items():
@@ -98,7 +101,9 @@ class TieTensors:
             precision = [function(weights) for weights in precision]
         if frozen is not None:
             frozen = function(frozen)
-        return TieTensors(members, grads, self.steps, start, frozen, self.shard, precision)
+        return replace(
+            self, members=members, grads=grads, start=start, frozen=frozen, precision=precision
+        )
 
 
 def block_size(tensor: Tensor) -> int:

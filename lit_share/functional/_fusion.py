@@ -1,0 +1,131 @@
+r"""Compute proximal steps on graphs: members that edges make equal in clusters.
+
+.. math::
+    \arg\min_V \sum_i \frac{1}{2 t_i} \lVert V_i - W_i \rVert^2
+    + \sum_{e = (i, j)} a_e \lVert V_i - V_j \rVert
+
+for each group. The solution is :math:`V = C W` with an N × N matrix C, so it is computed from the
+members' Gram matrix, whatever the size of the group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lit_share.functional._duals import Clusters, solve_duals, solve_numbers
+from lit_share.functional._edges import Graph
+from lit_share.functional._groups import Groups
+from lit_share.functional._isotonic import fuse_all_pairs
+from lit_share.functional._tie_tensors import float64_on
+
+# Numbers in float64 that a temporary tensor may have, so that it stays in the cache.
+_BLOCK = 2**17
+
+
+def prox_on_graph(
+    members: Sequence[Tensor],
+    graph: Graph,
+    steps: Sequence[float],
+    grouping: Groups,
+    is_squared: bool,
+    gram: Tensor | None = None,
+) -> list[Tensor]:
+    """Take the proximal step of members on a graph.
+
+    Args:
+        members: N tensors in the dtype of computation.
+        graph: The edges between them.
+        steps: The step of each member, ≥ 0; members of step 0 do not move.
+        grouping: A grouping of elements.
+        is_squared: Whether the norm is the squared one; else it is the l1 norm.
+        gram: What `gram_matrices` returns, summed over all shards; computed if ``None``.
+
+    Returns:
+        New tensors like the members. Equal ones are equal bit by bit.
+    """
+    if is_squared:
+        return _prox_of_squared(members, graph, steps)
+    graph = graph.moving(steps)
+    if members[0].numel() == 0 or not graph.pairs:
+        return [w.clone() for w in members]
+    if grouping.is_elementwise(members[0].ndim):
+        if graph.is_uniform(len(members)) and min(steps) == max(steps):
+            return fuse_all_pairs(members, steps[0] * graph.weights[0])
+        return solve_numbers(members, graph, steps)
+    if gram is None:
+        gram = gram_matrices(members, grouping)
+    return combine(members, solve_duals(gram.flatten(0, -3), graph, steps), grouping)
+
+
+def gram_matrices(members: Sequence[Tensor], grouping: Groups) -> Tensor:
+    """Return the inner products of W_i − W_1, in float64, for each group.
+
+    The matrices of all shards sum to those of the full members.
+
+    Returns:
+        Tensor of shape ``(groups, N, N)``.
+    """
+    first = members[0]
+    rows = [_rows(w, grouping) for w in members]
+    groups, width = rows[0].shape
+    wide = float64_on(first.device)
+    gram = torch.zeros(groups, len(members), len(members), dtype=wide, device=first.device)
+    size = max(1, _BLOCK // max(1, groups * len(members)))
+    for begin in range(0, width, size):
+        block = [row[:, begin : begin + size].to(wide) for row in rows]
+        offsets = torch.stack([w - block[0] for w in block], dim=1)
+        gram += offsets @ offsets.mT
+    return gram
+
+
+def combine(members: Sequence[Tensor], clusters: Clusters, grouping: Groups) -> list[Tensor]:
+    """Return the members after a step that is given by coefficients, for each group."""
+    shape = members[0].shape
+    stacked = torch.stack([_rows(w, grouping) for w in members], dim=1)
+    moves = clusters.moves.to(stacked)
+    moved = stacked + moves @ (stacked - stacked[:, :1])
+    # Members of a cluster take the numbers of one of them, so that they are equal bit by bit.
+    leaders = clusters.leaders.to(stacked.device)
+    moved = torch.take_along_dim(moved, leaders.unsqueeze(-1), dim=1)
+    return [_from_rows(v, shape, grouping) for v in moved.unbind(1)]
+
+
+def _prox_of_squared(
+    members: Sequence[Tensor], graph: Graph, steps: Sequence[float]
+) -> list[Tensor]:
+    r"""Return :math:`(I + \operatorname{diag}(t) L)^{-1} W`."""
+    count = len(members)
+    system = torch.eye(count, dtype=torch.float64)
+    system += torch.tensor(steps, dtype=torch.float64).unsqueeze(1) * graph.laplacian(count)
+    # Rows of the inverse sum to 1, so differences from the member itself have its other entries.
+    inverse: list[list[float]] = torch.linalg.inv(system).tolist()
+    moved = []
+    for i, row in enumerate(inverse):
+        total = members[i].clone()
+        for j, coefficient in enumerate(row):
+            if j != i and coefficient != 0.0:
+                total.add_(members[j] - members[i], alpha=coefficient)
+        moved.append(total)
+    return moved
+
+
+def _rows(member: Tensor, grouping: Groups) -> Tensor:
+    """Return a member as a matrix with a row for each group."""
+    kept = grouping.kept(member.ndim)
+    assert kept is not None
+    inside = [dim for dim in range(member.ndim) if dim not in kept]
+    ordered = member.permute(*kept, *inside)
+    groups = ordered.shape[: len(kept)].numel()
+    return ordered.reshape(groups, member.numel() // max(1, groups))
+
+
+def _from_rows(rows: Tensor, shape: torch.Size, grouping: Groups) -> Tensor:
+    """Return the member of a matrix of `_rows`."""
+    kept = grouping.kept(len(shape))
+    assert kept is not None
+    order = [*kept, *(dim for dim in range(len(shape)) if dim not in kept)]
+    ordered = rows.reshape([shape[dim] for dim in order])
+    return ordered.permute([order.index(dim) for dim in range(len(shape))]).contiguous()

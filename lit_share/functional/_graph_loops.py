@@ -1,0 +1,198 @@
+"""Loops of the proximal step on graphs, compiled by Numba; `_duals` is their specification.
+
+Ranges of groups or numbers are given by ``begin`` and ``end``, so that threads can share them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from lit_share.functional._duals import GAP, GAP_OF_NUMBERS, LEAST_CHANGE, MOST_TURNS
+from lit_share.functional._loops import _compiled, _reduction
+
+_EPS = float(np.finfo(np.float64).eps)
+
+
+@njit(inline="always")
+def _norm(gram, row):
+    square = 0.0
+    for k in range(len(row)):
+        product = 0.0
+        for m in range(len(row)):
+            product += gram[k, m] * row[m]
+        square += row[k] * product
+    return math.sqrt(max(square, 0.0))
+
+
+@njit(inline="always")
+def _label(labels, first, second, is_near, steps, leaders):
+    # The smallest label wins, and a member of step 0 has a smaller one than those that move.
+    count = len(steps)
+    for i in range(count):
+        labels[i] = i + count * (steps[i] > 0.0)
+    # A path within a cluster has at most N − 1 edges.
+    for _ in range(count):
+        for e in range(len(first)):
+            if is_near[e]:
+                least = min(labels[first[e]], labels[second[e]])
+                labels[first[e]] = labels[second[e]] = least
+    for i in range(count):
+        leaders[i] = i if steps[i] == 0.0 else labels[i] % count
+
+
+@_reduction
+def solve_duals(gram, first, second, weights, steps, moves, leaders, begin, end):
+    """Write the coefficients and leaders of `Clusters` for groups from ``begin`` to ``end``."""
+    count, edges = len(steps), len(first)
+    forces, row = np.empty((edges, count)), np.empty(count)
+    c, sums, total = np.empty((count, count)), np.empty((count, count)), np.empty(count)
+    is_near, labels = np.empty(edges, np.bool_), np.empty(count, np.int64)
+    all_steps = steps.sum()
+    for group in range(begin, end):
+        g = gram[group]
+        largest = 0.0
+        for i in range(count):
+            largest = max(largest, g[i, i])
+            for k in range(count):
+                c[i, k] = 1.0 if i == k else 0.0
+        gap, energy = 0.0, 0.0
+        # The first turn sets forces that are exact where all members become equal.
+        for turn in range(MOST_TURNS * count + 1):
+            change = 0.0
+            for e in range(edges):
+                i, j, a = first[e], second[e], weights[e]
+                both = steps[i] + steps[j]
+                if turn == 0:
+                    for k in range(count):
+                        forces[e, k] = row[k] = 0.0
+                    row[i], row[j] = 1.0 / all_steps, -1.0 / all_steps
+                else:
+                    for k in range(count):
+                        row[k] = forces[e, k] + (c[i, k] - c[j, k]) / both
+                norm = _norm(g, row)
+                kept = a / norm if norm > a else 1.0
+                for k in range(count):
+                    d = kept * row[k] - forces[e, k]
+                    forces[e, k] += d
+                    c[i, k] -= steps[i] * d
+                    c[j, k] += steps[j] * d
+                    change = max(change, both * abs(d))
+            if turn == 0:
+                continue
+            gap, energy = 0.0, 0.0
+            for e in range(edges):
+                i, j, a = first[e], second[e], weights[e]
+                square, along = 0.0, 0.0
+                for k in range(count):
+                    product = 0.0
+                    for m in range(count):
+                        product += g[k, m] * (c[i, m] - c[j, m])
+                    square += product * (c[i, k] - c[j, k])
+                    along += product * forces[e, k]
+                gap += a * math.sqrt(max(square, 0.0)) - along
+            # The energy is that of the moves, which the gap is compared with.
+            for i in range(count):
+                if steps[i] > 0.0:
+                    for k in range(count):
+                        row[k] = c[i, k] - (i == k)
+                    energy += _norm(g, row) ** 2 / (2.0 * steps[i])
+            if change <= LEAST_CHANGE or gap <= GAP * energy:
+                break
+        bound = math.sqrt(2.0 * max(gap, GAP * energy))
+        noise = math.sqrt(4.0 * count * _EPS * largest)
+        for e in range(edges):
+            i, j = first[e], second[e]
+            for k in range(count):
+                row[k] = c[i, k] - c[j, k]
+            reach = bound * (math.sqrt(steps[i]) + math.sqrt(steps[j])) + noise
+            is_near[e] = _norm(g, row) <= reach
+        own = leaders[group]
+        _label(labels, first, second, is_near, steps, own)
+        # Forces within a cluster do not move this mean, so their values do not matter.
+        sums[:], total[:] = 0.0, 0.0
+        for i in range(count):
+            if steps[i] > 0.0:
+                total[own[i]] += 1.0 / steps[i]
+                for k in range(count):
+                    sums[own[i], k] += c[i, k] / steps[i]
+        for i in range(count):
+            leader = own[i]
+            for k in range(count):
+                moves[group, i, k] = 0.0
+                if steps[leader] > 0.0:
+                    moves[group, i, k] = sums[leader, k] / total[leader] - (k == leader)
+
+
+@_compiled
+def solve_numbers(numbers, first, second, weights, steps, moved, begin, end):
+    """Write the numbers from ``begin`` to ``end`` of all members after the step."""
+    count, edges = len(steps), len(first)
+    x, v, forces = np.empty(count), np.empty(count), np.empty(edges)
+    sums, total = np.empty(count), np.empty(count)
+    is_near, labels = np.empty(edges, np.bool_), np.empty(count, np.int64)
+    leaders = np.empty(count, np.int64)
+    all_steps = steps.sum()
+    for n in range(begin, end):
+        # Offsets keep the digits in which the members differ.
+        origin, largest = np.float64(numbers[0, n]), 0.0
+        for i in range(count):
+            x[i] = np.float64(numbers[i, n]) - origin
+            v[i] = x[i]
+            largest = max(largest, abs(x[i]))
+        gap, energy = 0.0, 0.0
+        for turn in range(MOST_TURNS * count + 1):
+            change = 0.0
+            for e in range(edges):
+                i, j, a = first[e], second[e], weights[e]
+                both = steps[i] + steps[j]
+                if turn == 0:
+                    forces[e] = 0.0
+                    force = (x[i] - x[j]) / all_steps
+                else:
+                    force = forces[e] + (v[i] - v[j]) / both
+                d = min(max(force, -a), a) - forces[e]
+                forces[e] += d
+                v[i] -= steps[i] * d
+                v[j] += steps[j] * d
+                change = max(change, both * abs(d))
+            if turn == 0:
+                continue
+            gap, energy = 0.0, 0.0
+            for e in range(edges):
+                difference = v[first[e]] - v[second[e]]
+                gap += weights[e] * abs(difference) - forces[e] * difference
+            for i in range(count):
+                if steps[i] > 0.0:
+                    energy += (v[i] - x[i]) ** 2 / (2.0 * steps[i])
+            if change <= LEAST_CHANGE * largest or gap <= GAP_OF_NUMBERS * energy:
+                break
+        bound = math.sqrt(2.0 * max(gap, GAP_OF_NUMBERS * energy))
+        for i in range(count):
+            sums[i], total[i] = x[i], 0.0
+        for e in range(edges):
+            i, j = first[e], second[e]
+            reach = bound * (math.sqrt(steps[i]) + math.sqrt(steps[j])) + 64.0 * _EPS * largest
+            is_near[e] = abs(v[i] - v[j]) <= reach
+            # Different numbers have the full force between them, and others none.
+            if not is_near[e]:
+                force = math.copysign(weights[e], v[i] - v[j])
+                sums[i] -= steps[i] * force
+                sums[j] += steps[j] * force
+        _label(labels, first, second, is_near, steps, leaders)
+        for i in range(count):
+            v[i] = 0.0
+        for i in range(count):
+            leader = leaders[i]
+            if steps[i] > 0.0:
+                total[leader] += 1.0 / steps[i]
+                v[leader] += (sums[i] - x[leader]) / steps[i]
+        for i in range(count):
+            leader = leaders[i]
+            if steps[leader] > 0.0:
+                move = v[leader] / total[leader]
+                moved[i, n] = numbers[leader, n] + numbers.dtype.type(move)
+            else:
+                moved[i, n] = numbers[leader, n]

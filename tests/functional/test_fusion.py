@@ -1,0 +1,329 @@
+"""Members on a graph: value, gradient and proximal step."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from lit_share.functional import Penalty, TieTensors, prox_
+from lit_share.functional import _duals as duals
+from lit_share.functional._edges import Graph, pairs_of
+
+from . import _graphs as reference
+
+NORMS = ("squared", "l1")
+GROUPS = ("element", "output", "input", "tensor")
+COUNTS = (2, 3, 5, 8)
+KINDS = ("all", "chain", "adaptive", "list")
+each_kind = pytest.mark.parametrize("kind", KINDS)
+each_count = pytest.mark.parametrize("count", COUNTS)
+each_grouping = pytest.mark.parametrize("groups", GROUPS)
+
+
+def members_of(count: int, shape=(2, 3), seed: int = 0) -> list[torch.Tensor]:
+    """Members of which the first two are close to each other."""
+    rng = torch.Generator().manual_seed(seed)
+    members = [torch.randn(shape, generator=rng, dtype=torch.float64) for _ in range(count)]
+    members[1] = members[0] + 0.02 * members[1]
+    return members
+
+
+def edges_of(kind: str, count: int) -> object:
+    """What ``edges=`` is; a list with a weight of 0, and members without an edge."""
+    if kind != "list":
+        return kind
+    listed = [(1, 0, 0.5), (count - 1, 1, 1.5), (0, 2), (2, 3, 0.0)]
+    return [
+        edge for i, edge in enumerate(listed) if max(edge[:2]) < count and (i != 1 or count > 2)
+    ]
+
+
+def steps_of(count: int) -> list[list[float]]:
+    """Equal and different steps, with members that do not move; small, medium and large."""
+    different = [0.1 + 0.1 * i for i in range(count)]
+    frozen = [0.0, *different[1:]]
+    two_frozen = [0.3, *[0.0] * min(2, count - 1), *different[3:]]
+    return [[0.1] * count, [0.4] * count, [5.0] * count, different, frozen, two_frozen]
+
+
+def arrays(tensors):
+    return [w.detach().numpy() for w in tensors]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@each_grouping
+@each_kind
+@each_count
+def test_value_and_gradient(norm, groups, kind, count):
+    members, edges = members_of(count), edges_of(kind, count)
+    penalty = Penalty(norm, groups, "graph", edges=edges)
+    pairs = reference.edges_of(edges, arrays(members))
+    assert_close(
+        penalty.value(members).item(), reference.value(norm, groups, arrays(members), pairs)
+    )
+    if kind == "adaptive":  # these weights are constants
+        penalty = Penalty(norm, groups, "graph", edges=pairs)
+    own = [w.clone().requires_grad_() for w in members]
+    assert torch.autograd.gradcheck(lambda *ws: penalty.value(ws), own)
+    for w, pull in zip(own, penalty.gradient(members), strict=True):
+        (by_value,) = torch.autograd.grad(penalty.value(own), [w])
+        assert_close(pull, by_value)
+
+
+@each_grouping
+@each_count
+def test_gradient_of_equal_members_is_zero(groups, count):
+    members = [members_of(2)[0]] * count
+    for pull in Penalty("l1", groups, "graph").gradient(members):
+        assert torch.equal(pull, torch.zeros_like(pull))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", NORMS)
+@each_grouping
+@each_kind
+@each_count
+def test_prox_is_what_cvxpy_finds(norm, groups, kind, count):
+    members, edges = members_of(count), edges_of(kind, count)
+    penalty = Penalty(norm, groups, "graph", edges=edges)
+    pairs = reference.edges_of(edges, arrays(members))
+    for steps in steps_of(count):
+        moved = arrays(penalty.prox(members, steps))
+        expected = reference.solve(norm, groups, arrays(members), steps, pairs)
+        given = (arrays(members), steps, pairs)
+        best = reference.objective(norm, groups, moved, *given)
+        # The step reaches a lower value than the solver, but for rounding errors.
+        fixed = [w if t == 0.0 else v for v, w, t in zip(expected, given[0], steps, strict=True)]
+        assert best <= reference.objective(norm, groups, fixed, *given) * (1.0 + 1e-13)
+        assert max(np.abs(v - e).max() for v, e in zip(moved, expected, strict=True)) <= 2e-5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("count", [3, 4])
+def test_elements_are_exact(kind, count):
+    members, edges = members_of(count, shape=(6,)), edges_of(kind, count)
+    penalty = Penalty("l1", "element", "graph", edges=edges)
+    pairs = reference.edges_of(edges, arrays(members))
+    table = np.stack(arrays(members))
+    for steps in steps_of(count):
+        moved = np.stack(arrays(penalty.prox(members, steps)))
+        expected = [reference.solve_numbers(column, steps, pairs) for column in table.T]
+        np.testing.assert_allclose(moved, np.stack(expected, 1), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@each_grouping
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_pair_is_a_pair_at_its_mean(norm, groups, dtype):
+    """Bit by bit; the weight of the edge multiplies the step, squared for a squared norm."""
+    members = [w.to(dtype) for w in members_of(2)]
+    mean, weight = Penalty(norm, groups, "mean"), 0.5
+    for steps in (0.3, [0.1, 0.4], [0.0, 0.4], 100.0):
+        graph = Penalty(norm, groups, "graph")
+        for v, e in zip(graph.prox(members, steps), mean.prox(members, steps), strict=True):
+            assert torch.equal(v, e)
+        graph = Penalty(norm, groups, "graph", edges=[(1, 0, weight)])
+        factor = weight**2 if norm == "squared" else weight
+        scaled = [factor * t for t in steps] if isinstance(steps, list) else factor * steps
+        for v, e in zip(graph.prox(members, steps), mean.prox(members, scaled), strict=True):
+            assert torch.equal(v, e)
+    assert_close(Penalty(norm, groups, "graph").value(members), mean.value(members))
+
+
+@each_count
+def test_all_squared_is_the_mean(count):
+    members = members_of(count)
+    graph, mean = (Penalty("squared", "element", center) for center in ("graph", "mean"))
+    assert_close(graph.value(members), mean.value(members))
+    assert_close(graph.gradient(members), mean.gradient(members))
+    for steps in (0.3, [0.1 * i for i in range(count)]):
+        assert_close(graph.prox(members, steps), mean.prox(members, steps))
+
+
+@each_grouping
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("count", [3, 5, 8])
+@pytest.mark.parametrize("kind", ["all", "chain"])
+def test_equal_members_are_equal_bitwise(groups, dtype, count, kind):
+    """Members of two clusters that are far apart, and of one in the end."""
+    rng = torch.Generator().manual_seed(1)
+    middles = torch.randn(2, 4, 5, generator=rng)
+    label = [0] * (count // 2) + [1] * (count - count // 2)
+    near = [1e-2 * torch.randn(4, 5, generator=rng) for _ in range(count)]
+    members = [(100 * middles[c] + own).to(dtype) for c, own in zip(label, near, strict=True)]
+    penalty = Penalty("l1", groups, "graph", edges=kind)
+    moved = penalty.prox(members, 1.0)
+    for i, j in itertools.combinations(range(count), 2):
+        same = torch.equal(moved[i], moved[j])
+        assert same == (label[i] == label[j])
+    for v in penalty.prox(members, 1e4):
+        assert torch.equal(v, penalty.prox(members, 1e4)[0])
+    # The members of a cluster stay equal, and the clusters keep their distance.
+    again = penalty.prox(moved, 1e-3)
+    assert torch.equal(again[0], again[label.count(0) - 1])
+
+
+@each_grouping
+@each_kind
+def test_members_of_step_0_keep_their_bits(groups, kind):
+    members = [w.float() for w in members_of(5)]
+    penalty = Penalty("l1", groups, "graph", edges=edges_of(kind, 5))
+    for frozen in range(5):
+        steps = [50.0] * 5
+        steps[frozen] = 0.0
+        moved = penalty.prox(members, steps)
+        assert torch.equal(moved[frozen], members[frozen])
+        if kind in ("all", "chain"):
+            assert all(torch.equal(v, members[frozen]) for v in moved)
+
+
+def test_step_of_0_and_no_pull_leave_members():
+    members = members_of(3)
+    for edges, step in (("all", 0.0), ([(0, 1, 0.0), (1, 2, 0.0)], 0.3)):
+        for groups in GROUPS:
+            moved = Penalty("l1", groups, "graph", edges=edges).prox(members, step)
+            assert all(torch.equal(v, w) for v, w in zip(moved, members, strict=True))
+            assert all(v.data_ptr() != w.data_ptr() for v, w in zip(moved, members, strict=True))
+
+
+@each_grouping
+@each_kind
+def test_scale_and_order(groups, kind):
+    """Members of other sizes take the same step, and so do those in another order."""
+    members = members_of(5)
+    penalty = Penalty("l1", groups, "graph", edges=edges_of(kind, 5))
+    moved = penalty.prox(members, 0.3)
+    for times in (1e-12, 1e8):
+        scaled = penalty.prox([times * w for w in members], 0.3 * times)
+        for v, e in zip(scaled, moved, strict=True):
+            assert_close(v, times * e, rtol=1e-6, atol=1e-6 * times)
+    if kind in ("all", "adaptive", "chain"):
+        backwards = penalty.prox(members[::-1], 0.3)[::-1]
+        assert_close(backwards, moved, rtol=1e-6, atol=1e-6)
+
+
+@each_grouping
+def test_half_precision_is_computed_in_float32(groups):
+    members = [w.bfloat16() for w in members_of(4)]
+    penalty = Penalty("l1", groups, "graph")
+    wide = penalty.prox([w.float() for w in members], 0.3)
+    for v, e in zip(penalty.prox(members, 0.3), wide, strict=True):
+        assert v.dtype == torch.bfloat16
+        assert torch.equal(v, e.bfloat16())
+
+
+@each_grouping
+def test_shapes(groups):
+    """Kernels, vectors, members that are not contiguous, and members without elements."""
+    penalty, rng = Penalty("l1", groups, "graph"), torch.Generator().manual_seed(0)
+    for shape in ((3, 2, 2), (4, 6)):
+        whole = [torch.randn(shape, generator=rng, dtype=torch.float64) for _ in range(3)]
+        for members in (whole, [w.transpose(0, 1) for w in whole]):
+            moved = arrays(penalty.prox(members, 0.3))
+            edges = reference.edges_of("all", arrays(members))
+            own = (arrays(members), [0.3] * 3, edges)
+            best = reference.objective("l1", groups, moved, *own)
+            for v in moved:
+                v += 1e-4
+                assert reference.objective("l1", groups, moved, *own) > best
+                v -= 1e-4
+    assert [v.shape for v in penalty.prox([torch.zeros(0, 3)] * 3, 0.1)] == [(0, 3)] * 3
+
+
+@pytest.mark.parametrize("count", [3, 5, 8])
+@pytest.mark.parametrize("kind", ["all", "chain"])
+def test_compiled_loops_are_what_torch_computes(count, kind):
+    rng = torch.Generator().manual_seed(0)
+    rows = torch.randn(6, count, 4, generator=rng, dtype=torch.float64)
+    rows[:, 1] = rows[:, 0]
+    rows[5] = rows[5, :1]
+    rows = rows - rows[:, :1]
+    pairs = pairs_of(kind, count)
+    every_edge = Graph(pairs, tuple(0.1 * (e % 4) for e in range(len(pairs))))
+    for steps in steps_of(count):
+        graph = every_edge.moving(steps)
+        if not graph.pairs:
+            continue
+        gram = rows @ rows.mT
+        compiled = duals.solve_duals(gram, graph, steps)
+        plain = duals.solve_plainly(gram, graph, steps)
+        assert torch.equal(compiled.leaders, plain.leaders)
+        assert_close(compiled.moves @ rows, plain.moves @ rows, rtol=0, atol=1e-6)
+        numbers = rows[..., 0].T.contiguous()
+        compiled = torch.stack(duals.solve_numbers(list(numbers), graph, steps))
+        plain = duals.solve_numbers_plainly(numbers, graph, steps)
+        assert_close(compiled, plain, rtol=0, atol=1e-12)
+
+
+def test_in_place_keeps_adaptive_weights():
+    """They are those of the first step, however near the members come."""
+    members = members_of(4)
+    penalty = Penalty("l1", "tensor", "graph", edges="adaptive")
+    tie = TieTensors([w.clone() for w in members], steps=[0.1] * 4)
+    prox_(penalty, [tie])
+    expected = reference.edges_of("adaptive", arrays(members))
+    assert_close(tie.edge_weights.tolist(), [a for _, _, a in expected])
+    first = tie.edge_weights
+    prox_(penalty, [tie])
+    assert tie.edge_weights is first
+
+
+def test_planted_clusters():
+    """Equal weights pull the clusters together as well; adaptive ones do not."""
+    rng = torch.Generator().manual_seed(0)
+    middles = torch.randn(2, 50, generator=rng)
+    label = [0, 1, 0, 1, 0, 1]
+    members = [middles[c] + 0.3 * torch.randn(50, generator=rng) for c in label]
+    moved = Penalty("l1", "tensor", "graph", edges="adaptive").prox(members, 4.0)
+    for i, j in itertools.combinations(range(6), 2):
+        assert torch.equal(moved[i], moved[j]) == (label[i] == label[j])
+    assert torch.dist(moved[0], moved[1]) > 0.5 * torch.dist(*middles)
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("edges", "message"),
+        [
+            ("ring", "unknown edges 'ring': write one of 'all', 'adaptive', 'chain', or a list"),
+            ([], 'edges is empty, so nothing is tied: write edges="all"'),
+            ([(0, 0)], "the edge (0, 0) connects member 0 with itself"),
+            ([(0, 1), (1, 0, 2.0)], "the edge between members 0 and 1 is given twice"),
+            ([(0, 1, -1.0)], "weight of an edge must be finite and >= 0, got (0, 1, -1.0)"),
+            ([(0, 1, float("nan"))], "weight of an edge must be finite and >= 0"),
+            ([(0, 1, 1.0, 2.0)], "an edge must be (i, j) or (i, j, weight)"),
+            ([0, 1], "an edge must be (i, j) or (i, j, weight) with numbers of members from 0"),
+            ([(0, -1)], "an edge must be (i, j) or (i, j, weight) with numbers of members from 0"),
+            ([(0, True)], "an edge must be (i, j) or (i, j, weight) with numbers of members"),
+        ],
+    )
+    def test_edges(self, edges, message):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            Penalty("l1", "tensor", "graph", edges=edges)
+
+    def test_member_that_does_not_exist(self):
+        penalty = Penalty("l1", "tensor", "graph", edges=[(0, 3)])
+        message = "edges names member 3, but a tie has 3 members, numbered from 0 to 2"
+        with pytest.raises(ValueError, match=message):
+            penalty.check([(2,)] * 3)
+
+    def test_edges_of_another_center(self):
+        message = "edges= belong to center=\"graph\"; center='mean' has none"
+        with pytest.raises(ValueError, match=message):
+            Penalty("l1", "tensor", "mean", edges="all")
+
+    def test_owl(self):
+        with pytest.raises(ValueError, match=r"center='graph' has no norm='owl'.*\"squared\" or"):
+            Penalty("owl", "tensor", "graph", torch.ones(1))
+
+    def test_spectrum(self):
+        with pytest.raises(ValueError, match="groups of elements, and groups='spectrum' are not"):
+            Penalty("l1", "spectrum", "graph")
+
+    def test_too_few_members(self):
+        with pytest.raises(ValueError, match="center='graph' needs at least 2 members, got 1"):
+            Penalty("l1", "tensor", "graph").check([(2,)])
