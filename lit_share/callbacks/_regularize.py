@@ -86,7 +86,7 @@ class Regularize(Callback):
     Example:
         >>> soft_tie = Regularize("soft_tie", Ties("encoder_a.*", "encoder_b.*"), strength=0.1)
         >>> soft_tie.penalty
-        Penalty(norm='squared', groups='element', center='mean', weights=None)
+        Penalty(norm='squared', groups='element', center='mean', weights=None, edges=None)
         >>> trainer = Trainer(callbacks=[soft_tie], logger=False)  # doctest: +SKIP
     """
 
@@ -143,6 +143,8 @@ class Regularize(Callback):
         p = self.penalty
         key = {"norm": p.norm, "groups": p.groups, "center": p.center, "ties": repr(self.ties)}
         # Keys of other penalties are those of older checkpoints.
+        if p.edges is not None:
+            key["edges"] = repr(p.edges)
         if self.steps.precision.given is not None:
             key["precision"] = "given"
         return self._generate_state_key(**key)

@@ -222,7 +222,8 @@ class Penalty:
     @property
     def makes_equal(self) -> bool:
         """Whether the proximal step makes groups of elements exactly equal in all members."""
-        return self._makes_exact and self.compares_members
+        # Along edges, some members become equal, and others stay apart.
+        return self._makes_exact and self.compares_members and not self.centering.has_edges
 
     @property
     def _makes_exact(self) -> bool:

@@ -43,7 +43,7 @@ def check_arguments(steps: PenaltySteps) -> None:
     # The tables list what would fit, so that messages also name rows that users have added.
     norms = either(NORMS, lambda norm: norm.makes_exact)
     zeros = either(CENTERS, lambda center: center.is_zero)
-    comparing = either(CENTERS, lambda center: center.compares_members)
+    comparing = either(CENTERS, lambda c: c.compares_members and not c.has_edges)
     for name, is_kept, fits, centers, exact in (
         ("keep_zeros", steps.keep_zeros, penalty.makes_zeros, zeros, "exactly zero"),
         ("keep_tied", steps.keep_tied, penalty.makes_equal, comparing, "exactly equal"),

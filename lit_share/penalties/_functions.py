@@ -74,7 +74,8 @@ def apply_prox(
     """Take the proximal step of tied parameters, which puts groups *exactly* at their center.
 
     Call it after ``optimizer.step()``. Parameters that do not require a gradient are not changed.
-    `PenaltySteps` is faster in long loops, as it looks ties up once.
+    `PenaltySteps` is faster in long loops, as it looks ties up once. It also keeps the weights of
+    ``edges="adaptive"`` from its first step on, which are computed at each call here.
 
     Args:
         module: The module that holds the members.
@@ -124,7 +125,11 @@ def starting_values(ties: Sequence[Tie]) -> dict[str, Tensor]:
 
 
 def penalty_value(
-    penalty: Penalty, ties: Sequence[Tie], start: Start | None, precision: Start | None
+    penalty: Penalty,
+    ties: Sequence[Tie],
+    start: Start | None,
+    precision: Start | None = None,
+    edge_weights: Mapping[str, Tensor] | None = None,
 ) -> float:
     """Sum the penalty's values over ties, and over the shards of their members."""
     sharded: list[TieTensors] = []
@@ -144,6 +149,8 @@ def penalty_value(
             shard=shard,
             precision=local[end:] or None,
         )
+        if edge_weights is not None:
+            tensors.edge_weights = edge_weights.get(tie.name)
         if shard is None:
             # Gathered starting values are freed before those of the next tie are gathered.
             total += TieBatch(penalty, [tensors]).value()

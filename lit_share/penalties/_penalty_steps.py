@@ -139,6 +139,8 @@ class PenaltySteps:
         self._start: dict[str, Tensor] = {}
         # Masks of frozen groups by the ties' names.
         self._frozen: dict[str, Tensor] = {}
+        # Adaptive weights of edges by the ties' names, from the first step of the penalty on.
+        self._edge_weights: dict[str, Tensor] = {}
         # Names of ties that may have frozen groups; see `_note_frozen`.
         self._with_frozen: set[str] = set()
         # With several optimizers: the penalty's gradients at the last backward pass, and the
@@ -255,8 +257,8 @@ class PenaltySteps:
             found = self.ties.find(module)
         assert module is not None
         strength = self.strength_at(self.steps_done, self.epochs_done)
-        precision = self.precision.now(module, found, self._steps.rates)
-        return strength * penalty_value(self.penalty, found, self._start or None, precision)
+        start, precision = self._start or None, self.precision.now(module, found, self._steps.rates)
+        return strength * penalty_value(self.penalty, found, start, precision, self._edge_weights)
 
     def before_step(self, optimizer: Optimizer | None = None, scale: float = 1.0) -> None:
         """Add the gradient of the penalty to the ``.grad`` of an optimizer's parameters.
@@ -339,6 +341,8 @@ class PenaltySteps:
     def move_units(self, move: Callable[[nn.Parameter, Tensor], Tensor]) -> None:
         """Permute starting values and precision, after the units of parameters were permuted.
 
+        Drop adaptive weights of edges, which are computed of the new distances at the next step.
+
         Args:
             move: Return a tensor of a parameter's shape with its units in their new order, given
                 the parameter and the tensor.
@@ -357,14 +361,17 @@ class PenaltySteps:
                     member.view(values).copy_(kept[member.name])
                 values = move(parameter, values)
                 kept |= {member.name: member.view(values).clone() for member in own}
+        # Distances of members are others once their units correspond.
+        self._edge_weights = {}
         self.new_gradients()
         if self.views.views:
             self._open()
 
     def reset(self) -> None:
-        """Drop the starting values, masks, pending steps and counts of an earlier training."""
+        """Drop starting values, masks, edge weights, pending steps and counts of a training."""
         self._start, self._frozen, self._pending = {}, {}, PendingSteps()
         self.precision.restore({})
+        self._edge_weights = {}
         self.steps_done = self.epochs_done = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -378,6 +385,7 @@ class PenaltySteps:
             "starting_values": {name: full_on_host(value) for name, value in self._start.items()},
             "pending": self._pending.state(),
             "frozen": {name: mask for name, mask in masks.items() if mask.any()},
+            "edge_weights": dict(self._edge_weights),
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -385,6 +393,7 @@ class PenaltySteps:
         self._start = dict(state_dict.get("starting_values", {}))
         self._pending = PendingSteps(state_dict.get("pending"))
         self.precision.restore(state_dict.get("precision", {}))
+        self._edge_weights = dict(state_dict.get("edge_weights", {}))
         self._frozen, self._owner = {}, None
         # A run may resume without keep_zeros. Masks are cloned, as training writes to them.
         if self.keeps_frozen:
@@ -413,7 +422,8 @@ class PenaltySteps:
         assert self.module is not None
         precision = self.precision.open(self.module, self.found, self._steps.rates)
         start = self._start or None
-        self.views = TieViews(self.penalty, self.found, start, frozen, precision)
+        kept = precision, self._edge_weights
+        self.views = TieViews(self.penalty, self.found, start, frozen, *kept)
         self._note_frozen()
 
     def _note_frozen(self) -> None:

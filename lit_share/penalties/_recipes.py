@@ -176,6 +176,40 @@ _RECIPES = {
             "Fusion Penalties*, ICML 2011; its norm of a difference, for layers."
         ),
     ),
+    "cluster_tie": Recipe(
+        penalty=Penalty(norm="l1", groups="tensor", center="graph", edges="adaptive"),
+        summary="Layers fall into clusters of equal members, and training finds who belongs where.",
+        formula=(
+            r"\sum_{i<j} a_{ij} \lVert W_i - W_j \rVert_F, "
+            r"\quad a_{ij} = \bigl(d_{\min} / d_{ij}\bigr)^2"
+        ),
+        use=(
+            "For three or more models of which some belong together. Begin without it (a `Ramp` "
+            "with `begin`), as the weights are those of the distances d at its first step."
+        ),
+        avoid=(
+            "For pairs, where it is `layer_tie`. Where all members belong together, as `layer_tie` "
+            "and `soft_tie` are cheaper."
+        ),
+        source=(
+            "Hocking, Joulin, Bach, Vert: *Clusterpath: an Algorithm for Clustering using Convex "
+            "Fusion Penalties*, ICML 2011; for weights that fall with the distance Chi, Lange: "
+            "*Splitting Methods for Convex Clustering*, JCGS 2015, and Tan, Witten: *Statistical "
+            "Properties of Convex Clustering*, Electronic Journal of Statistics 2015."
+        ),
+    ),
+    "depth_tie": Recipe(
+        penalty=Penalty(norm="l1", groups="tensor", center="graph", edges="chain"),
+        summary="Neighbouring layers become exactly equal, so that a network has fewer of them.",
+        formula=r"\sum_{i<N} \lVert W_i - W_{i+1} \rVert_F",
+        use="For deep stacks of layers of one shape: give their patterns in order of depth.",
+        avoid="Where the order of the members means nothing: see `cluster_tie`.",
+        source=(
+            "Tibshirani, Saunders, Rosset, Zhu, Knight: *Sparsity and Smoothness via the Fused "
+            "Lasso*, JRSS B 2005; Bleakley, Vert: *The Group Fused Lasso for Multiple Change-Point "
+            "Detection*, 2011, arXiv:1106.4199; its chain, along depth."
+        ),
+    ),
     "follow": Recipe(
         penalty=Penalty(norm="squared", groups="element", center="first"),
         summary="The other members are pulled towards the first, which is held constant.",
@@ -268,7 +302,7 @@ def as_penalty(penalty: Penalty | str) -> Penalty:
 
     Example:
         >>> as_penalty("unit_tie")
-        Penalty(norm='l1', groups='output', center='mean', weights=None)
+        Penalty(norm='l1', groups='output', center='mean', weights=None, edges=None)
         >>> as_penalty("softtie")
         Traceback (most recent call last):
             ...

@@ -43,6 +43,7 @@ class TieView:
         frozen: Masks of frozen groups by the ties' names, to which a missing mask is added;
             ``None`` if groups are not frozen.
         precision: The precision of members by their names, sharded like them; ``None`` without.
+        edge_weights: Adaptive weights of edges by the ties' names.
 
     Raises:
         ValueError: Naming the members, if they do not fit the penalty.
@@ -54,7 +55,8 @@ class TieView:
         tie: Tie,
         start: Mapping[str, Tensor] | None,
         frozen: MutableMapping[str, Tensor] | None,
-        precision: Precisions | None = None,
+        precision: Precisions | None,
+        edge_weights: Mapping[str, Tensor],
     ) -> None:
         self.penalty, self.tie = penalty, tie
         self._has_prox = True
@@ -88,6 +90,13 @@ class TieView:
                 saved = empty
             frozen[tie.name] = like_parameter(saved, empty)
             self.tensors.frozen = self.local(frozen[tie.name])
+        own_weights = edge_weights.get(tie.name)
+        # A checkpoint may be that of a run with another number of members.
+        edges = 0
+        if penalty.is_adaptive:
+            edges = len(penalty.pairs(len(tie.members)))
+        if own_weights is not None and len(own_weights) == edges:
+            self.tensors.edge_weights = own_weights
 
     def set_steps(self, steps: Sequence[float]) -> None:
         """Set the step sizes of the members' proximal steps.
@@ -225,13 +234,14 @@ class ShardedTieView(TieView):
         tie: Tie,
         start: Mapping[str, Tensor] | None,
         frozen: MutableMapping[str, Tensor] | None,
-        precision: Precisions | None = None,
+        precision: Precisions | None,
+        edge_weights: Mapping[str, Tensor],
     ) -> None:
         try:
             self.shards = LocalShards(tie.tensors())
         except ValueError as error:
             raise ValueError(f"{names_of(tie)}: {error}") from None
-        super().__init__(penalty, tie, start, frozen, precision)
+        super().__init__(penalty, tie, start, frozen, precision, edge_weights)
 
     def open_grads(self, owned: Container[int] | None = None) -> None:
         """Pass local buffers to the algebra; see `TieView.open_grads`."""
@@ -294,6 +304,7 @@ class TieViews:
         start: See `TieView`.
         frozen: See `TieView`.
         precision: See `TieView`.
+        edge_weights: See `TieView`; weights are added when the penalty first acts on a tie.
 
     Raises:
         ValueError: Naming the members, if they do not fit the penalty or are sharded differently.
@@ -306,9 +317,13 @@ class TieViews:
         start: Mapping[str, Tensor] | None = None,
         frozen: MutableMapping[str, Tensor] | None = None,
         precision: Precisions | None = None,
+        edge_weights: MutableMapping[str, Tensor] | None = None,
     ) -> None:
         self.penalty, self.ties, self.start, self.frozen = penalty, ties, start, frozen
         self.precision = precision
+        self.edge_weights: MutableMapping[str, Tensor] = {}
+        if edge_weights is not None:
+            self.edge_weights = edge_weights
         # What `set_steps` was given, and the names of the ties that move.
         self._sizes: list[Sequence[float] | None] | None = None
         self._moving: set[str] = set()
@@ -353,6 +368,7 @@ class TieViews:
         for view in self.views:
             view.open_grads(owned)
         self.batch.add_gradient_(strength)
+        self._keep_edge_weights()
         if self._is_sharded:
             for view in self.views:
                 view.close_grads()
@@ -374,6 +390,7 @@ class TieViews:
             view.tensors.grads = own
             increments.append(own)
         self.batch.add_gradient_(1.0)
+        self._keep_edge_weights()
         return increments
 
     def set_steps(self, sizes: Sequence[Sequence[float] | None]) -> set[str]:
@@ -399,6 +416,7 @@ class TieViews:
     def take_prox(self) -> None:
         """Take the proximal step with the step sizes of `set_steps`."""
         self.batch.prox_()
+        self._keep_edge_weights()
         if self._is_sharded:
             for view in self.views:
                 view.close_members()
@@ -424,6 +442,14 @@ class TieViews:
         """Open the views anew at the next `refresh`, as a copy has other addresses."""
         self.__dict__.update(state, _memory=[])
 
+    def _keep_edge_weights(self) -> None:
+        # Views are opened again when memory is replaced, and weights must stay those of the start.
+        if self.penalty.is_adaptive:
+            for view in self.views:
+                own = view.tensors.edge_weights
+                if own is not None:
+                    self.edge_weights[view.tie.name] = own
+
     def _open(self) -> None:
         self._sizes = None
         self.views = [self._view(tie) for tie in self.ties]
@@ -448,6 +474,8 @@ class TieViews:
         return [getattr(p, "_local_tensor", p) for p in self._parameters]
 
     def _view(self, tie: Tie) -> TieView:
+        kind = TieView
         if any(isinstance(parameter, DTensor) for parameter in tie.parameters):
-            return ShardedTieView(self.penalty, tie, self.start, self.frozen, self.precision)
-        return TieView(self.penalty, tie, self.start, self.frozen, self.precision)
+            kind = ShardedTieView
+        kept = self.start, self.frozen, self.precision, self.edge_weights
+        return kind(self.penalty, tie, *kept)

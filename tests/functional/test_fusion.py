@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from lit_share.functional import Penalty, TieTensors, prox_
+from lit_share.functional import Penalty, TieBatch, TieTensors, prox_
 from lit_share.functional import _duals as duals
 from lit_share.functional._edges import Graph, pairs_of
 
 from . import _graphs as reference
+from .test_shards import WORLD, Threads, cut, shard_of
 
 NORMS = ("squared", "l1")
 GROUPS = ("element", "output", "input", "tensor")
@@ -99,8 +100,13 @@ def test_prox_is_what_cvxpy_finds(norm, groups, kind, count):
         best = reference.objective(norm, groups, moved, *given)
         # The step reaches a lower value than the solver, but for rounding errors.
         fixed = [w if t == 0.0 else v for v, w, t in zip(expected, given[0], steps, strict=True)]
-        assert best <= reference.objective(norm, groups, fixed, *given) * (1.0 + 1e-13)
-        assert max(np.abs(v - e).max() for v, e in zip(moved, expected, strict=True)) <= 2e-5
+        excess = reference.objective(norm, groups, fixed, *given) - best
+        assert excess >= -1e-12 * best
+        # What the solver's own value has to spare is how far its point is from the minimiser.
+        slack = np.sqrt(2.0 * max(steps) * max(excess, 0.0))
+        assert slack <= 1e-3
+        farthest = max(np.abs(v - e).max() for v, e in zip(moved, expected, strict=True))
+        assert farthest <= 1e-5 + slack
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -258,6 +264,34 @@ def test_compiled_loops_are_what_torch_computes(count, kind):
         compiled = torch.stack(duals.solve_numbers(list(numbers), graph, steps))
         plain = duals.solve_numbers_plainly(numbers, graph, steps)
         assert_close(compiled, plain, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@each_grouping
+@pytest.mark.parametrize("dim", [0, 1])
+def test_shards(norm, groups, dim):
+    """Ranks send the distances of members, and the Gram matrices of groups that span shards."""
+    penalty = Penalty(norm, groups, "graph", edges="adaptive")
+    whole, parts = (members_of(4, shape=(7, 5)) for _ in range(2))
+    expected = penalty.prox(whole, [0.2, 0.3, 0.4, 0.0])
+    value = penalty.value(whole).item()
+    threads, values, weights = Threads(), [], []
+
+    def work(rank: int) -> None:
+        members = [cut(w, dim, rank) for w in parts]
+        shard = shard_of(parts[0], dim, rank, threads.ranks(rank))
+        tie = TieTensors(members, steps=[0.2, 0.3, 0.4, 0.0], shard=shard)
+        batch = TieBatch(penalty, [tie])
+        values.append(batch.value())
+        batch.prox_()
+        weights.append(tie.edge_weights)
+
+    threads.run(work)
+    assert_close(parts, expected, rtol=0, atol=1e-7)
+    assert values == pytest.approx([value] * WORLD, rel=1e-9)
+    assert all(torch.equal(own, weights[0]) for own in weights)
+    spans = penalty.needs_other_shards(2, dim)
+    assert [len(sent) for sent in threads.sent] == [3 + spans] * WORLD
 
 
 def test_in_place_keeps_adaptive_weights():

@@ -30,6 +30,7 @@ PENALTIES = {
     "exact_tie": ("exact_tie", PAIR),
     "unit_tie": ("unit_tie", PAIR),
     "layer_tie": ("layer_tie", PAIR),
+    "cluster_tie": ("cluster_tie", PAIR),
     "growl": (Penalty("owl", "input", "zero", reference.ramp), MATRICES),
     "oscar": (Penalty("owl", "element", "zero", reference.ramp), MATRICES),
     "group_lasso": ("group_lasso", MATRICES),

@@ -226,6 +226,12 @@ STRATEGIES = {
         value_layer_tie,
         partial(prox_of_pairs, lambda d, t: shrink_lengths(d.flatten(), 0, t).view_as(d)),
     ),
+    # Of a pair, whose only edge has the weight 1.
+    "cluster_tie": Strategy(
+        0.6,
+        value_layer_tie,
+        partial(prox_of_pairs, lambda d, t: shrink_lengths(d.flatten(), 0, t).view_as(d)),
+    ),
     "growl": Strategy(0.4, value_growl, prox_growl),
     "oscar": Strategy(0.2, value_oscar, prox_oscar),
     "group_lasso": Strategy(0.4, value_group_lasso, prox_group_lasso),

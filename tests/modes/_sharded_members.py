@@ -486,12 +486,33 @@ def rows_of_others(name):
             alike(name, shard, cases=("ab middle",))
 
 
+def on_graphs(name, shard):
+    """Three members along edges: Gram matrices and distances are those of whole members."""
+    for edges in ("adaptive", "chain"):
+        for turned in (False, True):
+            penalty = PENALTIES[name](center="graph", edges=edges)
+            divided, plain = Models(turned), Models(turned)
+            shard(divided)
+            move(divided, penalty, "abc")
+            move(plain, penalty, "abc")
+            for (_, w), (_, v) in zip(
+                divided.named_parameters(), plain.named_parameters(), strict=True
+            ):
+                torch.testing.assert_close(whole(w.detach()), v.detach(), rtol=0, atol=1e-6)
+                torch.testing.assert_close(whole(w.grad), v.grad, rtol=1e-9, atol=1e-9)
+            value = PenaltySteps(penalty, ["*"], 0.5)
+            other = PenaltySteps(penalty, ["*"], 0.5)
+            value.found, other.found = divided.ties(*"abc"), plain.ties(*"abc")
+            assert value.value() == pytest.approx(other.value(), rel=1e-5)
+
+
 # With the penalties that they are done for.
 ALL, SOME, ONE = (
     list(PENALTIES),
     ["squared element", "l1 element", "l1 input", "l1 spectrum", "owl output"],
     ["l1 input"],
 )
+GRAPHS = ["squared element", *(f"l1 {groups}" for groups in ("element", "output", "tensor"))]
 CHECKS = {
     "rows": (partial(alike, shard=fsdp, cases=ALL_CENTERS), ALL),
     "a transposed member": (partial(alike, shard=fsdp, turned=True), SOME),
@@ -520,6 +541,8 @@ CHECKS = {
     "weights are checked": (weights_are_checked, ONE),
     "some are plain": (some_are_plain, ONE),
     "other meshes": (other_meshes, ONE),
+    "graphs, rows": (partial(on_graphs, shard=fsdp), GRAPHS),
+    "graphs, columns": (partial(on_graphs, shard=columns), GRAPHS),
     "rows of others": (rows_of_others, ["half_huber output", "half_huber input"]),
 }
 

@@ -205,3 +205,72 @@ def test_pending_steps_of_other_ties_are_dropped_when_a_state_is_loaded(pair):
     steps.load_state_dict({"pending": {"gone": {0: [0.1]}}})
     steps.begin()
     assert steps.pending == []
+
+
+class TestAdaptiveEdges:
+    """Weights of edges are those of the members' distances when the penalty first acts."""
+
+    TIES = Ties("a.*", "b.*", "c.*")
+
+    @pytest.fixture
+    def three(self):
+        torch.manual_seed(0)
+        return nn.ModuleDict({name: nn.Linear(3, 2) for name in "abc"})
+
+    def train(self, module, steps, numbers):
+        """Take steps with the gradients of these numbers."""
+        optimizer = SGD(module.parameters(), lr=0.1)
+        steps.attach(module, optimizer)
+        for number in numbers:
+            rng = torch.Generator().manual_seed(number)
+            loss = sum((torch.randn(p.shape, generator=rng) * p).sum() for p in module.parameters())
+            step(steps, optimizer, loss)
+
+    def steps(self, apply):
+        schedule = lambda step, _: float(step >= 2)  # noqa: E731
+        return PenaltySteps("cluster_tie", self.TIES, 0.5, schedule=schedule, apply=apply)
+
+    @pytest.mark.parametrize("apply", ["prox", "gradient"])
+    def test_taken_at_the_first_step_of_the_ramp(self, apply, three):
+        steps = self.steps(apply)
+        self.train(three, steps, range(2))
+        steps.value()
+        assert steps.state_dict()["edge_weights"] == {}
+        with torch.no_grad():
+            three["b"].weight.copy_(three["a"].weight + 1e-3)
+        self.train(three, steps, [2])
+        kept = steps.state_dict()["edge_weights"]
+        assert len(kept) == 2
+        (weight,) = (kept[tie.name] for tie in steps.found if "weight" in tie.name)
+        # Members 0 and 1 are near, and no longer all at the same distance.
+        assert weight[0] == 1.0
+        assert (weight[1:] < 0.5).all()
+        self.train(three, steps, range(3, 6))
+        for name, own in steps.state_dict()["edge_weights"].items():
+            assert torch.equal(own, kept[name])
+
+    @pytest.mark.parametrize("apply", ["prox", "gradient"])
+    def test_resumed_bit_by_bit(self, apply, three):
+        other = copy.deepcopy(three)
+        whole, first, second = self.steps(apply), self.steps(apply), self.steps(apply)
+        self.train(three, whole, range(8))
+        self.train(other, first, range(5))
+        second.steps_done = first.steps_done
+        second.load_state_dict(pickle.loads(pickle.dumps(first.state_dict())))
+        self.train(other, second, range(5, 8))
+        for p, q in zip(three.parameters(), other.parameters(), strict=True):
+            assert torch.equal(p, q)
+        assert second.value() == whole.value()
+
+    def test_another_number_of_members_starts_anew(self, three):
+        steps = self.steps("prox")
+        name = self.TIES.find(three)[0].name
+        steps.load_state_dict({"edge_weights": {name: torch.ones(1)}})
+        self.train(three, steps, range(4))
+        assert len(steps.state_dict()["edge_weights"][name]) == 3
+
+    def test_keep_tied_is_refused(self):
+        with pytest.raises(
+            ValueError, match=r'center="mean" or "first" and groups.*center="graph"'
+        ):
+            PenaltySteps("cluster_tie", self.TIES, 0.5, keep_tied=True)

@@ -11,6 +11,8 @@ from lit_share import Penalty, Ramp, Regularize, Share, SharingMonitor, Ties
 from ._training import Lit, adam, sgd
 
 PAIR, MATRICES = Ties("a.*", "b.*"), Ties("*.weight")
+# The biases of one model's hidden units and outputs, and the other's hidden units, have one shape.
+THREE = Ties("a.0.bias", "b.0.bias", "a.0.weight[:]")
 STEPS, EPOCHS = Ramp(12, 0.3, 1.5, begin=2, shape="cosine"), Ramp(4, 2.0, 0.5, unit="epochs")
 
 
@@ -20,6 +22,7 @@ def descending(n):
 
 SOFT, EXACT = Penalty("squared", "element", "mean"), Penalty("l1", "element", "mean")
 UNIT, START = Penalty("l1", "output", "mean"), Penalty("squared", "element", "start")
+CLUSTERS = Penalty("l1", "tensor", "graph", edges="adaptive")
 LASSO, GROWL = Penalty("l1", "input", "zero"), Penalty("owl", "input", "zero", descending)
 
 PRECISION = {
@@ -40,6 +43,7 @@ STRATEGIES = {
     "unit_tie, every epoch": strategy(
         sgd, partial(Regularize, UNIT, PAIR, 0.2, STEPS, every="epoch")
     ),
+    "cluster_tie": strategy(adam, partial(Regularize, CLUSTERS, THREE, 0.4, Ramp(4, begin=3))),
     "growl": strategy(sgd, partial(Regularize, GROWL, MATRICES, 1.5, STEPS, keep_zeros=True)),
     "group_lasso": strategy(
         adam, partial(Regularize, LASSO, MATRICES, 1.0, EPOCHS, every="epoch", keep_zeros=True)
