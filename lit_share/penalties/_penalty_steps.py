@@ -380,8 +380,8 @@ class PenaltySteps:
         # so every rank gathers every mask, including masks that are empty and not saved.
         masks = {name: full_on_host(mask) for name, mask in self._frozen.items()}
         self.precision.keep_moments(self.found, self._steps.rates)
-        state: dict[str, Any] = {"precision": self.precision.state()}
-        return state | {
+        return {
+            "precision": self.precision.state(),
             "starting_values": {name: full_on_host(value) for name, value in self._start.items()},
             "pending": self._pending.state(),
             "frozen": {name: mask for name, mask in masks.items() if mask.any()},

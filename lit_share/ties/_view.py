@@ -324,6 +324,7 @@ class TieViews:
         self.edge_weights: MutableMapping[str, Tensor] = {}
         if edge_weights is not None:
             self.edge_weights = edge_weights
+        self._is_adaptive = penalty.is_adaptive
         # What `set_steps` was given, and the names of the ties that move.
         self._sizes: list[Sequence[float] | None] | None = None
         self._moving: set[str] = set()
@@ -368,7 +369,8 @@ class TieViews:
         for view in self.views:
             view.open_grads(owned)
         self.batch.add_gradient_(strength)
-        self._keep_edge_weights()
+        if self._is_adaptive:
+            self._keep_edge_weights()
         if self._is_sharded:
             for view in self.views:
                 view.close_grads()
@@ -390,7 +392,8 @@ class TieViews:
             view.tensors.grads = own
             increments.append(own)
         self.batch.add_gradient_(1.0)
-        self._keep_edge_weights()
+        if self._is_adaptive:
+            self._keep_edge_weights()
         return increments
 
     def set_steps(self, sizes: Sequence[Sequence[float] | None]) -> set[str]:
@@ -416,7 +419,8 @@ class TieViews:
     def take_prox(self) -> None:
         """Take the proximal step with the step sizes of `set_steps`."""
         self.batch.prox_()
-        self._keep_edge_weights()
+        if self._is_adaptive:
+            self._keep_edge_weights()
         if self._is_sharded:
             for view in self.views:
                 view.close_members()
@@ -444,11 +448,10 @@ class TieViews:
 
     def _keep_edge_weights(self) -> None:
         # Views are opened again when memory is replaced, and weights must stay those of the start.
-        if self.penalty.is_adaptive:
-            for view in self.views:
-                own = view.tensors.edge_weights
-                if own is not None:
-                    self.edge_weights[view.tie.name] = own
+        for view in self.views:
+            own = view.tensors.edge_weights
+            if own is not None:
+                self.edge_weights[view.tie.name] = own
 
     def _open(self) -> None:
         self._sizes = None
