@@ -19,7 +19,15 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.multiprocess,
 ]
-PICTURED = ["index", "algebra", "strength", "howto/growl", "howto/sweeps", "howto/positions"]
+PICTURED = [
+    "index",
+    "algebra",
+    "strength",
+    "howto/alignment",
+    "howto/growl",
+    "howto/sweeps",
+    "howto/positions",
+]
 WIDE = ["recipes", "benchmarks", "modes", "faults", "experiments", "scale", "howto/growl"]
 
 
