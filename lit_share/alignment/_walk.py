@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.utils._pytree import tree_map_only
 
 from lit_share.alignment._axes import Axis, leaf, pin
 from lit_share.alignment._call import Call, Rule, Stacked, Value, dims
@@ -138,8 +139,9 @@ class Walk:
         where = layer_of(node)
         value = node.meta.get("val")
         if not isinstance(target, torch._ops.OpOverload):
-            self._refuse(str(target), where, [*args, *kwargs.values()], [])
-            return value
+            tensors = [result for result in flat(value) if isinstance(result, Tensor)]
+            found = iter(self._refuse(str(target), where, [*args, *kwargs.values()], tensors))
+            return tree_map_only(Tensor, lambda _: next(found), value)
         name = target._schema.name.removeprefix("aten::")
         plain = name.rstrip("_") if not name.startswith("__") else name
         schema = target._schema.arguments

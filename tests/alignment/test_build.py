@@ -150,3 +150,13 @@ def test_the_check_sees_a_wrong_permutation():
     assert graph.free
     with pytest.raises(AlignError, match="output of Sequential differs by"):
         check_outputs(module, before, IMAGES)
+
+
+def test_operations_outside_of_torchs_library_stay():
+    """A vmap, which enters and leaves its batch by calls that are no operations."""
+    module = Function(
+        lambda m, x: m.b(torch.vmap(m.a)(x).relu()), a=nn.Linear(4, 3), b=nn.Linear(3, 2)
+    )
+    graph = axis_graph(module, torch.zeros(5, 4))
+    assert not graph.free
+    assert "_remove_batch_dim" in graph.pinned["a.weight[0]"]
