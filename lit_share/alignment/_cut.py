@@ -50,6 +50,8 @@ def cut_units(
     }
     # A Parameter under several names becomes one new Parameter.
     made: dict[int, Tensor] = {}
+    # A layer under several names has its tensors under all of them.
+    done: set[tuple[int, str]] = set()
     try:
         for name, dimensions in graph.dimensions.items():
             kept = [_kept(blocks, keep) for blocks in dimensions]
@@ -59,6 +61,9 @@ def cut_units(
                 entries: Any = owner._parameters
                 if attribute in owner._buffers:
                     entries = owner._buffers
+                if (id(owner), attribute) in done:
+                    continue
+                done.add((id(owner), attribute))
                 old = entries[attribute]
                 put(entries, attribute, made.setdefault(id(old), _cut(old, kept)))
         for name, layer in layers.items():

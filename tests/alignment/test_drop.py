@@ -377,3 +377,19 @@ def test_statistics_count_units_that_are_always_zero():
             tensor[4] = 0.0
     report = drop_units(net, FLAT)
     assert report.dropped == report.kept == {}
+
+
+def test_a_layer_under_two_names():
+    torch.manual_seed(0)
+    twice = nn.Linear(7, 7)
+    module = nn.Sequential(nn.Linear(5, 7), twice, nn.ReLU(), twice, nn.ReLU(), nn.Linear(7, 2))
+    with torch.no_grad():
+        for layer in (module[0], twice):
+            layer.weight[3] = 0.0
+            layer.bias[3] = 0.0
+    inputs = torch.randn(4, 5)
+    before = run(module, inputs)
+    drop_units(module, inputs)
+    assert module[1] is module[3]
+    assert module[1].weight.shape == (6, 6)
+    assert torch.allclose(run(module, inputs)["output"], before["output"], atol=1e-6)
