@@ -5,6 +5,7 @@ from lit_share.aliases._find import agree, alias_groups, transposed_aliases
 from lit_share.aliases._invariant import forget_alias, install_invariant, verify_shared
 from lit_share.aliases._make import AliasMaker, make_buffer_one
 from lit_share.aliases._modules import has_hooks, parents_of, replace_module, shared_with
+from lit_share.aliases._restored import restored
 from lit_share.aliases._shareable import check_buffers, check_shareable
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "make_buffer_one",
     "parents_of",
     "replace_module",
+    "restored",
     "shared_with",
     "transposed_aliases",
     "verify_shared",

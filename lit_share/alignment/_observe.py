@@ -30,7 +30,11 @@ def observe(module: nn.Module, inputs: Inputs, graph: AxisGraph) -> dict[str, Te
     # The last operation on an axis returns it after normalization and nonlinearities.
     last = {axis: name for name, found in graph.activations.items() for axis in _axes_of(found)}
     program = export(module, inputs)
-    given = [value for value, _ in placeholder_values(program, module, inputs)]
+    given = [
+        # An operation in place may write to an input.
+        value.clone() if is_input and isinstance(value, Tensor) else value
+        for value, is_input in placeholder_values(program, module, inputs)
+    ]
     recorder = _Recorder(program.graph_module, set(last.values()))
     with evaluating(module):
         recorder.run(*given)

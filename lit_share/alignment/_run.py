@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import keystr, tree_flatten_with_path
+from torch.utils._pytree import keystr, tree_flatten_with_path, tree_map, tree_map_only
 
+from lit_share.aliases import restored
 from lit_share.alignment._errors import AlignError
 
 Inputs = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
@@ -55,24 +56,19 @@ def named_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module into evaluation mode, without gradients, and restore the mode of each layer."""
-    modes = {layer: layer.training for layer in module.modules()}
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for layer, mode in modes.items():
-            layer.training = mode
+    """Put a module into evaluation mode, without gradients, and restore modes and buffers."""
+    with restored(module), torch.no_grad():
+        module.eval()
+        yield
 
 
 def call(module: nn.Module, inputs: Inputs) -> Any:
-    """Return what a module returns for inputs.
+    """Return what a module returns for a copy of inputs, to which it may write.
 
     Raises:
         AlignError: If the forward raises an error.
     """
-    args, kwargs = arguments(inputs)
+    args, kwargs = tree_map_only(Tensor, torch.clone, arguments(inputs))
     try:
         return module(*args, **kwargs)
     except Exception as error:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from lit_share.aliases import restored
 from lit_share.codebooks._layers import CODEBOOKS, ORDINARY
 
 LAYERS = (*ORDINARY, *CODEBOOKS)
@@ -55,17 +56,14 @@ def layers_read_elsewhere(module: nn.Module, graphs: Sequence[fx.Graph]) -> set[
 
 def trace(module: nn.Module) -> list[fx.Graph]:
     """Return the graphs in training and in evaluation; ``[]`` if the module cannot be traced."""
-    modes = {child: child.training for child in module.modules()}
     graphs = []
     try:
-        for mode in (True, False):
-            module.train(mode)
-            graphs.append(_Tracer().trace(module))
+        with restored(module):
+            for mode in (True, False):
+                module.train(mode)
+                graphs.append(_Tracer().trace(module))
     except Exception:  # the user's `forward` runs on proxies, on which anything may fail
         return []
-    finally:
-        for child, mode in modes.items():
-            child.training = mode
     return graphs
 
 

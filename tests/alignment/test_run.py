@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from lit_share.alignment import AlignError, check_outputs, run
+import lit_share as ls
+from lit_share.alignment import AlignError, axis_graph, check_outputs, run
 
 from ._nets import FLAT, Function
 
@@ -71,3 +72,25 @@ def test_other_outputs_are_refused():
         check_outputs(module, {"y": torch.ones(3)}, torch.ones(3))
     with pytest.raises(AlignError, match="Function returns no tensor"):
         check_outputs(Function(lambda self, x: 3), {}, FLAT)
+
+
+class Counts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.register_buffer("calls", torch.zeros(3))
+
+    def forward(self, x):
+        x += 1
+        self.calls += 1
+        return self.linear(x) * self.calls
+
+
+def test_inputs_and_buffers_stay():
+    module, inputs = Counts(), torch.ones(2, 3)
+    before = run(module, inputs)
+    assert check_outputs(module, before, inputs) == 0.0
+    assert not axis_graph(module, inputs).free
+    assert torch.equal(inputs, torch.ones(2, 3))
+    ls.compact(module)  # calls it to trace it
+    assert not module.calls.any()
