@@ -16,7 +16,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils._pytree import tree_flatten
 
 from lit_share.alignment._errors import AlignError
-from lit_share.alignment._run import Inputs, arguments, evaluating, named_tensors, run
+from lit_share.alignment._run import Inputs, arguments, evaluating, named_tensors, plain, run
 
 TORCH = Path(torch.__file__).parent
 
@@ -37,10 +37,14 @@ def export(module: nn.Module, inputs: Inputs, training: bool = False) -> Exporte
         module.train(training)
         # Recurrent layers assign their lists of weights, which export warns of.
         warnings.simplefilter("ignore")
+        # Export knows no dataclasses.
+        handle = module.register_forward_hook(lambda _, __, outputs: plain(outputs))
         try:
             return torch.export.export(module, args, kwargs, strict=False)
         except Exception as error:
             raise AlignError(_explain(module, error)) from error
+        finally:
+            handle.remove()
 
 
 def placeholder_values(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from itertools import chain
 from typing import Any
 
@@ -77,6 +78,17 @@ def call(module: nn.Module, inputs: Inputs) -> Any:
         ) from error
 
 
+def plain(outputs: Any) -> Any:
+    """Return outputs with a dict in place of each dataclass that torch knows nothing of."""
+
+    def opened(leaf: Any) -> Any:
+        if not is_dataclass(leaf) or isinstance(leaf, type):
+            return leaf
+        return {field.name: plain(getattr(leaf, field.name)) for field in fields(leaf)}
+
+    return tree_map(opened, outputs)
+
+
 def run(module: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
     """Return copies of a module's outputs in evaluation mode, by names like ``"output[0]"``.
 
@@ -93,7 +105,7 @@ def run(module: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
     """
     with evaluating(module):
         outputs = call(module, inputs)
-    found, _ = tree_flatten_with_path(outputs)
+    found, _ = tree_flatten_with_path(plain(outputs))
     return {
         "output" + keystr(path): value.detach().clone()
         for path, value in found

@@ -1,5 +1,7 @@
 """Outputs by name, and what a difference between them is."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import nn
@@ -94,3 +96,26 @@ def test_inputs_and_buffers_stay():
     assert torch.equal(inputs, torch.ones(2, 3))
     ls.compact(module)  # calls it to trace it
     assert not module.calls.any()
+
+
+@dataclass
+class Found:
+    logits: torch.Tensor
+    other: object = None
+
+
+class ReturnsFound(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+
+    def forward(self, x):
+        return [Found(self.net(x), Found(x))]
+
+
+def test_outputs_in_dataclasses():
+    module, inputs = ReturnsFound(), torch.ones(2, 3)
+    names = ["output[0]['logits']", "output[0]['other']['logits']"]
+    assert list(run(module, inputs)) == names
+    assert [axis.size for axis in axis_graph(module, inputs).free] == [4]
+    assert isinstance(module(inputs)[0], Found)
