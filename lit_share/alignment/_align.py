@@ -23,7 +23,7 @@ from lit_share.alignment._match import (
 )
 from lit_share.alignment._permute import Permutations
 from lit_share.alignment._report import AlignedAxis, AlignReport
-from lit_share.alignment._run import Inputs, check_outputs, inputs_by_name, run
+from lit_share.alignment._run import Inputs, check_outputs, inputs_by_name, named_tensors, run
 from lit_share.functional import compare_members
 from lit_share.text import check_choice
 from lit_share.ties import Ties, as_ties
@@ -65,6 +65,9 @@ def align(
 
     and are chosen so that the weights come as near to those of the first member as they can. Which
     dimensions move together is derived from the computation on the inputs; see `axis_graph`.
+
+    Members are called as a whole. Parameters that other layers of the module have too stay in
+    order, but code outside of a member that calls one of its layers gets other units from it.
 
     Args:
         module: The module that holds the members.
@@ -131,7 +134,10 @@ def align(
             tie.name: (distances[tie.name], compare_members(tie.tensors()).distance)
             for tie in found
         },
-        pinned=graph.pinned,
+        pinned={
+            name: why.replace("stays in order as asked for", "is not read by the members alone")
+            for name, why in graph.pinned.items()
+        },
         unused=graph.unused,
         difference=difference,
         permute={
@@ -147,12 +153,13 @@ def _open_members(
     names = member_names(ties)
     own_inputs = inputs_by_name(names, inputs)
     modules = {name: module.get_submodule(name) for name in names}
-    shared = _shared_parameters(modules)
+    shared = _shared_tensors(module, modules)
     members: list[_Member] = []
     for name, submodule in modules.items():
         check_dense(name, submodule)
         try:
-            graph = axis_graph(submodule, own_inputs[name], pinned=shared[name])
+            pinned = shared & named_tensors(submodule).keys()
+            graph = axis_graph(submodule, own_inputs[name], pinned=pinned)
             if members:
                 same_structure(members[0].graph, graph)
             outputs = run(submodule, own_inputs[name])
@@ -200,19 +207,25 @@ def member_names(ties: Ties) -> list[str]:
     return names
 
 
-def _shared_parameters(modules: Mapping[str, nn.Module]) -> dict[str, list[str]]:
-    """Return the names of parameters that several members have in common, for each member."""
+def _shared_tensors(root: nn.Module, modules: Mapping[str, nn.Module]) -> set[str]:
+    """Return the names, in members, of tensors that others have too: members, or other layers."""
     owners: dict[int, set[str]] = {}
     for name, module in modules.items():
-        for parameter in module.parameters():
-            owners.setdefault(id(parameter), set()).add(name)
+        for tensor in named_tensors(module).values():
+            owners.setdefault(id(tensor), set()).add(name)
+    # The same layer under another name computes the same, but another layer would read other units.
+    inside = {layer for module in modules.values() for layer in module.modules()}
+    outside = {
+        id(tensor)
+        for layer in root.modules()
+        if layer not in inside
+        for tensor in chain(layer._parameters.values(), layer._buffers.values())
+    }
     return {
-        name: [
-            own
-            for own, parameter in module.named_parameters(remove_duplicate=False)
-            if len(owners[id(parameter)]) > 1
-        ]
-        for name, module in modules.items()
+        own
+        for module in modules.values()
+        for own, tensor in named_tensors(module).items()
+        if len(owners[id(tensor)]) > 1 or id(tensor) in outside
     }
 
 

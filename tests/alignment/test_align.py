@@ -247,3 +247,17 @@ def test_changed_outputs_are_undone(pair, monkeypatch):
     with pytest.raises(AlignError, match=r"nothing was changed: .*5.weight\[0\] cannot be perm"):
         align(pair, PAIR, INPUTS)
     assert_same(pair, before)
+
+
+def test_parameters_of_other_layers_stay():
+    torch.manual_seed(0)
+    pair = nn.ModuleDict({"a": net(), "b": net(), "other": net()})
+    pair["other"][3].weight = pair["b"][3].weight
+    pair["again"] = pair["b"]  # computes the same
+    before = run(pair["other"], INPUTS)
+    report = align(pair, PAIR, INPUTS)
+    assert torch.equal(run(pair["other"], INPUTS)["output"], before["output"])
+    assert report.axes == ()
+    assert "not read by the members alone" in str(report)
+    pair["other"][3].weight = nn.Parameter(pair["b"][3].weight.detach().clone())
+    assert align(pair, PAIR, INPUTS).moved > 0
