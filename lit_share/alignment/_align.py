@@ -21,7 +21,7 @@ from lit_share.alignment._match import (
     similarities,
     weights_on_host,
 )
-from lit_share.alignment._permute import Permutations
+from lit_share.alignment._permute import Permutations, overwrite
 from lit_share.alignment._report import AlignedAxis, AlignReport
 from lit_share.alignment._run import Inputs, check_outputs, inputs_by_name, named_tensors, run
 from lit_share.functional import compare_members
@@ -338,7 +338,7 @@ def _move(member: _Member, order: Permutations, optimizers: Iterable[Optimizer])
     member.graph.permute_(member.module, order)
     for tensors in _followers(member, optimizers):
         for name, moved in member.graph.permute(tensors, order).items():
-            tensors[name].copy_(moved)
+            overwrite(tensors[name], moved)
 
 
 def _followers(member: _Member, optimizers: Iterable[Optimizer]) -> Iterator[dict[str, Tensor]]:

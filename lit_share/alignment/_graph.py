@@ -17,6 +17,7 @@ from lit_share.alignment._permute import (
     Permutations,
     compose,
     invert,
+    overwrite,
     permute_tensor,
 )
 from lit_share.text import suggest
@@ -173,7 +174,7 @@ class AxisGraph:
         # A parameter under several names is listed, and permuted, once.
         tensors = dict(chain(module.named_parameters(), module.named_buffers()))
         for name, moved in self.permute(tensors, permutations).items():
-            tensors[name].copy_(moved)
+            overwrite(tensors[name], moved)
 
     def invert(self, permutations: Permutations) -> dict[int, LongTensor]:
         """Return the permutations that undo others."""

@@ -97,6 +97,15 @@ def _positions_of(blocks: tuple[Block[int], ...], axis: int, unit: int) -> Tenso
     return torch.cat(found)
 
 
+def overwrite(tensor: Tensor, moved: Tensor) -> None:
+    """Set a tensor to a permutation of itself, also if it is expanded."""
+    for dim, stride in enumerate(tensor.stride()):
+        # One number is all of such a dimension, and may be written to only once.
+        if stride == 0 and tensor.shape[dim] > 1:
+            tensor, moved = tensor.narrow(dim, 0, 1), moved.narrow(dim, 0, 1)
+    tensor.copy_(moved)
+
+
 def invert(permutations: Permutations, parents: Parents) -> dict[int, LongTensor]:
     """Return permutations that undo these: for vectors, the positions to which units came."""
     inverse: dict[int, LongTensor] = {}

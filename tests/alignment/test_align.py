@@ -261,3 +261,14 @@ def test_parameters_of_other_layers_stay():
     assert "not read by the members alone" in str(report)
     pair["other"][3].weight = nn.Parameter(pair["b"][3].weight.detach().clone())
     assert align(pair, PAIR, INPUTS).moved > 0
+
+
+def test_expanded_parameters():
+    torch.manual_seed(0)
+    pair = nn.ModuleDict({"a": net(), "b": net()})
+    for member in pair.values():
+        member[0].bias = nn.Parameter(torch.ones(1).expand(7), requires_grad=False)
+        member[0].weight = nn.Parameter(torch.randn(7, 1).expand(7, 5), requires_grad=False)
+    before = run(pair["b"], INPUTS)
+    assert align(pair, PAIR, INPUTS).moved > 0
+    assert torch.allclose(run(pair["b"], INPUTS)["output"], before["output"], atol=1e-6)
