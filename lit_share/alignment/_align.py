@@ -109,6 +109,13 @@ def align(
     check_choice("reference", reference, Reference)
     if isinstance(optimizers, Optimizer):
         optimizers = [optimizers]
+    optimizers = list(optimizers)
+    for optimizer in optimizers:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(
+                "optimizers must be those of torch.optim whose states move along, got a "
+                f"{type(optimizer).__name__}"
+            )
     found = ties.find(module)
     members = _open_members(module, ties, inputs)
     for member in members:

@@ -272,3 +272,14 @@ def test_expanded_parameters():
     before = run(pair["b"], INPUTS)
     assert align(pair, PAIR, INPUTS).moved > 0
     assert torch.allclose(run(pair["b"], INPUTS)["output"], before["output"], atol=1e-6)
+
+
+def test_optimizers_may_be_any_iterable(pair):
+    optimizer = torch.optim.SGD(pair.parameters(), lr=0.0, momentum=0.9)
+    pair["b"](INPUTS).square().sum().backward()
+    optimizer.step()
+    momentum = optimizer.state[pair["b"][0].weight]["momentum_buffer"]
+    assert align(pair, PAIR, INPUTS, optimizers=iter([optimizer])).moved > 0
+    assert torch.equal(momentum, pair["b"][0].weight.grad)
+    with pytest.raises(TypeError, match=r"optimizers must be those of .* got a str"):
+        align(pair, PAIR, INPUTS, optimizers="adam")
