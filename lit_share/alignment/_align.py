@@ -26,7 +26,7 @@ from lit_share.alignment._report import AlignedAxis, AlignReport
 from lit_share.alignment._run import Inputs, check_outputs, inputs_by_name, named_tensors, run
 from lit_share.functional import compare_members
 from lit_share.text import check_choice
-from lit_share.ties import Ties, as_ties
+from lit_share.ties import Ties, as_ties, unwrapped
 
 By = Literal["weights", "activations"]
 Reference = Literal["first", "mean"]
@@ -117,7 +117,7 @@ def align(
                 f"{type(optimizer).__name__}"
             )
     found = ties.find(module)
-    members = _open_members(module, ties, inputs)
+    members = _open_members(unwrapped(module), ties, inputs)
     for member in members:
         _check_states(member, optimizers)
     distances = {tie.name: compare_members(tie.tensors()).distance for tie in found}

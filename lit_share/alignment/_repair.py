@@ -18,7 +18,7 @@ from lit_share.alignment._batches import Batches, call_each, check_loader
 from lit_share.alignment._errors import AlignError
 from lit_share.alignment._moments import Moments
 from lit_share.alignment._normalization import check_batches, estimate, normalizations
-from lit_share.ties import Ties, as_ties, parameter_refs
+from lit_share.ties import Ties, as_ties, parameter_refs, unwrapped
 
 # Statistics that differ by less than this, relative to their size, need no repair.
 _TOLERANCE = 1e-6
@@ -101,6 +101,7 @@ def repair(
         raise AlignError(f"passes must be at least 1, or None, got {passes}")
     ties = as_ties(ties)
     ties.find(module)
+    module = unwrapped(module)
     names = member_names(ties)
     check_loader(loader)
     for name in names:

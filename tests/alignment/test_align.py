@@ -283,3 +283,7 @@ def test_optimizers_may_be_any_iterable(pair):
     assert torch.equal(momentum, pair["b"][0].weight.grad)
     with pytest.raises(TypeError, match=r"optimizers must be those of .* got a str"):
         align(pair, PAIR, INPUTS, optimizers="adam")
+
+
+def test_wrapped_modules(pair):
+    assert align(nn.DataParallel(pair), PAIR, INPUTS).moved > 0

@@ -565,3 +565,12 @@ def test_the_mean_of_models_trained_apart_is_better_with_repair():
         ls.share(repaired, PAIR)
     assert accuracy(repaired["a"]) > accuracy(plain["a"])
     assert accuracy(repaired["a"]) > min(ends) - 0.01
+
+
+def test_wrapped_modules():
+    pair = equal_pair(mlp)
+    before = state_of(pair)
+    wrapped = nn.DataParallel(pair)
+    with repair(wrapped, PAIR, BATCHES), torch.no_grad():
+        pair["b"][0].weight.mul_(0.5)
+    assert_close(pair, before, atol=1e-5)
