@@ -299,7 +299,7 @@ def _compare(
 
 
 def _count_moved(order: Tensor) -> int:
-    return int((order != torch.arange(order.shape[-1])).sum())
+    return int((order != torch.arange(order.shape[-1], device="cpu")).sum())
 
 
 def _apply(

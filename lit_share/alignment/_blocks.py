@@ -34,9 +34,9 @@ class Block(Generic[Key]):
 
     def positions(self) -> Tensor:
         """Return the positions of the units in the dimension, of the shape ``sizes``."""
-        where = torch.tensor(self.start)
+        where = torch.tensor(self.start, device="cpu")
         for size, stride in zip(self.sizes, self.strides, strict=True):
-            where = where[..., None] + stride * torch.arange(size)
+            where = where[..., None] + stride * torch.arange(size, device="cpu")
         return where
 
 
@@ -103,7 +103,7 @@ def index_vector(
     dimension: Sequence[Block[Key]], permutations: Mapping[Key, LongTensor]
 ) -> LongTensor:
     """Return `indices` of a dimension that is given by its blocks."""
-    index = torch.arange(sum(prod(block.sizes) for block in dimension))
+    index = torch.arange(sum(prod(block.sizes) for block in dimension), device="cpu")
     for block in dimension:
         positions = moved = block.positions()
         for factor, axis in enumerate(block.axes):

@@ -83,7 +83,8 @@ def cut_units(
 
 def _kept(blocks: tuple[Block[int], ...], keep: Mapping[int, Tensor]) -> Tensor:
     """Return a mask of the positions of a dimension whose units all stay."""
-    mask = torch.ones(sum(block.positions().numel() for block in blocks), dtype=torch.bool)
+    size = sum(block.positions().numel() for block in blocks)
+    mask = torch.ones(size, dtype=torch.bool, device="cpu")
     for block in blocks:
         for factor, axis in enumerate(block.axes):
             if axis is not None and axis in keep:

@@ -234,7 +234,9 @@ def _needed_units(
     graph: AxisGraph, tensors: Mapping[str, Tensor], results: Mapping[str, Tensor]
 ) -> dict[int, Tensor]:
     """Return for each axis which of its units are needed, given which numbers are."""
-    found = {axis.index: torch.zeros(axis.size, dtype=torch.bool) for axis in graph.free}
+    found = {
+        axis.index: torch.zeros(axis.size, dtype=torch.bool, device="cpu") for axis in graph.free
+    }
     for masks, dimensions in ((tensors, graph.dimensions), (results, graph.activations)):
         for name, mask in masks.items():
             if name in dimensions:

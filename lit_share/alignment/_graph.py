@@ -254,6 +254,6 @@ def same_structure(a: AxisGraph, b: AxisGraph) -> None:
 def _where(block: Block[int]) -> slice | Tensor:
     positions = block.positions().flatten()
     count = len(positions)
-    if torch.equal(positions, torch.arange(block.start, block.start + count)):
+    if torch.equal(positions, torch.arange(block.start, block.start + count, device="cpu")):
         return slice(block.start, block.start + count)
     return positions

@@ -85,7 +85,12 @@ def results_of(operation: Operation, rule: Any) -> list[Tensor]:
 
 
 def _all_of(operation: Operation, shape: torch.Size) -> Tensor:
-    return sum((tensor.sum() for tensor in operation.tensors), torch.ones(shape).requires_grad_())
+    return sum((tensor.sum() for tensor in operation.tensors), _ones(shape))
+
+
+def _ones(shape: torch.Size) -> Tensor:
+    # Users may have set another default type or device.
+    return torch.ones(shape, dtype=torch.float32, device="cpu", requires_grad=True)
 
 
 def _read(x: Tensor) -> Tensor:
@@ -113,7 +118,7 @@ def _pointwise(operation: Operation) -> Tensor:
     if not others:
         # A function f of one number keeps zeros if f(0) = 0.
         given = (operation.args, operation.kwargs)
-        args, kwargs = tree_map_only(Tensor, lambda _: torch.zeros(()), given)
+        args, kwargs = tree_map_only(Tensor, lambda _: torch.zeros((), device="cpu"), given)
         return first + float(bool(operation.target(*args, **kwargs).any()))
     if operation.name == "copy":
         return others[0].expand(first.shape)
@@ -225,7 +230,7 @@ _FUNCTIONS: dict[Any, Callable[[Operation], Tensor]] = {
     _elementwise.pointwise: _pointwise,
     _elementwise.same: _same,
     _elementwise.prelu: _prelu,
-    _elementwise.uniform: lambda operation: torch.ones(operation.shapes[0]).requires_grad_(),
+    _elementwise.uniform: lambda operation: _ones(operation.shapes[0]),
     _slices.glu: _glu,
     _slices.pad: _pad,
     _reductions.reduce: _reduce,

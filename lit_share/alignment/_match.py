@@ -203,7 +203,7 @@ class _Matcher:
         }
         self.permutations: dict[int, LongTensor] = {}
         for axis in free:
-            order = torch.arange(axis.size)
+            order = torch.arange(axis.size, device="cpu")
             if axis.within is not None:
                 order = order.expand(free[axis.within].size, -1).clone()
             self.permutations[axis.index] = order  # type: ignore[assignment]
@@ -236,7 +236,8 @@ class _Matcher:
         for _ in range(_MAX_ROUNDS):
             if not stale:
                 return
-            for i in torch.randperm(len(self.free), generator=generator).tolist():
+            order = torch.randperm(len(self.free), generator=generator, device="cpu")
+            for i in order.tolist():
                 if i in stale:
                     stale.discard(i)
                     moved = self._match_again(self.free[i])
@@ -270,7 +271,7 @@ class _Matcher:
     ) -> dict[int, LongTensor]:
         """Return the best order of the units of an axis, and of those within each of them."""
         children = {child.index: child.size for child in self.children[axis.index]}
-        costs = torch.zeros(axis.size, axis.size, dtype=torch.float64)
+        costs = torch.zeros(axis.size, axis.size, dtype=torch.float64, device="cpu")
         for cell in cells_of(axis.index, set(unknown) - {axis.index}):
             if not set(children).intersection(cell.axes):
                 ours, theirs = self._features(cell, [axis.index], set(unknown) - {axis.index})
@@ -279,7 +280,8 @@ class _Matcher:
                 del ours, theirs
         orders: dict[int, Tensor] = {}
         for child, inner in children.items():
-            orders[child] = torch.empty(axis.size, axis.size, inner, dtype=torch.long)
+            shape = (axis.size, axis.size, inner)
+            orders[child] = torch.empty(shape, dtype=torch.long, device="cpu")
             own = self._features_within(child, axis.index, unknown, cells_of)
             for i in range(axis.size):
                 for j in range(axis.size):
@@ -288,7 +290,7 @@ class _Matcher:
                     orders[child][i, j] = order
                     costs[i, j] -= similarity.gather(1, order[:, None]).sum()
         best = _assign(costs)
-        rows = torch.arange(axis.size)
+        rows = torch.arange(axis.size, device="cpu")
         within = {child: found[rows, best] for child, found in orders.items()}
         return {axis.index: best, **within}  # type: ignore[dict-item]
 

@@ -33,8 +33,8 @@ class Moments:
     def __init__(self) -> None:
         self.count = 0
         self.calls = 0
-        self.mean = torch.zeros((), dtype=torch.float64)
-        self._squares = torch.zeros((), dtype=torch.float64)
+        self.mean = torch.zeros((), dtype=torch.float64, device="cpu")
+        self._squares = torch.zeros((), dtype=torch.float64, device="cpu")
 
     def add(self, values: Tensor, dim: int) -> None:
         """Add a batch, whose units are along ``dim``."""

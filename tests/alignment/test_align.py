@@ -287,3 +287,14 @@ def test_optimizers_may_be_any_iterable(pair):
 
 def test_wrapped_modules(pair):
     assert align(nn.DataParallel(pair), PAIR, INPUTS).moved > 0
+
+
+@pytest.mark.parametrize("by", ["weights", "activations"])
+def test_defaults_of_torch(pair, by):
+    """Modules are on the host, whatever the default device and type are."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            assert align(pair, PAIR, INPUTS, by=by).moved > 0
+    finally:
+        torch.set_default_dtype(torch.float32)
