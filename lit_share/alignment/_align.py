@@ -86,8 +86,9 @@ def align(
         What was changed.
 
     Raises:
-        AlignError: If the members have no common structure, cannot be traced, are sharded, have
-            random outputs, or outputs that change. Nothing is changed then.
+        AlignError: If the members have no common structure, cannot be traced, are sharded, are
+            not finite, have random or empty outputs, or outputs that change; if activations do
+            not vary. Nothing is changed then.
         TieError: If the patterns do not fit the module; see `Ties.find`.
 
     Example:
@@ -169,6 +170,7 @@ def _open_members(
             graph = axis_graph(submodule, own_inputs[name], pinned=pinned)
             if members:
                 same_structure(members[0].graph, graph)
+            _check_finite(submodule)
             outputs = run(submodule, own_inputs[name])
             check_same_twice(submodule, outputs, own_inputs[name])
         except AlignError as error:
@@ -178,7 +180,12 @@ def _open_members(
 
 
 def check_same_twice(module: nn.Module, outputs: Mapping[str, Tensor], inputs: Inputs) -> None:
-    """Raise an error if outputs are random, as permuted ones could not be compared with them."""
+    """Raise an error if outputs are random or empty, as changed ones could not be compared."""
+    if outputs and not any(value.numel() for value in outputs.values()):
+        raise AlignError(
+            f"{type(module).__name__} returns no numbers that could be compared: give inputs of at "
+            "least one sample"
+        )
     try:
         check_outputs(module, outputs, inputs, rtol=0.0)
     except AlignError as error:
@@ -245,6 +252,18 @@ def check_dense(name: str, module: nn.Module) -> None:
             )
         if tensor.is_meta:
             raise AlignError(f"'{name}.{own}' has no numbers yet: load its weights first")
+
+
+def _check_finite(module: nn.Module) -> None:
+    """Raise `AlignError` if a parameter has numbers whose units cannot be matched."""
+    for own, parameter in module.named_parameters():
+        # Torch has no isfinite for numbers of one byte.
+        numbers = parameter.float() if parameter.dtype.itemsize == 1 else parameter
+        if not numbers.isfinite().all():
+            raise AlignError(
+                f"{own!r} has numbers that are infinite or not a number, whose units cannot "
+                "be matched: load weights of a training that did not diverge"
+            )
 
 
 def _match_to_mean(

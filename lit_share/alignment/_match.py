@@ -143,6 +143,11 @@ def match_activations(
                 f"{tuple(theirs[name].shape)} in the other: give both inputs of one shape, or "
                 'match by="weights"'
             )
+    if ours and not any(found.any() for found in ours.values()):
+        raise AlignError(
+            "no activation varies over the inputs, or none is finite, so that units cannot be "
+            'matched by them: give several different samples, or match by="weights"'
+        )
     dimensions = {name: graph.activations[name] for name in ours}
     generator = torch.Generator().manual_seed(seed)
     matcher = _Matcher(graph.free, dimensions, ours, theirs)

@@ -298,3 +298,28 @@ def test_defaults_of_torch(pair, by):
             assert align(pair, PAIR, INPUTS, by=by).moved > 0
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "by", "message"),
+    [
+        (INPUTS[:0], "weights", "a: .* give inputs of at least one sample"),
+        (INPUTS[:1], "activations", "give several different samples"),
+        (INPUTS * float("nan"), "activations", "give several different samples"),
+    ],
+)
+def test_inputs_that_say_nothing(pair, inputs, by, message):
+    before = state_of(pair)
+    with pytest.raises(AlignError, match=message):
+        align(pair, PAIR, inputs, by=by)
+    assert_same(pair, before)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_of_a_diverged_training(pair, value):
+    with torch.no_grad():
+        pair["b"][3].weight[0, 0] = value
+    before = state_of(pair["a"])
+    with pytest.raises(AlignError, match=r"b: '3\.weight' has numbers that are infinite"):
+        align(pair, PAIR, INPUTS)
+    assert_same(pair["a"], before)

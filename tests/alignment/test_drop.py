@@ -393,3 +393,8 @@ def test_a_layer_under_two_names():
     assert module[1] is module[3]
     assert module[1].weight.shape == (6, 6)
     assert torch.allclose(run(module, inputs)["output"], before["output"], atol=1e-6)
+
+
+def test_an_empty_batch_is_refused():
+    with pytest.raises(AlignError, match="give inputs of at least one sample"):
+        drop_units(nn.Linear(3, 2), torch.zeros(0, 3))
