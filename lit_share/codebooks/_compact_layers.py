@@ -92,6 +92,8 @@ def _equal_rows(rows: Tensor) -> tuple[Tensor, int]:
     """Return a label per row, equal for equal rows, −1 for zeros; and the number of labels ≥ 0."""
     labels = torch.full((len(rows),), -1, device=rows.device)
     nonzero = rows.any(dim=1)
-    distinct, inverse = torch.unique(rows[nonzero], dim=0, return_inverse=True)
+    # Torch does not compare complex rows.
+    numbers = torch.view_as_real(rows).flatten(1) if rows.is_complex() else rows
+    distinct, inverse = torch.unique(numbers[nonzero], dim=0, return_inverse=True)
     labels[nonzero] = by_first_occurrence(inverse, len(distinct))
     return labels, len(distinct)

@@ -395,6 +395,19 @@ def test_a_layer_under_two_names():
     assert torch.allclose(run(module, inputs)["output"], before["output"], atol=1e-6)
 
 
+def test_complex_weights():
+    torch.manual_seed(0)
+    layers = [nn.Linear(*sizes, dtype=torch.complex64) for sizes in ((5, 7), (7, 2))]
+    module = nn.Sequential(*layers)
+    with torch.no_grad():
+        module[1].weight[:, 3] = 0.0
+    inputs = torch.randn(4, 5, dtype=torch.complex64)
+    before = run(module, inputs)
+    module = ls.compact(module, inputs)
+    assert module[0].weight.shape == (6, 5)
+    assert torch.allclose(run(module, inputs)["output"], before["output"], atol=1e-6)
+
+
 def test_an_empty_batch_is_refused():
     with pytest.raises(AlignError, match="give inputs of at least one sample"):
         drop_units(nn.Linear(3, 2), torch.zeros(0, 3))
