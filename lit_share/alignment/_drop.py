@@ -45,6 +45,7 @@ class DropReport:
         return "\n".join(lines)
 
 
+@torch.inference_mode(False)
 def compact(module: nn.Module, inputs: Inputs | None = None) -> nn.Module:
     """Drop numbers that the outputs do not depend on, and store equal rows once.
 
@@ -93,6 +94,7 @@ def compact(module: nn.Module, inputs: Inputs | None = None) -> nn.Module:
     return codebooks.compact_layers(module)
 
 
+@torch.inference_mode(False)
 def drop_units(module: nn.Module, inputs: Inputs) -> DropReport:
     r"""Remove the units that the outputs do not depend on, in place.
 

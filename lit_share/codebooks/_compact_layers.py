@@ -18,6 +18,7 @@ from lit_share.ties import unwrapped
 _LOG = logging.getLogger("lit_share")
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def compact_layers(module: nn.Module) -> nn.Module:
     """Drop numbers that the outputs do not depend on, and store equal rows once.

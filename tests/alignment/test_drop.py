@@ -408,6 +408,16 @@ def test_complex_weights():
     assert torch.allclose(run(module, inputs)["output"], before["output"], atol=1e-6)
 
 
+def test_in_inference_mode():
+    module = nn.Sequential(nn.Linear(5, 7), nn.Linear(7, 2))
+    with torch.no_grad():
+        module[1].weight[:, 3] = 0.0
+    with torch.inference_mode():
+        ls.compact(module, torch.randn(4, 5))
+    assert module[0].weight.shape == (6, 5)
+    module(torch.randn(4, 5)).sum().backward()  # inference tensors could not be trained
+
+
 def test_an_empty_batch_is_refused():
     with pytest.raises(AlignError, match="give inputs of at least one sample"):
         drop_units(nn.Linear(3, 2), torch.zeros(0, 3))
