@@ -72,6 +72,11 @@ def _explain(module: nn.Module, error: Exception) -> str:
             "torch.where instead of branching, or align its submodules one by one"
         )
     summary = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if "more than 1 value per channel" in summary:
+        return (
+            f"the forward of {layer} cannot be traced in training mode{line}: {summary}; give "
+            "inputs of several samples"
+        )
     return (
         f"the forward of {layer} cannot be traced{line}: {summary}; align its submodules one by "
         "one, without this code"

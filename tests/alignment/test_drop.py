@@ -421,3 +421,9 @@ def test_in_inference_mode():
 def test_an_empty_batch_is_refused():
     with pytest.raises(AlignError, match="give inputs of at least one sample"):
         drop_units(nn.Linear(3, 2), torch.zeros(0, 3))
+
+
+def test_one_sample_for_batch_normalization_is_refused():
+    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    with pytest.raises(AlignError, match=r"'1' cannot be traced in .*; give inputs of sev"):
+        ls.compact(module, torch.zeros(1, 3))
