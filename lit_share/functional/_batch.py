@@ -12,6 +12,7 @@ from torch import Tensor
 from lit_share.functional import _plain
 from lit_share.functional._edges import adaptive_weights
 from lit_share.functional._fused import FusedGradient, FusedProx, Layout, is_fusable
+from lit_share.functional._fused_graph import FusedGraphProx, is_fusable_graph
 from lit_share.functional._penalty import Penalty
 from lit_share.functional._tie_tensors import Ranks, TieTensors, block_size, float64_on
 
@@ -102,9 +103,15 @@ class TieBatch:
         return [FusedGradient(self.penalty, own) for own in by_dtype.values()], others
 
     @cached_property
-    def _proxes(self) -> tuple[list[FusedProx], list[TieTensors]]:
+    def _proxes(self) -> tuple[Sequence[FusedProx | FusedGraphProx], list[TieTensors]]:
         """A fused step per dtype and `Layout.prox_type`, and the ties left to plain torch."""
         fusable, others = self._by_fusability(as_gradient=False)
+        if self.penalty.centering.has_edges:
+            by_count: dict[object, list[TieTensors]] = {}
+            for tie in fusable:
+                key = tie.members[0].dtype, len(tie.members)
+                by_count.setdefault(key, []).append(tie)
+            return [FusedGraphProx(self.penalty, own) for own in by_count.values()], others
         by_kind: dict[tuple[object, type[FusedProx]], list[TieTensors]] = {}
         for tie in fusable:
             prox_type = Layout.of(self.penalty, tie.shape).prox_type
@@ -119,7 +126,10 @@ class TieBatch:
             addresses = {member.data_ptr() for member in tie.members}
             # Ties may have aliases in common, which two threads would write to at once. The plain
             # path takes such ties one after the other.
-            if is_fusable(self.penalty, tie, as_gradient) and seen.isdisjoint(addresses):
+            is_fused = is_fusable(self.penalty, tie, as_gradient)
+            if not as_gradient:
+                is_fused = is_fused or is_fusable_graph(self.penalty, tie)
+            if is_fused and seen.isdisjoint(addresses):
                 fusable.append(tie)
             else:
                 others.append(tie)
@@ -173,6 +183,7 @@ class TieBatch:
     def prox_(self) -> None:
         """Take the proximal step; see `prox_`."""
         fused, others = self._proxes
+        self._keep_edge_weights([tie for tie in self.ties if any(tie.steps)])
         for ties in fused:
             ties.take()
         moving = [tie for tie in others if any(tie.steps)]
@@ -181,7 +192,6 @@ class TieBatch:
                 self._take_plain_prox_(run)
 
     def _take_plain_prox_(self, ties: Sequence[TieTensors]) -> None:
-        self._keep_edge_weights(ties)
         statistics = _all_reduce_statistics(self.penalty, ties, _plain.prox_statistics)
         blocks: list[tuple[TieTensors, Tensor | None]] = []
         for tie, own in zip(ties, statistics, strict=True):
@@ -198,6 +208,8 @@ class TieBatch:
                 write_(tie.members, new, tie.steps)
 
     def _keep_edge_weights(self, ties: Sequence[TieTensors]) -> None:
+        if not self.penalty.is_adaptive:
+            return
         for tie, own in zip(ties, _edge_weights(self.penalty, ties), strict=True):
             tie.edge_weights = own
 

@@ -17,17 +17,6 @@ _EPS = float(np.finfo(np.float64).eps)
 
 
 @njit(inline="always")
-def _norm(gram, row):
-    square = 0.0
-    for k in range(len(row)):
-        product = 0.0
-        for m in range(len(row)):
-            product += gram[k, m] * row[m]
-        square += row[k] * product
-    return math.sqrt(max(square, 0.0))
-
-
-@njit(inline="always")
 def _label(labels, first, second, is_near, steps, leaders):
     # The smallest label wins, and a member of step 0 has a smaller one than those that move.
     count = len(steps)
@@ -43,13 +32,35 @@ def _label(labels, first, second, is_near, steps, leaders):
         leaders[i] = i if steps[i] == 0.0 else labels[i] % count
 
 
+@njit(inline="always")
+def _dot(x, y):
+    total = 0.0
+    for k in range(len(x)):
+        total += x[k] * y[k]
+    return total
+
+
+@njit(inline="always")
+def _multiply(x, gram, product):
+    for i in range(len(x)):
+        for k in range(len(gram)):
+            product[i, k] = 0.0
+            for m in range(len(gram)):
+                product[i, k] += x[i, m] * gram[m, k]
+
+
 @_reduction
 def solve_duals(gram, first, second, weights, steps, moves, leaders, begin, end):
     """Write the coefficients and leaders of `Clusters` for groups from ``begin`` to ``end``."""
     count, edges = len(steps), len(first)
-    forces, row = np.empty((edges, count)), np.empty(count)
-    c, sums, total = np.empty((count, count)), np.empty((count, count)), np.empty(count)
+    # Forces and members as coefficients, and their products with the Gram matrix: an inner product
+    # takes N multiplications then, rather than N².
+    forces, forces_g = np.empty((edges, count)), np.empty((edges, count))
+    c, c_g = np.empty((count, count)), np.empty((count, count))
+    row, row_g = np.empty(count), np.empty(count)
+    sums, total = np.empty((count, count)), np.empty(count)
     is_near, labels = np.empty(edges, np.bool_), np.empty(count, np.int64)
+    distances = np.empty(edges)
     all_steps = steps.sum()
     for group in range(begin, end):
         g = gram[group]
@@ -58,6 +69,7 @@ def solve_duals(gram, first, second, weights, steps, moves, leaders, begin, end)
             largest = max(largest, g[i, i])
             for k in range(count):
                 c[i, k] = 1.0 if i == k else 0.0
+                c_g[i, k] = g[i, k]
         gap, energy = 0.0, 0.0
         # The first turn sets forces that are exact where all members become equal.
         for turn in range(MOST_TURNS * count + 1):
@@ -67,48 +79,52 @@ def solve_duals(gram, first, second, weights, steps, moves, leaders, begin, end)
                 both = steps[i] + steps[j]
                 if turn == 0:
                     for k in range(count):
-                        forces[e, k] = row[k] = 0.0
+                        forces[e, k] = forces_g[e, k] = row[k] = 0.0
+                        row_g[k] = (g[i, k] - g[j, k]) / all_steps
                     row[i], row[j] = 1.0 / all_steps, -1.0 / all_steps
                 else:
                     for k in range(count):
                         row[k] = forces[e, k] + (c[i, k] - c[j, k]) / both
-                norm = _norm(g, row)
-                kept = a / norm if norm > a else 1.0
+                        row_g[k] = forces_g[e, k] + (c_g[i, k] - c_g[j, k]) / both
+                square = _dot(row, row_g)
+                kept = a / math.sqrt(square) if square > a * a else 1.0
                 for k in range(count):
-                    d = kept * row[k] - forces[e, k]
+                    d, d_g = kept * row[k] - forces[e, k], kept * row_g[k] - forces_g[e, k]
                     forces[e, k] += d
+                    forces_g[e, k] += d_g
                     c[i, k] -= steps[i] * d
                     c[j, k] += steps[j] * d
+                    c_g[i, k] -= steps[i] * d_g
+                    c_g[j, k] += steps[j] * d_g
                     change = max(change, both * abs(d))
             if turn == 0:
                 continue
+            # Products are computed anew, so that rounding errors do not add up.
+            _multiply(c, g, c_g)
             gap, energy = 0.0, 0.0
             for e in range(edges):
-                i, j, a = first[e], second[e], weights[e]
+                i, j = first[e], second[e]
                 square, along = 0.0, 0.0
                 for k in range(count):
-                    product = 0.0
-                    for m in range(count):
-                        product += g[k, m] * (c[i, m] - c[j, m])
+                    product = c_g[i, k] - c_g[j, k]
                     square += product * (c[i, k] - c[j, k])
                     along += product * forces[e, k]
-                gap += a * math.sqrt(max(square, 0.0)) - along
+                distances[e] = math.sqrt(max(square, 0.0))
+                gap += weights[e] * distances[e] - along
             # The energy is that of the moves, which the gap is compared with.
             for i in range(count):
                 if steps[i] > 0.0:
+                    square = 0.0
                     for k in range(count):
-                        row[k] = c[i, k] - (i == k)
-                    energy += _norm(g, row) ** 2 / (2.0 * steps[i])
+                        square += (c[i, k] - (i == k)) * (c_g[i, k] - g[i, k])
+                    energy += max(square, 0.0) / (2.0 * steps[i])
             if change <= LEAST_CHANGE or gap <= GAP * energy:
                 break
         bound = math.sqrt(2.0 * max(gap, GAP * energy))
         noise = math.sqrt(4.0 * count * _EPS * largest)
         for e in range(edges):
-            i, j = first[e], second[e]
-            for k in range(count):
-                row[k] = c[i, k] - c[j, k]
-            reach = bound * (math.sqrt(steps[i]) + math.sqrt(steps[j])) + noise
-            is_near[e] = _norm(g, row) <= reach
+            reach = bound * (math.sqrt(steps[first[e]]) + math.sqrt(steps[second[e]])) + noise
+            is_near[e] = distances[e] <= reach
         own = leaders[group]
         _label(labels, first, second, is_near, steps, own)
         # Forces within a cluster do not move this mean, so their values do not matter.

@@ -716,3 +716,85 @@ def _pool(means, sizes):
         last += 1
         means[last], sizes[last] = mean, size
     return last + 1
+
+
+@_reduction
+def gram_of_pieces(like, members, first, widths, most, rows, gram, jobs):
+    """Write the inner products of W_i − W_1 in float64, for each piece of each job.
+
+    A piece of tie t has at most ``most[t]`` segments of ``widths[t]`` elements. The matrices of a
+    job are those from ``rows`` of its number on.
+    """
+    members, gram = _borrowed(members), _borrowed(gram)
+    scratch = np.empty((np.max(np.diff(first)), _BLOCK))
+    offsets = _borrowed(scratch)
+    for j in range(len(jobs)):
+        tie, begin, count, job = jobs[j]
+        lo, hi, width, each = first[tie], first[tie + 1], widths[tie], most[tie]
+        row = rows[job]
+        for piece in range(begin, begin + count, each):
+            end = min(piece + each, begin + count) * width
+            gram[row] = 0.0
+            for start in range(piece * width, end, _BLOCK):
+                n = min(_BLOCK, end - start)
+                x = _at(members[lo], start, n, like)
+                for m in range(1, hi - lo):
+                    w = _at(members[lo + m], start, n, like)
+                    for i in range(n):
+                        offsets[m, i] = np.float64(w[i]) - np.float64(x[i])
+                for m in range(1, hi - lo):
+                    for other in range(1, m + 1):
+                        product = 0.0
+                        for i in range(n):
+                            product += offsets[m, i] * offsets[other, i]
+                        gram[row, m, other] += product
+            for m in range(1, hi - lo):
+                for other in range(1, m):
+                    gram[row, other, m] = gram[row, m, other]
+            row += 1
+
+
+@_compiled
+def combine_pieces(like, members, first, widths, most, rows, steps, moves, leaders, jobs):
+    """Move each member to W_l + Σ_j c_lj (W_j − W_1), with c of ``moves`` and l of ``leaders``.
+
+    Pieces are those of `gram_of_pieces`, with coefficients from ``rows`` on.
+    """
+    members, steps = _borrowed(members), _borrowed(steps)
+    moves, leaders = _borrowed(moves), _borrowed(leaders)
+    scratch = np.empty((2 * np.max(np.diff(first)), _BLOCK), like.dtype)
+    block = _borrowed(scratch)
+    for j in range(len(jobs)):
+        tie, begin, count, job = jobs[j]
+        lo, hi, width, each = first[tie], first[tie + 1], widths[tie], most[tie]
+        row, number = rows[job], hi - lo
+        for piece in range(begin, begin + count, each):
+            end = min(piece + each, begin + count) * width
+            for start in range(piece * width, end, _BLOCK):
+                n = min(_BLOCK, end - start)
+                x = _at(members[lo], start, n, like)
+                for m in range(number):
+                    w = _at(members[lo + m], start, n, like)
+                    for i in range(n):
+                        block[m, i] = w[i] - x[i]
+                for m in range(number):
+                    if leaders[row, m] != m:
+                        continue
+                    w = _at(members[lo + m], start, n, like)
+                    total = number + m
+                    for i in range(n):
+                        block[total, i] = 0.0
+                    for other in range(1, number):
+                        c = like.dtype.type(moves[row, m, other])
+                        for i in range(n):
+                            block[total, i] += c * block[other, i]
+                    for i in range(n):
+                        block[total, i] += w[i]
+                # Members of a cluster take the same numbers, so that they are equal bit by bit.
+                for m in range(number):
+                    if steps[lo + m] > 0.0:
+                        w = _at(members[lo + m], start, n, like)
+                        total = number + leaders[row, m]
+                        for i in range(n):
+                            w[i] = block[total, i]
+            row += 1

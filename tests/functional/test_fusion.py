@@ -13,6 +13,8 @@ from torch.testing import assert_close
 from lit_share.functional import Penalty, TieBatch, TieTensors, prox_
 from lit_share.functional import _duals as duals
 from lit_share.functional._edges import Graph, pairs_of
+from lit_share.functional._fused import is_fusable
+from lit_share.functional._fused_graph import is_fusable_graph
 
 from . import _graphs as reference
 from .test_shards import WORLD, Threads, cut, shard_of
@@ -305,6 +307,57 @@ def test_in_place_keeps_adaptive_weights():
     first = tie.edge_weights
     prox_(penalty, [tie])
     assert tie.edge_weights is first
+
+
+@pytest.mark.parametrize("groups", ["output", "tensor"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("kind", ["all", "chain", "adaptive"])
+def test_fused_loops_are_what_torch_computes(groups, dtype, kind):
+    """For ties of different shapes, steps and numbers of members, of one and several jobs."""
+    penalty = Penalty("l1", groups, "graph", edges=kind)
+    rng = torch.Generator().manual_seed(0)
+    ties, expected = [], []
+    shapes = ((3, 4), (7, 9000), (40000,), (5, 0, 2), (2, 3, 600))
+    for shape, count in itertools.product(shapes, (2, 3, 5)):
+        members = [torch.randn(shape, generator=rng).to(dtype) for _ in range(count)]
+        members[1] = members[0] + 1e-3 * members[1]
+        size = members[0].numel() ** 0.5
+        for steps in steps_of(count):
+            own = [size * t for t in steps]
+            ties.append(TieTensors([w.clone() for w in members], steps=own))
+            expected.append(penalty.prox(members, own))
+    prox_(penalty, ties)
+    tolerance = 1e-6 if dtype == torch.float64 else 3e-6
+    for tie, own in zip(ties, expected, strict=True):
+        assert_close(list(tie.members), own, rtol=0, atol=tolerance)
+        for (i, v), (j, w) in itertools.combinations(enumerate(own), 2):
+            if v.numel() and groups == "tensor":
+                assert torch.equal(v, w) == torch.equal(tie.members[i], tie.members[j])
+
+
+@pytest.mark.parametrize(
+    ("change", "fused"),
+    [
+        ({}, True),
+        ({"groups": "output"}, True),
+        ({"groups": "element"}, False),
+        ({"groups": "input"}, False),
+        ({"norm": "squared"}, False),
+        ({"center": "mean", "edges": None}, False),
+    ],
+)
+def test_loops_decline_what_they_do_not_know(change, fused):
+    pieces = {"norm": "l1", "groups": "tensor", "center": "graph", "edges": "all"} | change
+    tie = TieTensors([torch.randn(2, 3) for _ in range(3)], steps=[0.1] * 3)
+    penalty = Penalty(**pieces)
+    assert is_fusable_graph(penalty, tie) == fused
+    if penalty.center == "graph":
+        assert not is_fusable(penalty, tie, as_gradient=True)
+        assert not is_fusable(penalty, tie, as_gradient=False)
+    half = tie.map(lambda w: w.bfloat16())
+    assert not is_fusable_graph(penalty, half)
+    aliases = TieTensors([tie.members[0]] * 3, steps=[0.1] * 3)
+    assert not is_fusable_graph(penalty, aliases)
 
 
 def test_planted_clusters():
