@@ -24,6 +24,7 @@ QUESTIONS = (
     "trainer_step",
     "peak_memory",
     "owl_prox",
+    "graph_prox",
     "row_clusters",
     "layers",
     "growth",

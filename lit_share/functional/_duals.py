@@ -40,7 +40,7 @@ from lit_share.functional._tie_tensors import float64_on
 # of the distance moved, and 1e-9 for numbers. Smaller gaps are rounding errors.
 GAP, GAP_OF_NUMBERS = 1e-14, 1e-18
 # Coefficients that change by less have converged, whatever the rounding errors of the gap.
-LEAST_CHANGE = 1e-15
+LEAST_CHANGE = 1e-14
 # Turns of all edges, per member. A chain of 20 members has needed 40 per member.
 MOST_TURNS = 200
 # Elements of a block of numbers, whose temporaries stay in the cache.
