@@ -10,10 +10,18 @@ import math
 import numpy as np
 from numba import njit
 
-from lit_share.functional._duals import GAP, GAP_OF_NUMBERS, LEAST_CHANGE, MOST_TURNS
+from lit_share.functional._duals import (
+    GAP,
+    GAP_OF_NUMBERS,
+    LEAST_CHANGE,
+    LEAST_GAP,
+    MOST_TURNS,
+)
 from lit_share.functional._loops import _compiled, _reduction
 
 _EPS = float(np.finfo(np.float64).eps)
+# The first turns after which the forces of clusters are set. Later ones would disturb the ascent.
+_JUMPS = 3
 
 
 @njit(inline="always")
@@ -49,6 +57,73 @@ def _multiply(x, gram, product):
                 product[i, k] += x[i, m] * gram[m, k]
 
 
+@njit(inline="always")
+def _find_clusters(first, second, is_inside, steps, labels, sizes, is_free):
+    # Members are in one cluster if the force between them is shorter than its bound. The forces of
+    # a cluster are known if it has all its edges, and no member that stays.
+    count = len(steps)
+    for i in range(count):
+        labels[i] = i
+    for _ in range(count):
+        for e in range(len(first)):
+            if is_inside[e]:
+                least = min(labels[first[e]], labels[second[e]])
+                labels[first[e]] = labels[second[e]] = least
+    for i in range(count):
+        sizes[i], is_free[i] = 0, True
+    for i in range(count):
+        sizes[labels[i]] += 1
+        if steps[i] == 0.0:
+            is_free[labels[i]] = False
+    for i in range(count):
+        missing = sizes[i] * (sizes[i] - 1) // 2
+        for e in range(len(first)):
+            missing -= labels[first[e]] == i and labels[second[e]] == i
+        if missing != 0 or sizes[i] < 2:
+            is_free[i] = False
+
+
+@njit(inline="always")
+def _jump(first, second, weights, steps, clusters, g, forces, c, sums, total):
+    count = len(steps)
+    labels, sizes, is_free = clusters
+    # Members without the forces within their cluster, and the means of clusters.
+    for e in range(len(first)):
+        i, j = first[e], second[e]
+        if labels[i] == labels[j] and is_free[labels[i]]:
+            for k in range(count):
+                c[i, k] += steps[i] * forces[e, k]
+                c[j, k] -= steps[j] * forces[e, k]
+    sums[:], total[:] = 0.0, 0.0
+    for i in range(count):
+        if is_free[labels[i]]:
+            total[labels[i]] += 1.0 / steps[i]
+            for k in range(count):
+                sums[labels[i], k] += c[i, k] / steps[i]
+    # With f_i = (W_i − mean) / t_i the forces (f_i − f_j) / n move all n members to the mean.
+    for e in range(len(first)):
+        i, j, label = first[e], second[e], labels[first[e]]
+        if labels[j] == label and is_free[label]:
+            for k in range(count):
+                mean = sums[label, k] / total[label]
+                f_i, f_j = (c[i, k] - mean) / steps[i], (c[j, k] - mean) / steps[j]
+                forces[e, k] = (f_i - f_j) / sizes[label]
+    for e in range(len(first)):
+        i, j, a = first[e], second[e], weights[e]
+        if labels[i] == labels[j] and is_free[labels[i]]:
+            square = 0.0
+            for k in range(count):
+                product = 0.0
+                for m in range(count):
+                    product += g[k, m] * forces[e, m]
+                square += product * forces[e, k]
+            kept = a / math.sqrt(square) if square > a * a else 1.0
+            for k in range(count):
+                forces[e, k] *= kept
+                c[i, k] -= steps[i] * forces[e, k]
+                c[j, k] += steps[j] * forces[e, k]
+
+
 @_reduction
 def solve_duals(gram, first, second, weights, steps, moves, leaders, begin, end):
     """Write the coefficients and leaders of `Clusters` for groups from ``begin`` to ``end``."""
@@ -60,7 +135,8 @@ def solve_duals(gram, first, second, weights, steps, moves, leaders, begin, end)
     row, row_g = np.empty(count), np.empty(count)
     sums, total = np.empty((count, count)), np.empty(count)
     is_near, labels = np.empty(edges, np.bool_), np.empty(count, np.int64)
-    distances = np.empty(edges)
+    distances, is_inside = np.empty(edges), np.empty(edges, np.bool_)
+    sizes, is_free = np.empty(count, np.int64), np.empty(count, np.bool_)
     all_steps = steps.sum()
     for group in range(begin, end):
         g = gram[group]
@@ -87,7 +163,8 @@ def solve_duals(gram, first, second, weights, steps, moves, leaders, begin, end)
                         row[k] = forces[e, k] + (c[i, k] - c[j, k]) / both
                         row_g[k] = forces_g[e, k] + (c_g[i, k] - c_g[j, k]) / both
                 square = _dot(row, row_g)
-                kept = a / math.sqrt(square) if square > a * a else 1.0
+                is_inside[e] = square <= a * a
+                kept = 1.0 if is_inside[e] else a / math.sqrt(square)
                 for k in range(count):
                     d, d_g = kept * row[k] - forces[e, k], kept * row_g[k] - forces_g[e, k]
                     forces[e, k] += d
@@ -99,9 +176,14 @@ def solve_duals(gram, first, second, weights, steps, moves, leaders, begin, end)
                     change = max(change, both * abs(d))
             if turn == 0:
                 continue
+            if turn <= _JUMPS and is_inside.any():
+                _find_clusters(first, second, is_inside, steps, labels, sizes, is_free)
+                clusters = (labels, sizes, is_free)
+                _jump(first, second, weights, steps, clusters, g, forces, c, sums, total)
+                _multiply(forces, g, forces_g)
             # Products are computed anew, so that rounding errors do not add up.
             _multiply(c, g, c_g)
-            gap, energy = 0.0, 0.0
+            gap, energy, value = 0.0, 0.0, 0.0
             for e in range(edges):
                 i, j = first[e], second[e]
                 square, along = 0.0, 0.0
@@ -110,6 +192,7 @@ def solve_duals(gram, first, second, weights, steps, moves, leaders, begin, end)
                     square += product * (c[i, k] - c[j, k])
                     along += product * forces[e, k]
                 distances[e] = math.sqrt(max(square, 0.0))
+                value += weights[e] * distances[e]
                 gap += weights[e] * distances[e] - along
             # The energy is that of the moves, which the gap is compared with.
             for i in range(count):
@@ -118,7 +201,7 @@ def solve_duals(gram, first, second, weights, steps, moves, leaders, begin, end)
                     for k in range(count):
                         square += (c[i, k] - (i == k)) * (c_g[i, k] - g[i, k])
                     energy += max(square, 0.0) / (2.0 * steps[i])
-            if change <= LEAST_CHANGE or gap <= GAP * energy:
+            if change <= LEAST_CHANGE or gap <= max(GAP * energy, LEAST_GAP * value):
                 break
         bound = math.sqrt(2.0 * max(gap, GAP * energy))
         noise = math.sqrt(4.0 * count * _EPS * largest)
@@ -176,14 +259,16 @@ def solve_numbers(numbers, first, second, weights, steps, moved, begin, end):
                 change = max(change, both * abs(d))
             if turn == 0:
                 continue
-            gap, energy = 0.0, 0.0
+            gap, energy, value = 0.0, 0.0, 0.0
             for e in range(edges):
                 difference = v[first[e]] - v[second[e]]
+                value += weights[e] * abs(difference)
                 gap += weights[e] * abs(difference) - forces[e] * difference
             for i in range(count):
                 if steps[i] > 0.0:
                     energy += (v[i] - x[i]) ** 2 / (2.0 * steps[i])
-            if change <= LEAST_CHANGE * largest or gap <= GAP_OF_NUMBERS * energy:
+            least = max(GAP_OF_NUMBERS * energy, LEAST_GAP * value)
+            if change <= LEAST_CHANGE * largest or gap <= least:
                 break
         bound = math.sqrt(2.0 * max(gap, GAP_OF_NUMBERS * energy))
         for i in range(count):

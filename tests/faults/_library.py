@@ -32,7 +32,7 @@ SECTIONS: dict[str, list[Row]] = {
             'ls.Penalty(norm="l1", groups="element", center="average")',
             "at once",
             "ValueError",
-            "unknown center 'average': write one of 'zero', 'mean', 'first', 'start'",
+            "unknown center 'average': write one of 'zero', 'mean', 'first', 'start', 'graph'",
         ),
         Row(
             "owl without weights",
@@ -377,8 +377,8 @@ SECTIONS: dict[str, list[Row]] = {
             "at once",
             "ValueError",
             "no recipe is named 'softtie': did you mean 'soft_tie'? There are l2, lasso, "
-            "group_lasso, oscar, growl, soft_tie, exact_tie, unit_tie, layer_tie, follow, l2_sp, "
-            "ewc, joint_lasso, trace_norm",
+            "group_lasso, oscar, growl, soft_tie, exact_tie, unit_tie, layer_tie, cluster_tie, "
+            "depth_tie, follow, l2_sp, ewc, joint_lasso, trace_norm",
         ),
         Row(
             "ewc without a precision",
