@@ -60,6 +60,17 @@ class Graph:
         """Whether all pairs of members are edges of one weight."""
         return len(self.pairs) == math.comb(members, 2) and len(set(self.weights)) == 1
 
+    def merged(self, aliases: Sequence[int]) -> Graph:
+        """Return the graph with the edges of all aliases at the first of them.
+
+        Args:
+            aliases: For each member, the index of the first that is the same tensor.
+        """
+        edges = zip(self.pairs, self.weights, strict=True)
+        ends = [((aliases[i], aliases[j]), a) for (i, j), a in edges]
+        own = [(pair, a) for pair, a in ends if pair[0] != pair[1]]
+        return Graph(tuple(pair for pair, _ in own), tuple(a for _, a in own))
+
     def moving(self, steps: Sequence[float]) -> Graph:
         """Return the edges that pull, at a member that moves."""
         edges = zip(self.pairs, self.weights, strict=True)

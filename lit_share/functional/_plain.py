@@ -206,6 +206,8 @@ def _prox_on_edges(penalty: Penalty, tie: TieTensors, statistics: Tensor | None)
         pair, own = _at_mean(penalty, tie)
         return next(prox(pair, [own], [statistics]))
     members, graph = [as_wide(w) for w in tie.members], penalty.graph_of(tie)
+    if tie.aliases:
+        graph = graph.merged(tie.aliases)
     grouping, is_squared = penalty.grouping, penalty.omega.quadratic
     return prox_on_graph(members, graph, tie.steps, grouping, is_squared, statistics)
 

@@ -61,6 +61,8 @@ class TieTensors:
         shard: The slice that this process holds; ``None`` if members are full.
         edge_weights: For ``edges="adaptive"``, the weight of each edge, in float64 on the host;
             ``None`` until a penalty first acts on the tie.
+        aliases: For each member, the index of the first that is the same tensor, which takes the
+            pulls of all their edges in a proximal step; empty if all are different.
 
     Example:
         >>> tie = TieTensors([torch.tensor([1.0, 2.0])], steps=[0.1])
@@ -76,6 +78,7 @@ class TieTensors:
     shard: Shard | None = None
     precision: Sequence[Tensor] | None = None
     edge_weights: Tensor | None = None
+    aliases: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         for name, given in vars(self).items():

@@ -71,7 +71,9 @@ class TieView:
         self.multiplicities = [counts[first] for first in self._aliases]
         self._stored = tie.tensors()
         self.tensors = TieTensors(
-            [self.local(tensor) for tensor in self._stored], shard=self._shard()
+            [self.local(tensor) for tensor in self._stored],
+            shard=self._shard(),
+            aliases=self._aliases,
         )
         if precision is not None:
             self.set_precision(precision)
@@ -118,6 +120,10 @@ class TieView:
         except ValueError as error:
             raise ValueError(f"{names_of(self.tie)}: {error}") from None
         together = [k * t for k, t in zip(self.multiplicities, steps, strict=True)]
+        if self.penalty.centering.has_edges:
+            # The first alias has the edges of all; see `TieTensors.aliases`.
+            firsts = [first == i for i, first in enumerate(self._aliases)]
+            together = [t * is_first for t, is_first in zip(steps, firsts, strict=True)]
         self.tensors.steps = list(steps)
         # If some members are one Parameter and others are not, steps differ. Where that has no
         # closed form, aliases move as members that are equal, but stored separately, do.

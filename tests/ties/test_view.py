@@ -54,6 +54,28 @@ def test_a_proximal_step_is_that_of_all_its_members(groups, center):
     assert module.a is module.b
 
 
+@pytest.mark.parametrize("edges", ["all", "chain", [(0, 2, 2.0)], [(0, 2, 2.0), (1, 2, 0.5)]])
+def test_edges_of_all_its_members_pull_it(edges):
+    penalty, module = Penalty("squared", "element", "graph", edges=edges), models()
+    expected = minimum(penalty, module)
+    apply_prox(module, penalty, THREE.find(module), STEP)
+    torch.testing.assert_close(torch.stack([module.a, module.c]), expected)
+
+
+@pytest.mark.parametrize("groups", ["element", "tensor"])
+def test_edges_that_pull_it_both_ways_leave_it(groups):
+    module = module_of(dict.fromkeys("abcd", (1,))).double()
+    with torch.no_grad():
+        for parameter, number in zip(module.parameters(), [0.0, 5.0, 5.0, 9.0], strict=True):
+            parameter.fill_(number)
+    ties = Ties("a", "b", "c", "d")
+    share(module, ties, where="equal")
+    edges = [(0, 1, 1.0), (2, 3, 1.0)]
+    apply_prox(module, Penalty("l1", groups, "graph", edges=edges), ties.find(module), 0.5)
+    found = [float(p.detach()) for p in (module.a, module.b, module.d)]
+    assert found == pytest.approx([0.5, 5.0, 8.5])
+
+
 @pytest.mark.parametrize("norm", ["squared", "l1"])
 @pytest.mark.parametrize("center", ["mean", "zero"])
 def test_its_gradient_is_the_sum_over_its_members(norm, center):
