@@ -78,12 +78,9 @@ class TieView:
         if precision is not None:
             self.set_precision(precision)
         if penalty.centering.needs_start and start is not None:
-            starts = [self.local(value) for value in self._starts(start)]
-            if self.tensors.precision is not None:
-                weights = list(self.tensors.precision)
-                self._merge_aliases(starts, weights)
-                self.tensors.precision = weights
-            self.tensors.start = starts
+            self.tensors.start = [self.local(value) for value in self._starts(start)]
+        if precision is not None:
+            self._merge_aliases()
         if frozen is not None:
             empty = self.full_mask(empty_group_mask(penalty, self.tensors.members))
             saved = frozen.get(tie.name)
@@ -212,16 +209,22 @@ class TieView:
                 own[i] = average
         return own
 
-    def _merge_aliases(self, starts: list[Tensor], weights: list[Tensor]) -> None:
+    def _merge_aliases(self) -> None:
         """Set starting values and precision of aliases to those of the one Parameter that they are.
 
         Σ ½ F_i ‖W − S_i‖² over k aliases is k · ½ mean(F) ‖W − Σ F_i S_i / Σ F_i‖² plus a constant.
+        With a center that they have in common, it is k · ½ mean(F) ‖W − c‖².
         """
+        weights, starts = list(self.tensors.precision or ()), list(self.tensors.start or ())
         for aliases in self._groups_of_aliases():
             own = [weights[i] for i in aliases]
-            average = weighted_mean([starts[i] for i in aliases], own)
+            if starts:
+                average = weighted_mean([starts[i] for i in aliases], own)
+                for i in aliases:
+                    starts[i] = average
             for i in aliases:
-                starts[i], weights[i] = average, mean(own)
+                weights[i] = mean(own)
+        self.tensors.precision, self.tensors.start = weights, starts or None
 
     def _groups_of_aliases(self) -> list[list[int]]:
         """Return the members of each Parameter that is several members."""

@@ -10,7 +10,7 @@ import torch
 from lit_share.functional import Penalty
 from lit_share.penalties import add_penalty_gradient, apply_prox
 from lit_share.sharing import share
-from lit_share.ties import Ties
+from lit_share.ties import Ties, TieViews
 
 from .._modules import module_of
 
@@ -74,6 +74,22 @@ def test_edges_that_pull_it_both_ways_leave_it(groups):
     apply_prox(module, Penalty("l1", groups, "graph", edges=edges), ties.find(module), 0.5)
     found = [float(p.detach()) for p in (module.a, module.b, module.d)]
     assert found == pytest.approx([0.5, 5.0, 8.5])
+
+
+def test_precisions_of_its_members_are_averaged():
+    module, penalty = models(), Penalty("squared", "element", "mean")
+    separate = models(shared=False)
+    precision = {"a": 1.0, "b": 9.0, "c": 2.0}
+    weights = {name: torch.full((3, 4), f).double() for name, f in precision.items()}
+    tie = THREE.find(module)[0]
+    views = TieViews(penalty, [tie], precision=weights)
+    views.set_steps([[STEP] * 3])
+    views.take_prox()
+    # It is the minimum of both quadratics, at twice the step and their mean.
+    members = [separate.a, separate.a, separate.c]
+    own = [torch.full((3, 4), f).double() for f in (5.0, 5.0, 2.0)]
+    expected = penalty.prox(members, [2 * STEP, 2 * STEP, STEP], precision=own)
+    torch.testing.assert_close([module.a, module.b, module.c], expected)
 
 
 @pytest.mark.parametrize("norm", ["squared", "l1"])
