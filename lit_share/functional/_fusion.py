@@ -10,7 +10,7 @@ members' Gram matrix, whatever the size of the group.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -21,8 +21,8 @@ from lit_share.functional._groups import Groups
 from lit_share.functional._isotonic import fuse_all_pairs
 from lit_share.functional._tie_tensors import float64_on
 
-# Numbers in float64 that a temporary tensor may have, so that it stays in the cache.
-_BLOCK = 2**17
+# Numbers in float64 that a temporary tensor may have, so that it stays in the cache of a host.
+_BLOCK, _BLOCK_ON_DEVICE = 2**17, 2**23
 
 
 def prox_on_graph(
@@ -70,27 +70,45 @@ def gram_matrices(members: Sequence[Tensor], grouping: Groups) -> Tensor:
     """
     first = members[0]
     rows = [_rows(w, grouping) for w in members]
-    groups, width = rows[0].shape
+    groups = len(rows[0])
     wide = float64_on(first.device)
     gram = torch.zeros(groups, len(members), len(members), dtype=wide, device=first.device)
-    size = max(1, _BLOCK // max(1, groups * len(members)))
-    for begin in range(0, width, size):
-        block = [row[:, begin : begin + size].to(wide) for row in rows]
+    for own, inside in _blocks(rows):
+        block = [row[own, inside].to(wide) for row in rows]
         offsets = torch.stack([w - block[0] for w in block], dim=1)
-        gram += offsets @ offsets.mT
+        gram[own] += offsets @ offsets.mT
     return gram
 
 
 def combine(members: Sequence[Tensor], clusters: Clusters, grouping: Groups) -> list[Tensor]:
     """Return the members after a step that is given by coefficients, for each group."""
-    shape = members[0].shape
-    stacked = torch.stack([_rows(w, grouping) for w in members], dim=1)
-    moves = clusters.moves.to(stacked)
-    moved = stacked + moves @ (stacked - stacked[:, :1])
-    # Members of a cluster take the numbers of one of them, so that they are equal bit by bit.
-    leaders = clusters.leaders.to(stacked.device)
-    moved = torch.take_along_dim(moved, leaders.unsqueeze(-1), dim=1)
-    return [_from_rows(v, shape, grouping) for v in moved.unbind(1)]
+    shape, device = members[0].shape, members[0].device
+    rows = [_rows(w, grouping) for w in members]
+    moved = [torch.empty_like(row) for row in rows]
+    # Not float32, in which users may have chosen products of fewer digits, such as TF32.
+    moves = clusters.moves.to(device, float64_on(device))
+    leaders = clusters.leaders.to(device).unsqueeze(-1)
+    for own, inside in _blocks(rows):
+        block = torch.stack([row[own, inside] for row in rows], dim=1)
+        offsets = (block - block[:, :1]).to(moves.dtype)
+        block += (moves[own] @ offsets).to(block.dtype)
+        # Members of a cluster take the numbers of one of them, so that they are equal bit by bit.
+        for new, v in zip(moved, block.take_along_dim(leaders[own], dim=1).unbind(1), strict=True):
+            new[own, inside] = v
+    return [_from_rows(v, shape, grouping) for v in moved]
+
+
+def _blocks(rows: Sequence[Tensor]) -> Iterator[tuple[slice, slice]]:
+    """Yield ranges of groups and of their elements, of which temporary tensors are small."""
+    groups, width = rows[0].shape
+    numbers = _BLOCK_ON_DEVICE
+    if rows[0].is_cpu:
+        numbers = _BLOCK
+    size = max(1, numbers // len(rows))
+    height = max(1, size // max(1, width))
+    for begin in range(0, groups, height):
+        for start in range(0, width, size):
+            yield slice(begin, begin + height), slice(start, start + size)
 
 
 def _prox_of_squared(

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 
 from lit_share.functional import Penalty, TieBatch, TieTensors, prox_
 from lit_share.functional import _duals as duals
+from lit_share.functional import _fusion as fusion
 from lit_share.functional._edges import Graph, pairs_of
 from lit_share.functional._fused import is_fusable
 from lit_share.functional._fused_graph import is_fusable_graph
@@ -414,3 +415,13 @@ class TestErrors:
     def test_too_few_members(self):
         with pytest.raises(ValueError, match="center='graph' needs at least 2 members, got 1"):
             Penalty("l1", "tensor", "graph").check([(2,)])
+
+
+@each_grouping
+@pytest.mark.parametrize("numbers", [1, 16, 40])
+def test_blocks_give_what_all_numbers_at_once_give(groups, numbers, monkeypatch):
+    members = members_of(4, shape=(5, 7))
+    penalty = Penalty("l1", groups, "graph", edges="chain")
+    expected = penalty.prox(members, 0.3)
+    monkeypatch.setattr(fusion, "_BLOCK", numbers)
+    assert_close(penalty.prox(members, 0.3), expected, rtol=1e-10, atol=1e-10)
