@@ -95,6 +95,10 @@ class MemberPrecision:
         # After training, there are no optimizers, and `keep_moments` has kept theirs.
         if self.is_live and rates:
             return moments_of_members(ties, rates)
+        if self.is_live and not self.kept:
+            raise ValueError(
+                f"precision={ADAM!r} is that of optimizers, and none is attached: call attach first"
+            )
         return self.kept or self._take(module, ties, rates)
 
     def keep_moments(self, ties: Sequence[Tie], rates: Sequence[LearningRates]) -> None:

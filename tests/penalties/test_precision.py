@@ -457,6 +457,11 @@ class TestRefusals:
         with pytest.raises(ValueError, match="Adam has no second moments of the module's"):
             second_moments(pair, optimizer)
 
+    def test_value_without_optimizers(self, pair):
+        steps = PenaltySteps("soft_tie", PAIR, STRENGTH, precision="adam")
+        with pytest.raises(ValueError, match="is that of optimizers, and none is attached"):
+            steps.value(pair)
+
     def test_moments_that_never_come(self, pair):
         """The tied parameters get no gradients."""
         optimizer = Adam(pair.parameters(), lr=LR)
