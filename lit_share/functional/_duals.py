@@ -13,8 +13,9 @@ take turns until the duality gap bounds the distance from the minimiser:
     \sum_i \frac{1}{2 t_i} \lVert V_i - V_i^* \rVert^2 \le
     \sum_e \big(a_e \lVert V_i - V_j \rVert - \langle U_e, V_i - V_j \rangle\big)
 
-Steps start from forces that are exact where all members become equal. They take 1 to 15 turns in
-typical ties, so that none are kept from step to step, and a resumed run takes the same steps.
+Steps start from forces that are exact where all members become equal, if all pairs are edges and
+all steps are the same. They take 1 to 15 turns in typical ties, so that none are kept from step to
+step, and a resumed run takes the same steps.
 
 The compiled loop sets the forces of clusters that have all their edges to known values in its first
 turns, which halves the time.

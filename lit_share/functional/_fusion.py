@@ -44,7 +44,7 @@ def prox_on_graph(
         gram: What `gram_matrices` returns, summed over all shards; computed if ``None``.
 
     Returns:
-        New tensors like the members. Equal ones are equal bit by bit.
+        New tensors like the members. Those that the l1 norm makes equal are equal bit by bit.
     """
     if is_squared:
         return _prox_of_squared(members, graph, steps)

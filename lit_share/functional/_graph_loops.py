@@ -147,7 +147,7 @@ def solve_duals(gram, first, second, weights, steps, moves, leaders, begin, end)
                 c[i, k] = 1.0 if i == k else 0.0
                 c_g[i, k] = g[i, k]
         gap, energy = 0.0, 0.0
-        # The first turn sets forces that are exact where all members become equal.
+        # The first turn sets the forces that `_duals` starts from.
         for turn in range(MOST_TURNS * count + 1):
             change = 0.0
             for e in range(edges):

@@ -46,8 +46,8 @@ def add_penalty_gradient(
     Raises:
         TieError: If the patterns do not fit the module; see `Ties.find`.
         ValueError: If the strength is not a finite number ≥ 0, members do not fit the penalty
-            (see `Penalty.check`), ``start``, ``precision`` or the
-            recipe is missing, or a gradient is sparse.
+            (see `Penalty.check`), ``start``, ``precision`` or the recipe is missing, or a gradient
+            is sparse.
 
     Example:
         >>> import torch
@@ -128,7 +128,7 @@ def penalty_value(
     penalty: Penalty,
     ties: Sequence[Tie],
     start: Start | None,
-    precision: Start | None = None,
+    precision: Mapping[str, Tensor] | None = None,
     edge_weights: Mapping[str, Tensor] | None = None,
 ) -> float:
     """Sum the penalty's values over ties, and over the shards of their members."""
