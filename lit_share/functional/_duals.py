@@ -130,7 +130,7 @@ def _compiled(name: str, dtype: torch.dtype, ndim: int) -> Callable[..., None] |
     if ndim == 3:
         outputs = (np.empty((0, 0, 0)), np.empty((0, 0), np.int64))
     arguments = (array, edges, edges, numbers, numbers, *outputs, 0, 0)
-    loop: Callable[..., None] | None = compile_loop(name, *arguments, module="_graph_loops")
+    loop: Callable[..., None] | None = compile_loop(name, *arguments)
     return loop
 
 

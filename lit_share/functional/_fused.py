@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial
-from importlib import import_module
 from itertools import chain, groupby, pairwise
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -451,7 +450,7 @@ def run_ranges(call: Callable[[int, int], None], length: int, least: int) -> Non
         future.result()
 
 
-def compile_loop(loop: str, *arguments: object, module: str = "_loops") -> Any:
+def compile_loop(loop: str, *arguments: object) -> Any:
     """Compile a loop for the types of these arguments, and return it; ``None`` without Numba.
 
     For other types, the loop compiles itself when it is called.
@@ -459,12 +458,11 @@ def compile_loop(loop: str, *arguments: object, module: str = "_loops") -> Any:
     Args:
         loop: The name of the loop.
         *arguments: Arguments that leave the loop nothing to do, as it is called with them.
-        module: The module of loops, in this package.
     """
-    loops = _loops(module)
-    if loops is None:
+    modules = _loops()
+    if not modules:
         return None
-    function = getattr(loops, loop)
+    function = next(getattr(module, loop) for module in modules if hasattr(module, loop))
     with _announced_if_slow(is_cached=bool(function.stats.cache_path)):
         # A loop is compiled before its file is written, which fails on a full disk. Loops that it
         # calls are written first, so the next attempt comes further.
@@ -500,12 +498,13 @@ def _announced_if_slow(is_cached: bool) -> Iterator[None]:
 
 
 @cache
-def _loops(module: str = "_loops") -> ModuleType | None:
-    """Return a module of compiled loops, or ``None`` without Numba."""
+def _loops() -> tuple[ModuleType, ...]:
+    """Return the modules of compiled loops; none without Numba."""
     try:
-        return import_module(f"lit_share.functional.{module}")
+        from lit_share.functional import _graph_loops, _loops
     except ImportError:
-        return None
+        return ()
+    return _loops, _graph_loops
 
 
 @cache
