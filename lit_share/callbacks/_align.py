@@ -28,6 +28,7 @@ from lit_share.callbacks._capture import (
     refuse_unsupported_step,
     same_random_state,
 )
+from lit_share.callbacks._share import Share
 from lit_share.callbacks._strategies import refuse_strategy
 from lit_share.text import check_choice
 from lit_share.ties import Tie, Ties, as_ties
@@ -62,7 +63,8 @@ class Align(Callback):
     permutations. Parameters sharded by ``fully_shard`` are refused: align before.
 
     **With** `Share`. Parameters that are shared already stay as they are. `Share` without an epoch
-    shares before this callback aligns: give it ``epoch=1``, or call `align` and `share` yourself.
+    shares before this callback aligns, which a warning says: give it ``epoch=1``, or call `align`
+    and `share` yourself.
 
     **With averages of weights.** `WeightAveraging` follows an alignment before training, not one
     at an ``epoch``; `StochasticWeightAveraging` follows none: call `align` before the fit.
@@ -158,6 +160,7 @@ class Align(Callback):
         if self._is_done:
             return
         self.ties.find(pl_module)
+        self._warn_of_shared(trainer)
         for name in self.names:
             check_dense(name, pl_module.get_submodule(name))
         if self.inputs is None:
@@ -252,6 +255,19 @@ class Align(Callback):
                 raise AlignError(
                     f"{averages} keep the order of units: write epoch=None, which aligns before "
                     "training"
+                )
+
+    def _warn_of_shared(self, trainer: Trainer) -> None:
+        first = (self.epoch or 0) + 1
+        for callback in _callbacks(trainer):
+            if not isinstance(callback, Share) or callback.where == "equal":
+                continue
+            names = [tie.name for tie in callback.found if self.includes(tie)]
+            if names and callback.epoch < first:
+                warnings.warn(
+                    f"{callback!r} shares {names[0]!r} before {self!r} aligns it, so members whose "
+                    f"units may not correspond are averaged: write epoch={first} in Share",
+                    stacklevel=2,
                 )
 
     def _refuse_frozen(self, trainer: Trainer, module: LightningModule) -> None:

@@ -6,6 +6,7 @@ import copy
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from textwrap import dedent
 
@@ -307,14 +308,25 @@ def test_frozen_groups_are_refused():
 
 def test_shared_parameters_stay():
     module, aligned = Lit(), Align(PAIR)
-    fit(module, Share(Ties("a.first.*", "b.first.*")), aligned, data=loader(), epochs=1)
+    early = r"Share\(.*shares 'weight' before Align\(.*write epoch=1 in Share"
+    with pytest.warns(UserWarning, match=early):
+        fit(module, aligned, Share(Ties("a.first.*", "b.first.*")), data=loader(), epochs=1)
     assert module.a.first.weight is module.b.first.weight
     assert [axis.name for axis in aligned.report.axes] == ["second.weight[0]"]
 
 
 def test_nothing_to_align_is_a_warning():
-    with pytest.warns(UserWarning, match="nothing to align in a, b: no units may be permuted"):
+    nothing = pytest.warns(UserWarning, match="nothing to align in a, b: no units may be permuted")
+    with nothing, pytest.warns(UserWarning, match="write epoch=1 in Share"):
         fit(Lit(), Share(PAIR), Align(PAIR), data=loader(), epochs=1)
+
+
+@pytest.mark.parametrize(("epoch", "first"), [(None, 1), (1, 2)])
+def test_sharing_after_aligning_is_no_warning(epoch, first):
+    for share in (Share(PAIR, epoch=first), Share(PAIR, where="equal")):
+        with warnings.catch_warnings(record=True) as warned:
+            fit(Lit(), share, Align(PAIR, epoch=epoch), data=loader(), epochs=first + 1)
+        assert not any("in Share" in str(warning.message) for warning in warned)
 
 
 def test_sharing_at_a_later_epoch_shares_what_corresponds():
