@@ -65,6 +65,9 @@ COSTS: Mapping[str, Cost] = {
     # A unit is moved while it is in the cache.
     "unit_tie": Cost(2 * N * P * b / S),
     "layer_tie": Cost(3 * N * P * b / S, 8 * T),
+    # Products of all members with each other; a pair sends what `layer_tie` does.
+    "cluster_tie": Cost(3 * N * P * b / S, 8 * N**2 * T, 4 * N * (N - 1) * T),
+    "depth_tie": Cost(3 * N * P * b / S, 8 * N**2 * T),
     # The first member has no gradient.
     "follow": Cost((3 * N - 2) * P * b / S),
     "l2_sp": Cost(4 * N * P * b / S, kept=N * P * b / S),
@@ -126,6 +129,11 @@ EVENTS: Mapping[str, Event] = {
         "end of an epoch",
         "for each member, how many of its numbers are NaN or infinite",
         (Volume("all-reduce", ONE, 8 * N * T),),
+    ),
+    "first step": Event(
+        "first step of `cluster_tie`",
+        "distances of the members, for the weights of edges",
+        (Volume("all-reduce", ONE, 4 * N * (N - 1) * T),),
     ),
     "starting values": Event(
         "checkpoint of `l2_sp`, twice of `ewc`",

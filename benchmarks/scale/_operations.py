@@ -85,10 +85,13 @@ class Tally(TorchDispatchMode):
 def count(penalty: Penalty, members: int, dtype: torch.dtype = torch.float32) -> Operations:
     """Count the gradient or the proximal step of a tie of large matrices.
 
-    Of OWL everything but the norm itself is counted, which the host sorts.
+    Of OWL everything but the norm itself is counted, which the host sorts. Along edges it is a step
+    to the mean, which a pair takes, and more members nearly.
     """
     if penalty.omega.weighted:
         penalty = Penalty("l1", penalty.groups, penalty.center)
+    if penalty.centering.has_edges:
+        penalty = Penalty(penalty.norm, penalty.groups, "mean")
     weights, grads, start = (_matrices(members, dtype) for _ in range(3))
     own_start = start if penalty.centering.needs_start else None
     # The precision is float32 for members of half precision, too.

@@ -91,8 +91,22 @@ def whole(number):
     return int(number)
 
 
+def sent_of(name):
+    """The formula of what a step sends. The members of all ties here are pairs."""
+    penalty = RECIPES[name].penalty
+    if penalty is not None and penalty.centering.has_edges:
+        return COSTS["layer_tie"].sent
+    return COSTS[name].sent
+
+
 def of_steps(name, of, times=ALL_STEPS):
-    return predicted([Volume("all-reduce", ONE, COSTS[name].sent)], of, times)
+    penalty = RECIPES[name].penalty
+    steps = predicted([Volume("all-reduce", ONE, sent_of(name))], of, times)
+    if penalty is None or not penalty.is_adaptive:
+        return steps
+    (first,) = predicted(EVENTS["first step"].volumes, of).values()
+    (each,) = steps.values()
+    return {"all-reduce": Sent(each.messages + first.messages, each.payload + first.payload)}
 
 
 def of_epochs(of):
@@ -269,8 +283,8 @@ def monitored(name, kind):
     if kind is not Pair:
         start = predicted(EVENTS["monitor, start"].volumes, of)
         value = EVENTS["monitor, penalty"].volumes
-        if COSTS[name].sent != 0:
-            value = (Volume("all-reduce", ONE, COSTS[name].sent),)
+        if sent_of(name) != 0:
+            value = (Volume("all-reduce", ONE, sent_of(name)),)
         epoch += [*EVENTS["epoch"].volumes, *EVENTS["monitor, epoch"].volumes, *value]
     more, _ = trained(kind, penalty, SharingMonitor())
     less = without(kind)
