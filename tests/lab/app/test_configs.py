@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 
 import lit_share.conf
+from lit_share.lab.app._check import ConfigError
 from lit_share.lab.app.build import build
 from lit_share.lab.app.config import GROUPS, prepare
 from lit_share.lab.app.run import run
@@ -20,8 +22,8 @@ FILES = {
     path.relative_to(conf).with_suffix(""): path for conf in CONFS for path in conf.glob("*/*.yaml")
 }
 OPTIONS = sorted(FILES)
-# Parts of other options.
-PARTS = {Path("model/classifier"), Path("trainer/default")}
+# Parts of other options, and a recipe that needs a file; see test_ewc.
+PARTS = {Path("model/classifier"), Path("trainer/default"), Path("regularizer/ewc")}
 # What needs something that may not be here: a GPU, two processes, or data from elsewhere.
 NEEDS = {
     Path("trainer/gpu"): "a GPU",
@@ -92,6 +94,18 @@ def test_recipes_combine(compose_config: Compose, tmp_path: Path) -> None:
     config = compose_config(*FAST, "regularizer=[growl,l2]")
     run(config, tmp_path, [])
     assert json.loads((tmp_path / "result.json").read_text())["strategy"] == "growl+l2"
+
+
+def test_ewc_needs_the_precision_of_an_old_task(compose_config: Compose, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"regularizer\.ewc\.precision: mandatory"):
+        prepare(compose_config("regularizer=ewc"))
+    model = build(prepare(compose_config(*FAST))).model
+    precision = {name: weight.detach().square() + 1.0 for name, weight in model.named_parameters()}
+    save_file(precision, tmp_path / "fisher.safetensors")
+    given = f"regularizer.ewc.precision={tmp_path / 'fisher.safetensors'}"
+    run(compose_config(*FAST, "regularizer=ewc", given), tmp_path, [])
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["status"], result["strategy"]) == ("finished", "ewc")
 
 
 @pytest.mark.parametrize("name", ["growl", "oscar", "group_lasso", "lasso"])
