@@ -45,7 +45,8 @@ def strategy(row, keep_zeros=False, outputs=2):
         return Share(PAIR)
     options = {"keep_zeros": keep_zeros}
     if row == "ewc":
-        options["precision"] = reference.precision(outputs)
+        # Of a parameter that nothing uses, too, where there is one.
+        options["precision"] = reference.precision(outputs) | {"idle": torch.ones(3)}
     return Regularize(*PENALTIES[row], STRATEGIES[row].strength, **options)
 
 

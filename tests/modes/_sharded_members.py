@@ -191,7 +191,7 @@ def values(name, shard):
         steps = [PenaltySteps(PENALTIES[name](center=center), ["*"], 0.5) for _ in range(2)]
         found, calls = [], []
         for own, module in zip(steps, (divided, plain), strict=True):
-            own.found = module.ties(*roots)
+            own.module, own.found = module, module.ties(*roots)
             own._start = starting_values(own.found)
             with torch.no_grad():
                 for parameter in module.parameters():
@@ -502,6 +502,7 @@ def on_graphs(name, shard):
                 torch.testing.assert_close(whole(w.grad), v.grad, rtol=1e-9, atol=1e-9)
             value = PenaltySteps(penalty, ["*"], 0.5)
             other = PenaltySteps(penalty, ["*"], 0.5)
+            value.module, other.module = divided, plain
             value.found, other.found = divided.ties(*"abc"), plain.ties(*"abc")
             assert value.value() == pytest.approx(other.value(), rel=1e-5)
 
