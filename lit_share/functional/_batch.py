@@ -174,7 +174,8 @@ class TieBatch:
                 self._add_plain_gradient_(others, strength)
 
     def _add_plain_gradient_(self, ties: Sequence[TieTensors], strength: float) -> None:
-        self._keep_edge_weights(ties)
+        if self.penalty.is_adaptive:
+            self._keep_edge_weights(ties)
         statistics = _all_reduce_statistics(self.penalty, ties)
         for tie, own in zip(ties, statistics, strict=True):
             for block in _blocks(self.penalty, tie):
@@ -183,7 +184,8 @@ class TieBatch:
     def prox_(self) -> None:
         """Take the proximal step; see `prox_`."""
         fused, others = self._proxes
-        self._keep_edge_weights([tie for tie in self.ties if any(tie.steps)])
+        if self.penalty.is_adaptive:
+            self._keep_edge_weights([tie for tie in self.ties if any(tie.steps)])
         for ties in fused:
             ties.take()
         moving = [tie for tie in others if any(tie.steps)]
@@ -208,8 +210,6 @@ class TieBatch:
                 write_(tie.members, new, tie.steps)
 
     def _keep_edge_weights(self, ties: Sequence[TieTensors]) -> None:
-        if not self.penalty.is_adaptive:
-            return
         for tie, own in zip(ties, _edge_weights(self.penalty, ties), strict=True):
             tie.edge_weights = own
 

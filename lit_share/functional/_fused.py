@@ -148,24 +148,10 @@ class FusedLoops:
             function = compile_loop(loop, self.like, self.members, *arguments, jobs.all[:0])
             _READY[loop, self.dtype] = function
         call = partial(function, self.like, self.members, *arguments)
-        threads = min(torch.get_num_threads(), len(jobs.chunks))
-        if threads == 1:
+        if len(jobs.chunks) == 1 or torch.get_num_threads() == 1:
             call(jobs.all)
-            return
-        # Threads take chunks from a common iterator: torch's OpenMP threads may keep the cores busy
-        # for some milliseconds after an operation, and a thread that starts late takes less.
-        chunks = iter(jobs.chunks)
-
-        def work() -> None:
-            for chunk in chunks:
-                call(chunk)
-
-        futures = [_threads(os.getpid()).submit(work) for _ in range(threads - 1)]
-        work()
-        for future in futures:
-            # A thread that has not started by now has nothing left to do.
-            if not future.cancel():
-                future.result()
+        else:
+            _call_in_turn(call, [(chunk,) for chunk in jobs.chunks])
 
 
 class FusedComparison(FusedLoops):
@@ -443,11 +429,26 @@ def run_ranges(call: Callable[[int, int], None], length: int, least: int) -> Non
     """
     threads = max(1, min(torch.get_num_threads(), length // least))
     ends = [length * i // threads for i in range(threads + 1)]
-    ranges = list(pairwise(ends))
-    futures = [_threads(os.getpid()).submit(call, *own) for own in ranges[1:]]
-    call(*ranges[0])
+    _call_in_turn(call, list(pairwise(ends)))
+
+
+def _call_in_turn(call: Callable[..., None], parts: Sequence[tuple[Any, ...]]) -> None:
+    """Call a loop with the arguments of each part, on at most as many threads as torch uses."""
+    # Threads take parts from a common iterator: torch's OpenMP threads may keep the cores busy for
+    # some milliseconds after an operation, and a thread that starts late takes less.
+    rest = iter(parts)
+
+    def work() -> None:
+        for part in rest:
+            call(*part)
+
+    threads = min(torch.get_num_threads(), len(parts))
+    futures = [_threads(os.getpid()).submit(work) for _ in range(threads - 1)]
+    work()
     for future in futures:
-        future.result()
+        # A thread that has not started by now has nothing left to do.
+        if not future.cancel():
+            future.result()
 
 
 def compile_loop(loop: str, *arguments: object) -> Any:

@@ -25,17 +25,22 @@ _JUMPS = 3
 
 
 @njit(inline="always")
+def _spread(labels, first, second, is_linked):
+    # The smallest label of a cluster wins. A path within it has at most N − 1 edges.
+    for _ in range(len(labels)):
+        for e in range(len(first)):
+            if is_linked[e]:
+                least = min(labels[first[e]], labels[second[e]])
+                labels[first[e]] = labels[second[e]] = least
+
+
+@njit(inline="always")
 def _label(labels, first, second, is_near, steps, leaders):
-    # The smallest label wins, and a member of step 0 has a smaller one than those that move.
+    # A member of step 0 has a smaller label than those that move.
     count = len(steps)
     for i in range(count):
         labels[i] = i + count * (steps[i] > 0.0)
-    # A path within a cluster has at most N − 1 edges.
-    for _ in range(count):
-        for e in range(len(first)):
-            if is_near[e]:
-                least = min(labels[first[e]], labels[second[e]])
-                labels[first[e]] = labels[second[e]] = least
+    _spread(labels, first, second, is_near)
     for i in range(count):
         leaders[i] = i if steps[i] == 0.0 else labels[i] % count
 
@@ -64,11 +69,7 @@ def _find_clusters(first, second, is_inside, steps, labels, sizes, is_free):
     count = len(steps)
     for i in range(count):
         labels[i] = i
-    for _ in range(count):
-        for e in range(len(first)):
-            if is_inside[e]:
-                least = min(labels[first[e]], labels[second[e]])
-                labels[first[e]] = labels[second[e]] = least
+    _spread(labels, first, second, is_inside)
     for i in range(count):
         sizes[i], is_free[i] = 0, True
     for i in range(count):

@@ -466,7 +466,6 @@ class TieViews:
         self._sizes = None
         self.views = [self._view(tie) for tie in self.ties]
         self.batch = TieBatch(self.penalty, [view.tensors for view in self.views])
-        self._is_adaptive = self.penalty.is_adaptive
         self._has_copies = any(view.has_copies for view in self.views)
         self._is_sharded = any(isinstance(view, ShardedTieView) for view in self.views)
         # Members have most of their path in common, so each entry is kept once.
