@@ -142,10 +142,7 @@ def align(
             tie.name: (distances[tie.name], compare_members(tie.tensors()).distance)
             for tie in found
         },
-        pinned={
-            name: why.replace("stays in order as asked for", "is not read by the members alone")
-            for name, why in graph.pinned.items()
-        },
+        pinned=graph.pinned,
         unused=graph.unused,
         difference=difference,
         permute={
@@ -167,7 +164,8 @@ def _open_members(
         check_dense(name, submodule)
         try:
             pinned = shared & named_tensors(submodule).keys()
-            graph = axis_graph(submodule, own_inputs[name], pinned=pinned)
+            why = "is not read by the members alone"
+            graph = axis_graph(submodule, own_inputs[name], pinned=pinned, why=why)
             if members:
                 same_structure(members[0].graph, graph)
             _check_finite(submodule)

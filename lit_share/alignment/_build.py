@@ -20,7 +20,12 @@ from lit_share.text import suggest
 
 
 def axis_graph(
-    module: nn.Module, inputs: Inputs, *, pinned: Collection[str] = (), training: bool = False
+    module: nn.Module,
+    inputs: Inputs,
+    *,
+    pinned: Collection[str] = (),
+    why: str = "stays in order as asked for",
+    training: bool = False,
 ) -> AxisGraph:
     r"""Return which units of a module may be permuted, derived from what it computes.
 
@@ -47,6 +52,7 @@ def axis_graph(
         inputs: What its forward takes: a tensor, a tuple of arguments or a dict of keyword
             arguments. Their values do not matter, their shapes little.
         pinned: Names of parameters and buffers that have to stay in order.
+        why: What `AxisGraph.pinned` says of these, after their name.
         training: Whether to trace what the module computes in training mode.
 
     Returns:
@@ -75,7 +81,7 @@ def axis_graph(
                 f"pinned: no parameter or buffer {name!r} in {type(module).__name__}"
                 f"{suggest(name, tensors)}"
             )
-    traced = trace(module, inputs, pinned, training)
+    traced = trace(module, inputs, pinned, why, training)
     parameters = [name for name, _ in module.named_parameters(remove_duplicate=False)]
     numbers = _number([traced.axes[name] for name in parameters if name in traced.read])
     dimensions = {

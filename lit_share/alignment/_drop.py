@@ -22,6 +22,7 @@ from lit_share.alignment._run import Inputs, check_outputs, named_tensors, run
 from lit_share.ties import unwrapped
 
 _LOG = logging.getLogger("lit_share")
+_HOOKS = "is in a layer with hooks"
 
 
 @dataclass(frozen=True)
@@ -144,11 +145,7 @@ def drop_units(module: nn.Module, inputs: Inputs) -> DropReport:
         cut_units(module, trial.graph, {axis: ~unread[axis] for axis in dropped})
     axes = [trial.graph.free[index] for index in dropped]
     sizes = {axis.name: (int(unread[axis.index].sum()), axis.size) for axis in axes}
-    reasons = {
-        name: why.replace("stays in order as asked for", "is in a layer with hooks")
-        for name, why in trial.graph.pinned.items()
-    }
-    return DropReport(sizes, kept, reasons)
+    return DropReport(sizes, kept, trial.graph.pinned)
 
 
 class _Trial:
@@ -163,7 +160,7 @@ class _Trial:
     def graphs(self) -> list[AxisGraph]:
         """Return the graphs in evaluation and in training."""
         return [
-            axis_graph(self.module, self.inputs, pinned=self.pinned, training=training)
+            axis_graph(self.module, self.inputs, pinned=self.pinned, why=_HOOKS, training=training)
             for training in (False, True)
         ]
 

@@ -23,7 +23,7 @@ from lit_share.alignment._walk import (
 
 
 def trace(
-    module: nn.Module, inputs: Inputs, pinned: Collection[str] = (), training: bool = False
+    module: nn.Module, inputs: Inputs, pinned: Collection[str], why: str, training: bool
 ) -> Traced:
     """Return the axes of a module's parameters and buffers, united as its computation demands.
 
@@ -31,6 +31,7 @@ def trace(
         module: Any module that `torch.export` can trace.
         inputs: What its forward takes: a tensor, a tuple of arguments or a dict of keywords.
         pinned: Names of parameters and buffers that have to stay in order.
+        why: What is said of these, after their name.
         training: Whether the module computes as in training.
 
     Raises:
@@ -51,7 +52,7 @@ def trace(
         walk.traced.axes[name] = axes
         for axis in axes:
             if name in pinned:
-                pin(axis, f"{name!r} stays in order as asked for")
+                pin(axis, f"{name!r} {why}")
             elif name in constants:
                 pin(axis, f"a constant of the model: the buffer {name!r} is not saved")
             elif not (tensor.is_floating_point() or tensor.is_complex()):
