@@ -186,9 +186,9 @@ class FusedTies(FusedLoops):
             origins += [self._origin(tie, i) for i in moving]
         super().__init__(members)
         self.origins = _addresses(origins)
-        self.scales = np.array([center.scale(len(tie.members)) for tie in ties])
+        self.scales = np.array([penalty.scale_of(tie) for tie in ties])
         # The loops use the difference d of a pair, as √2 · ‖(d/2, −d/2)‖ = ‖d‖.
-        self.scales[self.kinds == _PAIR] = 1.0
+        self.scales[self.kinds == _PAIR] /= math.sqrt(2.0)
 
     def _kind(self, moving: int) -> int:
         if self.penalty.centering.is_mean:
@@ -274,7 +274,8 @@ class FusedProx(FusedTies):
             moved = zip(moving, own, strict=True)
             self.written += [tie.members[i] for i, step in moved if step > 0.0]
             # Members of a pair may have different steps; `check_prox` refuses them for other ties.
-            thresholds.append(sum(own) if kind == _PAIR else own[0] * scale**2)
+            step = sum(own) if kind == _PAIR else own[0]
+            thresholds.append(step * scale**2)
         self.steps, self.thresholds = np.array(steps), np.array(thresholds)
         # Ties of step 0 have weight 0. The limit keeps weights finite for subnormal thresholds.
         with np.errstate(divide="ignore"):

@@ -68,6 +68,10 @@ class Groups(ABC):
         """Return the dimensions that index groups; ``None`` if groups are not sets of elements."""
         return None
 
+    def elements(self, shape: Sequence[int]) -> int:  # noqa: ARG002
+        """Return how many elements of a member a group has; 1 for groups of other things."""
+        return 1
+
     def is_elementwise(self, ndim: int) -> bool:
         """Whether every element is a group."""
         return self.kept(ndim) == range(ndim)
@@ -92,6 +96,11 @@ class Partition(Groups):
     def kept(self, ndim: int) -> range:
         """Return the dimensions that index groups."""
         return self.kept_dims(ndim)
+
+    def elements(self, shape: Sequence[int]) -> int:
+        """Return the product of the dimensions inside the groups."""
+        kept = self.kept(len(shape))
+        return math.prod(length for dim, length in enumerate(shape) if dim not in kept)
 
     def spans_shards(self, ndim: int, dim: int) -> bool:
         """Whether ``dim`` is inside the groups."""

@@ -30,6 +30,8 @@ class Norm:
         smooth: Whether the norm is differentiable everywhere as a function of the weights.
         quadratic: Whether :math:`\omega'(n) = n`, so that the gradient of an element is its own
             deviation, whatever the groups.
+        homogeneous: Whether :math:`\omega(s\,n) = s\,\omega(n)` for s ≥ 0: only then a group of p
+            elements counts :math:`\sqrt p`-fold.
         soft_threshold: Whether the proximal operator is :math:`r_g = (n_g - t)_+`.
     """
 
@@ -39,6 +41,7 @@ class Norm:
     weighted: bool = False
     smooth: bool = False
     quadratic: bool = False
+    homogeneous: bool = False
     soft_threshold: bool = False
 
     @property
@@ -81,8 +84,9 @@ NORMS: dict[str, Norm] = {
         value=lambda n, _: n.sum(),
         derivative=lambda n, _: torch.ones_like(n),
         prox=per_tie(lambda n, t: (n - t).clamp_min(0.0)),
+        homogeneous=True,
         soft_threshold=True,
     ),
     # ω(n) = Σ w_k n_(k), with n sorted in descending order
-    "owl": Norm(_owl_value, _owl_derivative, _owl_prox, weighted=True),
+    "owl": Norm(_owl_value, _owl_derivative, _owl_prox, weighted=True, homogeneous=True),
 }

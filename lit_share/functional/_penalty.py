@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,11 +61,16 @@ class Penalty:
             follow each other, ``"adaptive"`` for all pairs with the weights
             :math:`a_e = (d_{\min} / d_e)^2` from the distances of the members of a tie, or a list
             of ``(i, j)`` and ``(i, j, weight)``, with members numbered from 0.
+        scaled: Whether a group of p elements counts :math:`\sqrt p`-fold in ``"l1"`` and ``"owl"``,
+            :math:`n_g = \sqrt p\, \lVert D_g \rVert_2`, so that one strength means the same for a
+            bias, a unit and a large layer. Groups of one element, singular values and squared norms
+            have no such factor.
         needs_precision: Whether members must come with the precision of their elements, weights
             F ≥ 0 as in :math:`\tfrac{s^2}{2} \sum_i F_i (W_i - c_i)^2`, so that it is an error to
             forget them. Without it, any squared penalty of elements takes them if they are given.
 
     Raises:
+        TypeError: If ``scaled`` is not a bool.
         ValueError: If a name or an edge is unknown, or ``weights``, ``edges`` or
             ``needs_precision`` are missing or not supported by the norm, groups or center.
 
@@ -109,6 +115,7 @@ class Penalty:
     center: CenterName
     weights: Weights | None = None
     edges: Edges | None = None
+    scaled: bool = True
     needs_precision: bool = field(default=False, repr=False)
     _weights_of: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
 
@@ -133,6 +140,8 @@ class Penalty:
                 f"weights= belong to norm={either(NORMS, lambda norm: norm.weighted)}; "
                 f"norm={self.norm!r} has none"
             )
+        if not isinstance(self.scaled, bool):
+            raise TypeError(f"scaled must be True or False, got {self.scaled!r}")
         if self.needs_precision:
             self._check_takes_precision()
         self._check_edges()
@@ -193,10 +202,24 @@ class Penalty:
         given = tie.edge_weights
         if self.is_adaptive and given is None:
             given = adaptive_weights(_plain.squared_distances(self, tie))
-        if given is not None:
-            return Graph(pairs, tuple(given.tolist()))
         assert self.edges is not None
-        return Graph(pairs, weights_of(self.edges) or (1.0,) * len(pairs))
+        weights: Sequence[float] = weights_of(self.edges) or (1.0,) * len(pairs)
+        if given is not None:
+            weights = given.tolist()
+        factor = self._factor_of_groups(tie)
+        return Graph(pairs, tuple(factor * weight for weight in weights))
+
+    def scale_of(self, tie: TieTensors) -> float:
+        """Return the scale of a tie's deviations; with edges, their weights include it."""
+        if self.centering.has_edges:
+            return 1.0
+        return self.centering.scale(len(tie.members)) * self._factor_of_groups(tie)
+
+    def _factor_of_groups(self, tie: TieTensors) -> float:
+        """Return the square root of the elements of a group, if the penalty is scaled by that."""
+        if not (self.scaled and self.omega.homogeneous):
+            return 1.0
+        return math.sqrt(self.grouping.elements(tie.full_shape))
 
     def center_of(self, tie: TieTensors) -> Center:
         """Return the center of a tie, which may have edges."""

@@ -35,7 +35,7 @@ class Decomposition:
 
     def __init__(self, penalty: Penalty, tie: TieTensors, statistics: Tensor | None = None) -> None:
         self.members, self.points, deviations = _split(penalty, tie)
-        self.scale = penalty.centering.scale(len(self.members))
+        self.scale = penalty.scale_of(tie)
         blocks = penalty.centering.blocks(deviations)
         shard = None
         of_blocks: Sequence[Tensor]
@@ -128,8 +128,11 @@ def prox(
     weights = [penalty.owl_weights(n) for n in norms]
     steps: list[float] = []
     for tie, work, common in zip(ties, works, commons, strict=True):
-        # The difference of a pair with different steps moves by their sum.
-        steps.append(sum(tie.steps) if common is None else common * work.scale**2)
+        factor = work.scale**2
+        if common is None:
+            # The difference of a pair with different steps moves by their sum.
+            common, factor = sum(tie.steps), factor / penalty.centering.scale(2) ** 2
+        steps.append(common * factor)
     # OWL copies the norms of all ties to the host and back at once.
     shrunk = penalty.omega.prox(norms, weights, steps)
     for tie, work, common, r in zip(ties, works, commons, shrunk, strict=True):
@@ -218,7 +221,7 @@ def _at_mean(penalty: Penalty, tie: TieTensors) -> tuple[Penalty, TieTensors]:
     if penalty.omega.quadratic:
         weight *= weight
     pair = replace(tie, steps=[weight * t for t in tie.steps])
-    return replace(penalty, center=MEAN, edges=None), pair
+    return replace(penalty, center=MEAN, edges=None, scaled=False), pair
 
 
 def _joined(vectors: Sequence[Tensor]) -> Tensor:

@@ -93,6 +93,14 @@ class TieTensors:
         """The local shape of each member."""
         return self.members[0].shape
 
+    @property
+    def full_shape(self) -> torch.Size:
+        """The shape of each member, over all shards."""
+        shape = list(self.shape)
+        if self.shard is not None:
+            shape[self.shard.dim] = self.shard.length
+        return torch.Size(shape)
+
     def map(self, function: Callable[[Tensor], Tensor]) -> TieTensors:
         """Return the tie with ``function`` applied to all tensors of the members' shape."""
         members = [function(member) for member in self.members]

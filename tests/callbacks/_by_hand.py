@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from .._norms import shrink_groups
 from ._modules import pairs
 
 
@@ -13,12 +14,6 @@ def ramp_weights(n):
 
 def shrink(x, t):
     return x.sign() * (x.abs() - t).clamp_min(0.0)
-
-
-def shrink_norm(x, t, dim):
-    """Every slice along the other dimensions loses t of its norm."""
-    n = x.norm() if dim == () else x.norm(dim=dim, keepdim=True)
-    return torch.where(n > t, x * (n - t) / n, 0.0)
 
 
 def owl_by_hand(n, w):
@@ -54,7 +49,7 @@ def tie_by_hand(dim):
             if dim is None:
                 shrunk = shrink(difference, both)
             else:
-                shrunk = shrink_norm(difference.reshape(len(a), -1), both, dim).view_as(a)
+                shrunk = shrink_groups(difference.reshape(len(a), -1), both, dim).view_as(a)
             new_a, new_b = pull_together(a.clone(), b.clone(), t["a"], t["b"], shrunk)
             # What is tied is exactly so.
             new_b = torch.where(shrunk == 0.0, new_a, new_b)
@@ -85,7 +80,7 @@ def columns_by_owl(w, t):
     if w.ndim != 2:
         return None
     n = w.norm(dim=0)
-    r = owl_by_hand(n, t * ramp_weights(len(n)))
+    r = owl_by_hand(n, len(w) ** 0.5 * t * ramp_weights(len(n)))
     return w * torch.where(n > 0, r / n, 0.0)
 
 
@@ -99,7 +94,7 @@ PROXES = {
     "unit_tie": tie_by_hand(1),
     "layer_tie": tie_by_hand(()),
     "lasso": alone_by_hand(shrink),
-    "group_lasso": alone_by_hand(lambda w, t: shrink_norm(w, t, 0) if w.ndim == 2 else None),
+    "group_lasso": alone_by_hand(lambda w, t: shrink_groups(w, t, 0) if w.ndim == 2 else None),
     "oscar": alone_by_hand(elements_by_owl),
     "growl": alone_by_hand(columns_by_owl),
     "l2": alone_by_hand(lambda w, t: w / (1.0 + t)),

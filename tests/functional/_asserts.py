@@ -64,8 +64,9 @@ def assert_subgradient(case: Case, at: Sequence[Tensor], pulls: Sequence[Tensor]
     polar norm of G is at most 1.
     """
     spec, tolerance = case.spec, 10 * precision(case)
-    devs = reference.deviations(spec.center, arrays(at), arrays(case.start))
-    scale = np.sqrt(len(at)) if spec.center == "mean" else 1.0
+    row = (spec.norm, spec.groups, spec.center)
+    devs = reference.deviations(*row, arrays(at), arrays(case.start))
+    scale = reference.scale(*row, arrays(at))
     pulls = arrays(pulls)
     assert all(np.isfinite(pull).all() for pull in pulls)
     if spec.norm == "squared":
@@ -192,7 +193,8 @@ def assert_prox_of_zero_step_is_identity(case: Case) -> None:
 
 def assert_larger_steps_move_closer(case: Case, steps: Sequence[float]) -> None:
     def distance(members: Sequence[Tensor]) -> float:
-        devs = reference.deviations(case.spec.center, arrays(members), arrays(case.start))
+        row = (case.spec.norm, case.spec.groups, case.spec.center)
+        devs = reference.deviations(*row, arrays(members), arrays(case.start))
         return float(np.sqrt(sum(np.sum(d**2) for d in devs)))
 
     before = distance(case.members)
@@ -208,10 +210,11 @@ def assert_larger_steps_move_closer(case: Case, steps: Sequence[float]) -> None:
 def assert_groups_exactly_at_center(case: Case, step: float) -> int:
     """Exactly where r_g = 0, members equal their center bit by bit; return how many groups do."""
     spec, members = case.spec, arrays(case.members)
-    devs = reference.deviations(spec.center, members, arrays(case.start))
-    scale = len(members) if spec.center == "mean" else 1.0
+    row = (spec.norm, spec.groups, spec.center)
+    devs = reference.deviations(*row, members, arrays(case.start))
+    size = step * reference.scale(*row, members) ** 2
     norms = reference.group_norms(spec.groups, devs)
-    remaining = reference.prox_norm(spec.norm, norms, step * scale, case.owl_weights)
+    remaining = reference.prox_norm(spec.norm, norms, size, case.owl_weights)
     labels = reference.group_labels(spec.groups, members[0].shape)
     moved = case.prox(step)
     point = {"zero": None, "mean": [moved[0]], "first": [case.members[0]], "start": case.start}[

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import cvxpy as cp
 import numpy as np
 
-from ._reference import Array, group_labels
+from ._reference import Array, group_labels, root_of_size
 
 Edges = list[tuple[int, int, float]]
 
@@ -31,11 +31,12 @@ def edges_of(kind: object, members: Sequence[Array]) -> Edges:
 
 
 def value(name: str, groups: str, members: Sequence[Array], edges: Edges) -> float:
-    """Ω = Σ_e ω(a_e ‖W_i,g − W_j,g‖)."""
+    """Ω = Σ_e ω(√p a_e ‖W_i,g − W_j,g‖)."""
     labels = group_labels(groups, members[0].shape)
+    root = root_of_size(name, groups, members[0].shape)
     total = 0.0
     for i, j, a in edges:
-        difference = a * (members[i] - members[j])
+        difference = root * a * (members[i] - members[j])
         if name == "squared":
             total += 0.5 * float(np.sum(difference**2))
         else:
@@ -68,13 +69,14 @@ def solve(
     """What CVXPY finds."""
     flat = np.stack([w.ravel() for w in members])
     labels = group_labels(groups, members[0].shape).ravel()
+    root = root_of_size(name, groups, members[0].shape)
     v = cp.Variable(flat.shape)
     total = 0.0
     for i, t in enumerate(steps):
         if t > 0.0:
             total += cp.sum_squares(v[i] - flat[i]) / (2.0 * t)
     for i, j, a in edges:
-        difference = a * (v[i] - v[j])
+        difference = root * a * (v[i] - v[j])
         if name == "squared":
             total += 0.5 * cp.sum_squares(difference)
         else:

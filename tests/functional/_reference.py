@@ -46,12 +46,29 @@ def centers(
     return list(start)
 
 
+def root_of_size(name: str, groups: str, shape: tuple[int, ...]) -> float:
+    """√p for groups of p elements, where the norm counts them √p-fold; else 1."""
+    if name == "squared" or groups == "spectrum":
+        return 1.0
+    return float(np.sqrt(np.sum(group_labels(groups, shape) == 0)))
+
+
+def scale(name: str, groups: str, center: str, members: Sequence[Array]) -> float:
+    """s."""
+    of_center = np.sqrt(len(members)) if center == "mean" else 1.0
+    return of_center * root_of_size(name, groups, members[0].shape)
+
+
 def deviations(
-    center: str, members: Sequence[Array], start: Sequence[Array] | None = None
+    name: str,
+    groups: str,
+    center: str,
+    members: Sequence[Array],
+    start: Sequence[Array] | None = None,
 ) -> list[Array]:
     """D_i = s·(W_i − c_i)."""
-    scale = np.sqrt(len(members)) if center == "mean" else 1.0
-    return [scale * (w - c) for w, c in zip(members, centers(center, members, start), strict=True)]
+    s = scale(name, groups, center, members)
+    return [s * (w - c) for w, c in zip(members, centers(center, members, start), strict=True)]
 
 
 def group_norms(groups: str, devs: Sequence[Array]) -> Array:
@@ -100,7 +117,8 @@ def value(
     start: Sequence[Array] | None = None,
 ) -> float:
     """Ω(W_1, …, W_N)."""
-    return norm(name, group_norms(groups, deviations(center, members, start)), weights)
+    devs = deviations(name, groups, center, members, start)
+    return norm(name, group_norms(groups, devs), weights)
 
 
 def prox_owl(values: Array, weights: Array) -> Array:
@@ -150,9 +168,10 @@ def solve_prox(
     frozen = [i for i, t in enumerate(steps) if t == 0.0 or (center == "first" and i == 0)]
     v = cp.Variable(flat.shape)
     if center == "mean":
-        devs = np.sqrt(count) * (v - np.ones((count, count)) / count @ v)
+        devs = v - np.ones((count, count)) / count @ v
     else:
         devs = v - np.stack([c.ravel() for c in centers(center, members, start)])
+    devs = scale(name, groups, center, members) * devs
     moved = [
         cp.sum_squares(v[i] - flat[i]) / (2.0 * t) for i, t in enumerate(steps) if i not in frozen
     ]

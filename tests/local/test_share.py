@@ -437,14 +437,15 @@ def test_proximal_steps(shared, groups, center):
         if center != "zero":
             assert torch.equal(new, old)
             continue
-        # A group of 12 equal members has √12 times the norm of one.
+        # A group of 12 equal members has √12 times the norm of one; p elements count √p-fold.
         dims = {
             "element": None,
             "output": tuple(range(1, old.ndim)),
             "tensor": tuple(range(old.ndim)),
         }[groups]
         norm = old.square().sum(dim=dims, keepdim=True).sqrt() if dims else old.abs()
-        factor = (1.0 - 0.01 * 12**0.5 / norm).clamp_min(0.0)
+        size = old.numel() // norm.numel()
+        factor = (1.0 - 0.01 * (12 * size) ** 0.5 / norm).clamp_min(0.0)
         torch.testing.assert_close(new.detach(), factor * old, rtol=1e-12, atol=1e-12)
         assert not torch.equal(new, old)
 

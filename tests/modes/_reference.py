@@ -6,6 +6,7 @@ or Lightning.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -91,26 +92,33 @@ def value_exact_tie(weights: Weights, origin: Weights) -> Tensor:
     return sum((a - b).abs().sum() for a, b in pairs(weights))
 
 
+def root(group: Tensor) -> float:
+    return math.sqrt(group.numel())
+
+
 def units(w: Tensor) -> Tensor:
     return w.reshape(len(w), -1)
 
 
 def value_unit_tie(weights: Weights, origin: Weights) -> Tensor:
-    return sum(units(a - b).norm(dim=1).sum() for a, b in pairs(weights))
+    """Groups of p elements count √p-fold, as in all sums of norms below."""
+    return sum(root(a[0]) * units(a - b).norm(dim=1).sum() for a, b in pairs(weights))
 
 
 def value_growl(weights: Weights, origin: Weights) -> Tensor:
-    """Σ w_k ‖W[:, j]‖_(k)."""
-    norms = [w.norm(dim=0).sort(descending=True).values for w in matrices(weights)]
-    return sum((ramp(len(n)) * n).sum() for n in norms)
+    """Σ w_k √p ‖W[:, j]‖_(k)."""
+    return sum(
+        root(w[:, 0]) * (ramp(w.shape[1]) * w.norm(dim=0).sort(descending=True).values).sum()
+        for w in matrices(weights)
+    )
 
 
 def value_group_lasso(weights: Weights, origin: Weights) -> Tensor:
-    return sum(w.norm(dim=0).sum() for w in matrices(weights))
+    return sum(root(w[:, 0]) * w.norm(dim=0).sum() for w in matrices(weights))
 
 
 def value_layer_tie(weights: Weights, origin: Weights) -> Tensor:
-    return sum((a - b).norm() for a, b in pairs(weights))
+    return sum(root(a) * (a - b).norm() for a, b in pairs(weights))
 
 
 def value_oscar(weights: Weights, origin: Weights) -> Tensor:
@@ -134,9 +142,10 @@ def soft_threshold(difference: Tensor, t: float) -> Tensor:
 
 
 def shrink_lengths(vectors: Tensor, dim: int, t: float) -> Tensor:
-    """Vectors along a dimension lose t of their length."""
+    """Vectors of p numbers along a dimension lose √p · t of their length."""
     n = vectors.norm(dim=dim, keepdim=True)
-    return torch.where(n > t, vectors * (n - t) / n, 0.0)
+    lost = math.sqrt(vectors.shape[dim]) * t
+    return torch.where(n > lost, vectors * (n - lost) / n, 0.0)
 
 
 def prox_of_pairs(
@@ -169,12 +178,9 @@ def owl(n: Tensor, w: Tensor) -> Tensor:
 def prox_growl(weights: Weights, t_a: float, t_b: float) -> None:
     for name, w in weights.items():
         if w.ndim == 2:
-            n = w.norm(dim=0)
-            w.mul_(
-                torch.where(
-                    n > 0.0, owl(n, (t_a if name[0] == "a" else t_b) * ramp(len(n))) / n, 0.0
-                )
-            )
+            n, t = w.norm(dim=0), t_a if name[0] == "a" else t_b
+            shrunk = owl(n, root(w[:, 0]) * t * ramp(len(n)))
+            w.mul_(torch.where(n > 0.0, shrunk / n, 0.0))
 
 
 def prox_oscar(weights: Weights, t_a: float, t_b: float) -> None:
@@ -217,24 +223,24 @@ STRATEGIES = {
     "soft_tie": Strategy(0.4, value_soft_tie),
     "exact_tie": Strategy(0.3, value_exact_tie, partial(prox_of_pairs, soft_threshold)),
     "unit_tie": Strategy(
-        0.4,
+        0.2,
         value_unit_tie,
         partial(prox_of_pairs, lambda d, t: shrink_lengths(units(d), 1, t).view_as(d)),
     ),
     "layer_tie": Strategy(
-        0.6,
+        0.2,
         value_layer_tie,
         partial(prox_of_pairs, lambda d, t: shrink_lengths(d.flatten(), 0, t).view_as(d)),
     ),
     # Of a pair, whose only edge has the weight 1.
     "cluster_tie": Strategy(
-        0.6,
+        0.2,
         value_layer_tie,
         partial(prox_of_pairs, lambda d, t: shrink_lengths(d.flatten(), 0, t).view_as(d)),
     ),
-    "growl": Strategy(0.4, value_growl, prox_growl),
+    "growl": Strategy(0.2, value_growl, prox_growl),
     "oscar": Strategy(0.2, value_oscar, prox_oscar),
-    "group_lasso": Strategy(0.4, value_group_lasso, prox_group_lasso),
+    "group_lasso": Strategy(0.2, value_group_lasso, prox_group_lasso),
     "trace_norm": Strategy(0.4, value_trace_norm, prox_trace_norm),
     "hard_tie": Strategy(0.0, None),
     "l2_sp": Strategy(0.6, value_l2_sp),

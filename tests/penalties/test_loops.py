@@ -16,6 +16,7 @@ from lit_share.sharing import share
 from lit_share.ties import TieError, Ties, TieViews
 
 from .._modules import mlp, module_of, named, pair_of
+from .._norms import norms_of_groups
 
 STRENGTH = 0.3
 
@@ -48,14 +49,12 @@ FORMULAS = {
     "group_lasso": (
         "group_lasso",
         Ties("*", **EXCLUDE_BIAS),
-        lambda m: sum(w.square().sum(dim=0).sqrt().sum() for w in each(m) if w.ndim == 2),
+        lambda m: sum(norms_of_groups(w, 0).sum() for w in each(m) if w.ndim == 2),
     ),
     "growl": (
         Penalty("owl", "input", "zero", ramp),
         Ties("*.weight"),
-        lambda m: sum(
-            owl(w.square().sum(dim=0).sqrt(), ramp(w.shape[1])) for w in each(m) if w.ndim == 2
-        ),
+        lambda m: sum(owl(norms_of_groups(w, 0), ramp(w.shape[1])) for w in each(m) if w.ndim == 2),
     ),
     "oscar": (
         Penalty("owl", "element", "zero", ramp),
@@ -75,15 +74,12 @@ FORMULAS = {
     "unit_tie": (
         "unit_tie",
         Ties("a.*", "b.*"),
-        lambda m: (
-            sum((a - b).flatten(1).norm(dim=1).sum() for a, b in pairs(m) if a.ndim > 1)
-            + sum((a - b).abs().sum() for a, b in pairs(m) if a.ndim == 1)
-        ),
+        lambda m: sum(norms_of_groups((a - b).reshape(len(a), -1), 1).sum() for a, b in pairs(m)),
     ),
     "layer_tie": (
         "layer_tie",
         Ties("a.*", "b.*"),
-        lambda m: sum((a - b).square().sum().sqrt() for a, b in pairs(m)),
+        lambda m: sum(norms_of_groups(a - b) for a, b in pairs(m)),
     ),
     "follow": (
         "follow",
@@ -93,13 +89,16 @@ FORMULAS = {
     "follow_exactly": (
         Penalty("l1", "tensor", "first"),
         Ties("b.*", "a.*"),
-        lambda m: sum((a - b.detach()).square().sum().sqrt() for a, b in pairs(m)),
+        lambda m: sum(norms_of_groups(a - b.detach()) for a, b in pairs(m)),
     ),
     "joint_lasso": (
         "joint_lasso",
         Ties("a.*", "b.*", **EXCLUDE_BIAS),
         lambda m: sum(
-            (a.square() + b.square()).sum(dim=0).sqrt().sum() for a, b in pairs(m) if a.ndim == 2
+            # Groups are as large as those of a single member.
+            norms_of_groups(torch.cat([a, b]), 0).sum() / 2**0.5
+            for a, b in pairs(m)
+            if a.ndim == 2
         ),
     ),
     "trace_norm": (
@@ -179,7 +178,8 @@ def test_frozen_members_get_no_gradient(name, pair):
 def test_three_members():
     module = module_of({"a": (2, 3), "b": (2, 3), "c": (2, 3)})
     a, b, c = module.a, module.b, module.c
-    formula = ((a - b).square() + (a - c).square() + (b - c).square()).sum(dim=1).sqrt().sum()
+    squares = (a - b).square() + (a - c).square() + (b - c).square()
+    formula = norms_of_groups(squares.sqrt(), 1).sum()
     expected = torch.autograd.grad(STRENGTH * formula, [a, b, c])
     add_penalty_gradient(module, Penalty("l1", "output", "mean"), Ties("a", "b", "c"), STRENGTH)
     torch.testing.assert_close([a.grad, b.grad, c.grad], list(expected))
@@ -189,7 +189,8 @@ def test_three_members():
 def test_transposed_member(norm):
     module = module_of({"enc": (2, 3), "dec": (3, 2)})
     difference = module.enc - module.dec.T
-    formula = 0.5 * difference.square().sum() if norm == "squared" else difference.norm(dim=1).sum()
+    half = 0.5 * difference.square().sum()
+    formula = half if norm == "squared" else norms_of_groups(difference, 1).sum()
     expected = torch.autograd.grad(STRENGTH * formula, [module.enc, module.dec])
     add_penalty_gradient(module, Penalty(norm, "output", "mean"), Ties("enc", "dec.T"), STRENGTH)
     torch.testing.assert_close([module.enc.grad, module.dec.grad], list(expected))
@@ -215,7 +216,7 @@ def test_start(norm, pair):
             parameter.add_(torch.randn_like(parameter))
     moved = [p - origin[name] for name, p in named(pair).items()]
     formula = sum(
-        0.5 * d.square().sum() if norm == "squared" else d.square().sum().sqrt() for d in moved
+        0.5 * d.square().sum() if norm == "squared" else norms_of_groups(d) for d in moved
     )
     expected = gradients_of(STRENGTH * formula, pair)
     add_penalty_gradient(pair, Penalty(norm, "tensor", "start"), Ties("*"), STRENGTH, start=start)
@@ -275,7 +276,7 @@ def test_a_weight_that_each_model_uses_twice_takes_one_proximal_step():
     a, b = pair["a"]["embed"].weight, pair["b"]["embed"].weight
     n = (a - b).norm().item()
     apply_prox(pair, Penalty("l1", "tensor", "mean"), Ties("a.*", "b.*"), 0.05)
-    assert (a - b).norm().item() == pytest.approx(n - 0.1)
+    assert (a - b).norm().item() == pytest.approx(n - 0.1 * a.numel() ** 0.5)
 
 
 def test_sparse_gradients_are_refused_by_name():
@@ -317,8 +318,8 @@ def keep_element(a, b, t):
 
 
 def keep_tensor(a, b, t):
-    n = (a - b).norm()
-    return torch.clamp(n - t, min=0.0) / n
+    n = norms_of_groups(a - b)
+    return torch.clamp(n - t * a.numel(), min=0.0) / n
 
 
 @pytest.mark.parametrize("frozen", ["", "a", "b"])
@@ -367,12 +368,12 @@ def test_prox_of_lasso_thresholds(pair):
 
 def test_prox_of_group_lasso_drops_whole_inputs(pair):
     weights = {name: p.detach().clone() for name, p in named(pair).items() if p.ndim == 2}
-    step = min(float(w.norm(dim=0).median()) for w in weights.values())
+    step = min(float((w.norm(dim=0) / len(w) ** 0.5).median()) for w in weights.values())
     apply_prox(pair, Penalty("l1", "input", "zero"), Ties("*.weight"), step)
     dropped = 0
     for name, w in weights.items():
         for i, column in enumerate(w.T):
-            kept = max(1.0 - step / float(column.norm()), 0.0)
+            kept = max(1.0 - step * len(column) ** 0.5 / float(column.norm()), 0.0)
             torch.testing.assert_close(named(pair)[name].detach()[:, i], kept * column)
             dropped += kept == 0.0
     assert dropped > 0
@@ -477,7 +478,8 @@ def test_proximal_gradient_descent_by_hand(pair, batch):
         by_hand = []
         for a, b in stepped:
             n = (a - b).norm()
-            keep = (n - 2 * lr * strength).clamp_min(0.0) / n if n > 0 else 0.0
+            lost = 2 * lr * strength * a.numel() ** 0.5
+            keep = (n - lost).clamp_min(0.0) / n if n > 0 else 0.0
             by_hand.append(((a + b) / 2 + keep * (a - b) / 2, (a + b) / 2 - keep * (a - b) / 2))
         optimizer.zero_grad()
         fit_loss(pair, batch).backward()
@@ -504,13 +506,13 @@ def test_fabric_loop(which, pair, batch):
 
 
 def test_a_shared_parameter_moves_as_its_minimiser():
-    """Two members, one Parameter: argmin_v ½‖v − w‖² + t Σ_j √2 ‖v[:, j]‖."""
+    """Two members, one Parameter: argmin_v ½‖v − w‖² + t Σ_j √2 √p ‖v[:, j]‖, with p = 2 rows."""
     pair = pair_of(a=nn.Linear(3, 2, bias=False), b=nn.Linear(3, 2, bias=False))
     share(pair, Ties("a.*", "b.*"))
     w = pair["a"].weight.detach().clone()
     norms = w.norm(dim=0, keepdim=True)
     apply_prox(pair, Penalty("l1", "input", "zero"), Ties("a.*", "b.*"), 0.1)
-    expected = w * ((norms - 0.1 * 2**0.5).clamp_min(0.0) / norms)
+    expected = w * ((norms - 0.1 * 2**0.5 * 2**0.5).clamp_min(0.0) / norms)
     torch.testing.assert_close(pair["b"].weight.detach(), expected)
 
 
