@@ -229,7 +229,7 @@ def draw_distances() -> go.Figure:
             for tie in ties:
                 history[tie.name].append(relative_distance(tie.tensors()))
 
-    train(pair.module, pair.loss, "layer_tie", pair.ties, 0.3, steps=400, after=remember)
+    train(pair.module, pair.loss, "layer_tie", pair.ties, 0.01, steps=400, after=remember)
     return distance_heatmap(history).update_xaxes(title_text="epoch of 10 steps")
 
 
@@ -241,7 +241,7 @@ def draw_cluster_map() -> go.Figure:
     inputs = images + 0.1 * torch.randn_like(images)
     net = MLP((1, 16, 16), 10, hidden=(32,))
     ties = ls.Ties("trunk.*.weight")
-    train(net, lambda: F.cross_entropy(net(inputs), labels), "growl", ties, 0.03, steps=400)
+    train(net, lambda: F.cross_entropy(net(inputs), labels), "growl", ties, 0.005, steps=400)
     before = net.get_parameter("trunk.linear0.weight").detach().T.clone()
     ls.tie_rows(net, ties)
     assignment = net.get_buffer("trunk.linear0.assignment")

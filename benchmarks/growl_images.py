@@ -101,13 +101,16 @@ class Method:
         )
 
     def penalty(self) -> ls.Penalty | None:
-        """The penalty of rows; GrOWL's largest weight is 1 + ramp, its smallest 1."""
+        """The penalty of rows; GrOWL's largest weight is 1 + ramp, its smallest 1.
+
+        As in the paper, rows of long layers count as much as those of short ones.
+        """
         if self.name == "group lasso":
-            return ls.Penalty(norm="l1", groups="input", center="zero")
+            return ls.Penalty(norm="l1", groups="input", center="zero", scaled=False)
         if self.name == "GrOWL":
             ramp = self.ramp or 0.0
             weights = lambda n: ls.owl_weights(n, 1.0, ramp / (0.5 * n), fraction=0.5)  # noqa: E731
-            return ls.Penalty(norm="owl", groups="input", center="zero", weights=weights)
+            return ls.Penalty("owl", "input", "zero", weights, scaled=False)
         return None
 
 

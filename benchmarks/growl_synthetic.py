@@ -37,13 +37,15 @@ GROUPS, SIZE, NOISE, OUTPUTS, SAMPLES = 2, 5, 20, 10, 200
 INPUTS = GROUPS * SIZE + NOISE
 STRENGTHS = tuple(2 ** (k / 2) / 16 for k in range(8))  # in standard deviations of the noise
 PENALTIES = {
-    "group lasso": ls.Penalty(norm="l1", groups="input", center="zero"),
+    # All rows have the same size, and the strengths are those of plain norms.
+    "group lasso": ls.Penalty(norm="l1", groups="input", center="zero", scaled=False),
     # OSCAR on rows: the largest row is weighed twice the smallest
     "GrOWL": ls.Penalty(
         norm="owl",
         groups="input",
         center="zero",
         weights=ls.owl_weights(INPUTS, lambda1=1.0, lambda2=1 / INPUTS),
+        scaled=False,
     ),
 }
 

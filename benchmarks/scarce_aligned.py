@@ -40,7 +40,7 @@ STRENGTHS = {
     "follow": (0.003, 0.03, 0.3, 3.0),
     "l2_sp": (0.003, 0.03, 0.3, 3.0),
     "exact_tie": (0.001, 0.003, 0.01, 0.03, 0.1),
-    "layer_tie": (0.03, 0.1, 0.3, 1.0, 3.0),
+    "layer_tie": (0.001, 0.003, 0.01, 0.03, 0.1),
 }
 BECOMING_EXACT = ("exact_tie", "layer_tie")
 # Whether the labels of A are shuffled.

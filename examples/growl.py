@@ -29,7 +29,7 @@ QUIET = {
     "enable_progress_bar": False,
     "enable_model_summary": False,
 }
-STRENGTHS, SEEDS = (0.05, 0.1, 0.15), 4
+STRENGTHS, SEEDS = (0.005, 0.01, 0.015), 4
 ROWS = ls.Ties("net.0.weight")
 WEIGHTS = ls.OwlWeights(lambda1=1.0, lambda2=0.05, fraction=0.5)
 PENALTIES = {

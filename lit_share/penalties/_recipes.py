@@ -69,7 +69,7 @@ _RECIPES = {
     "group_lasso": Recipe(
         penalty=Penalty(norm="l1", groups="input", center="zero"),
         summary="All weights of an input unit or channel become exactly zero together.",
-        formula=r"\sum_j \lVert W[:, j] \rVert_2",
+        formula=r"\sum_j \sqrt{p}\, \lVert W[:, j] \rVert_2",
         use="To drop inputs, units or channels, which `compact` removes: less memory and work.",
         avoid="Where inputs are correlated: which of them it keeps may change from run to run.",
         source=(
@@ -105,8 +105,8 @@ _RECIPES = {
             "Input units or channels become zero; related ones get equal norms, to be clustered."
         ),
         formula=(
-            r"\sum_k \bigl(\Lambda_1 + (p - k + 1)_+\,\Lambda_2\bigr)\, r_{(k)}, "
-            r"\quad r_j = \lVert W[:, j] \rVert_2, \quad p = \lceil n / 2 \rceil"
+            r"\sum_k \bigl(\Lambda_1 + (m - k + 1)_+\,\Lambda_2\bigr)\, r_{(k)}, "
+            r"\quad r_j = \sqrt{p}\, \lVert W[:, j] \rVert_2, \quad m = \lceil n / 2 \rceil"
         ),
         use=(
             "To compress layers with correlated inputs: after training, `tie_rows` turns each "
@@ -154,7 +154,7 @@ _RECIPES = {
     "unit_tie": Recipe(
         penalty=Penalty(norm="l1", groups="output", center="mean"),
         summary="Members become exactly equal in some units or filters, and differ in the others.",
-        formula=r"\sum_u \sqrt{\textstyle\sum_{i<j} \lVert W_i[u] - W_j[u] \rVert_2^2}",
+        formula=r"\sum_u \sqrt{p\textstyle\sum_{i<j} \lVert W_i[u] - W_j[u] \rVert_2^2}",
         use="Where models need some units or filters of their own, and may share the others.",
         avoid="Where whole layers differ: `layer_tie` decides per layer, which is more stable.",
         source=(
@@ -165,7 +165,7 @@ _RECIPES = {
     "layer_tie": Recipe(
         penalty=Penalty(norm="l1", groups="tensor", center="mean"),
         summary="Members become exactly equal in some layers, and training finds which.",
-        formula=r"\sqrt{\textstyle\sum_{i<j} \lVert W_i - W_j \rVert_F^2}",
+        formula=r"\sqrt{p\textstyle\sum_{i<j} \lVert W_i - W_j \rVert_F^2}",
         use='To learn which layers to share; `Share(ties, where="equal")` then shares them.',
         avoid=(
             "To find the best layers to share: it ties those that come close by themselves. "
@@ -180,7 +180,7 @@ _RECIPES = {
         penalty=Penalty(norm="l1", groups="tensor", center="graph", edges="adaptive"),
         summary="Layers fall into clusters of equal members, and training finds who belongs where.",
         formula=(
-            r"\sum_{i<j} a_{ij} \lVert W_i - W_j \rVert_F, "
+            r"\sqrt{p} \sum_{i<j} a_{ij} \lVert W_i - W_j \rVert_F, "
             r"\quad a_{ij} = \bigl(d_{\min} / d_{ij}\bigr)^2"
         ),
         use=(
@@ -201,7 +201,7 @@ _RECIPES = {
     "depth_tie": Recipe(
         penalty=Penalty(norm="l1", groups="tensor", center="graph", edges="chain"),
         summary="Neighbouring layers become exactly equal, so that a network has fewer of them.",
-        formula=r"\sum_{i<N} \lVert W_i - W_{i+1} \rVert_F",
+        formula=r"\sqrt{p} \sum_{i<N} \lVert W_i - W_{i+1} \rVert_F",
         use="For deep stacks of layers of one shape: give their patterns in order of depth.",
         avoid="Where the order of the members means nothing: see `cluster_tie`.",
         source=(
@@ -259,7 +259,7 @@ _RECIPES = {
     "joint_lasso": Recipe(
         penalty=Penalty(norm="l1", groups="input", center="zero"),
         summary="An input unit or channel becomes exactly zero in all members at once.",
-        formula=r"\sum_j \sqrt{\textstyle\sum_i \lVert W_i[:, j] \rVert_2^2}",
+        formula=r"\sum_j \sqrt{p\textstyle\sum_i \lVert W_i[:, j] \rVert_2^2}",
         use="Where tasks depend on the same few features.",
         avoid="Where tasks need different features: each of these is kept for all tasks.",
         source=(

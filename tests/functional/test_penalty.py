@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -280,6 +281,53 @@ class TestWeights:
             assert_close(owl.value(c.members), c.value())
             assert_close(owl.gradient(c.members), c.gradient())
             assert_close(owl.prox(c.members, 0.3), c.prox(0.3))
+
+
+class TestScale:
+    """Groups of p elements count √p-fold, in all that a penalty does."""
+
+    @pytest.mark.parametrize("norm", ["l1", "owl_pld"])
+    @pytest.mark.parametrize(
+        ("groups", "size"), [("element", 1), ("output", 4), ("input", 3), ("tensor", 12)]
+    )
+    @pytest.mark.parametrize("center", ["zero", "mean", "first", "start"])
+    def test_is_the_root_of_the_size(self, norm, groups, size, center):
+        c = case(Spec(norm, groups, center), "matrix", 2)
+        plain, root = replace(c.penalty, scaled=False), size**0.5
+        rest = (c.members, c.start)
+        assert_close(c.value(), root * plain.value(*rest))
+        assert_close(c.gradient(), [root * g for g in plain.gradient(*rest)])
+        assert_close(c.prox(0.1), plain.prox(c.members, 0.1 * root, c.start))
+
+    def test_of_a_pair_with_different_steps(self):
+        c = case(Spec("l1", "tensor", "mean"), "matrix", 2)
+        plain = replace(c.penalty, scaled=False)
+        root = 12**0.5
+        assert_close(c.prox([0.1, 0.3]), plain.prox(c.members, [0.1 * root, 0.3 * root]))
+
+    @pytest.mark.parametrize("edges", ["all", "chain", "adaptive", [(0, 1, 2.0), (1, 2)]])
+    @pytest.mark.parametrize("count", [2, 3])
+    def test_of_edges(self, edges, count):
+        c = case(Spec("l1", "output", "mean"), "matrix", count)
+        edges = edges[: count - 1] if isinstance(edges, list) else edges
+        scaled = Penalty("l1", "output", "graph", edges=edges)
+        plain = replace(scaled, scaled=False)
+        assert_close(scaled.value(c.members), 2.0 * plain.value(c.members))
+        assert_close(scaled.gradient(c.members), [2.0 * g for g in plain.gradient(c.members)])
+        assert_close(scaled.prox(c.members, 0.1), plain.prox(c.members, 0.2))
+
+    @pytest.mark.parametrize("groups", GROUPS)
+    def test_squared_norms_and_singular_values_have_none(self, groups):
+        for norm in ("squared", "l1") if groups == "spectrum" else ("squared",):
+            c = case(Spec(norm, groups, "mean"), "matrix", 2)
+            plain = replace(c.penalty, scaled=False)
+            assert torch.equal(c.value(), plain.value(c.members))
+            assert_close(c.prox(0.1), plain.prox(c.members, 0.1), rtol=0, atol=0)
+
+    def test_must_be_a_bool(self):
+        """The text "false" of a config would be true."""
+        with pytest.raises(TypeError, match="scaled must be True or False, got 'false'"):
+            Penalty("l1", "tensor", "mean", scaled="false")
 
 
 def test_start_can_be_kept_in_another_dtype():
