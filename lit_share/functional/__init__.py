@@ -21,7 +21,12 @@ from lit_share.functional._batch import (
     write_,
 )
 from lit_share.functional._centers import CENTERS, Center, mean
-from lit_share.functional._compare import Comparison, compare_members
+from lit_share.functional._compare import (
+    Comparison,
+    compare_members,
+    compare_numbers,
+    count_values,
+)
 from lit_share.functional._equal import first_equal
 from lit_share.functional._groups import GROUPS, Groups, Partition
 from lit_share.functional._norms import NORMS, Norm
@@ -49,6 +54,8 @@ __all__ = [
     "accumulate_",
     "add_gradient_",
     "compare_members",
+    "compare_numbers",
+    "count_values",
     "either",
     "empty_group_mask",
     "first_equal",

@@ -58,7 +58,7 @@ def prox_(penalty: Penalty, ties: Sequence[TieTensors]) -> None:
         [tensor([ 0.0000, -0.5000])]
     """
     for tie in ties:
-        penalty.check([w.shape for w in tie.members], tie.steps)
+        penalty.check([w.shape for w in tie.members], tie.steps, inside=tie.inside)
     TieBatch(penalty, ties).prox_()
 
 
@@ -76,7 +76,8 @@ class TieBatch:
 
     def __init__(self, penalty: Penalty, ties: Sequence[TieTensors]) -> None:
         for tie in ties:
-            penalty.check([w.shape for w in tie.members], start=tie.start)
+            shapes = [w.shape for w in tie.members]
+            penalty.check(shapes, start=tie.start, inside=tie.inside)
             penalty.check_start(tie.start)
             if tie.precision is not None:
                 penalty.check_precision(tie.precision, [w.shape for w in tie.members])
@@ -357,11 +358,12 @@ def _blocks(penalty: Penalty, tie: TieTensors) -> Iterator[TieTensors]:
     """Yield a tie as flat blocks of elements (views), or as a whole if it cannot be cut."""
     size = block_size(tie.members[0])
     grouping, ndim = penalty.grouping, len(tie.shape)
-    # Singular values are not sets of elements, so a matrix cannot be cut for them.
+    # Singular values are not sets of elements, so a matrix cannot be cut for them. Nor can a tensor
+    # whose numbers are compared with each other.
     separable = grouping.is_elementwise(ndim) or (
         penalty.omega.quadratic and grouping.kept(ndim) is not None
     )
-    if penalty.omega.weighted or not separable or tie.shape.numel() <= size:
+    if tie.inside or penalty.omega.weighted or not separable or tie.shape.numel() <= size:
         yield tie
         return
     tensors = [*tie.members, *(g for g in tie.grads if g is not None), *(tie.start or ())]

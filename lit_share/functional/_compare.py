@@ -76,6 +76,43 @@ def compare_members(members: Sequence[Tensor]) -> Comparison:
     return Comparison(between, size, int(equal), shape.numel())
 
 
+@torch.no_grad()
+def compare_numbers(tensor: Tensor) -> Comparison:
+    r"""Return the sums of `compare_members` for the n numbers of one tensor, as n members.
+
+    Args:
+        tensor: Dense tensor of n ≥ 2 numbers.
+
+    Returns:
+        The sums over all pairs of numbers. ``equal`` counts numbers that repeat another one, of
+        ``numel`` = n − 1, so that `Comparison.tied` is 1 if all numbers are equal.
+
+    Example:
+        >>> compare_numbers(torch.tensor([1.0, 1.0, 2.0]))
+        Comparison(between=2.0, size=12.0, equal=1, numel=2)
+    """
+    n, numbers = tensor.numel(), tensor.detach().flatten()
+    numbers = numbers.to(torch.promote_types(numbers.dtype, float64_on(numbers.device)))
+    # The first number is subtracted before the mean, so that equal ones have distance exactly 0.
+    offsets = numbers - numbers[0]
+    between = n * _square(offsets - offsets.mean()).sum()
+    size = (n - 1) * _square(numbers).sum()
+    return Comparison(float(between), float(size), n - count_values(tensor), n - 1)
+
+
+def count_values(tensor: Tensor) -> int:
+    """Count the different values of a tensor; 0.0 and −0.0 are one, and each NaN is another.
+
+    Example:
+        >>> count_values(torch.tensor([0.5, -0.0, 0.0]))
+        2
+    """
+    if tensor.numel() == 0:
+        return 0
+    values = tensor.detach().flatten().sort().values
+    return 1 + int((values[1:] != values[:-1]).sum())
+
+
 def _plain_sums(members: Sequence[Tensor]) -> tuple[float, float, int]:
     """Return (between, size, equal), for which a device is waited for twice."""
     count, size = len(members), block_size(members[0])

@@ -85,7 +85,7 @@ class Layout(NamedTuple):
 def is_fusable(penalty: Penalty, tie: TieTensors, as_gradient: bool) -> bool:
     """Whether the loops support the gradient, or else the proximal step, of a tie."""
     norm, center, ndim = penalty.omega, penalty.centering, len(tie.shape)
-    if tie.precision is not None or penalty.needs_precision:
+    if tie.inside or tie.precision is not None or penalty.needs_precision:
         return False
     if penalty.grouping.kept(ndim) is None:
         return False
@@ -503,10 +503,10 @@ def _announced_if_slow(is_cached: bool) -> Iterator[None]:
 def _loops() -> tuple[ModuleType, ...]:
     """Return the modules of compiled loops; none without Numba."""
     try:
-        from lit_share.functional import _graph_loops, _loops
+        from lit_share.functional import _graph_loops, _isotonic_loops, _loops
     except ImportError:
         return ()
-    return _loops, _graph_loops
+    return _loops, _graph_loops, _isotonic_loops
 
 
 @cache

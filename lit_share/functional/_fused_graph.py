@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def is_fusable_graph(penalty: Penalty, tie: TieTensors) -> bool:
     """Whether the loops support the proximal step of a tie along edges."""
-    if not (penalty.centering.has_edges and penalty.omega.soft_threshold):
+    if tie.inside or not (penalty.centering.has_edges and penalty.omega.soft_threshold):
         return False
     ndim = len(tie.shape)
     # Pairs and single elements have steps of their own. Columns are not segments of memory.

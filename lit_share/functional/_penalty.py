@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_share.functional import _plain
+from lit_share.functional import _inside, _plain
 from lit_share.functional._centers import CENTERS, Center, CenterName
 from lit_share.functional._edges import (
     Edges,
@@ -103,6 +103,12 @@ class Penalty:
         >>> cluster_tie = Penalty(norm="l1", groups="tensor", center="graph", edges="all")
         >>> cluster_tie.prox([torch.tensor([1.0]), torch.tensor([2.0]), torch.tensor([9.0])], 0.5)
         [tensor([2.]), tensor([2.]), tensor([8.])]
+
+        Inside a tensor, numbers become equal; each pair has the weight 1 / (n - 1):
+
+        >>> value_tie = Penalty(norm="l1", groups="element", center="graph", edges="all")
+        >>> value_tie.prox([torch.tensor([1.0, 2.0, 9.0])], step=1.0, inside=True)
+        [tensor([2., 2., 8.])]
 
     Source:
         Parikh, Boyd: *Proximal Algorithms*, Foundations and Trends in Optimization 2014, Sections 2
@@ -274,6 +280,8 @@ class Penalty:
         members: Sequence[Tensor],
         start: Sequence[Tensor] | None = None,
         precision: Sequence[Tensor] | None = None,
+        *,
+        inside: bool = False,
     ) -> Tensor:
         r"""Compute the penalty :math:`\Omega`, which may be added to a loss.
 
@@ -284,6 +292,8 @@ class Penalty:
             start: For ``center="start"``, the members' starting values.
             precision: For squared penalties of elements, a weight F ≥ 0 of each element: tensors of
                 the members' shape, which get no gradient.
+            inside: Whether the n numbers of a single member are compared with each other, each pair
+                with the weight 1 / (n − 1).
 
         Returns:
             Scalar tensor in the members' dtype, or in float32 if that is wider.
@@ -291,8 +301,9 @@ class Penalty:
         Raises:
             ValueError: If the members do not fit the penalty; see `check`.
         """
-        self.check([w.shape for w in members], start=start, precision=precision)
-        value: Tensor = _Value.apply(self, start, precision, *members)
+        shapes = [w.shape for w in members]
+        self.check(shapes, start=start, precision=precision, inside=inside)
+        value: Tensor = _Value.apply(self, start, precision, inside, *members)
         return value
 
     @torch.no_grad()
@@ -301,6 +312,8 @@ class Penalty:
         members: Sequence[Tensor],
         start: Sequence[Tensor] | None = None,
         precision: Sequence[Tensor] | None = None,
+        *,
+        inside: bool = False,
     ) -> list[Tensor]:
         r"""Compute the gradient of `value`, in closed form.
 
@@ -315,6 +328,7 @@ class Penalty:
             start: For ``center="start"``, the members' starting values.
             precision: For squared penalties of elements, a weight F ≥ 0 of each element: tensors of
                 the members' shape, which get no gradient.
+            inside: Whether the numbers of a single member are compared with each other.
 
         Returns:
             New tensors like ``members``: a subgradient where :math:`\omega` has a kink.
@@ -322,8 +336,10 @@ class Penalty:
         Raises:
             ValueError: If the members do not fit the penalty; see `check`.
         """
-        self.check([w.shape for w in members], start=start, precision=precision)
-        gradients = _plain.gradient(self, TieTensors(members, start=start, precision=precision))
+        shapes = [w.shape for w in members]
+        self.check(shapes, start=start, precision=precision, inside=inside)
+        tie = TieTensors(members, start=start, precision=precision, inside=inside)
+        gradients = _plain.gradient(self, tie)
         return [g.to(w.dtype) for g, w in zip(gradients, members, strict=True)]
 
     @torch.no_grad()
@@ -333,6 +349,8 @@ class Penalty:
         step: float | Sequence[float],
         start: Sequence[Tensor] | None = None,
         precision: Sequence[Tensor] | None = None,
+        *,
+        inside: bool = False,
     ) -> list[Tensor]:
         r"""Compute the proximal operator of ``step`` times the penalty, in closed form.
 
@@ -355,6 +373,7 @@ class Penalty:
             start: For ``center="start"``, the members' starting values.
             precision: For squared penalties of elements, a weight F ≥ 0 of each element: tensors of
                 the members' shape, which get no gradient.
+            inside: Whether the numbers of a single member are compared with each other.
 
         Returns:
             New tensors like ``members``. Groups with r_g = 0 are *exactly* at the center.
@@ -366,8 +385,8 @@ class Penalty:
         """
         shapes = [w.shape for w in members]
         steps = steps_of_members(step, len(members))
-        self.check(shapes, steps, start, precision)
-        tie = TieTensors(members, steps=steps, start=start, precision=precision)
+        self.check(shapes, steps, start, precision, inside=inside)
+        tie = TieTensors(members, steps=steps, start=start, precision=precision, inside=inside)
         return next(_plain.prox(self, [tie]))
 
     def check(
@@ -376,6 +395,8 @@ class Penalty:
         step: float | Sequence[float] | None = None,
         start: Sequence[Tensor] | None = None,
         precision: Sequence[Tensor] | None = None,
+        *,
+        inside: bool = False,
     ) -> None:
         """Raise if members do not fit the penalty, or its proximal step has no closed form.
 
@@ -384,6 +405,7 @@ class Penalty:
             step: The proximal step, as in `prox`; not checked if ``None``.
             start: The starting values; not checked if ``None``.
             precision: The weights of elements; not checked if ``None``.
+            inside: Whether the numbers of a single member are compared with each other.
 
         Raises:
             ValueError: If there are too few members for the center, their shapes differ, the
@@ -396,11 +418,20 @@ class Penalty:
                 ...
             ValueError: groups="input" needs tensors of at least 2 dimensions, not of shape ...
         """
+        if inside:
+            _inside.check(self, shapes, has_precision=precision is not None)
+            if step is not None:
+                self.check_prox(steps_of_members(step, 1), 1)
+            return
         least = self.centering.min_members
         if len(shapes) < least:
+            hint = ""
+            if self.centering.has_edges:
+                hint = "end the pattern in [...] to compare the numbers of a tensor, "
             raise ValueError(
                 f"center={self.center!r} needs at least {least} members, got {len(shapes)}: give a "
-                f"pattern for each model, or write center={either(CENTERS, lambda c: c.is_zero)}"
+                f"pattern for each model, {hint}or write "
+                f"center={either(CENTERS, lambda c: c.is_zero)}"
             )
         if any(tuple(shape) != tuple(shapes[0]) for shape in shapes[1:]):
             listed = ", ".join(str(tuple(shape)) for shape in shapes)
@@ -540,19 +571,23 @@ class _Value(torch.autograd.Function):
         penalty: Penalty,
         start: Sequence[Tensor] | None,
         precision: Sequence[Tensor] | None,
+        inside: bool,
         *members: Tensor,
     ) -> Tensor:
-        ctx.penalty, ctx.start, ctx.precision = penalty, start, precision
+        ctx.penalty, ctx.start, ctx.precision, ctx.inside = penalty, start, precision, inside
         ctx.save_for_backward(*members)
-        return _plain.value(penalty, TieTensors(members, start=start, precision=precision))
+        tie = TieTensors(members, start=start, precision=precision, inside=inside)
+        return _plain.value(penalty, tie)
 
     @staticmethod
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
         # These operations are differentiable, so that there are second-order gradients.
-        tie = TieTensors(ctx.saved_tensors, start=ctx.start, precision=ctx.precision)
+        tie = TieTensors(
+            ctx.saved_tensors, start=ctx.start, precision=ctx.precision, inside=ctx.inside
+        )
         gradients = _plain.gradient(ctx.penalty, tie)
         own = zip(gradients, ctx.saved_tensors, strict=True)
-        return None, None, None, *[outer.to(w) * g.to(w.dtype) for g, w in own]
+        return None, None, None, None, *[outer.to(w) * g.to(w.dtype) for g, w in own]
 
 
 def steps_of_members(step: float | Sequence[float], members: int) -> list[float]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lit_share.functional import _precision
+from lit_share.functional import _inside, _precision
 from lit_share.functional._centers import MEAN
 from lit_share.functional._fusion import gram_matrices, prox_on_graph
 from lit_share.functional._steps import common_step, prox_of_pair, prox_of_squared
@@ -68,6 +68,8 @@ class Decomposition:
 
 def value(penalty: Penalty, tie: TieTensors, statistics: Tensor | None = None) -> Tensor:
     """Compute the penalty of a tie: of all shards with their statistics, else of local groups."""
+    if tie.inside:
+        return _inside.value(penalty, tie)
     if is_weighted(penalty, tie):
         return _precision.value(penalty.centering, tie)
     work = Decomposition(penalty, tie, statistics)
@@ -83,6 +85,8 @@ def gradient(penalty: Penalty, tie: TieTensors, statistics: Tensor | None = None
         tie: The tie.
         statistics: The statistics of all shards, if groups span shards.
     """
+    if tie.inside:
+        return _inside.gradient(penalty, tie)
     if is_weighted(penalty, tie):
         return _precision.gradient(penalty.centering, tie)
     members = len(tie.members)
@@ -112,10 +116,19 @@ def prox(
         For each tie, new tensors like its members.
     """
     assert penalty.omega.prox is not None
+    if any(tie.inside for tie in ties):
+        # A norm that needs a batch of all ties has no steps inside a tensor.
+        for tie, own in zip(ties, statistics, strict=True):
+            if tie.inside:
+                (moved,) = _inside.prox(penalty, tie)
+                yield [moved.to(tie.members[0].dtype)]
+            else:
+                yield from prox(penalty, [tie], [own])
+        return
     if any(is_weighted(penalty, tie) for tie in ties):
         for tie in ties:
-            moved = _precision.prox(penalty.centering, tie)
-            yield [v.to(w.dtype) for v, w in zip(moved, tie.members, strict=True)]
+            new = _precision.prox(penalty.centering, tie)
+            yield [v.to(w.dtype) for v, w in zip(new, tie.members, strict=True)]
         return
     if penalty.centering.has_edges:
         for tie, own in zip(ties, statistics, strict=True):

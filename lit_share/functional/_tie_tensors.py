@@ -63,6 +63,7 @@ class TieTensors:
             ``None`` until a penalty first acts on the tie.
         aliases: For each member, the index of the first that is the same tensor, which takes the
             pulls of all their edges in a proximal step; empty if all are different.
+        inside: Whether the numbers of the only member are compared with each other.
 
     Example:
         >>> tie = TieTensors([torch.tensor([1.0, 2.0])], steps=[0.1])
@@ -79,8 +80,13 @@ class TieTensors:
     precision: Sequence[Tensor] | None = None
     edge_weights: Tensor | None = None
     aliases: Sequence[int] = ()
+    inside: bool = False
 
     def __post_init__(self) -> None:
+        if self.inside and (len(self.members) != 1 or self.shard is not None):
+            raise ValueError(
+                "a tie inside a tensor has this tensor as its only member, which is not sharded"
+            )
         for name, given in vars(self).items():
             is_list = isinstance(given, Sequence) and not isinstance(given, Tensor)
             if is_list and given and len(given) != len(self.members):
