@@ -15,7 +15,7 @@ from lit_share.callbacks._heatmap import distance_heatmap
 from lit_share.callbacks._regularize import Regularize
 from lit_share.callbacks._share import Share
 from lit_share.functional import Comparison
-from lit_share.metrics import compare_ties, count_numbers
+from lit_share.metrics import compare_found, count_numbers
 from lit_share.ties import Tie, Ties, as_ties, cluster_ties, distinctly_named
 
 _NAMES = tuple(
@@ -44,7 +44,9 @@ class SharingMonitor(Callback):
 
     ``sharing/penalty`` needs a `Regularize` callback; distances, ``sharing/tied`` and
     ``sharing/clusters`` need a tie of several members. ``<tie>`` is the tie's name, or the names of
-    its members, joined by ``" - "``, if another tie has the same name.
+    its members, joined by ``" - "``, if another tie has the same name. The numbers of a tensor that
+    a pattern with ``[...]`` compares count as members of one element: ``sharing/clusters`` is how
+    many different values they have, ``sharing/tied`` the fraction that repeats another of them.
 
     ``ModelCheckpoint`` and ``EarlyStopping`` can monitor these metrics. Unless validation runs once
     per epoch, they need ``save_on_train_epoch_end=True`` and ``check_on_train_epoch_end=True``.
@@ -168,7 +170,7 @@ class SharingMonitor(Callback):
         # Ties are looked up at each call, as `Share` may replace members during training.
         if self.ties is None:
             return _ties_of_callbacks(trainer)
-        return [tie for tie in self.ties.find(pl_module) if len(tie.members) > 1]
+        return [tie for tie in self.ties.find(pl_module) if tie.compares]
 
     def _append(self, comparisons: Mapping[str, Comparison], epochs: int) -> None:
         """Set the distance at index `epochs` of each tie's history, with NaN in gaps before it."""
@@ -179,7 +181,7 @@ class SharingMonitor(Callback):
 
 
 def _compare(ties: Sequence[Tie]) -> dict[str, Comparison]:
-    comparisons = compare_ties([tie.tensors() for tie in ties])
+    comparisons = compare_found(ties)
     return {tie.name: own for tie, own in zip(ties, comparisons, strict=True)}
 
 
@@ -194,4 +196,4 @@ def _ties_of_callbacks(trainer: Trainer) -> list[Tie]:
         if isinstance(callback, (Regularize, Share)):
             for tie in callback.found:
                 found[tuple(member.name for member in tie.members)] = tie
-    return distinctly_named([tie for tie in found.values() if len(tie.members) > 1])
+    return distinctly_named([tie for tie in found.values() if tie.compares])

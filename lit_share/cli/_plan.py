@@ -22,11 +22,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="show which parameters some patterns would tie",
         description="Show what Ties(PATTERN, ..., exclude=[...]) would tie in a model, or say "
         "which name has no counterpart. There is one pattern for each member; * stands for any "
-        "text, and for the same text in every pattern. A pattern may end in .T (the transpose) or "
-        "[:] (each slice is a member). Quote patterns, because shells expand stars. For modules, "
-        "checkpoints and state dicts, the plan says which of three or more members are equal, and "
-        "if units of members do not correspond, so that lit-share align would help. Without a "
-        "pattern, the names and shapes that patterns can match are listed.",
+        "text, and for the same text in every pattern. A pattern may end in .T (the transpose), "
+        "[:] (each slice is a member) or [...] (the numbers of a parameter are compared). Quote "
+        "patterns, because shells expand stars. For modules, checkpoints and state dicts, the plan "
+        "says which of three or more members or how many numbers are equal, and if units of "
+        "members do not correspond, so that lit-share align would help. Without a pattern, the "
+        "names and shapes that patterns can match are listed.",
         epilog=examples(
             "lit-share plan last.ckpt  # what is there to be tied?",
             "lit-share plan last.ckpt 'a.net.*' 'b.net.*' --exclude '*.bias'",

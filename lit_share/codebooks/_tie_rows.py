@@ -177,6 +177,10 @@ def codebook_layers(module: nn.Module) -> list[tuple[str, CodebookLayer]]:
 def _weights(module: nn.Module, ties: Ties) -> list[ParameterRef]:
     found = ties.find(module)
     for tie in found:
+        if tie.inside:
+            raise TieError(
+                f"rows are tied, not the numbers of {tie.members[0].name!r}: leave out [...]"
+            )
         if len(tie.members) > 1:
             names = ", ".join(repr(member.name) for member in tie.members)
             raise TieError(

@@ -2,6 +2,7 @@
 
 from lit_share.metrics._counts import (
     SharingStats,
+    compare_found,
     compare_ties,
     count_numbers,
     count_tied,
@@ -20,6 +21,7 @@ __all__ = [
     "SelectionStability",
     "SharingStats",
     "TiedFraction",
+    "compare_found",
     "compare_ties",
     "count_numbers",
     "count_tied",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_share.codebooks import CODEBOOKS, dense_weight
-from lit_share.functional import Comparison, compare_members
+from lit_share.functional import Comparison, compare_members, compare_numbers
 from lit_share.ties import (
     Tie,
     Ties,
@@ -203,6 +203,18 @@ def compare_ties(ties: Sequence[Sequence[Tensor]]) -> list[Comparison]:
     ]
 
 
+def compare_found(ties: Sequence[Tie]) -> list[Comparison]:
+    """Return `compare_ties` of ties that were found in a module, some maybe inside a tensor."""
+    several = iter(compare_ties([tie.tensors() for tie in ties if not tie.inside]))
+    comparisons: list[Comparison] = []
+    for tie in ties:
+        if tie.inside:
+            comparisons.append(compare_numbers(*tie.tensors()))
+        else:
+            comparisons.append(next(several))
+    return comparisons
+
+
 def _sums(members: Sequence[Tensor]) -> Tensor:
     comparison = compare_members(members)
     sums = (comparison.between, comparison.size, comparison.equal)
@@ -240,6 +252,9 @@ def _repeated_nonzeros(ties: Sequence[Tie]) -> int:
         tie = component[0]
         if len(component) > 1 or not (tie.is_shared or _has_distinct_members(tie)):
             repeated += _repeated_in_graph(component)
+        elif tie.inside:
+            (tensor,) = tie.tensors()
+            repeated += int(_repeated_in_columns(tensor.reshape(-1, 1)))
         elif not tie.is_shared:
             separate.append(tie.tensors())
     if separate:
@@ -256,7 +271,12 @@ def _has_distinct_members(tie: Tie) -> bool:
 
 
 def _count_repeated(members: Sequence[Tensor]) -> Tensor:
-    values = torch.stack([member.flatten().to(members[0].device) for member in members])
+    return _repeated_in_columns(
+        torch.stack([member.flatten().to(members[0].device) for member in members])
+    )
+
+
+def _repeated_in_columns(values: Tensor) -> Tensor:
     # Sorted members have equal numbers beside each other; two members are beside each other.
     if len(values) > 2:
         values = values.sort(dim=0).values
@@ -285,9 +305,13 @@ def _repeated_in_graph(ties: Sequence[Tie]) -> int:
         for run in tie.runs:
             member_nodes += [view.flatten() for view in run.views(nodes_of[run.first.parameter])]
         values = torch.stack([full_tensor(tensor).flatten().cpu() for tensor in tie.tensors()])
+        nodes = torch.stack(member_nodes)
+        # The numbers of a tensor are members of one number.
+        if tie.inside:
+            values, nodes = values.T, nodes.T
         # Sorted members have equal numbers beside each other: N − 1 comparisons find all of them.
         values, order = values.sort(dim=0)
-        nodes = torch.stack(member_nodes).gather(0, order)
+        nodes = nodes.gather(0, order)
         equal = (values[1:] == values[:-1]) & (values[1:] != 0)
         edges.append(torch.stack([nodes[:-1][equal], nodes[1:][equal]]))
     start, end = torch.cat(edges, dim=1).numpy()

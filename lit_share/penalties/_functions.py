@@ -148,6 +148,7 @@ def penalty_value(
             start=local[count:end] or None,
             shard=shard,
             precision=local[end:] or None,
+            inside=tie.inside,
         )
         if edge_weights is not None:
             tensors.edge_weights = edge_weights.get(tie.name)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lit_share.functional import first_equal
+from lit_share.functional import count_values, first_equal
 from lit_share.text import visible
 from lit_share.ties._names import shortened
 from lit_share.ties._shards import sums_over_shards
@@ -27,16 +27,25 @@ class ClusteredTie:
         name: The tie's name.
         members: The members' names.
         labels: The number of each member's cluster, counted from 0 in the order of first members.
+        numbers: For ``[...]``, how many numbers the only member has; 0 for other ties.
+        values: For ``[...]``, how many different values these have; 0 for other ties.
     """
 
     name: str
     members: tuple[str, ...]
     labels: tuple[int, ...]
+    numbers: int = 0
+    values: int = 0
 
     @property
     def count(self) -> int:
-        """The number of clusters, 1 if all members are equal."""
-        return len(set(self.labels))
+        """The number of clusters, 1 if all members, or numbers of a tensor, are equal."""
+        return self.values or len(set(self.labels))
+
+    @property
+    def size(self) -> int:
+        """The number of members, or of numbers of a tensor, that fall into the clusters."""
+        return self.numbers or len(self.members)
 
     @property
     def groups(self) -> list[list[str]]:
@@ -47,7 +56,9 @@ class ClusteredTie:
         return groups
 
     def listed(self, separator: str) -> str:
-        """Return the clusters as printable text, as ``a.w = b.w | c.w``."""
+        """Return the clusters as printable text, as ``a.w = b.w | c.w`` or ``2 values of 8``."""
+        if self.numbers:
+            return f"{visible(self.members[0])}: {self.values:,} values of {self.numbers:,} numbers"
         clusters = [shortened([*map(visible, group)], " = ") for group in self.groups]
         return shortened(clusters, separator)
 
@@ -64,8 +75,8 @@ class ClusterReport:
 
     @property
     def members(self) -> int:
-        """The number of members of all ties."""
-        return sum(len(tie.members) for tie in self.ties)
+        """The number of members of all ties; numbers of a tensor are members for ``[...]``."""
+        return sum(tie.size for tie in self.ties)
 
     @property
     def count(self) -> int:
@@ -73,8 +84,12 @@ class ClusterReport:
         return sum(tie.count for tie in self.ties)
 
     def as_dict(self) -> dict[str, dict[str, int]]:
-        """Return the number of each member's cluster by the names of ties and members, as JSON."""
-        return {t.name: dict(zip(t.members, t.labels, strict=True)) for t in self.ties}
+        """Return the number of each member's cluster by the names of ties and members, as JSON.
+
+        Ties inside a tensor, which may have a million numbers, are left out.
+        """
+        several = [tie for tie in self.ties if not tie.numbers]
+        return {t.name: dict(zip(t.members, t.labels, strict=True)) for t in several}
 
     def __str__(self) -> str:
         head = f"ties: {len(self.ties)}, members: {self.members:,}, clusters: {self.count:,}"
@@ -100,12 +115,16 @@ class ClusterReport:
 
 def cluster_ties(ties: Sequence[Tie]) -> ClusterReport:
     """Return `clusters` of ties that were found in a module."""
-    return ClusterReport(
-        tuple(
-            ClusteredTie(tie.name, tuple(member.name for member in tie.members), tuple(labels))
-            for tie, labels in zip(ties, cluster_labels(ties), strict=True)
-        )
-    )
+    several = iter(cluster_labels([tie for tie in ties if not tie.inside]))
+    found: list[ClusteredTie] = []
+    for tie in ties:
+        names = tuple(member.name for member in tie.members)
+        if tie.inside:
+            (tensor,) = tie.tensors()
+            found.append(ClusteredTie(tie.name, names, (0,), tensor.numel(), count_values(tensor)))
+        else:
+            found.append(ClusteredTie(tie.name, names, tuple(next(several))))
+    return ClusterReport(tuple(found))
 
 
 def cluster_labels(ties: Sequence[Tie]) -> list[list[int]]:

@@ -18,7 +18,8 @@ def clusters(module: nn.Module, ties: Ties) -> ClusterReport:
     """Find which members of each tie are exactly equal, and so can be stored as one Parameter.
 
     0.0 and −0.0 are equal. NaN is equal to nothing; aliases of a Parameter are equal nevertheless.
-    ``share(module, ties, where="equal")`` stores one Parameter for each cluster.
+    ``share(module, ties, where="equal")`` stores one Parameter for each cluster. Of a pattern with
+    ``[...]``, the clusters are the different values of a tensor; `save_compact` stores each once.
 
     Args:
         module: The module that holds all members. If `fully_shard` has sharded it, call this on
@@ -26,7 +27,7 @@ def clusters(module: nn.Module, ties: Ties) -> ClusterReport:
         ties: Which members are compared.
 
     Returns:
-        The clusters of each tie of several members, the same on every rank.
+        The clusters of each tie of several members or of numbers, the same on every rank.
 
     Raises:
         TieError: If the patterns do not fit the module (see `Ties.find`), no tie has several
@@ -45,7 +46,7 @@ def clusters(module: nn.Module, ties: Ties) -> ClusterReport:
         [['a.weight', 'c.weight'], ['b.weight']]
     """
     check_ties(ties)
-    found = [tie for tie in ties.find(module) if len(tie.members) > 1]
+    found = [tie for tie in ties.find(module) if tie.compares]
     if not found:
         raise TieError(
             f"{ties} compares nothing, as each tie has a single member: give a pattern for each "

@@ -1,13 +1,13 @@
-"""A pattern of the tie language: text, stars, and an optional `.T` or `[:]`."""
+"""A pattern of the tie language: text, stars, and an optional `.T`, `[:]` or `[...]`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-View = Literal["whole", "transposed", "slices"]
+View = Literal["whole", "transposed", "slices", "inside"]
 
-_SUFFIXES: dict[str, View] = {".T": "transposed", "[:]": "slices"}
+_SUFFIXES: dict[str, View] = {".T": "transposed", "[:]": "slices", "[...]": "inside"}
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Pattern:
 
     @property
     def view(self) -> View:
-        """The members that a parameter gives: itself, its transpose or its slices."""
+        """The members that a parameter gives: itself, its transpose, its slices or its numbers."""
         matching = (view for suffix, view in _SUFFIXES.items() if self.text.endswith(suffix))
         return next(matching, "whole")
 

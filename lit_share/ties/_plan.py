@@ -147,6 +147,7 @@ class Plan:
         if self.unaligned:
             remarks.append(unaligned_remark(self.unaligned))
         remarks += self._equal_members()
+        remarks += self._equal_numbers()
         if self.unused:
             remarks.append(f"exclude matches nothing: {', '.join(map(repr, self.unused))}")
         return remarks
@@ -154,15 +155,23 @@ class Plan:
     def _equal_members(self) -> list[str]:
         # Members that are all equal, as models from the same weights have them, need no remark.
         some = [tie for tie in self.clusters if 1 < tie.count < len(tie.members)]
-        if not some:
-            return []
         listed = [f"{visible(tie.name)}: {tie.listed(' | ')}" for tie in some]
-        text = "\n  ".join(["some members are equal:", *listed[:_SHOWN]])
-        return [text + and_more(len(listed) - _SHOWN, "\n  ")]
+        return _remark("some members are equal:", listed)
+
+    def _equal_numbers(self) -> list[str]:
+        some = [tie for tie in self.clusters if tie.count < tie.numbers]
+        return _remark("some numbers are equal:", [tie.listed("") for tie in some])
+
+
+def _remark(head: str, listed: Sequence[str]) -> list[str]:
+    if not listed:
+        return []
+    text = "\n  ".join([head, *listed[:_SHOWN]])
+    return [text + and_more(len(listed) - _SHOWN, "\n  ")]
 
 
 def _is_comparable(tie: Tie) -> bool:
     # Shards would need a collective, for a remark only.
     parameters = tie.parameters
     has_values = not any(p.is_meta or isinstance(p, DTensor) for p in parameters)
-    return len(parameters) > 1 and has_values
+    return tie.compares and has_values

@@ -19,20 +19,30 @@ from lit_share.ties._refs import ParameterRef
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """A tensor of a tie: a parameter, its transpose, or one of its slices along dim 0."""
+    """A tensor of a tie: a parameter, its transpose, or one of its slices along dim 0.
+
+    Attributes:
+        ref: The parameter.
+        transposed: Whether the member is the transpose.
+        index: The index of a slice.
+        inside: Whether the numbers of the member are compared with each other.
+    """
 
     ref: ParameterRef
     transposed: bool = False
     index: int | None = None
+    inside: bool = False
 
     @property
     def name(self) -> str:
-        """The parameter's name, followed by ``.T`` for a transpose or ``[3]`` for a slice."""
+        """The parameter's name, followed by ``.T``, by ``[3]`` for a slice, or by ``[...]``."""
         name = self.ref.name
         if self.transposed:
             name += ".T"
         if self.index is not None:
             name += f"[{self.index}]"
+        if self.inside:
+            name += "[...]"
         return name
 
     @property
@@ -112,6 +122,16 @@ class Tie:
         grouped = groupby(self.members, key=lambda m: (m.ref, m.index is None, m.transposed))
         runs = [list(members) for _, members in grouped]
         return [Run(members[0], len(members)) for members in runs]
+
+    @property
+    def inside(self) -> bool:
+        """Whether the numbers of the only member are compared with each other."""
+        return self.members[0].inside
+
+    @property
+    def compares(self) -> bool:
+        """Whether there is something to compare: several members, or the numbers of one."""
+        return self.inside or len(self.members) > 1
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -36,7 +36,8 @@ class Ties:
     - ``Ties("layers.0.*", "layers.1.*", "layers.2.*")``: the layers of a model;
     - ``Ties("*.weight")``: ties of a single member, for plain regularisation;
     - ``Ties("encoder.weight", "decoder.weight.T")``: a matrix and the transpose of another matrix;
-    - ``Ties("local.weight[:]")``: the slices of a parameter along dim 0.
+    - ``Ties("local.weight[:]")``: the slices of a parameter along dim 0;
+    - ``Ties("fc.weight[...]")``: the numbers of a parameter, compared with each other.
 
     Args:
         *patterns: A pattern of parameter names per member. Lists, as in configs, are flattened.
@@ -44,7 +45,8 @@ class Ties:
             flattened, so that a config can add a list to that of another config.
 
     Raises:
-        TieError: If there is no pattern, or the patterns have different numbers of stars.
+        TieError: If there is no pattern, the patterns have different numbers of stars, or
+            ``[...]`` is not that of the only pattern.
 
     Example:
         >>> model = nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2)})
@@ -70,10 +72,19 @@ class Ties:
                 raise TieError(
                     f"a pattern must be a string, got {pattern!r}: write Ties('a.*', 'b.*')"
                 )
-            if pattern.endswith("]") and not pattern.endswith("[:]"):
-                raise TieError(f"{pattern!r}: only [:] is known, all slices along dim 0")
+            if pattern.endswith("]") and not pattern.endswith(("[:]", "[...]")):
+                raise TieError(
+                    f"{pattern!r}: only [:] (all slices along dim 0) and [...] (all numbers) are "
+                    "known"
+                )
         self.patterns = tuple(map(Pattern, named))
         self.exclude = tuple(excluded)
+        inside = [pattern.text for pattern in self.patterns if pattern.view == "inside"]
+        if inside and len(self.patterns) > 1:
+            raise TieError(
+                f"{inside[0]!r} compares the numbers of a parameter with each other, not with "
+                f"those of other patterns: write it alone, as Ties({inside[0]!r})"
+            )
         stars = {pattern.text: pattern.stars for pattern in self.patterns}
         if len(set(stars.values())) > 1:
             counts = ", ".join(f"{text!r} has {count}" for text, count in stars.items())
@@ -239,7 +250,7 @@ class Ties:
 
 
 def _members(pattern: Pattern, ref: ParameterRef) -> list[Member]:
-    """Return the parameter, its transpose or slices, by `pattern.view`, or raise `TieError`."""
+    """Return the members of a parameter, by `pattern.view`, or raise `TieError`."""
     if isinstance(ref.stored, UninitializedParameter):
         raise TieError(
             f"{ref.name!r} has no shape yet: run the module once, so that its lazy layers are made"
@@ -250,19 +261,26 @@ def _members(pattern: Pattern, ref: ParameterRef) -> list[Member]:
             f"{pattern.text!r} transposes {ref.name!r} of shape {shape}: .T is for matrices, "
             "exclude others"
         )
+    # A rank would hold some of the slices or numbers only.
+    if pattern.view in ("slices", "inside") and isinstance(ref.parameter, DTensor):
+        what = {"slices": "slices", "inside": "compares the numbers of"}[pattern.view]
+        raise TieError(
+            f"{pattern.text!r} {what} {ref.name!r}, which fully_shard has sharded: use DDP"
+        )
+    if pattern.view == "inside" and ref.parameter.numel() < 2:
+        raise TieError(
+            f"{pattern.text!r} compares the numbers of {ref.name!r}, which has "
+            f"{ref.parameter.numel()}: exclude it"
+        )
     if pattern.view != "slices":
-        return [Member(ref, transposed=pattern.view == "transposed")]
+        is_transposed, inside = pattern.view == "transposed", pattern.view == "inside"
+        return [Member(ref, transposed=is_transposed, inside=inside)]
     if not shape:
         raise TieError(
             f"{pattern.text!r} slices {ref.name!r}, which is a single number: leave out [:]"
         )
     if shape[0] == 0:
         raise TieError(f"{pattern.text!r} slices {ref.name!r}, which has no slices: leave out [:]")
-    # A rank would hold some of the members only.
-    if isinstance(ref.parameter, DTensor):
-        raise TieError(
-            f"{pattern.text!r} slices {ref.name!r}, which fully_shard has sharded: use DDP"
-        )
     return [Member(ref, index=i) for i in range(position_count(ref.owner) or shape[0])]
 
 

@@ -60,8 +60,11 @@ class TieView:
     ) -> None:
         self.penalty, self.tie = penalty, tie
         self._has_prox = True
+        refused: Sequence[Tensor] | None = None
+        if tie.inside and precision is not None:
+            refused = ()
         try:
-            penalty.check([tie.shape] * len(tie.members))
+            penalty.check([tie.shape] * len(tie.members), precision=refused, inside=tie.inside)
         except ValueError as error:
             raise ValueError(f"{names_of(tie)}: {error}") from None
         self._runs = [(run, run.first.parameter, run.is_whole) for run in tie.runs]
@@ -74,6 +77,7 @@ class TieView:
             [self.local(tensor) for tensor in self._stored],
             shard=self._shard(),
             aliases=self._aliases,
+            inside=tie.inside,
         )
         if precision is not None:
             self.set_precision(precision)

@@ -310,3 +310,8 @@ def test_codebooks_are_not_loaded_into_other_layers(tmp_path, layer, message):
     other[0] = layer().double()
     with pytest.raises(ValueError, match=message):
         load_compact(tmp_path / "net.safetensors", other)
+
+
+def test_numbers_of_a_tensor_are_no_rows():
+    with pytest.raises(TieError, match=r"rows are tied, not the numbers of '0\.weight\[\.\.\.\]'"):
+        tie_rows(mlp(), Ties("0.weight[...]"), 0.9)

@@ -15,7 +15,13 @@ from safetensors import safe_open
 from torch import nn
 
 from lit_share.compact_files import load_compact, save_compact
-from lit_share.metrics import compare_ties, count_tied, relative_distance, sharing_stats
+from lit_share.metrics import (
+    compare_found,
+    compare_ties,
+    count_tied,
+    relative_distance,
+    sharing_stats,
+)
 from lit_share.metrics._counts import overall_distance
 from lit_share.sharing import share
 from lit_share.ties import Ties
@@ -340,3 +346,39 @@ def test_count_tied(count, seed):
     members = np.random.default_rng(seed).integers(0, 2, size=(count, 3, 4)).astype(float)
     expected = sum(len(set(members[:, i, j])) == 1 for i in range(3) for j in range(4))
     assert count_tied([torch.from_numpy(w) for w in members]) == expected
+
+
+def test_numbers_inside_a_tensor():
+    """Equal numbers count once, and numbers are compared as members of one element."""
+    module = module_of({"w": (4, 5), "b": (4, 5)})
+    with torch.no_grad():
+        module.w.copy_(torch.arange(20).view(4, 5) % 3)
+        module.b.copy_(module.w)
+    inside, pair = Ties("w[...]"), Ties("w", "b")
+    plain = sharing_stats(module)
+    nonzero = int(torch.count_nonzero(module.w))
+    assert plain.unique == 2 * nonzero
+    assert sharing_stats(module, inside).unique == nonzero + 2
+    both = [*inside.find(module), *pair.find(module)]
+    assert sharing_stats(module, both).unique == 2
+    comparisons = compare_found(both)
+    members = list(module.w.detach().flatten())
+    (expected,) = compare_ties([members])
+    assert comparisons[0][:2] == pytest.approx(expected[:2])
+    assert comparisons[0][2:] == (17, 19)
+    assert comparisons[1].tied == 1.0
+    assert compare_found(both[::-1]) == comparisons[::-1]
+    with torch.no_grad():
+        module.w.fill_(0.3)
+    (equal,) = compare_found(inside.find(module))
+    assert (equal.distance, equal.tied) == (0.0, 1.0)
+
+
+def test_a_million_numbers_are_counted():
+    module = module_of({"w": (1000, 1000)})
+    with torch.no_grad():
+        module.w.mul_(8).round_()
+    values = set(module.w.flatten().tolist())
+    stats = sharing_stats(module, Ties("w[...]"))
+    assert stats.unique == len(values - {0.0})
+    assert stats.bytes < 10**6

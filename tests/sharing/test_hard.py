@@ -444,3 +444,16 @@ def test_biases_of_codebooks_are_shared_whatever_their_clusters():
     share(module, Ties("a.bias", "b.bias"))
     assert module["a"].bias is module["b"].bias
     assert module["a"].weight is not module["b"].weight
+
+
+@pytest.mark.parametrize("where", ["all", "equal"])
+def test_numbers_of_a_tensor_cannot_be_shared(where):
+    module = module_of({"w": (3, 4)})
+    parameter = module.w
+    message = (
+        "'w[...]' cannot be shared, as the numbers of a parameter cannot be one Parameter: make "
+        "them equal with the recipe value_tie, and lit_share.save_compact stores each value once"
+    )
+    with pytest.raises(TieError, match=re.escape(message)):
+        share(module, Ties("w[...]"), where=where)
+    assert module.w is parameter

@@ -12,7 +12,7 @@ from rich.console import Console
 from torch import nn
 
 from lit_share.sharing import share
-from lit_share.ties import TieError, Ties, cluster_labels, clusters
+from lit_share.ties import TieError, Ties, cluster_labels, cluster_ties, clusters
 
 from .._modules import mlp, module_of, pair_of
 
@@ -144,3 +144,28 @@ def test_ties_that_share_no_member_are_compared_at_once():
     labels = cluster_labels(Ties("a.*", "b.*", "c.*").find(module))
     assert labels == [[0, 1, 1]] * 4
     assert cluster_labels([]) == []
+
+
+def test_the_clusters_inside_a_tensor_are_its_values():
+    """A million numbers are counted, and not listed."""
+    module = module_of({"w": (1000, 1000), "b": (4,)})
+    with torch.no_grad():
+        module.w.mul_(4).round_()
+        module.b.copy_(torch.tensor([0.0, -0.0, 1.0, 1.0]))
+    report = clusters(module, Ties("*[...]"))
+    values = len(set(module.w.flatten().tolist()))
+    assert [tie.count for tie in report.ties] == [values, 2]
+    assert (report.members, report.count) == (10**6 + 4, values + 2)
+    assert report.as_dict() == {}
+    assert f"w[...]: {values} values of 1,000,000 numbers" in str(report)
+    console = Console(file=io.StringIO(), width=120)
+    console.print(report)
+    assert "2 values of 4 numbers" in console.file.getvalue()
+
+
+def test_values_beside_members():
+    module = pair_of(a=mlp(0), b=mlp(0), c=mlp(1))
+    inside, several = Ties("a.0.weight[...]"), Ties("a.0.weight", "b.0.weight", "c.0.weight")
+    found = [*inside.find(module), *several.find(module)]
+    assert [tie.count for tie in cluster_ties(found).ties] == [12, 2]
+    assert [tie.count for tie in cluster_ties(found[::-1]).ties] == [2, 12]

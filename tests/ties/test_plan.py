@@ -211,3 +211,25 @@ def test_values_that_are_not_there_are_not_compared():
     plan = Ties("a.*", "b.*", "c.*").plan(module)
     assert [tie.name for tie in plan.clusters] == ["2.weight", "2.bias"]
     assert Ties("a.*").plan(module).clusters == ()
+
+
+def test_numbers_of_a_tensor():
+    module = module_of({"w": (3, 4), "b": (3,)})
+    plan = Ties("*[...]").plan(module)
+    assert [(tie.members, tie.parameters, tie.saved) for tie in plan.ties] == [
+        (("w[...]",), 12, 0),
+        (("b[...]",), 3, 0),
+    ]
+    assert "numbers are equal" not in str(plan)
+    with torch.no_grad():
+        module.w.fill_(0.5)
+        module.w[0] = 2.0
+    text = str(Ties("*[...]").plan(module))
+    assert "some numbers are equal:\n  w[...]: 2 values of 12 numbers" in text
+    assert "w[...]: 2 values of 12 numbers" in drawn(Ties("*[...]").plan(module))
+
+
+def test_numbers_on_the_meta_device_are_not_counted():
+    with torch.device("meta"):
+        layer = nn.Linear(10**6, 10**6)
+    assert Ties("weight[...]").plan(layer).clusters == ()

@@ -472,3 +472,40 @@ def check_against_brute_force(names, patterns, exclude):
 
 def found_members(module, patterns, exclude):
     return [[m.name for m in tie.members] for tie in Ties(*patterns, exclude=exclude).find(module)]
+
+
+# Numbers of a tensor
+
+
+def test_numbers_of_a_tensor_are_a_tie_of_one_member():
+    module = module_of({"a.w": (3, 4), "a.b": (3,), "b.w": (2,)})
+    (tie,) = Ties("a.w[...]").find(module)
+    assert (tie.name, [member.name for member in tie.members]) == ("a.w", ["a.w[...]"])
+    assert (tie.inside, tie.compares, tie.shape, tie.numel) == (True, True, (3, 4), 12)
+    assert tie.tensors()[0].data_ptr() == module.a.w.data_ptr()
+    assert found(module, "*.w[...]") == {"a.w": ["a.w[...]"], "b.w": ["b.w[...]"]}
+    assert found(module, "*[...]", exclude="*.b") == found(module, "*.w[...]")
+    (plain,) = Ties("a.w").find(module)
+    assert (plain.inside, plain.compares) == (False, False)
+
+
+def test_numbers_of_an_alias_are_found_once():
+    module = module_of({"a.w": (3,), "b.w": (3,)})
+    module.b.w = module.a.w
+    assert found(module, "*[...]") == {"a.w": ["a.w[...]"]}
+
+
+def test_numbers_that_cannot_be_compared():
+    module = module_of({"w": (3,), "one": (1,), "scalar": (), "none": (0, 2)})
+    for name, count in (("one", 1), ("scalar", 1), ("none", 0)):
+        assert refused(module, f"{name}[...]") == (
+            f"'{name}[...]' compares the numbers of '{name}', which has {count}: exclude it"
+        )
+    assert refused(module, "w[...]", "one") == (
+        "'w[...]' compares the numbers of a parameter with each other, not with those of other "
+        "patterns: write it alone, as Ties('w[...]')"
+    )
+    assert "only [:] (all slices along dim 0) and [...] (all numbers) are known" in refused(
+        module, "w[1]"
+    )
+    assert "did you mean 'one[...]' or" in refused(module, "ones[...]")

@@ -13,7 +13,7 @@ from lit_share.lab.app._check_job import warn_of_missing_test_metric
 from lit_share.lab.app._objective import can_be_tested, unknown_objective
 from lit_share.lab.app._train import Trained
 from lit_share.lab.app.build import evaluator
-from lit_share.metrics import compare_ties, sharing_stats
+from lit_share.metrics import compare_found, sharing_stats
 from lit_share.ties import cluster_ties
 
 
@@ -71,9 +71,9 @@ def _sharing(
         if isinstance(regularizer, Regularize):
             penalty += regularizer.value(job.model, trained.step, trained.epoch)
     # A tie with a single member has no distance.
-    ties = [tie for tie in job.ties.find(job.model) if len(tie.members) > 1]
+    ties = [tie for tie in job.ties.find(job.model) if tie.compares]
     sharing: dict[str, float | None] = {"penalty": penalty, "distance": None}
-    comparisons = compare_ties([tie.tensors() for tie in ties])
+    comparisons = compare_found(ties)
     if ties:
         sharing["distance"] = Comparison.total(comparisons).distance
     sharing |= sharing_stats(job.model, ties).as_dict()
