@@ -18,8 +18,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "inspect",
         help="show how the weights in a compact file are stored",
         description="Check a compact file for damage, and show how each of its tensors is stored: "
-        "as it is (own), as an earlier tensor (same as ...), by rows of earlier tensors, or "
-        "without its zeros (sparse).",
+        "as it is (own), as an earlier tensor (same as ...), by rows of earlier tensors, without "
+        "its zeros (sparse), or by an index into its different values (palette).",
         epilog=examples(
             "lit-share inspect model.safetensors",
             "lit-share inspect model.safetensors --json | jq .totals",

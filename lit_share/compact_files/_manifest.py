@@ -11,6 +11,7 @@ from typing_extensions import Self
 from lit_share.compact_files._error import CompactFileError
 from lit_share.compact_files._layout import in_order
 from lit_share.compact_files._own import Own
+from lit_share.compact_files._palette import Palette
 from lit_share.compact_files._rows import Rows
 from lit_share.compact_files._same import Same
 from lit_share.compact_files._sparse import Sparse
@@ -19,7 +20,7 @@ from lit_share.text import visible
 
 VERSION: Final = 1
 
-AnyStored = Annotated[Own | Same | Sparse | Rows, Field(discriminator="kind")]
+AnyStored = Annotated[Own | Same | Sparse | Rows | Palette, Field(discriminator="kind")]
 
 
 class RecordedTie(Strict):

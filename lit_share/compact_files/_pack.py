@@ -15,6 +15,7 @@ from lit_share.compact_files._find_rows import RowFinder
 from lit_share.compact_files._layout import layout
 from lit_share.compact_files._manifest import AnyStored, Manifest, RecordedTie, first_problem
 from lit_share.compact_files._own import Own
+from lit_share.compact_files._palette import Palette, palette_arrays
 from lit_share.compact_files._same import SameFinder
 from lit_share.compact_files._sparse import Sparse, sparse_arrays
 from lit_share.compact_files._ties import check_ties
@@ -150,6 +151,10 @@ def _ways(name: str, dtype: str, array: Bits, same: SameFinder, rows: RowFinder)
     if nonzero < array.size:
         yield Sparse(dtype=dtype, shape=array.shape, nonzero=nonzero), sparse_arrays(array)
     yield from rows.find_and_add(name, dtype, array, nonzero)
+    palette = palette_arrays(array)
+    if palette is not None:
+        values = len(palette["palette"])
+        yield Palette(dtype=dtype, shape=array.shape, nonzero=nonzero, values=values), palette
 
 
 def _cost(way: Way) -> int:

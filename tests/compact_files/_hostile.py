@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import pickle
 import random
 import re
@@ -27,7 +28,8 @@ ODD: list[Any] = [
     1.5, -0.0, 1e308, float("nan"), float("inf"), None, True, False, "", "0", "a", "a.weight",
     "b.weight", "b.weight.T", "__metadata__", "../../etc/passwd", "/etc/passwd", "os.system",
     "__import__('os').system('touch pwned')", "__class__", "\x1b[31m", "\x00", "a" * 3000, "own",
-    "same", "rows", "sparse", "F32", "F4", "I64", "BOOL", [], {}, [[]], [0], [-1], [0, 0],
+    "same", "rows", "sparse", "palette", "F32", "F4", "I64", "BOOL", [], {}, [[]], [0], [-1],
+    [0, 0],
     ["a.weight"], ["a.weight", "b.weight"], ["a.weight", "a.weight"], [2**62, 2**62], [2**63 - 1],
     [0] * 70, {"a": 1}, {"names": ["a.weight", "b.weight"]},
     {"names": ["a.weight", "b.weight"], "rows": [0]}, {"names": ["a.weight", "b.weight.T"]},
@@ -102,6 +104,13 @@ def reference(content: bytes) -> tuple[dict[str, np.ndarray], list[dict[str, Any
             found[name] = found[stored["of"]].T if stored.get("transposed") else found[stored["of"]]
         elif stored["kind"] == "sparse":
             found[name] = filled(name, shape, entry(name, "values"))
+        elif stored["kind"] == "palette":
+            palette, packed = entry(name, "palette"), entry(name, "index")
+            width = max(1, math.ceil(math.log2(stored["values"])))
+            digits = "".join(f"{byte:08b}" for byte in packed.tolist())
+            count = int(np.prod(shape, dtype=object))
+            at = [int(digits[i * width : (i + 1) * width], 2) for i in range(count)]
+            found[name] = palette[at].reshape(shape)
         else:
             rows = [row for base in stored["bases"] for row in found[base]]
             if stored["own"] and stored.get("own_nonzero") is not None:
@@ -322,6 +331,7 @@ def _tensor(content: bytes, chance: random.Random) -> bytes:
             "own",
             "own_nonzero",
             "nonzero",
+            "values",
             "shape",
             "dtype",
             "all",

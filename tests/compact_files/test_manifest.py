@@ -147,12 +147,17 @@ def test_a_name_twice(path):
             "has a broken 's': its mask does not mark as many elements as there are values",
         ),
         ("s#values", 0, "has a broken 's': not [0-9]+ elements are other than zero"),
+        ("p#index", 255, "has a broken 'p': its index names a value that does not exist"),
+        ("q#index", 255, "has a broken 'q': its index has bits of numbers that do not exist"),
+        ("q#index", 0, "has a broken 'q': not [0-9]+ elements are other than zero"),
     ],
 )
 def test_entries_that_contradict_the_manifest(path, entry, value, problem):
     sparse = torch.zeros(50, 50)
-    sparse[3] = 1.0
-    packed = pack({**tensors(), "s": sparse})
+    sparse[3] = torch.arange(1.0, 51.0)
+    # Indices of two bits, of which one means nothing; and of a bit, the last byte partly used.
+    palettes = {"p": torch.arange(1000) % 3, "q": torch.arange(1001) % 2}
+    packed = pack({**tensors(), "s": sparse, **palettes})
     packed.entries[entry].view(torch.uint8).fill_(value)
     right = packed.manifest.checksums | {entry: checksum(packed.entries[entry])}
     forged = packed.manifest.model_copy(update={"checksums": right})
