@@ -210,6 +210,28 @@ _RECIPES = {
             "Detection*, 2011, arXiv:1106.4199; its chain, along depth."
         ),
     ),
+    "value_tie": Recipe(
+        penalty=Penalty(norm="l1", groups="element", center="graph", edges="all"),
+        summary="Numbers of a tensor become exactly equal, and training finds which are one value.",
+        formula=r"\frac{1}{n - 1} \sum_{k<l} \lvert w_k - w_l \rvert",
+        use=(
+            "For tensors that may use numbers again, as filters do: give a pattern that ends in "
+            '`[...]`, as `"fc.weight[...]"`. Others pull a number with at most the strength, '
+            "whatever the size n. `save_compact` stores a palette of the values."
+        ),
+        avoid=(
+            "For speed, as dense layers multiply equal numbers, too. As the only regularisation of "
+            "small data: every number is pulled towards the others, whether they belong together "
+            "or not."
+        ),
+        source=(
+            "She: *Sparse Regression with Exact Clustering*, Electronic Journal of Statistics "
+            "2010; Petry, Flexeder, Tutz: *Pairwise Fused Lasso*, LMU Munich 2011; for networks "
+            "Nowlan, Hinton: *Simplifying Neural Networks by Soft Weight-Sharing*, Neural "
+            "Computation 1992, and Han, Mao, Dally: *Deep Compression*, ICLR 2016, which cluster "
+            "the numbers."
+        ),
+    ),
     "follow": Recipe(
         penalty=Penalty(norm="squared", groups="element", center="first"),
         summary="The other members are pulled towards the first, which is held constant.",

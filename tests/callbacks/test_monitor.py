@@ -361,3 +361,20 @@ def numbers(z):
             [int(n) for n in z["shape"].split(",")]
         )
     return np.array(z)
+
+
+def test_numbers_inside_a_tensor():
+    """Values are clusters; the penalty makes numbers equal, and its value is logged."""
+    module = Two()
+    tie = Regularize("value_tie", Ties("a.*.weight[...]"), 0.5)
+    rows, _ = watched(module, tie, SharingMonitor(), epochs=2)
+    weights = [module.a[0].weight.detach(), module.a[2].weight.detach()]
+    row = [row for row in rows if "sharing/clusters" in row][-1]
+    values = [w.unique().numel() for w in weights]
+    assert sum(values) < 12 + 6
+    assert row["sharing/clusters"] == sum(values)
+    assert row["sharing/tied"] == pytest.approx((12 + 6 - sum(values)) / (11 + 5))
+    penalty = Penalty("l1", "element", "graph", edges="all")
+    value = 0.5 * sum(float(penalty.value([w], inside=True)) for w in weights)
+    assert row["sharing/penalty"] == pytest.approx(value, rel=1e-5)
+    assert "sharing/distance_of/a.0.weight" in row

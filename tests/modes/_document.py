@@ -27,6 +27,7 @@ def word(row, column):
         return "refused" if column in ("two rates", "FSDP1", "DeepSpeed", "FSDP2 each") else "ok"
     refused = column in ("LBFGS", "FSDP1", "DeepSpeed")
     refused |= row == "trace_norm" and column in ("two opt.", "two rates", "FSDP2 two opt.")
+    refused |= row == "value_tie" and column.startswith("FSDP2")
     refused |= row not in KEEPING and column.startswith("FSDP2 zeros")
     return "refused" if refused else "ok"
 

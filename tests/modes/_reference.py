@@ -137,6 +137,14 @@ def value_trace_norm(weights: Weights, origin: Weights) -> Tensor:
     return sum(torch.linalg.svdvals(stacked(a, b)).sum() for a, b in pairs(weights))
 
 
+def value_value_tie(weights: Weights, origin: Weights) -> Tensor:
+    """Σ |w_k − w_l| / (n − 1), over all pairs of numbers of a matrix."""
+    return sum(
+        (w.reshape(-1, 1) - w.reshape(1, -1)).abs().sum() / 2 / (w.numel() - 1)
+        for w in matrices(weights)
+    )
+
+
 def soft_threshold(difference: Tensor, t: float) -> Tensor:
     return difference.sign() * (difference.abs() - t).clamp_min(0.0)
 
@@ -199,6 +207,27 @@ def prox_trace_norm(weights: Weights, t_a: float, t_b: float) -> None:
             w.copy_(row.view_as(w))
 
 
+def prox_value_tie(weights: Weights, t_a: float, t_b: float) -> None:
+    """Sort, pull each number by how many are above and below, pool what is out of order."""
+    for name, w in weights.items():
+        if w.ndim != 2:
+            continue
+        t, n, numbers = t_a if name[0] == "a" else t_b, w.numel(), w.flatten()
+        order = numbers.argsort()
+        blocks: list[list[float]] = []
+        for k, number in enumerate(numbers[order].tolist(), start=1):
+            blocks.append([number - t * (2 * k - n - 1) / (n - 1)])
+            while len(blocks) > 1 and sum(blocks[-2]) / len(blocks[-2]) >= sum(blocks[-1]) / len(
+                blocks[-1]
+            ):
+                last = blocks.pop()
+                blocks[-1] += last
+        pooled = [sum(block) / len(block) for block in blocks for _ in block]
+        moved = torch.empty_like(numbers)
+        moved[order] = torch.tensor(pooled, dtype=w.dtype)
+        w.copy_(moved.view_as(w))
+
+
 def prox_group_lasso(weights: Weights, t_a: float, t_b: float) -> None:
     for name, w in weights.items():
         if w.ndim == 2:
@@ -238,7 +267,12 @@ STRATEGIES = {
         value_layer_tie,
         partial(prox_of_pairs, lambda d, t: shrink_lengths(d.flatten(), 0, t).view_as(d)),
     ),
+<<<<<<< HEAD
     "growl": Strategy(0.2, value_growl, prox_growl),
+=======
+    "value_tie": Strategy(0.3, value_value_tie, prox_value_tie),
+    "growl": Strategy(0.4, value_growl, prox_growl),
+>>>>>>> 73af487 (penalties: add value_tie, which finds what numbers are one value)
     "oscar": Strategy(0.2, value_oscar, prox_oscar),
     "group_lasso": Strategy(0.2, value_group_lasso, prox_group_lasso),
     "trace_norm": Strategy(0.4, value_trace_norm, prox_trace_norm),

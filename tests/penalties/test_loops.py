@@ -11,7 +11,12 @@ from torch import nn
 from torch.distributed.tensor import Shard, distribute_tensor
 
 from lit_share.functional import Penalty, empty_group_mask
-from lit_share.penalties import add_penalty_gradient, apply_prox, starting_values
+from lit_share.penalties import (
+    PenaltySteps,
+    add_penalty_gradient,
+    apply_prox,
+    starting_values,
+)
 from lit_share.sharing import share
 from lit_share.ties import TieError, Ties, TieViews
 
@@ -563,3 +568,110 @@ def test_frozen_groups_are_restored_alone(pair):
         else:
             assert parameter._version == versions[name]
         assert torch.equal(parameter, before[name])
+
+
+# Numbers of a tensor
+
+
+def test_a_step_inside_tensors():
+    """Of each tensor alone."""
+    module = pair_of(a=mlp(0), b=mlp(1))
+    ties = Ties("*.weight[...]")
+    before = {name: w.detach().clone() for name, w in named(module).items()}
+    penalty = Penalty("l1", "element", "graph", edges="all")
+    apply_prox(module, "value_tie", ties, 0.2)
+    for name, w in named(module).items():
+        expected = before[name]
+        if name.endswith("weight"):
+            (expected,) = penalty.prox([expected], 0.2, inside=True)
+            assert expected.unique().numel() < expected.numel()
+        assert torch.equal(w, expected)
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    add_penalty_gradient(module, "value_tie", ties, 0.5)
+    for name, w in named(module).items():
+        pull = torch.zeros_like(w)
+        if name.endswith("weight"):
+            (pull,) = penalty.gradient([w], inside=True)
+        torch.testing.assert_close(w.grad, 1.0 + 0.5 * pull)
+
+
+def test_frozen_tensors_keep_their_numbers():
+    module = pair_of(a=mlp(0), b=mlp(1))
+    module["a"][0].weight.requires_grad_(requires_grad=False)
+    frozen = module["a"][0].weight.clone()
+    apply_prox(module, "value_tie", Ties("*.weight[...]"), 0.2)
+    assert torch.equal(module["a"][0].weight, frozen)
+    assert module["b"][0].weight.unique().numel() < frozen.numel()
+
+
+def test_an_alias_moves_once():
+    module = pair_of(a=mlp(0), b=mlp(1))
+    module["b"][0].weight = module["a"][0].weight
+    expected = mlp(0)
+    apply_prox(expected, "value_tie", Ties("0.weight[...]"), 0.2)
+    apply_prox(module, "value_tie", Ties("*.0.weight[...]"), 0.2)
+    assert torch.equal(module["a"][0].weight, expected[0].weight)
+    assert module["b"][0].weight is module["a"][0].weight
+
+
+def test_the_numbers_of_a_transpose():
+    module = module_of({"a": (3, 4), "b": (4, 3)})
+    share(module, Ties("a", "b.T"))
+    (expected,) = Penalty("l1", "element", "graph", edges="all").prox([module.a], 0.2, inside=True)
+    apply_prox(module, "value_tie", Ties("b[...]"), 0.2)
+    assert torch.equal(module.a, expected)
+    assert torch.equal(module.b, expected.T)
+
+
+@pytest.mark.parametrize(
+    ("penalty", "message"),
+    [
+        ("lasso", '0.weight[...]: center="zero" does not compare the numbers of a tensor'),
+        ("l2_sp", '0.weight[...]: center="start" does not compare'),
+        ("exact_tie", '0.weight[...]: norm="l1" with center="mean" has no step inside a tensor'),
+        ("layer_tie", '0.weight[...]: groups="tensor" are not single numbers'),
+        ("cluster_tie", '0.weight[...]: groups="tensor" are not single numbers'),
+        (
+            Penalty("l1", "element", "graph", edges="adaptive"),
+            "0.weight[...]: edges='adaptive' are not for the numbers of a tensor",
+        ),
+        ("trace_norm", '0.weight[...]: center="zero" does not compare'),
+        ("growl", '0.weight[...]: center="zero" does not compare'),
+    ],
+)
+def test_penalties_that_do_not_fit_numbers_name_the_pattern(penalty, message):
+    module, ties = mlp(0), Ties("0.weight[...]")
+    start = starting_values(ties.find(module))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        apply_prox(module, penalty, ties, 0.1, start=start)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        PenaltySteps(penalty, ties, 0.1).attach(module, torch.optim.SGD(module.parameters(), 0.1))
+
+
+def test_a_precision_inside_a_tensor_is_refused():
+    module, ties = mlp(0), Ties("0.weight[...]")
+    precision = {"0.weight": torch.ones_like(module[0].weight)}
+    message = re.escape(
+        "0.weight[...]: the numbers of a tensor cannot be compared with a precision"
+    )
+    with pytest.raises(ValueError, match=message):
+        add_penalty_gradient(module, "soft_tie", ties, 0.1, precision=precision)
+    for given in (precision, "adam"):
+        steps = PenaltySteps("soft_tie", ties, 0.1, precision=given)
+        with pytest.raises(ValueError, match=message):
+            steps.attach(module, torch.optim.Adam(module.parameters()))
+
+
+def test_a_single_member_says_how_its_numbers_are_compared():
+    with pytest.raises(ValueError, match=r"end the pattern in \[\.\.\.\] to compare the numbers"):
+        apply_prox(mlp(0), "value_tie", Ties("0.weight"), 0.1)
+
+
+def test_numbers_pulled_to_their_mean():
+    module = mlp(0)
+    before = module[0].weight.detach().clone()
+    apply_prox(module, "soft_tie", Ties("0.weight[...]"), 0.5)
+    n = before.numel()
+    expected = before.mean() + (before - before.mean()) / (1.0 + 0.5 * n / (n - 1))
+    torch.testing.assert_close(module[0].weight.detach(), expected)

@@ -44,6 +44,9 @@ STRATEGIES = {
         sgd, partial(Regularize, UNIT, PAIR, 0.2, STEPS, every="epoch")
     ),
     "cluster_tie": strategy(adam, partial(Regularize, CLUSTERS, THREE, 0.4, Ramp(4, begin=3))),
+    "value_tie": strategy(
+        adam, partial(Regularize, "value_tie", Ties("*.weight[...]"), 0.3, STEPS)
+    ),
     "growl": strategy(sgd, partial(Regularize, GROWL, MATRICES, 1.5, STEPS, keep_zeros=True)),
     "group_lasso": strategy(
         adam, partial(Regularize, LASSO, MATRICES, 1.0, EPOCHS, every="epoch", keep_zeros=True)
