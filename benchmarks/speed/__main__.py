@@ -25,6 +25,7 @@ QUESTIONS = (
     "peak_memory",
     "owl_prox",
     "graph_prox",
+    "value_prox",
     "row_clusters",
     "layers",
     "growth",

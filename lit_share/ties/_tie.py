@@ -130,7 +130,7 @@ class Tie:
 
     @property
     def compares(self) -> bool:
-        """Whether there is something to compare: several members, or the numbers of one."""
+        """Whether several members, or the numbers of one, are compared."""
         return self.inside or len(self.members) > 1
 
     @property

@@ -107,6 +107,22 @@ SECTIONS: dict[str, list[Row]] = {
             'write center="zero"',
         ),
         Row(
+            "zeros of numbers that are compared",
+            'fit(pair, ls.Regularize("lasso", ls.Ties("a.0.weight[...]"), strength=0.1))',
+            "before training",
+            "ValueError",
+            'a.0.weight[...]: center="zero" does not compare the numbers of a tensor with each '
+            "other: leave out [...], or write the recipe value_tie",
+        ),
+        Row(
+            "clusters of numbers",
+            'fit(pair, ls.Regularize("cluster_tie", ls.Ties("a.0.weight[...]"), strength=0.1))',
+            "before training",
+            "ValueError",
+            'a.0.weight[...]: groups="tensor" are not single numbers, which [...] compares: write '
+            'groups="element", as the recipe value_tie does, or leave out [...]',
+        ),
+        Row(
             "inputs of a bias",
             'fit(pair, ls.Regularize(ls.Penalty("l1", "input", "zero"), ls.Ties("a.*"), '
             "strength=0.1))",
@@ -194,7 +210,15 @@ SECTIONS: dict[str, list[Row]] = {
             'ls.Ties("a.0.weight[0]")',
             "at once",
             "TieError",
-            "'a.0.weight[0]': only [:] is known, all slices along dim 0",
+            "'a.0.weight[0]': only [:] (all slices along dim 0) and [...] (all numbers) are known",
+        ),
+        Row(
+            "numbers of several patterns",
+            'ls.Ties("a.0.weight[...]", "b.0.weight[...]")',
+            "at once",
+            "TieError",
+            "'a.0.weight[...]' compares the numbers of a parameter with each other, not with those "
+            "of other patterns: write it alone, as Ties('a.0.weight[...]')",
         ),
         Row(
             "misspelt pattern",
@@ -588,6 +612,15 @@ SECTIONS: dict[str, list[Row]] = {
             "TieError",
             "hard sharing of 'a.0.weight' needs at least two members: give a pattern for each "
             "place",
+        ),
+        Row(
+            "share numbers of a tensor",
+            'ls.share(pair, ls.Ties("a.0.weight[...]"))',
+            "at once",
+            "TieError",
+            "'a.0.weight[...]' cannot be shared, as the numbers of a parameter cannot be one "
+            "Parameter: make them equal with the recipe value_tie, and lit_share.save_compact "
+            "stores each value once",
         ),
         Row(
             "share a list of models",

@@ -59,6 +59,9 @@ STEP_NOTES = """
 - A **transposed member** (`.T`) is sharded along the other dimension. Each step redistributes it
   twice, there and back, and its starting values once. With gloo, which the tests use, this gathers
   the $P b$ bytes of the member on every rank; with NCCL each rank receives its part.
+- `value_tie` is counted for a pair of members, where it is `exact_tie`. Inside a tensor (`[...]`)
+  it sorts the numbers, in one process and with DDP, and refuses parameters that `fully_shard` has
+  sharded.
 - `keep_zeros` and `keep_tied` keep a mask of $G$ bytes. With several optimizers, the gradients of
   smooth penalties are kept from the first optimizer's step to the next backward pass:
   {increments} bytes.

@@ -94,7 +94,7 @@ def whole(number):
 def sent_of(name):
     """The formula of what a step sends. The members of all ties here are pairs."""
     penalty = RECIPES[name].penalty
-    if penalty is not None and penalty.centering.has_edges:
+    if penalty is not None and penalty.centering.has_edges and COSTS[name].sent != 0:
         return COSTS["layer_tie"].sent
     return COSTS[name].sent
 
