@@ -756,7 +756,7 @@ def gram_of_pieces(like, members, first, widths, most, rows, gram, jobs):
 
 @_compiled
 def combine_pieces(like, members, first, widths, most, rows, steps, moves, leaders, jobs):
-    """Move each member to W_l + Σ_j c_lj (W_j − W_1), with c of ``moves`` and l of ``leaders``.
+    """Move each member to W_l + Σ_j c_lj (W_j − W_l), with c of ``moves`` and l of ``leaders``.
 
     Pieces are those of `gram_of_pieces`, with coefficients from ``rows`` on.
     """
@@ -772,24 +772,24 @@ def combine_pieces(like, members, first, widths, most, rows, steps, moves, leade
             end = min(piece + each, begin + count) * width
             for start in range(piece * width, end, _BLOCK):
                 n = min(_BLOCK, end - start)
-                x = _at(members[lo], start, n, like)
                 for m in range(number):
                     w = _at(members[lo + m], start, n, like)
                     for i in range(n):
-                        block[m, i] = w[i] - x[i]
+                        block[m, i] = w[i]
                 for m in range(number):
                     if leaders[row, m] != m:
                         continue
-                    w = _at(members[lo + m], start, n, like)
+                    # Differences from the member itself keep the digits in which those of a cluster
+                    # differ, wherever the first member is.
                     total = number + m
                     for i in range(n):
                         block[total, i] = 0.0
-                    for other in range(1, number):
+                    for other in range(number):
                         c = like.dtype.type(moves[row, m, other])
                         for i in range(n):
-                            block[total, i] += c * block[other, i]
+                            block[total, i] += c * (block[other, i] - block[m, i])
                     for i in range(n):
-                        block[total, i] += w[i]
+                        block[total, i] += block[m, i]
                 # Members of a cluster take the same numbers, so that they are equal bit by bit.
                 for m in range(number):
                     if steps[lo + m] > 0.0:
