@@ -11,12 +11,12 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-EdgesName = Literal["all", "adaptive", "chain"]
+EdgesName = Literal["all", "adaptive", "chain", "star"]
 # Numbers of members (i, j), or (i, j, weight).
 Edge: TypeAlias = tuple[int, int] | tuple[int, int, float]
 Edges: TypeAlias = EdgesName | Sequence[Edge]
 
-_NAMES = ("all", "adaptive", "chain")
+_NAMES = ("all", "adaptive", "chain", "star")
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,35 @@ class Graph:
         edges = zip(self.pairs, self.weights, strict=True)
         own = [((i, j), a) for (i, j), a in edges if a > 0.0 and steps[i] + steps[j] > 0.0]
         return Graph(tuple(pair for pair, _ in own), tuple(a for _, a in own))
+
+
+@dataclass(frozen=True)
+class Star:
+    r"""Spokes from members to a center that nothing else pulls at.
+
+    It is the point c of the least :math:`\sum_i a_i \lVert W_i - c \rVert`.
+
+    Attributes:
+        weights: The weight :math:`a_i \ge 0` of each member's spoke.
+    """
+
+    weights: tuple[float, ...]
+
+    def merged(self, aliases: Sequence[int]) -> Star:
+        """Return the star with the spokes of all aliases at the first of them.
+
+        Args:
+            aliases: For each member, the index of the first that is the same tensor.
+        """
+        weights = [0.0] * len(self.weights)
+        for first, a in zip(aliases, self.weights, strict=True):
+            weights[first] += a
+        return Star(tuple(weights))
+
+
+def has_free_center(edges: Edges, members: int) -> bool:
+    """Whether edges are spokes; those of a pair are the edge between both."""
+    return edges == "star" and members > 2
 
 
 def checked_edges(edges: Edges) -> Edges:

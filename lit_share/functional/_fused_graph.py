@@ -14,7 +14,9 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from lit_share.functional._duals import Clusters, solve_duals
+from lit_share.functional._edges import Star
 from lit_share.functional._fused import FusedLoops, Jobs, Layout, is_loopable
+from lit_share.functional._star import solve_star
 from lit_share.functional._tie_tensors import TieTensors
 
 if TYPE_CHECKING:
@@ -100,7 +102,10 @@ class FusedGraphProx(FusedLoops):
         increment_version(written)
 
     def _solve(self, tie: TieTensors, gram: Tensor) -> Clusters:
-        graph = self.penalty.graph_of(tie).moving(tie.steps)
+        graph = self.penalty.graph_of(tie)
+        if isinstance(graph, Star):
+            return solve_star(gram, graph, tie.steps)
+        graph = graph.moving(tie.steps)
         if graph.pairs:
             return solve_duals(gram, graph, tie.steps)
         # Nothing pulls, so each member leads itself.

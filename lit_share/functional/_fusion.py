@@ -98,6 +98,26 @@ def combine(members: Sequence[Tensor], clusters: Clusters, grouping: Groups) -> 
     return [_from_rows(v, shape, grouping) for v in moved]
 
 
+def mix(members: Sequence[Tensor], coefficients: Tensor, grouping: Groups) -> list[Tensor]:
+    """Return linear combinations of the members, for each group.
+
+    Args:
+        members: N tensors.
+        coefficients: Float64 tensor of shape ``(groups, N, N)``, whose rows sum to 0.
+        grouping: A grouping of elements.
+    """
+    shape, device = members[0].shape, members[0].device
+    rows = [_rows(w, grouping) for w in members]
+    mixed = [torch.empty_like(row) for row in rows]
+    coefficients = coefficients.to(device, float64_on(device))
+    for own, inside in _blocks(rows):
+        offsets = torch.stack([row[own, inside] - rows[0][own, inside] for row in rows], dim=1)
+        block = coefficients[own] @ offsets.to(coefficients.dtype)
+        for new, v in zip(mixed, block.unbind(1), strict=True):
+            new[own, inside] = v.to(new.dtype)
+    return [_from_rows(v, shape, grouping) for v in mixed]
+
+
 def _blocks(rows: Sequence[Tensor]) -> Iterator[tuple[slice, slice]]:
     """Yield ranges of groups and of their elements, of which temporary tensors are small."""
     groups, width = rows[0].shape

@@ -15,8 +15,10 @@ from lit_share.functional._centers import CENTERS, Center, CenterName
 from lit_share.functional._edges import (
     Edges,
     Graph,
+    Star,
     adaptive_weights,
     checked_edges,
+    has_free_center,
     pairs_of,
     weights_of,
 )
@@ -60,11 +62,17 @@ class Penalty:
             members may form clusters. ``"all"`` pairs (the default), ``"chain"`` for members that
             follow each other, ``"adaptive"`` for all pairs with the weights
             :math:`a_e = (d_{\min} / d_e)^2` from the distances of the members of a tie, or a list
+<<<<<<< HEAD
             of ``(i, j)`` and ``(i, j, weight)``, with members numbered from 0.
         scaled: Whether a group of p elements counts :math:`\sqrt p`-fold in ``"l1"`` and ``"owl"``,
             :math:`n_g = \sqrt p\, \lVert D_g \rVert_2`, so that one strength means the same for a
             bias, a unit and a large layer. Groups of one element, singular values and squared norms
             have no such factor.
+=======
+            of ``(i, j)`` and ``(i, j, weight)``, with members numbered from 0. With ``"star"``, for
+            the l1 norm, members have a spoke each to a free center, so that single members can
+            leave it: :math:`\min_c \sum_i \lVert W_i - c \rVert` for each group.
+>>>>>>> 5f6736d (functional: add edges="star", spokes to a free center)
         needs_precision: Whether members must come with the precision of their elements, weights
             F ≥ 0 as in :math:`\tfrac{s^2}{2} \sum_i F_i (W_i - c_i)^2`, so that it is an error to
             forget them. Without it, any squared penalty of elements takes them if they are given.
@@ -176,6 +184,13 @@ class Penalty:
             edges = "all"
         # Configs give lists, and an attribute of a frozen dataclass has to be set like this.
         object.__setattr__(self, "edges", checked_edges(edges))
+        if self.has_free_center(3) and not self.omega.soft_threshold:
+            norms = either(NORMS, lambda norm: norm.soft_threshold)
+            raise ValueError(
+                f"edges={self.edges!r} is for norm={norms}, not for norm={self.norm!r}: write "
+                f"center={either(CENTERS, lambda center: center.is_mean)}, which is the point of "
+                "the least squared distances"
+            )
 
     @property
     def omega(self) -> Norm:
@@ -202,8 +217,14 @@ class Penalty:
         assert self.edges is not None
         return pairs_of(self.edges, members)
 
-    def graph_of(self, tie: TieTensors) -> Graph:
+    def has_free_center(self, members: int) -> bool:
+        """Whether members have spokes to a free center; those of a pair are one edge."""
+        return self.edges is not None and has_free_center(self.edges, members)
+
+    def graph_of(self, tie: TieTensors) -> Graph | Star:
         """Return the graph of a tie; adaptive weights are computed unless the tie has them."""
+        if self.has_free_center(len(tie.members)):
+            return Star((1.0,) * len(tie.members))
         pairs = self.pairs(len(tie.members))
         given = tie.edge_weights
         if self.is_adaptive and given is None:
@@ -229,9 +250,12 @@ class Penalty:
 
     def center_of(self, tie: TieTensors) -> Center:
         """Return the center of a tie, which may have edges."""
-        if self.centering.has_edges:
-            return self.centering.on(self.graph_of(tie))
-        return self.centering
+        if not self.centering.has_edges:
+            return self.centering
+        graph = self.graph_of(tie)
+        # The deviations from a free center are not a linear map: see `_free_center`.
+        assert isinstance(graph, Graph)
+        return self.centering.on(graph)
 
     @property
     def is_smooth(self) -> bool:
@@ -364,7 +388,9 @@ class Penalty:
         squared norm, by sorting for elements of equal steps and edges, and otherwise by block
         coordinate ascent, until the distance from the minimiser is below 1e-7 of the distance that
         the members move. Members nearer to each other than that, or than 1e-7 of their distance
-        from the first member, are *exactly* equal.
+        from the first member, are *exactly* equal. With ``edges="star"`` the members' Huber
+        location is computed: members nearer to it than their step become equal, and the others move
+        towards it by their step.
 
         Args:
             members: N tensors of one shape, dtype and device.

@@ -12,8 +12,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+<<<<<<< HEAD
 from lit_share.functional import _inside, _precision
+=======
+from lit_share.functional import _free_center, _precision
+>>>>>>> 5f6736d (functional: add edges="star", spokes to a free center)
 from lit_share.functional._centers import MEAN
+from lit_share.functional._edges import Graph, Star
 from lit_share.functional._fusion import gram_matrices, prox_on_graph
 from lit_share.functional._steps import common_step, prox_of_pair, prox_of_squared
 from lit_share.functional._tie_tensors import Shard, TieTensors, as_wide, float64_on
@@ -72,6 +77,8 @@ def value(penalty: Penalty, tie: TieTensors, statistics: Tensor | None = None) -
         return _inside.value(penalty, tie)
     if is_weighted(penalty, tie):
         return _precision.value(penalty.centering, tie)
+    if penalty.has_free_center(len(tie.members)):
+        return _free_center.value(_wide(tie), penalty.grouping, statistics)
     work = Decomposition(penalty, tie, statistics)
     omega = penalty.omega.value(work.norms, penalty.owl_weights(work.norms))
     return omega.to(work.members[0].dtype)
@@ -90,6 +97,8 @@ def gradient(penalty: Penalty, tie: TieTensors, statistics: Tensor | None = None
     if is_weighted(penalty, tie):
         return _precision.gradient(penalty.centering, tie)
     members = len(tie.members)
+    if penalty.has_free_center(members):
+        return _free_center.gradient(_wide(tie), penalty.grouping, statistics)
     adjoint = penalty.center_of(tie).adjoint
     # The gradient of a quadratic norm needs no group norms.
     if penalty.omega.quadratic:
@@ -165,6 +174,8 @@ def statistics(penalty: Penalty, tie: TieTensors) -> Tensor | None:
     shard = tie.shard
     if shard is None or not penalty.needs_other_shards(len(tie.shape), shard.dim):
         return None
+    if penalty.has_free_center(len(tie.members)):
+        return gram_matrices(_wide(tie), penalty.grouping)
     _, _, deviations = _split(penalty, tie)
     blocks = penalty.centering.blocks(deviations)
     return torch.stack(_statistics(penalty, tie, blocks, shard))
@@ -179,12 +190,12 @@ def prox_statistics(penalty: Penalty, tie: TieTensors) -> Tensor | None:
     shard = tie.shard
     if shard is None or not penalty.needs_other_shards(len(tie.shape), shard.dim):
         return None
-    return gram_matrices([as_wide(w) for w in tie.members], penalty.grouping)
+    return gram_matrices(_wide(tie), penalty.grouping)
 
 
 def squared_distances(penalty: Penalty, tie: TieTensors) -> Tensor:
     """Compute the squared distance between the local members of each edge, in float64."""
-    members = [as_wide(w) for w in tie.members]
+    members = _wide(tie)
     wide = float64_on(members[0].device)
     squares = []
     for i, j in penalty.pairs(len(members)):
@@ -203,10 +214,15 @@ def with_frozen_at_center(penalty: Penalty, tie: TieTensors, frozen: Tensor) -> 
     return [v.to(w.dtype) for v, w in zip(moved, tie.members, strict=True)]
 
 
+def _wide(tie: TieTensors) -> list[Tensor]:
+    """Return the members, in half precision as float32."""
+    return [as_wide(w) for w in tie.members]
+
+
 def _split(penalty: Penalty, tie: TieTensors) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """Return the members (half precision as float32), their centers and unscaled deviations."""
     penalty.check_start(tie.start)
-    members = [as_wide(w) for w in tie.members]
+    members = _wide(tie)
     return members, *penalty.center_of(tie).split(members, tie.start)
 
 
@@ -221,16 +237,21 @@ def _prox_on_edges(penalty: Penalty, tie: TieTensors, statistics: Tensor | None)
         # The difference of a pair has a closed form, and the mean's code computes it.
         pair, own = _at_mean(penalty, tie)
         return next(prox(pair, [own], [statistics]))
-    members, graph = [as_wide(w) for w in tie.members], penalty.graph_of(tie)
+    members, graph = _wide(tie), penalty.graph_of(tie)
     if tie.aliases:
         graph = graph.merged(tie.aliases)
     grouping, is_squared = penalty.grouping, penalty.omega.quadratic
+    if isinstance(graph, Star):
+        return _free_center.prox(members, graph, tie.steps, grouping, statistics)
     return prox_on_graph(members, graph, tie.steps, grouping, is_squared, statistics)
 
 
 def _at_mean(penalty: Penalty, tie: TieTensors) -> tuple[Penalty, TieTensors]:
     """Return the penalty of a pair with its mean as center, and steps times the edge's weight."""
-    (weight,) = penalty.graph_of(tie).weights
+    graph = penalty.graph_of(tie)
+    # The spokes of a pair are one edge.
+    assert isinstance(graph, Graph)
+    (weight,) = graph.weights
     if penalty.omega.quadratic:
         weight *= weight
     pair = replace(tie, steps=[weight * t for t in tie.steps])

@@ -377,7 +377,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("edges", "message"),
         [
-            ("ring", "unknown edges 'ring': write one of 'all', 'adaptive', 'chain', or a list"),
+            ("ring", "unknown edges 'ring': write one of 'all', 'adaptive', 'chain', 'star', "),
             ([], 'edges is empty, so nothing is tied: write edges="all"'),
             ([(0, 0)], "the edge (0, 0) connects member 0 with itself"),
             ([(0, 1), (1, 0, 2.0)], "the edge between members 0 and 1 is given twice"),

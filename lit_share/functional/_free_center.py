@@ -1,0 +1,103 @@
+r"""Compute the penalty of members with spokes to a free center, its gradient and proximal step.
+
+.. math:: \Omega(W) = \sum_g \min_c \sum_i \lVert W_{i,g} - c \rVert
+
+The center of a group is the geometric median of its members, and in a proximal step their Huber
+location. Both are weighted means of the members: `_star` finds them from Gram matrices, and
+`_star_numbers` where groups are single elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lit_share.functional._edges import Star
+from lit_share.functional._fusion import combine, gram_matrices, mix
+from lit_share.functional._groups import Groups
+from lit_share.functional._star import balanced, solve_forces, solve_star
+from lit_share.functional._star_numbers import prox_of_numbers
+
+
+def value(members: Sequence[Tensor], grouping: Groups, gram: Tensor | None = None) -> Tensor:
+    """Compute the penalty.
+
+    Args:
+        members: N tensors in the dtype of computation.
+        grouping: A grouping of elements.
+        gram: What `gram_matrices` returns, summed over all shards; computed if ``None``.
+    """
+    if members[0].numel() == 0 and gram is None:
+        return members[0].new_zeros(())
+    if grouping.is_elementwise(members[0].ndim):
+        offsets = torch.stack([w - members[0] for w in members])
+        return (offsets - offsets.median(0).values).abs().sum()
+    if gram is None:
+        gram = gram_matrices(members, grouping)
+    values, _ = solve_forces(gram.flatten(0, -3))
+    return values.sum().to(members[0])
+
+
+def gradient(
+    members: Sequence[Tensor], grouping: Groups, gram: Tensor | None = None
+) -> list[Tensor]:
+    r"""Compute the forces of the members on the center, which are the gradient.
+
+    By the envelope theorem it is :math:`(W_i - c) / \lVert W_i - c \rVert` for members away from
+    the center. Those at the center share the force that is missing to zero, as for members that are
+    moved together nothing changes. That is a subgradient where members are equal, or where several
+    centers are the best.
+
+    Args:
+        members: N tensors in the dtype of computation.
+        grouping: A grouping of elements.
+        gram: What `gram_matrices` returns, summed over all shards; computed if ``None``.
+
+    Raises:
+        RuntimeError: If autograd would have to differentiate the gradient.
+    """
+    if torch.is_grad_enabled() and any(w.requires_grad for w in members):
+        raise RuntimeError(
+            'edges="star" has no second-order gradients, as the center is searched for: leave out '
+            'create_graph=True, or write edges="all"'
+        )
+    if members[0].numel() == 0:
+        return [torch.zeros_like(w) for w in members]
+    if grouping.is_elementwise(members[0].ndim):
+        offsets = torch.stack([w - members[0] for w in members])
+        away = offsets - offsets.median(0).values
+        return list(balanced(away.sign(), away == 0.0, dim=0).unbind())
+    if gram is None:
+        gram = gram_matrices(members, grouping)
+    _, forces = solve_forces(gram.flatten(0, -3))
+    return mix(members, forces, grouping)
+
+
+def prox(
+    members: Sequence[Tensor],
+    star: Star,
+    steps: Sequence[float],
+    grouping: Groups,
+    gram: Tensor | None = None,
+) -> list[Tensor]:
+    """Take the proximal step.
+
+    Args:
+        members: N tensors in the dtype of computation.
+        star: The spokes.
+        steps: The step of each member, ≥ 0; members of step 0 do not move.
+        grouping: A grouping of elements.
+        gram: What `gram_matrices` returns, summed over all shards; computed if ``None``.
+
+    Returns:
+        New tensors like the members. Those at the center are equal bit by bit.
+    """
+    if members[0].numel() == 0 or max(steps) == 0.0:
+        return [w.clone() for w in members]
+    if grouping.is_elementwise(members[0].ndim):
+        return prox_of_numbers(members, star, steps)
+    if gram is None:
+        gram = gram_matrices(members, grouping)
+    return combine(members, solve_star(gram.flatten(0, -3), star, steps), grouping)

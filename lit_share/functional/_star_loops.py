@@ -1,0 +1,249 @@
+"""Loops of the center of a star, compiled by Numba; `_star` and `_star_numbers` specify them.
+
+Ranges of groups or numbers are given by ``begin`` and ``end``, so that threads can share them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from lit_share.functional._duals import GAP, LEAST_CHANGE, LEAST_GAP, MOST_TURNS
+from lit_share.functional._loops import _compiled, _reduction
+from lit_share.functional._star import EPS, RIDGE
+from lit_share.functional._star_numbers import NOISE
+
+_TINY = float(np.finfo(np.float64).tiny)
+
+
+@njit(inline="always")
+def _height(distance, reach, weight):
+    if distance <= reach:
+        return weight * distance * distance / (2.0 * reach)
+    return weight * (distance - 0.5 * reach)
+
+
+@njit(inline="always")
+def _distance(gram, row, i, scratch):
+    # Of member i from the center of a row.
+    count, square = len(row), 0.0
+    for k in range(count):
+        scratch[k] = (i == k) - row[k]
+    for k in range(count):
+        inner = 0.0
+        for m in range(count):
+            inner += gram[k, m] * scratch[m]
+        square += inner * scratch[k]
+    return math.sqrt(max(square, 0.0))
+
+
+@njit(inline="always")
+def _height_at(gram, row, weights, reach, scratch):
+    total = 0.0
+    for i in range(len(row)):
+        total += _height(_distance(gram, row, i, scratch), reach[i], weights[i])
+    return total
+
+
+@njit(inline="always")
+def _snap(gram, weights, steps, gap, noise, row, is_near, scratch):
+    # The center is at a member of step 0 if that is near.
+    fixed = -1
+    for i in range(len(row)):
+        most = weights[i] * steps[i] + 2.0 * math.sqrt(2.0 * gap * steps[i])
+        distance = _distance(gram, row, i, scratch)
+        is_near[i] = distance * distance <= most * most + noise * noise
+        if is_near[i] and steps[i] == 0.0 and fixed < 0:
+            fixed = i
+    if fixed >= 0:
+        for k in range(len(row)):
+            row[k] = 1.0 if k == fixed else 0.0
+
+
+@njit(inline="always")
+def _solve(matrix, right):
+    # Gaussian elimination of a positive definite matrix needs no exchange of rows.
+    count = len(right)
+    for k in range(count):
+        for i in range(k + 1, count):
+            factor = matrix[i, k] / matrix[k, k]
+            for m in range(k + 1, count):
+                matrix[i, m] -= factor * matrix[k, m]
+            right[i] -= factor * right[k]
+    for i in range(count - 1, -1, -1):
+        for m in range(i + 1, count):
+            right[i] -= matrix[i, m] * right[m]
+        right[i] /= matrix[i, i]
+
+
+@_reduction
+def find_centers(gram, weights, steps, rows, is_near, begin, end):
+    """Write the coefficients of centers and who is near, for groups from ``begin`` to ``end``."""
+    count = len(steps)
+    reach, distances, pull = np.empty(count), np.empty(count), np.empty(count)
+    inner, matrix = np.empty((count, count)), np.empty((count, count))
+    own, own_g = np.empty((count, count)), np.empty((count, count))
+    along, root, right = np.empty(count), np.empty(count), np.empty(count)
+    mean, newton, scratch = np.empty(count), np.empty(count), np.empty(count)
+    for group in range(begin, end):
+        g, row = gram[group], rows[group]
+        largest = 0.0
+        for i in range(count):
+            largest = max(largest, g[i, i])
+        noise = math.sqrt(4.0 * count * EPS * largest)
+        for i in range(count):
+            reach[i] = max(weights[i] * steps[i], noise, _TINY)
+        best, lowest = 0, np.inf
+        for k in range(count):
+            height = 0.0
+            for i in range(count):
+                square = g[i, i] + g[k, k] - 2.0 * g[i, k]
+                height += _height(math.sqrt(max(square, 0.0)), reach[i], weights[i])
+            if height < lowest:
+                best, lowest = k, height
+        for i in range(count):
+            row[i] = 1.0 if i == best else 0.0
+        gap, change = 0.0, np.inf
+        for _ in range(MOST_TURNS * count):
+            for i in range(count):
+                for k in range(count):
+                    own[i, k] = (i == k) - row[k]
+                for k in range(count):
+                    own_g[i, k] = 0.0
+                    for m in range(count):
+                        own_g[i, k] += own[i, m] * g[m, k]
+            total, values, energy = 0.0, 0.0, 0.0
+            for i in range(count):
+                for k in range(i + 1):
+                    product = 0.0
+                    for m in range(count):
+                        product += own[i, m] * own_g[k, m]
+                    inner[i, k] = inner[k, i] = product
+                distances[i] = math.sqrt(max(inner[i, i], 0.0))
+                pull[i] = weights[i] / max(distances[i], reach[i])
+                total += pull[i]
+                values += _height(distances[i], reach[i], weights[i])
+                energy += steps[i] * (pull[i] * distances[i]) ** 2 / 2.0
+            square, rooms = 0.0, 0.0
+            for i in range(count):
+                along[i] = 0.0
+                for k in range(count):
+                    along[i] += inner[i, k] * pull[k]
+                square += pull[i] * along[i]
+                rooms += max(weights[i] - pull[i] * distances[i], 0.0) + EPS * weights[i]
+            square, longest = max(square, 0.0), 1.0
+            # The squares of the forces of the dual, whose sum is zero.
+            for i in range(count):
+                force = pull[i] * distances[i]
+                part = (max(weights[i] - force, 0.0) + EPS * weights[i]) / rooms
+                own_square = force * force - 2.0 * part * pull[i] * along[i]
+                right[i] = max(own_square + part * part * square, 0.0)
+                longest = max(longest, math.sqrt(right[i]) / weights[i])
+            gap = 0.0
+            for i in range(count):
+                force = pull[i] * distances[i]
+                part = (max(weights[i] - force, 0.0) + EPS * weights[i]) / rooms
+                gap += _height(distances[i], reach[i], weights[i])
+                gap -= (force * distances[i] - part * along[i]) / longest
+                gap += reach[i] / weights[i] * right[i] / (2.0 * longest * longest)
+            gap = max(gap, GAP * energy)
+            # Comparisons with NaN are false, and end the search.
+            if not (gap > max(GAP * energy, LEAST_GAP * values) and change > LEAST_CHANGE):
+                break
+            for i in range(count):
+                root[i] = 0.0
+                if distances[i] > reach[i]:
+                    root[i] = math.sqrt(pull[i]) / distances[i]
+                right[i] = root[i] * along[i]
+            for i in range(count):
+                for k in range(count):
+                    matrix[i, k] = -root[i] * inner[i, k] * root[k]
+                matrix[i, i] += (1.0 + RIDGE) * total
+            _solve(matrix, right)
+            for k in range(count):
+                mean[k], newton[k] = row[k], row[k]
+                for i in range(count):
+                    step = pull[i] * own[i, k] / total
+                    mean[k] += step
+                    newton[k] += step + root[i] * right[i] * own[i, k] / total
+            by_newton = _height_at(g, newton, weights, reach, scratch)
+            by_mean = _height_at(g, mean, weights, reach, scratch)
+            is_lower = by_newton <= (1.0 + 8.0 * EPS) * by_mean
+            change = 0.0
+            for k in range(count):
+                new = newton[k] if is_lower else mean[k]
+                change = max(change, abs(new - row[k]))
+                row[k] = new
+        _snap(g, weights, steps, gap, noise, row, is_near[group], scratch)
+
+
+@_compiled
+def star_of_numbers(numbers, weights, steps, moved, begin, end):
+    """Write the numbers from ``begin`` to ``end`` of all members after the step."""
+    count = len(steps)
+    x, points = np.empty(count), np.empty(2 * count)
+    for n in range(begin, end):
+        # Offsets keep the digits in which the members differ.
+        origin, largest = np.float64(numbers[0, n]), 0.0
+        for i in range(count):
+            x[i] = np.float64(numbers[i, n]) - origin
+            largest = max(largest, abs(x[i]))
+            most = weights[i] * steps[i]
+            points[2 * i], points[2 * i + 1] = x[i] - most, x[i] + most
+        for k in range(1, 2 * count):
+            point, place = points[k], k
+            while place > 0 and points[place - 1] > point:
+                points[place] = points[place - 1]
+                place -= 1
+            points[place] = point
+        # The first point at which the sum of the forces is not negative.
+        low, high = 0, 2 * count - 1
+        while low < high:
+            middle = (low + high) // 2
+            force = 0.0
+            for i in range(count):
+                difference = points[middle] - x[i]
+                if steps[i] > 0.0:
+                    force += min(max(difference / steps[i], -weights[i]), weights[i])
+                elif difference != 0.0:
+                    force += math.copysign(weights[i], difference)
+                else:
+                    force += weights[i]
+            if force >= 0.0:
+                high = middle
+            else:
+                low = middle + 1
+        upper = points[low]
+        lower = points[max(low - 1, 0)]
+        # Between two points, members have a full force, or one in proportion to their distance.
+        # Distances are taken from the first of these members, which equal ones do not leave.
+        sums, total, base = 0.0, 0.0, upper
+        for i in range(count):
+            most = weights[i] * steps[i]
+            if x[i] - most >= upper:
+                sums += weights[i]
+            elif x[i] + most <= lower:
+                sums -= weights[i]
+            elif steps[i] > 0.0:
+                if total == 0.0:
+                    base = x[i]
+                sums += (x[i] - base) / steps[i]
+                total += 1.0 / steps[i]
+        center = upper
+        if total > 0.0:
+            center = min(max(base + sums / total, lower), upper)
+        common = numbers.dtype.type(origin + center)
+        for i in range(count):
+            if steps[i] == 0.0 and x[i] == center:
+                common = numbers[i, n]
+        for i in range(count):
+            most = weights[i] * steps[i]
+            away = center - x[i]
+            if steps[i] == 0.0:
+                moved[i, n] = numbers[i, n]
+            elif abs(away) <= most + NOISE * largest:
+                moved[i, n] = common
+            else:
+                moved[i, n] = numbers.dtype.type(numbers[i, n] + math.copysign(most, away))

@@ -1,0 +1,411 @@
+"""Members with spokes to a free center: value, gradient and proximal step."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from lit_share.functional import Penalty, TieBatch, TieTensors, prox_
+from lit_share.functional import _star as star
+from lit_share.functional import _star_numbers as star_numbers
+from lit_share.functional._edges import Star
+from lit_share.functional._fused_graph import is_fusable_graph
+
+from . import _stars as reference
+from .test_fusion import arrays, each_count, each_grouping, members_of, steps_of
+from .test_shards import WORLD, Threads, cut, shard_of
+
+DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+
+
+def robust(groups: str) -> Penalty:
+    return Penalty("l1", groups, "graph", edges="star")
+
+
+def cluster(count: int, outlier: float, *, at: int = -1, dtype=torch.float64) -> list[torch.Tensor]:
+    """Members near each other, but one that is so far away, in each element."""
+    rng = torch.Generator().manual_seed(2)
+    members = [1e-2 * torch.randn(4, 5, generator=rng, dtype=torch.float64) for _ in range(count)]
+    members[at] += outlier
+    return [w.to(dtype) for w in members]
+
+
+@each_grouping
+@each_count
+def test_value_and_gradient(groups, count):
+    members = members_of(count)
+    members[1] = members[0] + 10.0 * (members[1] - members[0])
+    penalty = robust(groups)
+    expected = reference.value(groups, arrays(members))
+    assert penalty.value(members).item() == pytest.approx(expected, rel=1e-9)
+    own = [w.clone().requires_grad_() for w in members]
+    assert torch.autograd.gradcheck(lambda *ws: penalty.value(ws), own)
+    pulls = penalty.gradient(members)
+    for w, pull in zip(own, pulls, strict=True):
+        (by_value,) = torch.autograd.grad(penalty.value(own), [w])
+        assert_close(pull, by_value)
+    assert_close(sum(pulls), torch.zeros_like(pulls[0]), rtol=0, atol=1e-9)
+
+
+def test_member_in_the_middle_is_pulled_by_all():
+    """Where angles are wide, the center is a member, and moves with it."""
+    members = [torch.tensor(w, dtype=torch.float64) for w in ([0.0, 0.0], [1.0, 0.1], [-1.0, 0.1])]
+    first, *others = robust("tensor").gradient(members)
+    for pull, w in zip(others, members[1:], strict=True):
+        assert_close(pull, w / w.norm())
+    assert_close(first, -others[0] - others[1])
+    assert first.norm() < 1.0
+
+
+@each_grouping
+@each_count
+def test_equal_members(groups, count):
+    member = members_of(2)[0]
+    penalty = robust(groups)
+    assert penalty.value([member] * count) == 0.0
+    for own in (penalty.gradient([member] * count), penalty.prox([member] * count, 0.3)):
+        assert all(torch.equal(v, own[0]) for v in own)
+    assert torch.equal(penalty.gradient([member] * count)[0], torch.zeros_like(member))
+    assert torch.equal(penalty.prox([member] * count, 0.3)[0], member)
+
+
+@each_grouping
+@pytest.mark.parametrize("count", [3, 4, 5])
+def test_subgradient_where_members_are_equal(groups, count):
+    """Ω(V) ≥ Ω(W) + ⟨U, V − W⟩, with two pairs of equal members, and several best centers."""
+    rng = torch.Generator().manual_seed(0)
+    members = [torch.randn(2, 3, generator=rng, dtype=torch.float64) for _ in range(count)]
+    members[1] = members[0]
+    if count > 3:
+        members[3] = members[2]
+    penalty = robust(groups)
+    pulls, height = penalty.gradient(members), penalty.value(members)
+    for size in (1e-3, 1.0):
+        for _ in range(20):
+            moves = [size * torch.randn(2, 3, generator=rng, dtype=torch.float64) for _ in members]
+            above = penalty.value([w + d for w, d in zip(members, moves, strict=True)]) - height
+            assert above >= sum((u * d).sum() for u, d in zip(pulls, moves, strict=True)) - 1e-9
+
+
+@pytest.mark.slow
+@each_grouping
+@each_count
+def test_prox_is_what_cvxpy_finds(groups, count):
+    members, penalty = members_of(count), robust(groups)
+    for steps in [*steps_of(count), [0.0] * (count - 1) + [0.3]]:
+        moved = arrays(penalty.prox(members, steps))
+        expected = reference.solve(groups, arrays(members), steps)
+        fixed = [
+            w if t == 0.0 else v for v, w, t in zip(expected, arrays(members), steps, strict=True)
+        ]
+        best = reference.objective(groups, moved, arrays(members), steps)
+        excess = reference.objective(groups, fixed, arrays(members), steps) - best
+        assert excess >= -1e-9 * best
+        # What the solver's own value has to spare is how far its point is from the minimiser.
+        slack = np.sqrt(2.0 * max(steps) * max(excess, 0.0))
+        assert slack <= 1e-3
+        farthest = max(np.abs(v - e).max() for v, e in zip(moved, expected, strict=True))
+        assert farthest <= 1e-5 + slack
+
+
+@pytest.mark.parametrize("count", [3, 4, 5])
+def test_elements_are_exact(count):
+    members = members_of(count, shape=(6,))
+    table = np.stack(arrays(members))
+    for steps in [*steps_of(count), [1e-6] * count]:
+        moved = np.stack(arrays(robust("element").prox(members, steps)))
+        expected = [reference.solve_numbers(column, steps) for column in table.T]
+        np.testing.assert_allclose(moved, np.stack(expected, 1), rtol=0, atol=1e-10)
+
+
+@each_grouping
+@DTYPES
+def test_pair_is_a_pair_at_its_mean(groups, dtype):
+    members = [w.to(dtype) for w in members_of(2)]
+    mean, own = Penalty("l1", groups, "mean"), robust(groups)
+    for steps in (0.3, [0.1, 0.4], [0.0, 0.4], 100.0):
+        for v, e in zip(own.prox(members, steps), mean.prox(members, steps), strict=True):
+            assert torch.equal(v, e)
+    assert_close(own.value(members), mean.value(members))
+    assert_close(own.gradient(members), mean.gradient(members))
+
+
+@each_grouping
+@DTYPES
+@pytest.mark.parametrize("count", [3, 5, 8, 50])
+@pytest.mark.parametrize("at", [0, 1, -1])
+def test_outlier_leaves_and_others_are_equal(groups, dtype, count, at):
+    members = cluster(count, 10.0, at=at, dtype=dtype)
+    step = {"element": 0.2, "output": 0.4, "input": 0.4, "tensor": 0.8}[groups]
+    moved = robust(groups).prox(members, step)
+    outlier = moved.pop(at)
+    assert all(torch.equal(v, moved[0]) for v in moved)
+    assert (members[at] - outlier).abs().max() > 0.0
+    assert (outlier - moved[0]).abs().min() > 9.0
+
+
+@each_grouping
+@pytest.mark.parametrize("at", [0, 2])
+@pytest.mark.parametrize("fused", [False, True])
+def test_common_value_does_not_depend_on_how_far_an_outlier_is(groups, at, fused):
+    """But for the rounding errors of inner products with a first member so far away."""
+    commons = []
+    for outlier in (10.0, 1e3, 1e5):
+        members = cluster(5, outlier, at=at)
+        if fused:
+            tie = TieTensors(members, steps=[0.8] * 5)
+            prox_(robust(groups), [tie])
+            moved = list(tie.members)
+        else:
+            moved = robust(groups).prox(members, 0.8)
+        del moved[at]
+        assert all(torch.equal(v, moved[0]) for v in moved)
+        commons.append(moved[0])
+    # Directions change by the distances within the cluster relative to that of the outlier.
+    assert_close(commons[1], commons[0], rtol=0, atol=1e-3)
+    assert_close(commons[2], commons[1], rtol=0, atol=1e-5)
+    # The mean goes wherever the outlier goes.
+    mean = Penalty("l1", groups, "mean").prox(cluster(5, 1e5, at=at), 0.8)
+    assert mean[1].abs().max() > 0.05
+
+
+def test_fused_single_precision_keeps_digits():
+    """Offsets from the first member, which is far away, would lose them."""
+    members = cluster(5, 1e4, at=0, dtype=torch.float32)
+    expected = robust("tensor").prox([w.double() for w in members], 0.8)
+    tie = TieTensors(members, steps=[0.8] * 5)
+    prox_(robust("tensor"), [tie])
+    assert_close(list(tie.members), [w.float() for w in expected], rtol=1e-6, atol=1e-6)
+
+
+@each_grouping
+def test_members_of_step_0_keep_their_bits(groups):
+    members = [w.float() for w in members_of(5)]
+    for frozen in range(5):
+        steps = [50.0] * 5
+        steps[frozen] = 0.0
+        moved = robust(groups).prox(members, steps)
+        assert torch.equal(moved[frozen], members[frozen])
+        assert all(torch.equal(v, members[frozen]) for v in moved)
+
+
+@each_grouping
+def test_two_members_of_step_0(groups):
+    """Others move to either, or between them."""
+    members = [w.float() for w in members_of(5)]
+    moved = robust(groups).prox(members, [0.0, 9.0, 9.0, 9.0, 0.0])
+    assert torch.equal(moved[0], members[0])
+    assert torch.equal(moved[4], members[4])
+    assert all(torch.equal(v, moved[1]) for v in moved[1:4])
+    moved = robust(groups).prox(members, [0.0] * 5)
+    assert all(torch.equal(v, w) for v, w in zip(moved, members, strict=True))
+
+
+@each_grouping
+@pytest.mark.parametrize("times", [1e-30, 1e-12, 1e8, 1e30])
+def test_scale_and_order(groups, times):
+    members, penalty = members_of(5), robust(groups)
+    moved = penalty.prox(members, 0.3)
+    scaled = penalty.prox([times * w for w in members], 0.3 * times)
+    for v, e in zip(scaled, moved, strict=True):
+        assert_close(v / times, e, rtol=1e-6, atol=1e-6)
+    assert_close(penalty.value([times * w for w in members]) / times, penalty.value(members))
+    pulls = penalty.gradient([times * w for w in members])
+    assert_close(pulls, penalty.gradient(members), rtol=1e-6, atol=1e-6)
+    assert_close(penalty.prox(members[::-1], 0.3)[::-1], moved, rtol=1e-6, atol=1e-6)
+
+
+@each_grouping
+@pytest.mark.parametrize("far", [1e-30, 1e30])
+def test_distances_of_all_sizes(groups, far):
+    """A step remains finite, and moves no member by more than its step."""
+    members = members_of(5)
+    members[3] = members[0] + far * members[3]
+    for own in (members, members[::-1]):
+        moved = robust(groups).prox(own, 0.3)
+        assert all(torch.isfinite(v).all() for v in moved)
+        if far < 1.0:
+            farthest = max((v - w).norm() for v, w in zip(moved, own, strict=True))
+            assert farthest <= 0.3 * 6**0.5 + 1e-9
+
+
+@pytest.mark.parametrize("count", [4, 5, 6])
+def test_members_on_a_line(count):
+    """The Newton matrix is singular, and for an even number several centers are the best."""
+    line = members_of(2)[0]
+    members = [(i + 0.1 * i * i) * line for i in range(count)]
+    moved = robust("tensor").prox(members, 0.05)
+    for i, (v, w) in enumerate(zip(moved, members, strict=True)):
+        side = (i > (count - 1) / 2) - (i < (count - 1) / 2)
+        assert_close(v, w - 0.05 * side * line / line.norm(), rtol=0, atol=1e-9)
+    expected = reference.value("tensor", arrays(members))
+    assert robust("tensor").value(members).item() == pytest.approx(expected)
+
+
+@each_grouping
+def test_two_equal_pairs(groups):
+    """All centers between them are the best, and each pair moves towards the other."""
+    near, far = members_of(3)[::2]
+    members = [near, near, far, far]
+    moved = robust(groups).prox(members, 1e-3)
+    assert torch.equal(moved[0], moved[1])
+    assert torch.equal(moved[2], moved[3])
+    pair = Penalty("l1", groups, "mean").prox([near, far], 1e-3)
+    assert_close(moved[::2], pair, rtol=0, atol=1e-9)
+
+
+@each_grouping
+def test_half_precision_is_computed_in_float32(groups):
+    members = [w.bfloat16() for w in members_of(4)]
+    penalty = robust(groups)
+    wide = penalty.prox([w.float() for w in members], 0.3)
+    for v, e in zip(penalty.prox(members, 0.3), wide, strict=True):
+        assert v.dtype == torch.bfloat16
+        assert torch.equal(v, e.bfloat16())
+    assert penalty.value(members).dtype == torch.float32
+    assert penalty.gradient(members)[0].dtype == torch.bfloat16
+
+
+@each_grouping
+def test_shapes(groups):
+    """Members that are not contiguous, and members without elements."""
+    rng = torch.Generator().manual_seed(0)
+    for shape in ((3, 2, 2), (4, 6)):
+        whole = [torch.randn(shape, generator=rng, dtype=torch.float64) for _ in range(3)]
+        members = [w.transpose(0, 1) for w in whole]
+        for v, e in zip(
+            robust(groups).prox(members, 0.3),
+            robust(groups).prox([w.contiguous() for w in members], 0.3),
+            strict=True,
+        ):
+            assert torch.equal(v, e)
+    empty = [torch.zeros(0, 3)] * 3
+    assert [v.shape for v in robust(groups).prox(empty, 0.1)] == [(0, 3)] * 3
+    assert [v.shape for v in robust(groups).gradient(empty)] == [(0, 3)] * 3
+    assert robust(groups).value(empty) == 0.0
+
+
+@pytest.mark.parametrize("count", [3, 5, 8, 20])
+def test_compiled_loops_are_what_torch_computes(count):
+    rng = torch.Generator().manual_seed(0)
+    rows = torch.randn(6, count, 4, generator=rng, dtype=torch.float64)
+    rows[:, 1] = rows[:, 0]
+    rows[5] = rows[5, :1]
+    rows = rows - rows[:, :1]
+    gram = rows @ rows.mT
+    for weights in ([1.0] * count, [2.0, 0.0, *[1.0] * (count - 2)]):
+        spokes = Star(tuple(weights))
+        having = [i for i, a in enumerate(weights) if a > 0.0]
+        for steps in steps_of(count):
+            compiled = star.find_centers(gram, spokes, steps)
+            own = gram[:, having][:, :, having].contiguous()
+            numbers = [torch.tensor(x, dtype=gram.dtype)[having] for x in (weights, steps)]
+            plain = star.find_centers_plainly(own, *numbers)
+            assert torch.equal(compiled.is_near[:, having], plain.is_near)
+            assert_close(compiled.rows[:, having] @ rows[:, having], plain.rows @ rows[:, having])
+            columns = rows[..., 0].T.contiguous()
+            compiled = torch.stack(star_numbers.prox_of_numbers(list(columns), spokes, steps))
+            plain = star_numbers.prox_of_numbers_plainly(columns, spokes, steps)
+            assert_close(compiled, plain, rtol=0, atol=1e-12)
+
+
+@each_grouping
+def test_without_numba(groups, monkeypatch):
+    members = members_of(4)
+    expected = robust(groups).prox(members, 0.3)
+    monkeypatch.setattr(star, "_compiled", lambda: None)
+    monkeypatch.setattr(star_numbers, "_compiled", lambda _: None)
+    assert_close(robust(groups).prox(members, 0.3), expected, rtol=0, atol=1e-9)
+
+
+@each_grouping
+@pytest.mark.parametrize("dim", [0, 1])
+def test_shards(groups, dim):
+    """Ranks send the Gram matrices of groups that span shards, and nothing else."""
+    penalty, steps = robust(groups), [0.2, 0.3, 0.4, 0.0]
+    whole, parts = (members_of(4, shape=(7, 5)) for _ in range(2))
+    expected, value = penalty.prox(whole, steps), penalty.value(whole).item()
+    pulls = [torch.zeros_like(w) for w in whole]
+    expected_pulls = penalty.gradient(whole)
+    threads, values = Threads(), []
+
+    def work(rank: int) -> None:
+        members = [cut(w, dim, rank) for w in parts]
+        shard = shard_of(parts[0], dim, rank, threads.ranks(rank))
+        grads = [cut(g, dim, rank) for g in pulls]
+        batch = TieBatch(penalty, [TieTensors(members, grads=grads, steps=steps, shard=shard)])
+        values.append(batch.value())
+        batch.add_gradient_(1.0)
+        batch.prox_()
+
+    threads.run(work)
+    assert_close(parts, expected, rtol=0, atol=1e-7)
+    assert_close(pulls, expected_pulls, rtol=0, atol=1e-7)
+    assert values == pytest.approx([value] * WORLD, rel=1e-9)
+    spans = penalty.needs_other_shards(2, dim)
+    assert [len(sent) for sent in threads.sent] == [1 + 2 * spans] * WORLD
+
+
+@pytest.mark.parametrize("groups", ["output", "tensor"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_fused_loops_are_what_torch_computes(groups, dtype):
+    penalty, rng = robust(groups), torch.Generator().manual_seed(0)
+    ties, expected = [], []
+    shapes = ((3, 4), (7, 9000), (40000,), (5, 0, 2), (2, 3, 600))
+    for shape, count in itertools.product(shapes, (2, 3, 5)):
+        members = [torch.randn(shape, generator=rng).to(dtype) for _ in range(count)]
+        members[1] = members[0] + 1e-3 * members[1]
+        size = members[0].numel() ** 0.5
+        for steps in steps_of(count):
+            own = [size * t for t in steps]
+            ties.append(TieTensors([w.clone() for w in members], steps=own))
+            expected.append(penalty.prox(members, own))
+    assert is_fusable_graph(penalty, ties[-1])
+    prox_(penalty, ties)
+    tolerance = 1e-9 if dtype == torch.float64 else 3e-6
+    for tie, own in zip(ties, expected, strict=True):
+        assert_close(list(tie.members), own, rtol=0, atol=tolerance)
+        for (i, v), (j, w) in itertools.combinations(enumerate(own), 2):
+            if v.numel() and groups == "tensor":
+                assert torch.equal(v, w) == torch.equal(tie.members[i], tie.members[j])
+
+
+@each_grouping
+def test_aliases_pull_as_often_as_they_are_members(groups):
+    """One Parameter in two members is a member of weight 2."""
+    a, b, c = members_of(3)
+    shared = a.clone()
+    members = [shared, shared, b.clone(), c.clone()]
+    tie = TieTensors(members, steps=[0.2, 0.0, 0.2, 0.2], aliases=[0, 0, 2, 3])
+    prox_(robust(groups), [tie])
+    # Stored separately, both move by the same forces, each by its own.
+    a, twin, b, c = robust(groups).prox([a, a, b, c], [0.4, 0.4, 0.2, 0.2])
+    assert torch.equal(a, twin)
+    assert_close(shared, a, rtol=0, atol=1e-7)
+    assert_close(list(tie.members[2:]), [b, c], rtol=0, atol=1e-7)
+
+
+def test_nan_stays_in_its_group():
+    members = members_of(3)
+    members[0][0, 0] = torch.nan
+    for moved in (robust("output").prox(members, 0.1), robust("output").gradient(members)):
+        assert all(torch.isfinite(v[1]).all() for v in moved)
+        assert torch.isnan(moved[0][0, 0])
+    assert torch.isnan(robust("output").value(members))
+
+
+class TestErrors:
+    def test_squared(self):
+        message = r'edges=\'star\' is for norm="l1", not for norm=\'squared\': write center="mean"'
+        with pytest.raises(ValueError, match=message):
+            Penalty("squared", "element", "graph", edges="star")
+
+    def test_second_order_gradients(self):
+        members = [w.requires_grad_() for w in members_of(3)]
+        value = robust("tensor").value(members)
+        with pytest.raises(RuntimeError, match=r"no second-order gradients.*create_graph=True"):
+            torch.autograd.grad(value, members, create_graph=True)
