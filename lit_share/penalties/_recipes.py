@@ -210,6 +210,23 @@ _RECIPES = {
             "Detection*, 2011, arXiv:1106.4199; its chain, along depth."
         ),
     ),
+    "robust_tie": Recipe(
+        penalty=Penalty(norm="l1", groups="tensor", center="graph", edges="star"),
+        summary="Layers become exactly equal, except in models that do not belong, which leave.",
+        formula=r"\sqrt{p} \min_C \sum_i \lVert W_i - C \rVert_F",
+        use=(
+            "For three or more models of which few may be rotten: a model pulls the others with "
+            "one force, however far away it is, and a layer leaves by itself."
+        ),
+        avoid=(
+            "Where models fall into several groups: see `cluster_tie`. For pairs, where it is "
+            "`layer_tie`."
+        ),
+        source=(
+            "Duan, Wang: *Adaptive and Robust Multi-Task Learning*, Annals of Statistics 2023 "
+            "(ARMUL, with one center)."
+        ),
+    ),
     "value_tie": Recipe(
         penalty=Penalty(norm="l1", groups="element", center="graph", edges="all"),
         summary="Numbers of a tensor become exactly equal, and training finds which are one value.",

@@ -402,7 +402,7 @@ SECTIONS: dict[str, list[Row]] = {
             "ValueError",
             "no recipe is named 'softtie': did you mean 'soft_tie'? There are l2, lasso, "
             "group_lasso, oscar, growl, soft_tie, exact_tie, unit_tie, layer_tie, cluster_tie, "
-            "depth_tie, value_tie, follow, l2_sp, ewc, joint_lasso, trace_norm",
+            "depth_tie, robust_tie, value_tie, follow, l2_sp, ewc, joint_lasso, trace_norm",
         ),
         Row(
             "ewc without a precision",

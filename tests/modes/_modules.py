@@ -31,6 +31,7 @@ PENALTIES = {
     "unit_tie": ("unit_tie", PAIR),
     "layer_tie": ("layer_tie", PAIR),
     "cluster_tie": ("cluster_tie", PAIR),
+    "robust_tie": ("robust_tie", PAIR),
     "value_tie": ("value_tie", Ties("*.weight[...]")),
     "growl": (Penalty("owl", "input", "zero", reference.ramp), MATRICES),
     "oscar": (Penalty("owl", "element", "zero", reference.ramp), MATRICES),

@@ -267,12 +267,14 @@ STRATEGIES = {
         value_layer_tie,
         partial(prox_of_pairs, lambda d, t: shrink_lengths(d.flatten(), 0, t).view_as(d)),
     ),
-<<<<<<< HEAD
-    "growl": Strategy(0.2, value_growl, prox_growl),
-=======
+    # Of a pair, whose spokes are one edge.
+    "robust_tie": Strategy(
+        0.2,
+        value_layer_tie,
+        partial(prox_of_pairs, lambda d, t: shrink_lengths(d.flatten(), 0, t).view_as(d)),
+    ),
     "value_tie": Strategy(0.3, value_value_tie, prox_value_tie),
-    "growl": Strategy(0.4, value_growl, prox_growl),
->>>>>>> 73af487 (penalties: add value_tie, which finds what numbers are one value)
+    "growl": Strategy(0.2, value_growl, prox_growl),
     "oscar": Strategy(0.2, value_oscar, prox_oscar),
     "group_lasso": Strategy(0.2, value_group_lasso, prox_group_lasso),
     "trace_norm": Strategy(0.4, value_trace_norm, prox_trace_norm),

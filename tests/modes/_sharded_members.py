@@ -488,7 +488,10 @@ def rows_of_others(name):
 
 def on_graphs(name, shard):
     """Three members along edges: Gram matrices and distances are those of whole members."""
-    for edges in ("adaptive", "chain"):
+    kinds = ["adaptive", "chain"]
+    if name.startswith("l1"):
+        kinds.append("star")
+    for edges in kinds:
         for turned in (False, True):
             penalty = PENALTIES[name](center="graph", edges=edges)
             divided, plain = Models(turned), Models(turned)

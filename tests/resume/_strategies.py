@@ -23,6 +23,7 @@ def descending(n):
 SOFT, EXACT = Penalty("squared", "element", "mean"), Penalty("l1", "element", "mean")
 UNIT, START = Penalty("l1", "output", "mean"), Penalty("squared", "element", "start")
 CLUSTERS = Penalty("l1", "tensor", "graph", edges="adaptive")
+ROBUST = Penalty("l1", "tensor", "graph", edges="star")
 LASSO, GROWL = Penalty("l1", "input", "zero"), Penalty("owl", "input", "zero", descending)
 
 PRECISION = {
@@ -44,6 +45,7 @@ STRATEGIES = {
         sgd, partial(Regularize, UNIT, PAIR, 0.2, STEPS, every="epoch")
     ),
     "cluster_tie": strategy(adam, partial(Regularize, CLUSTERS, THREE, 0.4, Ramp(4, begin=3))),
+    "robust_tie": strategy(adam, partial(Regularize, ROBUST, THREE, 0.4, STEPS)),
     "value_tie": strategy(
         adam, partial(Regularize, "value_tie", Ties("*.weight[...]"), 0.3, STEPS)
     ),
