@@ -68,6 +68,7 @@ COSTS: Mapping[str, Cost] = {
     # Products of all members with each other; a pair sends what `layer_tie` does.
     "cluster_tie": Cost(3 * N * P * b / S, 8 * N**2 * T, 4 * N * (N - 1) * T),
     "depth_tie": Cost(3 * N * P * b / S, 8 * N**2 * T),
+    "robust_tie": Cost(3 * N * P * b / S, 8 * N**2 * T),
     # Of a pair, as `exact_tie`; inside a tensor numbers are sorted, and shards are refused.
     "value_tie": Cost(2 * N * P * b / S),
     # The first member has no gradient.

@@ -503,17 +503,10 @@ def _announced_if_slow(is_cached: bool) -> Iterator[None]:
 def _loops() -> tuple[ModuleType, ...]:
     """Return the modules of compiled loops; none without Numba."""
     try:
-<<<<<<< HEAD
-        from lit_share.functional import _graph_loops, _isotonic_loops, _loops
+        from lit_share.functional import _graph_loops, _isotonic_loops, _loops, _star_loops
     except ImportError:
         return ()
-    return _loops, _graph_loops, _isotonic_loops
-=======
-        from lit_share.functional import _graph_loops, _loops, _star_loops
-    except ImportError:
-        return ()
-    return _loops, _graph_loops, _star_loops
->>>>>>> 5f6736d (functional: add edges="star", spokes to a free center)
+    return _loops, _graph_loops, _isotonic_loops, _star_loops
 
 
 @cache

@@ -62,17 +62,13 @@ class Penalty:
             members may form clusters. ``"all"`` pairs (the default), ``"chain"`` for members that
             follow each other, ``"adaptive"`` for all pairs with the weights
             :math:`a_e = (d_{\min} / d_e)^2` from the distances of the members of a tie, or a list
-<<<<<<< HEAD
-            of ``(i, j)`` and ``(i, j, weight)``, with members numbered from 0.
+            of ``(i, j)`` and ``(i, j, weight)``, with members numbered from 0. With ``"star"``, for
+            the l1 norm, members have a spoke each to a free center, so that single members can
+            leave it: :math:`\min_c \sum_i \lVert W_i - c \rVert` for each group.
         scaled: Whether a group of p elements counts :math:`\sqrt p`-fold in ``"l1"`` and ``"owl"``,
             :math:`n_g = \sqrt p\, \lVert D_g \rVert_2`, so that one strength means the same for a
             bias, a unit and a large layer. Groups of one element, singular values and squared norms
             have no such factor.
-=======
-            of ``(i, j)`` and ``(i, j, weight)``, with members numbered from 0. With ``"star"``, for
-            the l1 norm, members have a spoke each to a free center, so that single members can
-            leave it: :math:`\min_c \sum_i \lVert W_i - c \rVert` for each group.
->>>>>>> 5f6736d (functional: add edges="star", spokes to a free center)
         needs_precision: Whether members must come with the precision of their elements, weights
             F ≥ 0 as in :math:`\tfrac{s^2}{2} \sum_i F_i (W_i - c_i)^2`, so that it is an error to
             forget them. Without it, any squared penalty of elements takes them if they are given.

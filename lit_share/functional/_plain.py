@@ -12,11 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-<<<<<<< HEAD
-from lit_share.functional import _inside, _precision
-=======
-from lit_share.functional import _free_center, _precision
->>>>>>> 5f6736d (functional: add edges="star", spokes to a free center)
+from lit_share.functional import _free_center, _inside, _precision
 from lit_share.functional._centers import MEAN
 from lit_share.functional._edges import Graph, Star
 from lit_share.functional._fusion import gram_matrices, prox_on_graph
