@@ -220,7 +220,7 @@ class Penalty:
     def graph_of(self, tie: TieTensors) -> Graph | Star:
         """Return the graph of a tie; adaptive weights are computed unless the tie has them."""
         if self.has_free_center(len(tie.members)):
-            return Star((1.0,) * len(tie.members))
+            return Star((self.factor_of_groups(tie),) * len(tie.members))
         pairs = self.pairs(len(tie.members))
         given = tie.edge_weights
         if self.is_adaptive and given is None:
@@ -229,16 +229,16 @@ class Penalty:
         weights: Sequence[float] = weights_of(self.edges) or (1.0,) * len(pairs)
         if given is not None:
             weights = given.tolist()
-        factor = self._factor_of_groups(tie)
+        factor = self.factor_of_groups(tie)
         return Graph(pairs, tuple(factor * weight for weight in weights))
 
     def scale_of(self, tie: TieTensors) -> float:
         """Return the scale of a tie's deviations; with edges, their weights include it."""
         if self.centering.has_edges:
             return 1.0
-        return self.centering.scale(len(tie.members)) * self._factor_of_groups(tie)
+        return self.centering.scale(len(tie.members)) * self.factor_of_groups(tie)
 
-    def _factor_of_groups(self, tie: TieTensors) -> float:
+    def factor_of_groups(self, tie: TieTensors) -> float:
         """Return the square root of the elements of a group, if the penalty is scaled by that."""
         if not (self.scaled and self.omega.homogeneous):
             return 1.0

@@ -74,7 +74,8 @@ def value(penalty: Penalty, tie: TieTensors, statistics: Tensor | None = None) -
     if is_weighted(penalty, tie):
         return _precision.value(penalty.centering, tie)
     if penalty.has_free_center(len(tie.members)):
-        return _free_center.value(_wide(tie), penalty.grouping, statistics)
+        own = _free_center.value(_wide(tie), penalty.grouping, statistics)
+        return penalty.factor_of_groups(tie) * own
     work = Decomposition(penalty, tie, statistics)
     omega = penalty.omega.value(work.norms, penalty.owl_weights(work.norms))
     return omega.to(work.members[0].dtype)
@@ -94,7 +95,8 @@ def gradient(penalty: Penalty, tie: TieTensors, statistics: Tensor | None = None
         return _precision.gradient(penalty.centering, tie)
     members = len(tie.members)
     if penalty.has_free_center(members):
-        return _free_center.gradient(_wide(tie), penalty.grouping, statistics)
+        factor = penalty.factor_of_groups(tie)
+        return [factor * g for g in _free_center.gradient(_wide(tie), penalty.grouping, statistics)]
     adjoint = penalty.center_of(tie).adjoint
     # The gradient of a quadratic norm needs no group norms.
     if penalty.omega.quadratic:
