@@ -104,12 +104,13 @@ _PACKAGES = (
     "penalties",
     "codebooks",
     "local",
-    "compact_files",
     "sharing",
     "alignment",
     "metrics",
     "callbacks",
     "paired",
+    # Nothing above imports it, and pydantic takes as long as the rest of the package.
+    "compact_files",
 )
 
 
