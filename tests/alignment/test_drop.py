@@ -300,6 +300,26 @@ def test_compact_merges_rows_too_and_logs_the_report(caplog):
     assert "2.weight[0]: stays as it is, as an output of the model" in caplog.text
 
 
+@pytest.mark.parametrize("given", [True, False])
+def test_compact_keeps_the_numbers_that_value_tie_has_made_equal(given):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 5))
+    ties, x = ls.Ties("*.weight[...]"), torch.randn(8, 20)
+    for _ in range(3):
+        ls.apply_prox(net, "value_tie", ties, 0.05)
+    values = [tie.count for tie in ls.clusters(net, ties).ties]
+    assert 10 < min(values) < max(values) < 300
+    with torch.no_grad():
+        net[2].weight[:, 3:5] = 0.0
+        before = net(x)
+        whole = copy.deepcopy(net)
+    compacted = ls.compact(net, x) if given else ls.compact(net)
+    torch.testing.assert_close(compacted(x), before)
+    kept = [i for i in range(30) if i not in (3, 4)]
+    assert torch.equal(compacted[0].weight, whole[0].weight[kept])
+    assert torch.equal(compacted[2].weight, whole[2].weight[:, kept])
+
+
 def test_compact_without_inputs_looks_at_chains():
     net = residual(unread=[2, 5])
     assert ls.compact(net)[0].weight.shape == (8, 3)
