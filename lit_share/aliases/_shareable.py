@@ -30,12 +30,6 @@ def check_shareable(module: nn.Module, ties: Sequence[Tie]) -> None:
     # parameter alone does not show that its module is sharded.
     sharded = sharded_modules(unwrapped(module))
     for tie in ties:
-        if tie.inside:
-            raise TieError(
-                f"{_names(tie)} cannot be shared, as the numbers of a parameter cannot be one "
-                "Parameter: make them equal with the recipe value_tie, and lit_share.save_compact "
-                "stores each value once"
-            )
         if len(tie.members) < 2:
             raise TieError(
                 f"hard sharing of {_names(tie)} needs at least two members: give a pattern for "

@@ -24,6 +24,7 @@ from lit_share.sharing import (
     OptimizerTransfer,
     Where,
     check_positions,
+    refuse_numbers,
     remove_duplicate_parameters,
     share,
     warn_of_lost_gradients,
@@ -73,9 +74,9 @@ class Share(Callback):
             needs training in a single process.
 
     Raises:
-        TieError: Before training starts, if the ties do not fit the module or cannot be shared (see
-            `share`); if a checkpoint's values or optimizer state do not fit; if shared parameters
-            are no longer shared.
+        TieError: At once, if a pattern ends in ``[...]``. Before training starts, if the ties do
+            not fit the module or cannot be shared (see `share`); if a checkpoint's values or
+            optimizer state do not fit; if shared parameters are no longer shared.
         ValueError: If the strategy is FSDP1 or DeepSpeed.
 
     Example:
@@ -93,6 +94,7 @@ class Share(Callback):
         epoch: int = 0,
     ) -> None:
         ties = as_ties(ties)
+        refuse_numbers(ties)
         check_choice("init", init, Init)
         check_choice("where", where, Where)
         if not isinstance(epoch, int) or epoch < 0:

@@ -78,8 +78,8 @@ def share(
 
     Raises:
         TieError: If the patterns do not fit the module (see `Ties.find`), or a tie has a single
-            member, slices of other layers, different dtypes, devices or ``requires_grad``, or
-            members that are already sharded over ranks.
+            member or its numbers (``[...]``), slices of other layers, different dtypes, devices or
+            ``requires_grad``, or members that are already sharded over ranks.
 
     Example:
         >>> pair = nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2)})
@@ -90,6 +90,7 @@ def share(
         8
     """
     check_ties(ties)
+    refuse_numbers(ties)
     check_choice("init", init, Init)
     check_choice("where", where, Where)
     found = ties.find(module)
@@ -138,7 +139,7 @@ def unshare(module: nn.Module, ties: Ties | None = None) -> None:
             names.
 
     Raises:
-        TieError: If the patterns do not fit the module; see `Ties.find`.
+        TieError: If the patterns do not fit the module (see `Ties.find`), or end in ``[...]``.
 
     Example:
         >>> pair = nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2)})
@@ -149,6 +150,7 @@ def unshare(module: nn.Module, ties: Ties | None = None) -> None:
     """
     if ties is not None:
         check_ties(ties)
+        refuse_numbers(ties)
     copies: dict[tuple[nn.Parameter, int], nn.Parameter] = {}
     first: dict[nn.Parameter, int] = {}
     done: set[tuple[int, str]] = set()
@@ -178,6 +180,16 @@ def unshare(module: nn.Module, ties: Ties | None = None) -> None:
             if id(buffer.stored) in seen:
                 buffer.put(buffer.stored.clone())
             seen.add(id(buffer.stored))
+
+
+def refuse_numbers(ties: Ties) -> None:
+    """Raise `TieError` if ties compare the numbers of a parameter, which cannot be shared."""
+    if ties.inside:
+        raise TieError(
+            f"{ties.patterns[0].text!r} cannot be shared, as the numbers of a parameter cannot be "
+            "one Parameter: make them equal with the recipe value_tie, and lit_share.save_compact "
+            "stores each value once"
+        )
 
 
 def _sides(module: nn.Module, ties: Ties | None) -> Iterator[tuple[int, ParameterRef]]:

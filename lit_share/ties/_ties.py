@@ -96,6 +96,11 @@ class Ties:
             arguments.append(f"exclude={list(self.exclude)!r}")
         return f"Ties({', '.join(arguments)})"
 
+    @property
+    def inside(self) -> bool:
+        """Whether the numbers of each parameter are compared with each other, by ``[...]``."""
+        return self.patterns[0].view == "inside"
+
     def find(self, module: nn.Module) -> list[Tie]:
         """Find the ties of ``module``, in the order of its parameters.
 

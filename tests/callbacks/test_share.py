@@ -448,3 +448,9 @@ class Lonely(Two):
     def __init__(self):
         super().__init__()
         del self.b
+
+
+@pytest.mark.parametrize("options", [{}, {"where": "equal", "epoch": 2}])
+def test_numbers_of_a_tensor_are_refused_at_once(options):
+    with pytest.raises(TieError, match=r"'a\.\*\.weight\[\.\.\.\]' cannot be shared"):
+        Share(["a.*.weight[...]"], **options)

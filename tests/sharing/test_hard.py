@@ -457,3 +457,5 @@ def test_numbers_of_a_tensor_cannot_be_shared(where):
     with pytest.raises(TieError, match=re.escape(message)):
         share(module, Ties("w[...]"), where=where)
     assert module.w is parameter
+    with pytest.raises(TieError, match=re.escape("'w[...]' cannot be shared")):
+        unshare(module, Ties("w[...]"))
