@@ -7,6 +7,7 @@ restored before each step; what that takes is measured and subtracted.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from benchmarks.speed._clock import DEVICE, Call, Row, alternate, spread
 from lit_share.functional import Penalty, TieBatch, TieTensors
 
 REPEATS, LAYERS, MODELS, WIDTH = 15, 20, 6, 224
+EDGES = {"cluster_tie": "adaptive", "robust_tie": "star"}
 # The most that a step by tensor and by output may take, relative to `layer_tie`.
 TARGETS = {"tensor": 2.0, "output": 6.0}
 # Steps that make few groups equal, and those of a cluster.
@@ -55,9 +57,9 @@ def measure() -> Iterator[Row]:
     start = layers()
     idle = [TieTensors([w.clone() for w in own]) for own in start]
     mean = Penalty("l1", "tensor", "mean")
-    for groups, sizes in STEPS.items():
+    for (recipe, edges), (groups, sizes) in product(EDGES.items(), STEPS.items()):
         for size in sizes:
-            graph = Penalty("l1", groups, "graph", edges="adaptive")
+            graph = Penalty("l1", groups, "graph", edges=edges)
             contestants = {
                 "graph": step_of(graph, size, start),
                 "mean": step_of(mean, size, start),
@@ -66,5 +68,5 @@ def measure() -> Iterator[Row]:
             times = alternate(contestants, REPEATS)
             rows = zip(times["graph"], times["mean"], times["nothing"], strict=True)
             ratios = [(graph - none) / (mean - none) for graph, mean, none in rows]
-            what = f"cluster_tie by {groups}, step {size:g}, 6 models, 20 layers"
+            what = f"{recipe} by {groups}, step {size:g}, 6 models, 20 layers"
             yield spread(what, ratios, against="layer_tie", target=TARGETS[groups])

@@ -754,9 +754,24 @@ def gram_of_pieces(like, members, first, widths, most, rows, gram, jobs):
             row += 1
 
 
+@njit(inline="always")
+def _origin(moves):
+    # The member that counts most for the others: one that is far away counts little, and
+    # differences from it would lose the digits in which the others differ.
+    best, most = 0, 0.0
+    for k in range(len(moves)):
+        total = 0.0
+        for m in range(len(moves)):
+            if m != k:
+                total += abs(moves[m, k])
+        if total > most:
+            best, most = k, total
+    return best
+
+
 @_compiled
 def combine_pieces(like, members, first, widths, most, rows, steps, moves, leaders, jobs):
-    """Move each member to W_l + Σ_j c_lj (W_j − W_l), with c of ``moves`` and l of ``leaders``.
+    """Move each member to W_l + Σ_j c_lj (W_j − W_o), with c of ``moves`` and l of ``leaders``.
 
     Pieces are those of `gram_of_pieces`, with coefficients from ``rows`` on.
     """
@@ -770,26 +785,29 @@ def combine_pieces(like, members, first, widths, most, rows, steps, moves, leade
         row, number = rows[job], hi - lo
         for piece in range(begin, begin + count, each):
             end = min(piece + each, begin + count) * width
+            origin = _origin(moves[row])
             for start in range(piece * width, end, _BLOCK):
                 n = min(_BLOCK, end - start)
+                x = _at(members[lo + origin], start, n, like)
                 for m in range(number):
                     w = _at(members[lo + m], start, n, like)
                     for i in range(n):
-                        block[m, i] = w[i]
+                        block[m, i] = w[i] - x[i]
                 for m in range(number):
                     if leaders[row, m] != m:
                         continue
-                    # Differences from the member itself keep the digits in which those of a cluster
-                    # differ, wherever the first member is.
+                    w = _at(members[lo + m], start, n, like)
                     total = number + m
                     for i in range(n):
                         block[total, i] = 0.0
                     for other in range(number):
+                        if other == origin:
+                            continue
                         c = like.dtype.type(moves[row, m, other])
                         for i in range(n):
-                            block[total, i] += c * (block[other, i] - block[m, i])
+                            block[total, i] += c * block[other, i]
                     for i in range(n):
-                        block[total, i] += block[m, i]
+                        block[total, i] += w[i]
                 # Members of a cluster take the same numbers, so that they are equal bit by bit.
                 for m in range(number):
                     if steps[lo + m] > 0.0:

@@ -305,7 +305,8 @@ class Penalty:
     ) -> Tensor:
         r"""Compute the penalty :math:`\Omega`, which may be added to a loss.
 
-        Its backward pass is `gradient`, which is finite, and zero where deviations are zero.
+        Its backward pass is `gradient`, which is finite, and zero where deviations are zero. With
+        ``edges="star"`` it has no second-order gradients.
 
         Args:
             members: N tensors of one shape, dtype and device.
@@ -341,7 +342,9 @@ class Penalty:
             \nabla_{W_i} \Omega = s \, \frac{\omega'(n_g)}{n_g} \, D_i \quad \text{on group } g,
             \qquad 0 \text{ where } n_g = 0
 
-        On a graph it is the sum of those of a member's edges.
+        On a graph it is the sum of those of a member's edges. With ``edges="star"`` it is the unit
+        vector from the center to the member; members at the center share what the sum of the others
+        is short of zero.
 
         Args:
             members: N tensors of one shape, dtype and device.

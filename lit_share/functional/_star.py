@@ -15,10 +15,10 @@ and for :math:`t_i = 0` the geometric median. A member far away pulls c with the
 it is. With weights :math:`w_i = a_i / \max(\lVert W_i - c \rVert, a_i t_i)`, c is the weighted mean
 of the members, hence a row of N coefficients, for which the Gram matrix is all that is needed.
 
-The search begins at the best of the members. Each turn takes the better of a Newton step and of the
-weighted mean, which is never worse than the last center, and typical ties take 3 to 8 turns. The
-forces :math:`U_i = w_i (W_i - c)`, made to sum to zero, are a feasible point of the dual, so that
-the duality gap says when to stop:
+The search begins at the best of the members and their mean. Each turn takes the better of a Newton
+step and of the weighted mean, which is never worse than the last center. Typical ties take 1 to 10
+turns, and 50 numbers with tiny steps have taken 92. The forces :math:`U_i = w_i (W_i - c)`, made to
+sum to zero, are a feasible point of the dual, so that the duality gap says when to stop:
 
 .. math::
     \sum_i \frac{1}{2 t_i} \lVert V_i - V_i^* \rVert^2 \le
@@ -30,8 +30,8 @@ of step 0 is rounded by that much, and then c moves to the member, if it is as n
 
 Source:
     Duan, Wang: *Adaptive and Robust Multi-Task Learning*, Annals of Statistics 2023; Vardi, Zhang:
-    *The Multivariate L1-Median and Associated Data Depth*, PNAS 2000; Huber, Ronchetti: *Robust
-    Statistics*, 2009, Section 7.8 for the weights.
+    *The Multivariate L1-Median and Associated Data Depth*, PNAS 2000, for the geometric median;
+    Huber, Ronchetti: *Robust Statistics*, 2009, for the weights.
 """
 
 from __future__ import annotations
@@ -78,21 +78,19 @@ def solve_star(gram: Tensor, star: Star, steps: Sequence[float]) -> Clusters:
         star: The spokes.
         steps: The step of each member.
     """
-    gram = gram.to("cpu", torch.float64)
     groups, count, _ = gram.shape
-    members = torch.arange(count)
-    centers = find_centers(gram, star, steps)
-    own, near = centers.rows.unsqueeze(1) - torch.eye(count, dtype=gram.dtype), centers.is_near
-    most = gram.new_tensor([a * t for a, t in zip(star.weights, steps, strict=True)])
-    distances = _norms(own, gram)
-    # The force of members outside of their reach is full.
-    fraction = torch.where(near, 1.0, most / torch.where(distances > 0.0, distances, 1.0))
-    can_move = most > 0.0
-    moves = torch.where(can_move.unsqueeze(-1), fraction.unsqueeze(-1) * own, 0.0)
-    # A member of step 0 at the center is the center, and leads.
-    order = torch.where(near, members + count * can_move, 2 * count)
-    leader = order.argmin(-1, keepdim=True)
-    return Clusters(moves, torch.where(near & can_move, leader, members.expand(groups, count)))
+    having = [i for i, a in enumerate(star.weights) if a > 0.0]
+    if len(having) == count:
+        _, clusters = _solve(gram, star.weights, steps)
+        return clusters
+    # Aliases without a spoke do not count, and stay.
+    own_steps, own_weights = [steps[i] for i in having], [star.weights[i] for i in having]
+    _, clusters = _solve(gram[:, having][:, :, having], own_weights, own_steps)
+    members = torch.tensor(having)
+    moves, leaders = gram.new_zeros(groups, count, count), torch.arange(count).repeat(groups, 1)
+    moves[:, members.unsqueeze(1), members] = clusters.moves.to(moves)
+    leaders[:, members] = members[clusters.leaders]
+    return Clusters(moves, leaders)
 
 
 def solve_forces(gram: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,9 +110,8 @@ def solve_forces(gram: Tensor) -> tuple[Tensor, Tensor]:
         The value of each group, and the coefficients of the forces, of shape ``(groups, N, N)``, in
         float64 on the host.
     """
-    gram = gram.to("cpu", torch.float64)
-    count = gram.shape[-1]
-    centers = find_centers(gram, Star((1.0,) * count), [0.0] * count)
+    gram, count = gram.to("cpu", torch.float64), gram.shape[-1]
+    centers, _ = _solve(gram, [1.0] * count, [0.0] * count)
     own = torch.eye(count, dtype=gram.dtype) - centers.rows.unsqueeze(1)
     distances = _norms(own, gram).masked_fill(centers.is_near, 0.0)
     forces = own / torch.where(distances > 0.0, distances, torch.inf).unsqueeze(-1)
@@ -128,49 +125,59 @@ def balanced(forces: Tensor, is_near: Tensor, dim: int) -> Tensor:
     return torch.where(is_near, -rest / near.clamp_min(1.0), forces)
 
 
-def find_centers(gram: Tensor, star: Star, steps: Sequence[float]) -> Centers:
-    """Find the center of each group, given Gram matrices in float64 on the host."""
-    groups, count, _ = gram.shape
-    rows = gram.new_zeros(groups, count)
-    is_near = torch.zeros(groups, count, dtype=torch.bool)
-    # Aliases without a spoke do not count.
-    having = torch.tensor([i for i, a in enumerate(star.weights) if a > 0.0])
-    own = gram[:, having][:, :, having].contiguous()
-    weights = torch.tensor(star.weights, dtype=gram.dtype)[having]
-    own_steps = torch.tensor(steps, dtype=gram.dtype)[having]
+def _solve(
+    gram: Tensor, weights: Sequence[float], steps: Sequence[float]
+) -> tuple[Centers, Clusters]:
+    gram = gram.to("cpu", torch.float64).contiguous()
     loop = _compiled()
     if loop is None:
-        found = find_centers_plainly(own, weights, own_steps)
-    else:
-        found = Centers(own.new_zeros(own.shape[:2]), is_near[:, having].contiguous())
-        tensors = (own, weights, own_steps, found.rows, found.is_near)
-        arrays = [tensor.numpy() for tensor in tensors]
-        least = max(1, _LEAST_PER_THREAD // count**2)
-        run_ranges(lambda begin, end: loop(*arrays, begin, end), groups, least)
-    rows[:, having], is_near[:, having] = found.rows, found.is_near
-    return Centers(rows, is_near)
+        return solve_plainly(gram, weights, steps)
+    groups, count, _ = gram.shape
+    rows, is_near = np.empty((groups, count)), np.empty((groups, count), np.bool_)
+    moves, leaders = np.empty((groups, count, count)), np.empty((groups, count), np.int64)
+    arrays = (gram.numpy(), np.array(weights), np.array(steps), rows, is_near, moves, leaders)
+    least = max(1, _LEAST_PER_THREAD // count**2)
+    run_ranges(lambda begin, end: loop(*arrays, begin, end), groups, least)
+    centers = Centers(torch.from_numpy(rows), torch.from_numpy(is_near))
+    return centers, Clusters(torch.from_numpy(moves), torch.from_numpy(leaders))
 
 
 @cache
 def _compiled() -> Callable[..., None] | None:
     """Return the compiled loop; ``None`` without Numba."""
-    numbers, table = np.empty(0), np.empty((0, 0))
-    arguments = (np.empty((0, 0, 0)), numbers, numbers, table, np.empty((0, 0), np.bool_))
-    loop: Callable[..., None] | None = compile_loop("find_centers", *arguments, 0, 0)
+    cube, table, numbers = np.empty((0, 0, 0)), np.empty((0, 0)), np.empty(0)
+    bits, indices = np.empty((0, 0), np.bool_), np.empty((0, 0), np.int64)
+    arguments = (cube, numbers, numbers, table, bits, cube, indices, 0, 0)
+    loop: Callable[..., None] | None = compile_loop("solve_star", *arguments)
     return loop
 
 
-def find_centers_plainly(gram: Tensor, weights: Tensor, steps: Tensor) -> Centers:
-    """Find the center of each group in torch: the specification of the compiled loop.
+def solve_plainly(
+    gram: Tensor, weights: Sequence[float], steps: Sequence[float]
+) -> tuple[Centers, Clusters]:
+    """Solve for the step of each group in torch: the specification of the compiled loop.
 
     Args:
-        gram: The Gram matrices, of shape ``(groups, N, N)``.
+        gram: The Gram matrices, of shape ``(groups, N, N)``, in float64 on the host.
         weights: The weight of each spoke, > 0.
         steps: The step of each member.
     """
-    search = _Search(gram, weights, steps)
+    search = _Search(gram, gram.new_tensor(weights), gram.new_tensor(steps))
     search.run()
-    return search.snapped()
+    centers = search.snapped()
+    own, near = centers.rows.unsqueeze(1) - search.eye, centers.is_near
+    most = search.weights * search.steps
+    distances = _norms(own, gram)
+    # The force of members outside of their reach is full.
+    part = torch.where(near, 1.0, most / torch.where(distances > 0.0, distances, 1.0))
+    can_move = search.steps > 0.0
+    moves = torch.where(can_move.unsqueeze(-1), part.unsqueeze(-1) * own, 0.0)
+    # A member of step 0 at the center is the center, and leads.
+    count = len(steps)
+    members = torch.arange(count)
+    order = torch.where(near, members + count * can_move, 2 * count)
+    leaders = torch.where(near & can_move, order.argmin(-1, keepdim=True), members)
+    return centers, Clusters(moves, leaders)
 
 
 class _Search:
@@ -184,9 +191,13 @@ class _Search:
         # Distances below this are rounding errors.
         self.noise = (4.0 * len(steps) * EPS * squares.amax(-1, keepdim=True)).sqrt()
         self.reach = torch.maximum(weights * steps, self.noise.clamp_min(tiny))
-        between = squares.unsqueeze(1) + squares.unsqueeze(2) - 2.0 * gram
+        # The search begins at a member, or at the mean, which is near the center of two clusters.
+        starts = torch.cat([self.eye, self.eye.mean(0, keepdim=True)])
+        along = starts @ gram
+        own = (along * starts).sum(-1)
+        between = squares.unsqueeze(1) + own.unsqueeze(2) - 2.0 * along
         heights = self._heights(between.clamp_min(0.0).sqrt(), self.reach.unsqueeze(1)).sum(-1)
-        self.rows = self.eye[heights.argmin(-1)]
+        self.rows = starts[heights.argmin(-1)]
         self.gaps = gram.new_zeros(len(gram))
 
     def run(self) -> None:

@@ -26,8 +26,53 @@ def _height(distance, reach, weight):
 
 
 @njit(inline="always")
-def _distance(gram, row, i, scratch):
-    # Of member i from the center of a row.
+def _height_after(gram, step, inner, own_g, weights, reach):
+    # With D the deviation of a member and δ a step, its distance is ‖D − δ‖.
+    count = len(step)
+    square, total = 0.0, 0.0
+    for i in range(count):
+        product = 0.0
+        for k in range(count):
+            product += gram[i, k] * step[k]
+        square += product * step[i]
+    for i in range(count):
+        product = 0.0
+        for k in range(count):
+            product += own_g[i, k] * step[k]
+        distance = math.sqrt(max(inner[i, i] - 2.0 * product + square, 0.0))
+        total += _height(distance, reach[i], weights[i])
+    return total
+
+
+@njit(inline="always")
+def _begin(gram, weights, reach, row, scratch):
+    # At a member, or at the mean of all.
+    count = len(row)
+    best, lowest, mean = 0, np.inf, 0.0
+    for i in range(count):
+        scratch[i] = 0.0
+        for k in range(count):
+            scratch[i] += gram[i, k] / count
+        mean += scratch[i] / count
+    for start in range(count + 1):
+        height = 0.0
+        for i in range(count):
+            if start < count:
+                square = gram[i, i] + gram[start, start] - 2.0 * gram[i, start]
+            else:
+                square = gram[i, i] + mean - 2.0 * scratch[i]
+            height += _height(math.sqrt(max(square, 0.0)), reach[i], weights[i])
+        if height < lowest:
+            best, lowest = start, height
+    for i in range(count):
+        row[i] = 1.0 / count
+        if best < count:
+            row[i] = 1.0 * (i == best)
+
+
+@njit(inline="always")
+def _square_from(gram, row, i, scratch):
+    # The squared distance of member i from the center of a row.
     count, square = len(row), 0.0
     for k in range(count):
         scratch[k] = (i == k) - row[k]
@@ -36,30 +81,39 @@ def _distance(gram, row, i, scratch):
         for m in range(count):
             inner += gram[k, m] * scratch[m]
         square += inner * scratch[k]
-    return math.sqrt(max(square, 0.0))
+    return square
 
 
 @njit(inline="always")
-def _height_at(gram, row, weights, reach, scratch):
-    total = 0.0
-    for i in range(len(row)):
-        total += _height(_distance(gram, row, i, scratch), reach[i], weights[i])
-    return total
-
-
-@njit(inline="always")
-def _snap(gram, weights, steps, gap, noise, row, is_near, scratch):
+def _finish(gram, weights, steps, gap, noise, row, result, scratch):
     # The center is at a member of step 0 if that is near.
-    fixed = -1
-    for i in range(len(row)):
+    is_near, moves, leaders = result
+    count, fixed, leader = len(row), -1, -1
+    for i in range(count):
+        square = _square_from(gram, row, i, scratch)
         most = weights[i] * steps[i] + 2.0 * math.sqrt(2.0 * gap * steps[i])
-        distance = _distance(gram, row, i, scratch)
-        is_near[i] = distance * distance <= most * most + noise * noise
+        is_near[i] = square <= most * most + noise * noise
         if is_near[i] and steps[i] == 0.0 and fixed < 0:
             fixed = i
+        if is_near[i] and leader < 0:
+            leader = i
     if fixed >= 0:
-        for k in range(len(row)):
-            row[k] = 1.0 if k == fixed else 0.0
+        leader = fixed
+        for k in range(count):
+            row[k] = 1.0 * (k == fixed)
+    for i in range(count):
+        part = 1.0
+        if not is_near[i]:
+            distance = math.sqrt(max(_square_from(gram, row, i, scratch), 0.0))
+            # The force of members outside of their reach is full.
+            part = weights[i] * steps[i] / (distance if distance > 0.0 else 1.0)
+        if steps[i] == 0.0:
+            part = 0.0
+        for k in range(count):
+            moves[i, k] = 0.0
+            if part != 0.0:
+                moves[i, k] = part * (row[k] - (i == k))
+        leaders[i] = leader if is_near[i] and steps[i] > 0.0 else i
 
 
 @njit(inline="always")
@@ -79,8 +133,8 @@ def _solve(matrix, right):
 
 
 @_reduction
-def find_centers(gram, weights, steps, rows, is_near, begin, end):
-    """Write the coefficients of centers and who is near, for groups from ``begin`` to ``end``."""
+def solve_star(gram, weights, steps, rows, is_near, moves, leaders, begin, end):
+    """Write `Centers` and `Clusters` of the groups from ``begin`` to ``end``."""
     count = len(steps)
     reach, distances, pull = np.empty(count), np.empty(count), np.empty(count)
     inner, matrix = np.empty((count, count)), np.empty((count, count))
@@ -95,25 +149,17 @@ def find_centers(gram, weights, steps, rows, is_near, begin, end):
         noise = math.sqrt(4.0 * count * EPS * largest)
         for i in range(count):
             reach[i] = max(weights[i] * steps[i], noise, _TINY)
-        best, lowest = 0, np.inf
-        for k in range(count):
-            height = 0.0
-            for i in range(count):
-                square = g[i, i] + g[k, k] - 2.0 * g[i, k]
-                height += _height(math.sqrt(max(square, 0.0)), reach[i], weights[i])
-            if height < lowest:
-                best, lowest = k, height
-        for i in range(count):
-            row[i] = 1.0 if i == best else 0.0
+        _begin(g, weights, reach, row, scratch)
         gap, change = 0.0, np.inf
         for _ in range(MOST_TURNS * count):
+            for k in range(count):
+                scratch[k] = 0.0
+                for m in range(count):
+                    scratch[k] += row[m] * g[m, k]
             for i in range(count):
                 for k in range(count):
                     own[i, k] = (i == k) - row[k]
-                for k in range(count):
-                    own_g[i, k] = 0.0
-                    for m in range(count):
-                        own_g[i, k] += own[i, m] * g[m, k]
+                    own_g[i, k] = g[i, k] - scratch[k]
             total, values, energy = 0.0, 0.0, 0.0
             for i in range(count):
                 for k in range(i + 1):
@@ -163,20 +209,21 @@ def find_centers(gram, weights, steps, rows, is_near, begin, end):
                 matrix[i, i] += (1.0 + RIDGE) * total
             _solve(matrix, right)
             for k in range(count):
-                mean[k], newton[k] = row[k], row[k]
+                mean[k], newton[k] = 0.0, 0.0
                 for i in range(count):
-                    step = pull[i] * own[i, k] / total
-                    mean[k] += step
-                    newton[k] += step + root[i] * right[i] * own[i, k] / total
-            by_newton = _height_at(g, newton, weights, reach, scratch)
-            by_mean = _height_at(g, mean, weights, reach, scratch)
+                    mean[k] += pull[i] * own[i, k] / total
+                    newton[k] += root[i] * right[i] * own[i, k] / total
+                newton[k] += mean[k]
+            by_newton = _height_after(g, newton, inner, own_g, weights, reach)
+            by_mean = _height_after(g, mean, inner, own_g, weights, reach)
             is_lower = by_newton <= (1.0 + 8.0 * EPS) * by_mean
             change = 0.0
             for k in range(count):
-                new = newton[k] if is_lower else mean[k]
-                change = max(change, abs(new - row[k]))
-                row[k] = new
-        _snap(g, weights, steps, gap, noise, row, is_near[group], scratch)
+                step = newton[k] if is_lower else mean[k]
+                change = max(change, abs(step))
+                row[k] += step
+        result = (is_near[group], moves[group], leaders[group])
+        _finish(g, weights, steps, gap, noise, row, result, scratch)
 
 
 @_compiled

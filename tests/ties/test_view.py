@@ -92,6 +92,17 @@ def test_precisions_of_its_members_are_averaged():
     torch.testing.assert_close([module.a, module.b, module.c], expected)
 
 
+@pytest.mark.parametrize("groups", ["element", "output", "tensor"])
+def test_spokes_of_all_its_members_pull_it(groups):
+    """As two members of twice the step, which move by a force each."""
+    penalty, module = Penalty("l1", groups, "graph", edges="star"), models()
+    members = [module.a.detach().clone(), module.b.detach().clone(), module.c.detach().clone()]
+    expected = penalty.prox(members, [2.0 * STEP, 2.0 * STEP, STEP])
+    apply_prox(module, penalty, THREE.find(module), STEP)
+    torch.testing.assert_close([module.a, module.c], expected[1:], rtol=0, atol=1e-6)
+    assert not torch.equal(module.a, members[0]) or not torch.equal(module.c, members[2])
+
+
 @pytest.mark.parametrize("norm", ["squared", "l1"])
 @pytest.mark.parametrize("center", ["mean", "zero"])
 def test_its_gradient_is_the_sum_over_its_members(norm, center):
