@@ -23,7 +23,8 @@ DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.b
 
 
 def robust(groups: str) -> Penalty:
-    return Penalty("l1", groups, "graph", edges="star")
+    """Without the factor of the size of groups, which `test_penalty` has the tests of."""
+    return Penalty("l1", groups, "graph", edges="star", scaled=False)
 
 
 def cluster(count: int, outlier: float, *, at: int = -1, dtype=torch.float64) -> list[torch.Tensor]:
@@ -126,7 +127,7 @@ def test_elements_are_exact(count):
 @DTYPES
 def test_pair_is_a_pair_at_its_mean(groups, dtype):
     members = [w.to(dtype) for w in members_of(2)]
-    mean, own = Penalty("l1", groups, "mean"), robust(groups)
+    mean, own = Penalty("l1", groups, "mean", scaled=False), robust(groups)
     for steps in (0.3, [0.1, 0.4], [0.0, 0.4], 100.0):
         for v, e in zip(own.prox(members, steps), mean.prox(members, steps), strict=True):
             assert torch.equal(v, e)
@@ -254,7 +255,7 @@ def test_two_equal_pairs(groups):
     moved = robust(groups).prox(members, 1e-3)
     assert torch.equal(moved[0], moved[1])
     assert torch.equal(moved[2], moved[3])
-    pair = Penalty("l1", groups, "mean").prox([near, far], 1e-3)
+    pair = Penalty("l1", groups, "mean", scaled=False).prox([near, far], 1e-3)
     assert_close(moved[::2], pair, rtol=0, atol=1e-9)
 
 

@@ -305,7 +305,7 @@ class TestScale:
         root = 12**0.5
         assert_close(c.prox([0.1, 0.3]), plain.prox(c.members, [0.1 * root, 0.3 * root]))
 
-    @pytest.mark.parametrize("edges", ["all", "chain", "adaptive", [(0, 1, 2.0), (1, 2)]])
+    @pytest.mark.parametrize("edges", ["all", "chain", "adaptive", "star", [(0, 1, 2.0), (1, 2)]])
     @pytest.mark.parametrize("count", [2, 3])
     def test_of_edges(self, edges, count):
         c = case(Spec("l1", "output", "mean"), "matrix", count)
