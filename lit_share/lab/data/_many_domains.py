@@ -1,8 +1,10 @@
 """One task in any number of domains."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
+
+import numpy as np
 
 from lit_share.lab.data._checks import known
 from lit_share.lab.data._domains import DOMAINS, Domain
@@ -20,8 +22,10 @@ class ManyDomains(ManyViews):
 
     Args:
         members: For the name of each model, a dict with `domain`, a name in `DOMAINS`; `n`, its
-            training images, at least 1; and optionally `amount`, for domains that take an amount
-            (`None` for the domain's default).
+            training images, at least 1; optionally `amount`, for domains that take an amount
+            (`None` for the domain's default); and optionally `labels`, the label that this model
+            gives to each class, as where sites number their classes differently (`None` for the
+            data set's own).
         dataset: `"digits"`, `"mnist"` or `"fashion_mnist"`.
         n_val: Validation images, at least 1.
         n_test: Test images, at least 1.
@@ -35,7 +39,8 @@ class ManyDomains(ManyViews):
 
     Raises:
         ValueError: If an argument is out of range, the data set has no images or too few, a
-            member has other keys, or an `amount` is given to a domain that takes none.
+            member has other keys, an `amount` is given to a domain that takes none, or `labels`
+            are not the numbers of all classes in another order.
 
     Example:
         >>> data = ManyDomains({
@@ -66,13 +71,17 @@ class ManyDomains(ManyViews):
             )
         views = {}
         for i, (name, member) in enumerate(members.items()):
-            if not {"domain", "n"} <= {*member} <= {"domain", "n", "amount"}:
+            if not {"domain", "n"} <= {*member} <= {"domain", "n", "amount", "labels"}:
                 raise ValueError(
                     f"members.{name} has the keys {', '.join(member)}: "
-                    "write domain, n and maybe amount"
+                    "write domain, n and maybe amount and labels"
                 )
             # `members * seed + i` differs between all members of all seeds.
             see = seen_in(member["domain"], member.get("amount"), seed=len(members) * seed + i)
+            labels = member.get("labels")
+            if labels is not None:
+                _check_labels(labels, source.num_classes, f"members.{name}.labels")
+                see = partial(_relabelled, see, tuple(labels))
             views[name] = View(see, source.num_classes, member["n"], f"members.{name}.n")
         super().__init__(
             dataset=dataset,
@@ -126,6 +135,19 @@ def seen_in(domain: str, amount: float | None, seed: int) -> Callable[[Arrays], 
         raise ValueError(f'domain="{domain}" takes no amount: leave amount={amount} out')
     # A partial can be pickled, as spawned processes need it; a closure cannot.
     return partial(_transform, to_domain, amount, seed)
+
+
+def _check_labels(labels: Sequence[int], classes: int, argument: str) -> None:
+    if sorted(labels) != [*range(classes)]:
+        raise ValueError(
+            f"{argument}={[*labels]}: write the label of each class, the numbers from 0 to "
+            f"{classes - 1} in any order"
+        )
+
+
+def _relabelled(see: Callable[[Arrays], Arrays], labels: tuple[int, ...], arrays: Arrays) -> Arrays:
+    seen = see(arrays)
+    return seen._replace(labels=np.array(labels, seen.labels.dtype)[seen.labels])
 
 
 def _transform(domain: Domain, amount: float | None, seed: int, arrays: Arrays) -> Arrays:

@@ -47,6 +47,32 @@ def test_each_sees_the_same_images_in_its_own_domain(stage):
     assert 0.01 < (part(data, stage, "grainy")[0] - images).std() < 0.1  # clipped at 0 and 1
 
 
+def test_a_site_may_label_its_classes_differently():
+    labels = [5, 6, 7, 8, 9, 0, 1, 2, 3, 4]
+    data = ManyDomains(
+        {
+            "a": {"domain": "same", "n": 20},
+            "b": {"domain": "inverted", "n": 20, "labels": labels},
+            "c": {"domain": "same", "n": 20, "labels": None},
+        },
+        **SIZES,
+    )
+    for stage in ("val", "test"):
+        images, own = part(data, stage, "a")
+        other_images, other = part(data, stage, "b")
+        assert torch.equal(other, torch.tensor(labels)[own])
+        torch.testing.assert_close(other_images, 1 - images)
+        assert torch.equal(part(data, stage, "c")[1], own)
+
+
+@pytest.mark.parametrize("labels", [[1, 0], [0, 1, 2, 3, 4, 5, 6, 7, 8, 8], []])
+def test_labels_must_be_those_of_all_classes(labels):
+    members = {"a": {"domain": "same", "n": 5, "labels": labels}}
+    message = r"members\.a\.labels=.*: write the label of each class, the numbers from 0 to 9"
+    with pytest.raises(ValueError, match=message):
+        ManyDomains(members)
+
+
 def test_without_an_amount_the_domain_has_its_own():
     own, explicit = (
         ManyDomains({"a": {"domain": "rotated", "n": 5, **amount}})
@@ -93,7 +119,7 @@ def test_the_last_members_size_changes_nothing_else():
 )
 def test_members_with_other_keys_are_refused(member):
     with pytest.raises(
-        ValueError, match=r"members\.a has the keys .*: write domain, n and maybe amount"
+        ValueError, match=r"members\.a has the keys .*: write domain, n and maybe amount and labels"
     ):
         ManyDomains({"a": member})
 
