@@ -39,13 +39,15 @@ def by_hand(t, duration, start, end, begin, shape):
     begin=st.integers(0, 20),
     shape=st.sampled_from(["linear", "cosine"]),
     unit=st.sampled_from(["steps", "epochs"]),
+    stop=st.one_of(st.none(), st.integers(21, 60)),
 )
-def test_formula(time, other, duration, start, end, begin, shape, unit):
-    ramp = Ramp(duration, start, end, begin, shape, unit)
+def test_formula(time, other, duration, start, end, begin, shape, unit, stop):
+    ramp = Ramp(duration, start, end, begin, shape, unit, stop)
     step, epoch = (time, other) if unit == "steps" else (other, time)
-    assert ramp(step, epoch) == pytest.approx(
-        by_hand(time, duration, start, end, begin, shape), rel=1e-12, abs=1e-12
-    )
+    expected = by_hand(time, duration, start, end, begin, shape)
+    if stop is not None and time >= stop:
+        expected = 0.0
+    assert ramp(step, epoch) == pytest.approx(expected, rel=1e-12, abs=1e-12)
     assert pickle.loads(pickle.dumps(ramp))(step, epoch) == ramp(step, epoch)
 
 
@@ -61,6 +63,8 @@ def test_warm_up_is_the_default():
         ({"duration": 5, "start": -0.1}, "finite factors >= 0, got start=-0.1, end=1.0"),
         ({"duration": 5, "end": float("inf")}, "end=inf"),
         ({"duration": 5, "start": float("nan")}, "start=nan"),
+        ({"duration": 5, "begin": 4, "stop": 4}, "a stop after its begin=4, got stop=4"),
+        ({"duration": 5, "stop": float("inf")}, "a stop after its begin=0, got stop=inf"),
         (
             {"duration": 5, "shape": "cubic"},
             "unknown shape 'cubic' of a Ramp: write one of 'linear', 'cosine'",
@@ -75,6 +79,11 @@ def test_warm_up_is_the_default():
 def test_refusals(arguments, message):
     with pytest.raises(ValueError, match=message):
         Ramp(**arguments)
+
+
+def test_a_ramp_stops_where_equal_members_are_shared():
+    ramp = Ramp(duration=1, begin=2, stop=4, unit="epochs")
+    assert [ramp(9, epoch) for epoch in range(6)] == [0.0, 0.0, 0.0, 1.0, 0.0, 0.0]
 
 
 L2 = Penalty("squared", "element", "zero")
