@@ -35,6 +35,14 @@ NEEDS = {
 # What only makes sense with others.
 POSITIONS = ("data=placed", "model=local", "ties=positions", "objective=val/acc")
 LAYERS = ("data=placed", "model=layers", "ties=layers", "objective=val/acc")
+SIX = ("data=six_sites", "ties=six_sites")
+# Clusters are stored at a later epoch than that of a fast run.
+FOUND = (
+    "trainer.max_epochs=3",
+    "regularizer.share.epoch=2",
+    "regularizer.cluster_tie.schedule.begin=0",
+    "strength=100.0",
+)
 TRANSPOSED = (
     "data=placed",
     "model=autoencoder",
@@ -45,6 +53,12 @@ TRANSPOSED = (
 TOGETHER = {
     Path("data/related"): ("ties=trunk",),
     Path("ties/sites"): ("data=sites",),
+    Path("ties/six_sites"): ("data=six_sites",),
+    Path("experiment/six_sites"): ("callbacks=means",),
+    Path("regularizer/found_groups"): (*SIX, *FOUND),
+    **dict.fromkeys(
+        map(Path, ("regularizer/known_groups", "regularizer/known_groups_shared")), SIX
+    ),
     **dict.fromkeys(map(Path, ("model/layers", "ties/layers")), LAYERS),
     **dict.fromkeys(map(Path, ("model/autoencoder", "ties/transposed")), TRANSPOSED),
     **dict.fromkeys(
