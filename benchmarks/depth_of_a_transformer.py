@@ -60,7 +60,8 @@ def images(n: int, seed: int) -> Images:
     """Return images, with a number of them for training."""
     data = PlacedImages("digits", SIDE, n_train=n, seed=seed)
     loaders = (data.train_dataloader(), data.val_dataloader(), data.test_dataloader())
-    return Images(*[Part(*loader.dataset.tensors) for loader in loaders])  # type: ignore[attr-defined]
+    tensors = [loader.dataset.tensors for loader in loaders]  # type: ignore[attr-defined]
+    return Images(*[Part(*own) for own in tensors])
 
 
 def layers(numbers: Sequence[int] = range(DEPTH)) -> ls.Ties:

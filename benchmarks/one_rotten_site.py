@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
-from torch import nn
 
 import lit_share as ls
 from benchmarks._six_sites import (
@@ -40,6 +40,7 @@ STRENGTHS = (0.001, 0.003, 0.01, 0.02, 0.03, 0.06, 0.1, 0.3)
 # Steps before a penalty acts: edges of adaptive weights need distances.
 BEGIN = {"soft_tie": 0, "robust_tie": 0, "cluster_tie": ALONE}
 ALONE_WHERE_ROTTEN = (*[0] * len(HEALTHY), 1)
+COPIES = {"one copy of all": (0,) * len(NAMES), "one copy of the other five": ALONE_WHERE_ROTTEN}
 
 Setting = Literal["shuffled", "inverted", "none"]
 
@@ -64,6 +65,11 @@ def tied(data: Sites, seed: int, recipe: str, strength: float) -> Run:
     return train(data, seed, penalty=steps, tested=HEALTHY)
 
 
+def shared_in(groups: Sequence[int], data: Sites, seed: int) -> Run:
+    """Train with one copy of each group."""
+    return train(data, seed, prepare=lambda nets: share_groups(nets, groups), tested=HEALTHY)
+
+
 def left(run: Run) -> bool:
     """Whether all members but the rotten one are equal, in all layers."""
     return all(tuple(own) == ALONE_WHERE_ROTTEN for own in run.clusters.values())
@@ -85,15 +91,8 @@ def compare(setting: Setting, seeds: int) -> None:
             for strength in STRENGTHS
         ]
         rows["`soft_tie` of the other five"].append(best_of(soft))
-        for name, groups in (
-            ("one copy of all", [0] * len(NAMES)),
-            ("one copy of the other five", ALONE_WHERE_ROTTEN),
-        ):
-
-            def share(nets: nn.ModuleDict, groups: tuple[int, ...] = tuple(groups)) -> None:
-                share_groups(nets, groups)
-
-            rows[name].append(train(data, seed, prepare=share, tested=HEALTHY))
+        for name, groups in COPIES.items():
+            rows[name].append(shared_in(groups, data, seed))
     print(f"\nrotten: {setting}\n")
     print_head("", "accuracy of the other five", "− `none`", "− `soft_tie`", "last site left")
     for name, own in rows.items():

@@ -5,13 +5,14 @@ three conflict: *inverted*, black and white are swapped in one of them; *labels*
 numbered differently. ``cluster_tie`` trains the members alone for a while, ties them with edges of
 adaptive weights, stores once what is exactly equal, and trains on without the penalty. The table
 says, for each strength, how well the clusters are the planted groups (adjusted Rand index: 1 if
-they are the same, 0 on average for groups at random), and the accuracy. *same* plants nothing.
+they are the same, 0 on average for groups at random), and the accuracy. *same* is the control: all
+six belong together.
 
 Its controls: edges of one weight (``all``); groups of random members, which are compared with the
 clusters as the planted ones are; clusters of the distances after training apart, by average
 linkage; and the planted groups themselves, as soft ties and as one copy each.
 
-``--layers`` has networks with a hidden layer, and the index of each layer, without *same*.
+``--layers`` has networks with a hidden layer, and the index of each layer.
 
 Source of the index: Hubert, Arabie: *Comparing Partitions*, Journal of Classification 1985.
 """
@@ -51,8 +52,9 @@ from benchmarks._six_sites import (
 )
 from benchmarks._tables import mean_of, print_head, print_row
 
-SEEDS = 10
-GROUPS = (0, 0, 0, 1, 1, 1)
+SEEDS, HIDDEN = 10, 32
+TWO, ONE = (0, 0, 0, 1, 1, 1), (0,) * 6
+ORACLE = "soft ties, true groups"
 # Of cluster_tie, and of soft ties.
 STRENGTHS = (0.003, 0.006, 0.012, 0.017, 0.024, 0.034, 0.05, 0.1, 0.2)
 SOFT = (0.001, 0.01, 0.03, 0.1, 0.3)
@@ -68,7 +70,7 @@ def others(setting: Setting) -> dict[str, dict[str, object]]:
         "labels": {"labels": [*range(5, 10), *range(5)]},
         "same": {},
     }
-    return {name: own[setting] for name, group in zip(NAMES, GROUPS, strict=True) if group}
+    return {name: own[setting] for name, group in zip(NAMES, TWO, strict=True) if group}
 
 
 def clustered(
@@ -105,60 +107,68 @@ def index(groups: Sequence[int], labels: Sequence[int]) -> float:
     return float(adjusted_rand_score(groups, labels))
 
 
+def soft_in(groups: Sequence[int], data: Sites, seed: int, hidden: int) -> Run:
+    """Train with soft ties within groups, at the strength that validation chooses."""
+    return best_of(train(data, seed, hidden, within(groups, strength)) for strength in SOFT)
+
+
+def shared_in(groups: Sequence[int], data: Sites, seed: int, hidden: int) -> Run:
+    """Train with one copy of each group."""
+    return train(data, seed, hidden, prepare=lambda nets: share_groups(nets, groups))
+
+
 def compare(setting: Setting, seeds: int, hidden: int) -> None:
     """Print the tables of a setting."""
+    planted = TWO
+    if setting == "same":
+        planted = ONE
     rows: dict[str, list[Run]] = defaultdict(list)
     paths: dict[tuple[EdgesName, float], list[Run]] = defaultdict(list)
     chance: dict[tuple[EdgesName, float], list[float]] = defaultdict(list)
-    linkage_index = []
+    found_by_linkage = []
     for seed in range(seeds):
         data = sites(others(setting), seed)
-        random = np.random.default_rng(seed).permutation(GROUPS).tolist()
-        rows["`none`"].append(train(data, seed, hidden))
-        for name, groups in (
-            ("`soft_tie` of all", [0] * len(GROUPS)),
-            ("soft ties, true groups", GROUPS),
-            ("soft ties, random groups", random),
-            ("soft ties, groups by linkage", linked(data, seed, hidden)),
-        ):
-            soft = [train(data, seed, hidden, within(groups, strength)) for strength in SOFT]
-            rows[name].append(best_of(soft))
-            if name.endswith("linkage"):
-                linkage_index.append(index(GROUPS, groups))
-        for name, groups in (("one copy of all", [0] * len(GROUPS)), ("one copy a group", GROUPS)):
-
-            def share(nets: nn.ModuleDict, groups: Sequence[int] = groups) -> None:
-                share_groups(nets, groups)
-
-            rows[name].append(train(data, seed, hidden, prepare=share))
+        own = data, seed, hidden
+        random = np.random.default_rng(seed).permutation(TWO).tolist()
+        found = linked(*own)
+        found_by_linkage.append(index(planted, found))
+        rows["`none`"].append(train(*own))
+        rows["`soft_tie` of all"].append(soft_in(ONE, *own))
+        rows[ORACLE].append(soft_in(planted, *own))
+        rows["soft ties, random groups"].append(soft_in(random, *own))
+        rows["soft ties, groups by linkage"].append(soft_in(found, *own))
+        rows["one copy of all"].append(shared_in(ONE, *own))
+        rows["one copy a group"].append(shared_in(planted, *own))
         for edges in get_args(EdgesName):
-            for strength in STRENGTHS:
-                run = clustered(data, seed, hidden, edges, strength)
+            runs = [clustered(*own, edges, strength) for strength in STRENGTHS]
+            rows[f"`cluster_tie`, {edges}"].append(best_of(runs))
+            for strength, run in zip(STRENGTHS, runs, strict=True):
                 paths[edges, strength].append(run)
-                by_chance = fmean(index(random, c) for c in run.clusters.values())
+                by_chance = fmean(index(random, labels) for labels in run.clusters.values())
                 chance[edges, strength].append(by_chance)
-            own = [paths[edges, strength][-1] for strength in STRENGTHS]
-            rows[f"`cluster_tie`, {edges}"].append(best_of(own))
-        kept = [clustered(data, seed, hidden, "adaptive", x, False) for x in STRENGTHS]
+        kept = [clustered(*own, "adaptive", strength, False) for strength in STRENGTHS]
         rows["`cluster_tie`, adaptive, to the end"].append(best_of(kept))
-    print_rows(setting, rows, linkage_index)
-    print_paths(setting, paths, chance)
+    print_rows(setting, planted, rows, found_by_linkage)
+    print_paths(setting, planted, paths, chance)
 
 
 def print_rows(
-    setting: Setting, rows: dict[str, list[Run]], linkage_index: Sequence[float]
+    setting: Setting,
+    planted: Sequence[int],
+    rows: dict[str, list[Run]],
+    found_by_linkage: Sequence[float],
 ) -> None:
     """Print the accuracies at the strengths that validation chose."""
     print(f"\n{setting}\n")
-    print_head("", "accuracy", "− `none`", "− soft ties, true groups", "groups found exactly")
-    baseline, oracle = rows["`none`"], rows["soft ties, true groups"]
+    print_head("", "accuracy", "− `none`", f"− {ORACLE}", "groups found exactly")
+    baseline, oracle = rows["`none`"], rows[ORACLE]
     for name, runs in rows.items():
         exact = ""
         if "cluster" in name:
-            indices = [min(index(GROUPS, c) for c in run.clusters.values()) for run in runs]
+            indices = [min(index(planted, c) for c in run.clusters.values()) for run in runs]
             exact = f"{sum(own == 1.0 for own in indices)} of {len(runs)}"
         elif "linkage" in name:
-            exact = f"{sum(own == 1.0 for own in linkage_index)} of {len(runs)}"
+            exact = f"{sum(own == 1.0 for own in found_by_linkage)} of {len(runs)}"
         differences = [
             mean_of(run.test - other.test for run, other in zip(runs, others, strict=True))
             for others in (baseline, oracle)
@@ -168,6 +178,7 @@ def print_rows(
 
 def print_paths(
     setting: Setting,
+    planted: Sequence[int],
     paths: dict[tuple[EdgesName, float], list[Run]],
     chance: dict[tuple[EdgesName, float], list[float]],
 ) -> None:
@@ -176,7 +187,7 @@ def print_paths(
     layers = [*next(iter(paths.values()))[0].clusters]
     print_head("edges", "strength", *(f"`{name}`" for name in layers), "random groups", "accuracy")
     for (edges, strength), runs in paths.items():
-        found = [mean_of(index(GROUPS, run.clusters[name]) for run in runs) for name in layers]
+        found = [mean_of(index(planted, run.clusters[name]) for run in runs) for name in layers]
         random = mean_of(chance[edges, strength])
         print_row([edges, f"{strength:g}", *found, random, mean_of(run.test for run in runs)])
 
@@ -184,16 +195,13 @@ def print_paths(
 def main() -> None:
     """Print the tables of each setting."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--settings", nargs="+", choices=get_args(Setting), help="default: all")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--layers", action="store_true", help="networks with a hidden layer")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    settings: tuple[Setting, ...] = get_args(Setting)
-    hidden = 0
-    if options.layers:
-        settings, hidden = ("inverted", "labels"), 32
-    for setting in settings:
-        compare(setting, options.seeds, hidden)
+    for setting in options.settings or get_args(Setting):
+        compare(setting, options.seeds, hidden=HIDDEN if options.layers else 0)
 
 
 if __name__ == "__main__":

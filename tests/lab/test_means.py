@@ -66,7 +66,8 @@ def test_means_of_the_metrics_that_all_members_log(data: ManyDomains) -> None:
         assert means == {f"mean/{stage}/loss", f"mean/{stage}/acc"}
         for metric in ("loss", "acc"):
             own = [float(metrics[f"{name}/{stage}/{metric}"]) for name in "abc"]
-            assert len(set(own)) > 1
+            # Accuracies of few images may be equal.
+            assert len(set(own)) > 1 or metric == "acc"
             assert float(metrics[f"mean/{stage}/{metric}"]) == pytest.approx(fmean(own), rel=1e-6)
 
 
