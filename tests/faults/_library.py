@@ -353,6 +353,13 @@ SECTIONS: dict[str, list[Row]] = {
             "a Ramp needs duration >= 1 and begin >= 0, got duration=nan, begin=0",
         ),
         Row(
+            "ramp that stops before it begins",
+            "ls.Ramp(duration=10, begin=5, stop=5)",
+            "at once",
+            "ValueError",
+            "a Ramp needs a stop after its begin=5, got stop=5: write a later time, or leave it out",
+        ),
+        Row(
             "ramp to infinity",
             "ls.Ramp(duration=10, end=inf)",
             "at once",
