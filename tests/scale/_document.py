@@ -14,7 +14,7 @@ from benchmarks.scale._example import Decoder, Machine
 from benchmarks.scale._operations import count
 from lit_share.penalties import RECIPES
 
-REPORT = "2026-11-28"
+REPORT = "2026-11-29"
 FILE = Path(__file__).parents[2] / "benchmarks" / "reports" / f"{REPORT}.md"
 # What the report compares with, for each pair of float32 numbers.
 FLOORS = {"soft_tie": 24, "exact_tie": 16, "unit_tie": 16, "layer_tie": 16}
