@@ -11,6 +11,10 @@ strength times about its distance from the mean, as `l2` does from zero. Pairs a
 sums over them are sums over the sorted numbers, or differences from the mean.
 
 Functions take a penalty and ties that passed `Penalty.check`.
+
+Source:
+    Shakerinava, Sohrabi, Ravanbakhsh, Lacoste-Julien: *Weight-Sharing Regularization*, AISTATS
+    2024, with the same weight of the pairs.
 """
 
 from __future__ import annotations
