@@ -12,7 +12,7 @@ from numba import njit
 
 from lit_share.functional._duals import GAP, LEAST_CHANGE, LEAST_GAP, MOST_TURNS
 from lit_share.functional._loops import _compiled, _reduction
-from lit_share.functional._star import EPS, RIDGE
+from lit_share.functional._star import CLOSE, EPS, HALVES, PATIENCE, RIDGE
 from lit_share.functional._star_numbers import NOISE
 
 _TINY = float(np.finfo(np.float64).tiny)
@@ -26,21 +26,25 @@ def _height(distance, reach, weight):
 
 
 @njit(inline="always")
-def _height_after(gram, step, inner, own_g, weights, reach):
-    # With D the deviation of a member and δ a step, its distance is ‖D − δ‖.
-    count = len(step)
-    square, total = 0.0, 0.0
+def _multiply(gram, step, own_g, products):
+    # The inner products of a step with deviations, and the square of the step.
+    count, square = len(step), 0.0
     for i in range(count):
-        product = 0.0
+        product, products[i] = 0.0, 0.0
         for k in range(count):
             product += gram[i, k] * step[k]
+            products[i] += own_g[i, k] * step[k]
         square += product * step[i]
-    for i in range(count):
-        product = 0.0
-        for k in range(count):
-            product += own_g[i, k] * step[k]
-        distance = math.sqrt(max(inner[i, i] - 2.0 * product + square, 0.0))
-        total += _height(distance, reach[i], weights[i])
+    return square
+
+
+@njit(inline="always")
+def _height_after(part, square, products, inner, weights, reach):
+    # With D the deviation of a member and δ a step, its distance is ‖D − δ‖.
+    total = 0.0
+    for i in range(len(products)):
+        own = inner[i, i] - 2.0 * part * products[i] + part * part * square
+        total += _height(math.sqrt(max(own, 0.0)), reach[i], weights[i])
     return total
 
 
@@ -150,7 +154,7 @@ def solve_star(gram, weights, steps, rows, is_near, moves, leaders, begin, end):
         for i in range(count):
             reach[i] = max(weights[i] * steps[i], noise, _TINY)
         _begin(g, weights, reach, row, scratch)
-        gap, change = 0.0, np.inf
+        gap, change, idle, least_height = 0.0, np.inf, 0, np.inf
         for _ in range(MOST_TURNS * count):
             for k in range(count):
                 scratch[k] = 0.0
@@ -194,9 +198,13 @@ def solve_star(gram, weights, steps, rows, is_near, moves, leaders, begin, end):
                 gap += _height(distances[i], reach[i], weights[i])
                 gap -= (force * distances[i] - part * along[i]) / longest
                 gap += reach[i] / weights[i] * right[i] / (2.0 * longest * longest)
-            gap = max(gap, GAP * energy)
+            least = max(GAP * energy, LEAST_GAP * values)
+            idle = idle + 1 if values > (1.0 - EPS) * least_height else 0
+            least_height = min(least_height, values)
             # Comparisons with NaN are false, and end the search.
-            if not (gap > max(GAP * energy, LEAST_GAP * values) and change > LEAST_CHANGE):
+            if not (gap > least and change > LEAST_CHANGE and idle < PATIENCE):
+                # Where the height no longer falls, the rest of the gap is rounding errors.
+                gap = max(min(gap, least), GAP * energy)
                 break
             for i in range(count):
                 root[i] = 0.0
@@ -214,12 +222,20 @@ def solve_star(gram, weights, steps, rows, is_near, moves, leaders, begin, end):
                     mean[k] += pull[i] * own[i, k] / total
                     newton[k] += root[i] * right[i] * own[i, k] / total
                 newton[k] += mean[k]
-            by_newton = _height_after(g, newton, inner, own_g, weights, reach)
-            by_mean = _height_after(g, mean, inner, own_g, weights, reach)
-            is_lower = by_newton <= (1.0 + 8.0 * EPS) * by_mean
+            square = _multiply(g, mean, own_g, scratch)
+            lowest = _height_after(1.0, square, scratch, inner, weights, reach)
+            square = _multiply(g, newton, own_g, scratch)
+            best = 1.0
+            if _height_after(1.0, square, scratch, inner, weights, reach) > CLOSE * lowest:
+                best, part = 0.0, 1.0
+                for _ in range(HALVES):
+                    part /= 2.0
+                    height = _height_after(part, square, scratch, inner, weights, reach)
+                    if height < lowest:
+                        best, lowest = part, height
             change = 0.0
             for k in range(count):
-                step = newton[k] if is_lower else mean[k]
+                step = best * newton[k] if best > 0.0 else mean[k]
                 change = max(change, abs(step))
                 row[k] += step
         result = (is_near[group], moves[group], leaders[group])

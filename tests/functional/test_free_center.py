@@ -311,6 +311,28 @@ def test_compiled_loops_are_what_torch_computes(count):
             assert_close(compiled, plain, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["any", "equal pairs", "line", "outlier"])
+def test_search_ends_soon(kind, monkeypatch):
+    """Whatever the steps: weighted means alone would take thousands of turns, or not end."""
+    rng, turns = np.random.default_rng(0), []
+    gap = star._Search._gap
+    monkeypatch.setattr(star._Search, "_gap", lambda *arguments: turns.append(1) or gap(*arguments))
+    for _ in range(40):
+        count = int(rng.choice([3, 4, 6, 8]))
+        rows = torch.from_numpy(rng.standard_normal((20, count, rng.choice([1, 2, 7]))))
+        if kind == "equal pairs":
+            rows[:, 1::2] = rows[:, : count - 1 : 2]
+        elif kind == "line":
+            rows = rows[:, :1] * torch.from_numpy(rng.standard_normal((20, count, 1)))
+        elif kind == "outlier":
+            rows[:, 0] += 1e3
+        steps = rng.choice([0.0, 1e-6, 1e-3, 0.1, 1.0, 10.0], count).tolist()
+        rows = rows - rows[:, :1]
+        turns.clear()
+        star.solve_plainly(rows @ rows.mT, [1.0] * count, steps)
+        assert len(turns) <= 30
+
+
 @each_grouping
 def test_without_numba(groups, monkeypatch):
     members = members_of(4)
