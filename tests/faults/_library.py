@@ -357,7 +357,8 @@ SECTIONS: dict[str, list[Row]] = {
             "ls.Ramp(duration=10, begin=5, stop=5)",
             "at once",
             "ValueError",
-            "a Ramp needs a stop after its begin=5, got stop=5: write a later time, or leave it out",
+            "a Ramp needs a stop after its begin=5, got stop=5: write a later time, or leave it "
+            "out",
         ),
         Row(
             "ramp to infinity",
