@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from lit_share.functional import _plain
+from lit_share.functional import _along_edges, _deviations, _plain
 from lit_share.functional._edges import adaptive_weights
 from lit_share.functional._fused import FusedGradient, FusedProx, Layout, is_fusable
 from lit_share.functional._fused_graph import FusedGraphProx, is_fusable_graph
@@ -219,7 +219,7 @@ class TieBatch:
         """Move frozen groups of members of step > 0 back to their center."""
         for tie in self.ties:
             if tie.frozen is not None:
-                values = _plain.with_frozen_at_center(self.penalty, tie, tie.frozen)
+                values = _deviations.with_frozen_at_center(self.penalty, tie, tie.frozen)
                 write_(tie.members, values, tie.steps)
 
 
@@ -314,7 +314,9 @@ def _edge_weights(penalty: Penalty, ties: Sequence[TieTensors]) -> list[Tensor |
     if penalty.is_adaptive:
         unset = [i for i, own in enumerate(weights) if own is None]
         own_ties = [ties[i] for i in unset]
-        squares: list[Tensor | None] = [_plain.squared_distances(penalty, t) for t in own_ties]
+        squares: list[Tensor | None] = [
+            _along_edges.squared_distances(penalty, t) for t in own_ties
+        ]
         for i, own in zip(unset, _all_reduce(own_ties, squares), strict=True):
             assert own is not None
             weights[i] = adaptive_weights(own)

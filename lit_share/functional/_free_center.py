@@ -9,7 +9,8 @@ location. Both are weighted means of the members: `_star` finds them from Gram m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,16 +20,19 @@ from lit_share.functional._fusion import combine, gram_matrices, mix
 from lit_share.functional._groups import Groups
 from lit_share.functional._star import balanced, solve_forces, solve_star
 from lit_share.functional._star_numbers import prox_of_numbers
+from lit_share.functional._tie_tensors import TieTensors
+
+if TYPE_CHECKING:
+    from lit_share.functional._penalty import Penalty
 
 
-def value(members: Sequence[Tensor], grouping: Groups, gram: Tensor | None = None) -> Tensor:
-    """Compute the penalty.
+def value(penalty: Penalty, tie: TieTensors, gram: Tensor | None) -> Tensor:
+    """Compute the penalty, given what `gram_matrices` returns of all shards."""
+    members, grouping = tie.wide(), penalty.grouping
+    return penalty.factor_of_groups(tie) * _value(members, grouping, gram)
 
-    Args:
-        members: N tensors in the dtype of computation.
-        grouping: A grouping of elements.
-        gram: What `gram_matrices` returns, summed over all shards; computed if ``None``.
-    """
+
+def _value(members: Sequence[Tensor], grouping: Groups, gram: Tensor | None) -> Tensor:
     if members[0].numel() == 0 and gram is None:
         return members[0].new_zeros(())
     if grouping.is_elementwise(members[0].ndim):
@@ -40,9 +44,7 @@ def value(members: Sequence[Tensor], grouping: Groups, gram: Tensor | None = Non
     return values.sum().to(members[0])
 
 
-def gradient(
-    members: Sequence[Tensor], grouping: Groups, gram: Tensor | None = None
-) -> list[Tensor]:
+def gradient(penalty: Penalty, tie: TieTensors, gram: Tensor | None) -> list[Tensor]:
     r"""Compute the forces of the members on the center, which are the gradient.
 
     By the envelope theorem it is :math:`(W_i - c) / \lVert W_i - c \rVert` for members away from
@@ -51,18 +53,23 @@ def gradient(
     centers are the best.
 
     Args:
-        members: N tensors in the dtype of computation.
-        grouping: A grouping of elements.
+        penalty: The penalty.
+        tie: The tie.
         gram: What `gram_matrices` returns, summed over all shards; computed if ``None``.
 
     Raises:
         RuntimeError: If autograd would have to differentiate the gradient.
     """
+    members, factor = tie.wide(), penalty.factor_of_groups(tie)
     if torch.is_grad_enabled() and any(w.requires_grad for w in members):
         raise RuntimeError(
             'edges="star" has no second-order gradients, as the center is searched for: leave out '
             'create_graph=True, or write edges="all"'
         )
+    return [factor * force for force in _forces(members, penalty.grouping, gram)]
+
+
+def _forces(members: Sequence[Tensor], grouping: Groups, gram: Tensor | None) -> list[Tensor]:
     if members[0].numel() == 0:
         return [torch.zeros_like(w) for w in members]
     if grouping.is_elementwise(members[0].ndim):
@@ -76,24 +83,32 @@ def gradient(
 
 
 def prox(
+    penalty: Penalty, ties: Sequence[TieTensors], grams: Sequence[Tensor | None]
+) -> Iterator[list[Tensor]]:
+    """Take the proximal steps; members at the center are equal bit by bit."""
+    for tie, gram in zip(ties, grams, strict=True):
+        star = penalty.graph_of(tie)
+        assert isinstance(star, Star)
+        if tie.aliases:
+            star = star.merged(tie.aliases)
+        yield _prox_of_star(tie.wide(), star, tie.steps, penalty.grouping, gram)
+
+
+def statistics(penalty: Penalty, tie: TieTensors) -> Tensor:
+    """Compute the Gram matrices of a shard."""
+    return gram_matrices(tie.wide(), penalty.grouping)
+
+
+prox_statistics = statistics
+
+
+def _prox_of_star(
     members: Sequence[Tensor],
     star: Star,
     steps: Sequence[float],
     grouping: Groups,
-    gram: Tensor | None = None,
+    gram: Tensor | None,
 ) -> list[Tensor]:
-    """Take the proximal step.
-
-    Args:
-        members: N tensors in the dtype of computation.
-        star: The spokes.
-        steps: The step of each member, ≥ 0; members of step 0 do not move.
-        grouping: A grouping of elements.
-        gram: What `gram_matrices` returns, summed over all shards; computed if ``None``.
-
-    Returns:
-        New tensors like the members. Those at the center are equal bit by bit.
-    """
     if members[0].numel() == 0 or max(steps) == 0.0:
         return [w.clone() for w in members]
     if grouping.is_elementwise(members[0].ndim):

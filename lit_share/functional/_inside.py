@@ -19,7 +19,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -65,7 +65,7 @@ def check(penalty: Penalty, shapes: Sequence[Sequence[int]], has_precision: bool
         )
 
 
-def value(penalty: Penalty, tie: TieTensors) -> Tensor:
+def value(penalty: Penalty, tie: TieTensors, _: Tensor | None = None) -> Tensor:
     """Compute the penalty, in float64 where there is one, and return it in the members' dtype."""
     member = as_wide(tie.members[0])
     n = member.numel()
@@ -83,7 +83,7 @@ def value(penalty: Penalty, tie: TieTensors) -> Tensor:
     return (total / (n - 1)).to(member.dtype)
 
 
-def gradient(penalty: Penalty, tie: TieTensors) -> list[Tensor]:
+def gradient(penalty: Penalty, tie: TieTensors, _: Tensor | None = None) -> list[Tensor]:
     """Compute the gradient in the dtype of computation; equal numbers do not pull each other."""
     member = as_wide(tie.members[0])
     n = member.numel()
@@ -104,16 +104,30 @@ def gradient(penalty: Penalty, tie: TieTensors) -> list[Tensor]:
     return [unsorted]
 
 
-def prox(penalty: Penalty, tie: TieTensors) -> list[Tensor]:
-    """Take the proximal step, in the dtype of computation."""
-    member, (step,) = as_wide(tie.members[0]), tie.steps
+def prox(
+    penalty: Penalty, ties: Sequence[TieTensors], _: Sequence[Tensor | None] = ()
+) -> Iterator[list[Tensor]]:
+    """Take the proximal steps, in the dtype of computation."""
+    for tie in ties:
+        member, (step,) = as_wide(tie.members[0]), tie.steps
+        yield [_prox_of_numbers(penalty, member, step)]
+
+
+def statistics(penalty: Penalty, tie: TieTensors) -> None:
+    """Return ``None``, as a tensor that is compared inside has no shards."""
+
+
+prox_statistics = statistics
+
+
+def _prox_of_numbers(penalty: Penalty, member: Tensor, step: float) -> Tensor:
     n = member.numel()
     if n < 2 or step == 0.0:
-        return [member.clone()]
+        return member.clone()
     if penalty.omega.quadratic:
         mean = _mean(member)
-        return [mean + (member - mean) / (1.0 + step * n / (n - 1))]
-    return [fuse_within(member, step / (n - 1))]
+        return mean + (member - mean) / (1.0 + step * n / (n - 1))
+    return fuse_within(member, step / (n - 1))
 
 
 def _mean(member: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_share.functional import _inside, _plain
+from lit_share.functional import _along_edges, _inside, _plain
 from lit_share.functional._centers import CENTERS, Center, CenterName
 from lit_share.functional._edges import (
     Edges,
@@ -224,7 +224,7 @@ class Penalty:
         pairs = self.pairs(len(tie.members))
         given = tie.edge_weights
         if self.is_adaptive and given is None:
-            given = adaptive_weights(_plain.squared_distances(self, tie))
+            given = adaptive_weights(_along_edges.squared_distances(self, tie))
         assert self.edges is not None
         weights: Sequence[float] = weights_of(self.edges) or (1.0,) * len(pairs)
         if given is not None:

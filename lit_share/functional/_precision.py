@@ -9,37 +9,43 @@ over c. All operations are on single elements, so shards and blocks need nothing
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from lit_share.functional._centers import Center
-from lit_share.functional._tie_tensors import TieTensors, as_wide
+from lit_share.functional._tie_tensors import TieTensors
+
+if TYPE_CHECKING:
+    from lit_share.functional._penalty import Penalty
 
 
-def value(center: Center, tie: TieTensors) -> Tensor:
+def value(penalty: Penalty, tie: TieTensors, _: Tensor | None = None) -> Tensor:
     r"""Compute :math:`\Omega`, in the dtype of computation."""
-    members, precision = _wide(tie)
-    _, deviations = _split(center, members, tie.start, precision)
+    center, (members, precision) = penalty.centering, _wide(tie)
+    deviations = _split(center, members, tie.start, precision)[1]
     terms = [(f * d.square()).sum() for f, d in zip(precision, deviations, strict=True)]
     return 0.5 * center.scale(len(members)) ** 2 * sum(terms[1:], terms[0])
 
 
-def gradient(center: Center, tie: TieTensors) -> list[Tensor]:
+def gradient(penalty: Penalty, tie: TieTensors, _: Tensor | None = None) -> list[Tensor]:
     r"""Compute :math:`\nabla_{W_i} \Omega = s^2 F_i (W_i - c_i)`, in the dtype of computation.
 
     That the weighted mean depends on all members adds nothing (the envelope theorem), as the
     derivative of the sum by its minimiser c is zero.
     """
-    members, precision = _wide(tie)
-    _, deviations = _split(center, members, tie.start, precision)
+    center, (members, precision) = penalty.centering, _wide(tie)
+    deviations = _split(center, members, tie.start, precision)[1]
     factor = center.scale(len(members)) ** 2
     return [factor * f * d for f, d in zip(precision, deviations, strict=True)]
 
 
-def prox(center: Center, tie: TieTensors) -> list[Tensor]:
-    r"""Compute the proximal step of members of step sizes t_i, in the dtype of computation.
+def prox(
+    penalty: Penalty, ties: Sequence[TieTensors], _: Sequence[Tensor | None] = ()
+) -> Iterator[list[Tensor]]:
+    r"""Compute the proximal steps of members of step sizes t_i, in the dtype of computation.
 
     .. math::
         V_i = c_i + a_i (W_i - c_i), \qquad a_i = \frac{1}{1 + t_i s^2 F_i}
@@ -47,6 +53,18 @@ def prox(center: Center, tie: TieTensors) -> list[Tensor]:
     With the mean as center, c minimises what the members' own minimisation leaves of the objective,
     :math:`\sum_i s^2 F_i a_i (W_i - c)^2 / 2`, so it is the mean weighted by :math:`F_i a_i`.
     """
+    for tie in ties:
+        yield _prox_of_tie(penalty.centering, tie)
+
+
+def statistics(penalty: Penalty, tie: TieTensors) -> None:
+    """Return ``None``, as single elements need nothing of other shards."""
+
+
+prox_statistics = statistics
+
+
+def _prox_of_tie(center: Center, tie: TieTensors) -> list[Tensor]:
     members, precision = _wide(tie)
     factor = center.scale(len(members)) ** 2
     kept = [1.0 / (1.0 + t * factor * f) for t, f in zip(tie.steps, precision, strict=True)]
@@ -62,7 +80,7 @@ def prox(center: Center, tie: TieTensors) -> list[Tensor]:
 def _wide(tie: TieTensors) -> tuple[list[Tensor], list[Tensor]]:
     """Return members and their precision in the dtype of computation."""
     assert tie.precision is not None
-    members = [as_wide(w) for w in tie.members]
+    members = tie.wide()
     return members, [f.to(w) for f, w in zip(tie.precision, members, strict=True)]
 
 

@@ -107,6 +107,10 @@ class TieTensors:
             shape[self.shard.dim] = self.shard.length
         return torch.Size(shape)
 
+    def wide(self) -> list[Tensor]:
+        """Return the members in the dtype of computation, which is float32 for half precision."""
+        return [as_wide(member) for member in self.members]
+
     def map(self, function: Callable[[Tensor], Tensor]) -> TieTensors:
         """Return the tie with ``function`` applied to all tensors of the members' shape."""
         members = [function(member) for member in self.members]
