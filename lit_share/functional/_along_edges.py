@@ -61,7 +61,7 @@ def squared_distances(penalty: Penalty, tie: TieTensors) -> Tensor:
     members = tie.wide()
     wide = float64_on(members[0].device)
     squares = []
-    for i, j in penalty.pairs(len(members)):
+    for i, j in penalty.edging.pairs(len(members)):
         norm = torch.linalg.vector_norm((members[i] - members[j]).detach(), dtype=wide)
         squares.append(norm.square())
     return torch.stack(squares)

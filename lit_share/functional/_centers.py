@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lit_share.functional._edges import Graph, pairs_of
+from lit_share.functional._edges import EDGES, Graph
 
 CenterName = Literal["zero", "mean", "first", "start", "graph"]
 # The center of pairs, whose steps on graphs are those towards their mean.
@@ -130,7 +130,7 @@ def _start(members: Sequence[Tensor], start: Sequence[Tensor] | None) -> Split:
 
 
 def _all_pairs(members: Sequence[Tensor], _: Sequence[Tensor] | None) -> Split:
-    pairs = pairs_of("all", len(members))
+    pairs = EDGES["all"].pairs(len(members))
     return [], [members[i] - members[j] for i, j in pairs]
 
 

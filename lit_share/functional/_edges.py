@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import Literal, TypeAlias
@@ -15,8 +15,50 @@ EdgesName = Literal["all", "adaptive", "chain", "star"]
 # Numbers of members (i, j), or (i, j, weight).
 Edge: TypeAlias = tuple[int, int] | tuple[int, int, float]
 Edges: TypeAlias = EdgesName | Sequence[Edge]
+Pairs: TypeAlias = tuple[tuple[int, int], ...]
 
-_NAMES = ("all", "adaptive", "chain", "star")
+
+@dataclass(frozen=True)
+class EdgesKind:
+    """How members are connected.
+
+    Attributes:
+        pairs: Return the members (i, j) of each edge, given the number of members.
+        weights: The weights of listed edges; ``None`` for 1 each.
+        is_adaptive: Whether weights are those of the members' distances.
+        is_complete: Whether all members are connected by edges of one weight.
+        has_free_center: Whether three or more members have spokes to a free center instead, and
+            only those of a pair are one edge.
+    """
+
+    pairs: Callable[[int], Pairs]
+    weights: tuple[float, ...] | None = None
+    is_adaptive: bool = False
+    is_complete: bool = False
+    has_free_center: bool = False
+
+
+def _all_pairs(members: int) -> Pairs:
+    return tuple(combinations(range(members), 2))
+
+
+def _neighbours(members: int) -> Pairs:
+    return tuple(pairwise(range(members)))
+
+
+def _spokes(members: int) -> Pairs:
+    if members == 2:
+        return ((0, 1),)
+    return ()
+
+
+EDGES: dict[str, EdgesKind] = {
+    "all": EdgesKind(_all_pairs, is_complete=True),
+    # a_e = (d_min / d_e)², so that near members are tied more strongly.
+    "adaptive": EdgesKind(_all_pairs, is_adaptive=True),
+    "chain": EdgesKind(_neighbours),
+    "star": EdgesKind(_spokes, has_free_center=True),
+}
 
 
 @dataclass(frozen=True)
@@ -30,7 +72,7 @@ class Graph:
         weights: The weight of each edge.
     """
 
-    pairs: tuple[tuple[int, int], ...]
+    pairs: Pairs
     weights: tuple[float, ...]
 
     def deviations(self, members: Sequence[Tensor]) -> list[Tensor]:
@@ -102,11 +144,6 @@ class Star:
         return Star(tuple(weights))
 
 
-def has_free_center(edges: Edges, members: int) -> bool:
-    """Whether edges are spokes; those of a pair are the edge between both."""
-    return edges == "star" and members > 2
-
-
 def checked_edges(edges: Edges) -> Edges:
     """Return edges, with a list as a tuple.
 
@@ -114,8 +151,8 @@ def checked_edges(edges: Edges) -> Edges:
         ValueError: If a name is unknown, or an edge is not valid.
     """
     if isinstance(edges, str):
-        if edges not in _NAMES:
-            known = ", ".join(map(repr, _NAMES))
+        if edges not in EDGES:
+            known = ", ".join(map(repr, EDGES))
             raise ValueError(
                 f"unknown edges {edges!r}: write one of {known}, or a list of pairs (i, j) or "
                 "(i, j, weight)"
@@ -147,35 +184,29 @@ def checked_edges(edges: Edges) -> Edges:
     return tuple(checked)
 
 
-def pairs_of(edges: Edges, members: int) -> tuple[tuple[int, int], ...]:
-    """Return the pairs of a number of members.
+def kind_of(edges: Edges) -> EdgesKind:
+    """Return the entry of `EDGES`, or the kind of a list.
 
-    Raises:
-        ValueError: If an edge names a member that does not exist.
+    Its pairs raise `ValueError` if a listed edge names a member that does not exist.
 
     Example:
-        >>> pairs_of("chain", members=4)
+        >>> kind_of("chain").pairs(4)
         ((0, 1), (1, 2), (2, 3))
     """
-    if edges == "chain":
-        return tuple(pairwise(range(members)))
     if isinstance(edges, str):
-        return tuple(combinations(range(members), 2))
+        return EDGES[edges]
     pairs = tuple((int(edge[0]), int(edge[1])) for edge in edges)
     most = max(map(max, pairs))
-    if most >= members:
-        raise ValueError(
-            f"edges names member {most}, but a tie has {members} members, numbered from 0 to "
-            f"{members - 1}"
-        )
-    return pairs
 
+    def listed(members: int) -> Pairs:
+        if most >= members:
+            raise ValueError(
+                f"edges names member {most}, but a tie has {members} members, numbered from 0 to "
+                f"{members - 1}"
+            )
+        return pairs
 
-def weights_of(edges: Edges) -> tuple[float, ...] | None:
-    """Return the weights of listed edges; ``None`` for names."""
-    if isinstance(edges, str):
-        return None
-    return tuple(_weight(edge) for edge in edges)
+    return EdgesKind(listed, tuple(_weight(edge) for edge in edges))
 
 
 def adaptive_weights(squares: Tensor) -> Tensor:

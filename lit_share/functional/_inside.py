@@ -47,7 +47,7 @@ def check(penalty: Penalty, shapes: Sequence[Sequence[int]], has_precision: bool
             f'groups="{penalty.groups}" are not single numbers, which [...] compares: write '
             'groups="element", as the recipe value_tie does, or leave out [...]'
         )
-    if center.has_edges and penalty.edges != "all":
+    if center.has_edges and not penalty.edging.is_complete:
         raise ValueError(
             f'edges={penalty.edges!r} are not for the numbers of a tensor: write edges="all", as '
             "the recipe value_tie does"

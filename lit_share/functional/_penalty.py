@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,13 +14,12 @@ from lit_share.functional import _along_edges, _inside, _plain
 from lit_share.functional._centers import CENTERS, Center, CenterName
 from lit_share.functional._edges import (
     Edges,
+    EdgesKind,
     Graph,
     Star,
     adaptive_weights,
     checked_edges,
-    has_free_center,
-    pairs_of,
-    weights_of,
+    kind_of,
 )
 from lit_share.functional._groups import GROUPS, Groups, GroupsName
 from lit_share.functional._norms import NORMS, Norm, NormName
@@ -65,10 +64,9 @@ class Penalty:
             of ``(i, j)`` and ``(i, j, weight)``, with members numbered from 0. With ``"star"``, for
             the l1 norm, members have a spoke each to a free center, so that single members can
             leave it: :math:`\min_c \sum_i \lVert W_i - c \rVert` for each group.
-        scaled: Whether a group of p elements counts :math:`\sqrt p`-fold in ``"l1"`` and ``"owl"``,
-            :math:`n_g = \sqrt p\, \lVert D_g \rVert_2`, so that one strength means the same for a
-            bias, a unit and a large layer. Groups of one element, singular values and squared norms
-            have no such factor.
+        scaled: Whether s, and the weights of edges, include :math:`\sqrt p` for groups of p
+            elements in ``"l1"`` and ``"owl"``, so that one strength means the same for a bias, a
+            unit and a large layer. Singular values and squared norms have no such factor.
         needs_precision: Whether members must come with the precision of their elements, weights
             F ≥ 0 as in :math:`\tfrac{s^2}{2} \sum_i F_i (W_i - c_i)^2`, so that it is an error to
             forget them. Without it, any squared penalty of elements takes them if they are given.
@@ -180,7 +178,7 @@ class Penalty:
             edges = "all"
         # Configs give lists, and an attribute of a frozen dataclass has to be set like this.
         object.__setattr__(self, "edges", checked_edges(edges))
-        if self.has_free_center(3) and not self.omega.soft_threshold:
+        if self.edging.has_free_center and not self.omega.soft_threshold:
             norms = either(NORMS, lambda norm: norm.soft_threshold)
             raise ValueError(
                 f"edges={self.edges!r} is for norm={norms}, not for norm={self.norm!r}: write "
@@ -204,29 +202,29 @@ class Penalty:
         return CENTERS[self.center]
 
     @property
+    def edging(self) -> EdgesKind:
+        """The entry of `EDGES`, or the kind of a list; of centers with edges only."""
+        assert self.edges is not None
+        return kind_of(self.edges)
+
+    @property
     def is_adaptive(self) -> bool:
         """Whether the weights of edges depend on the members' distances."""
-        return self.edges == "adaptive"
-
-    def pairs(self, members: int) -> tuple[tuple[int, int], ...]:
-        """Return the edges between a number of members; those of ``"graph"`` only."""
-        assert self.edges is not None
-        return pairs_of(self.edges, members)
+        return self.centering.has_edges and self.edging.is_adaptive
 
     def has_free_center(self, members: int) -> bool:
         """Whether members have spokes to a free center; those of a pair are one edge."""
-        return self.edges is not None and has_free_center(self.edges, members)
+        return self.centering.has_edges and self.edging.has_free_center and members > 2
 
     def graph_of(self, tie: TieTensors) -> Graph | Star:
         """Return the graph of a tie; adaptive weights are computed unless the tie has them."""
         if self.has_free_center(len(tie.members)):
             return Star((self.factor_of_groups(tie),) * len(tie.members))
-        pairs = self.pairs(len(tie.members))
+        pairs = self.edging.pairs(len(tie.members))
         given = tie.edge_weights
         if self.is_adaptive and given is None:
             given = adaptive_weights(_along_edges.squared_distances(self, tie))
-        assert self.edges is not None
-        weights: Sequence[float] = weights_of(self.edges) or (1.0,) * len(pairs)
+        weights: Sequence[float] = self.edging.weights or (1.0,) * len(pairs)
         if given is not None:
             weights = given.tolist()
         factor = self.factor_of_groups(tie)
@@ -324,7 +322,8 @@ class Penalty:
         """
         shapes = [w.shape for w in members]
         self.check(shapes, start=start, precision=precision, inside=inside)
-        value: Tensor = _Value.apply(self, start, precision, inside, *members)
+        tie = TieTensors(members, start=start, precision=precision, inside=inside)
+        value: Tensor = _Value.apply(self, tie, *members)
         return value
 
     @torch.no_grad()
@@ -462,7 +461,7 @@ class Penalty:
             listed = ", ".join(str(tuple(shape)) for shape in shapes)
             raise ValueError(f"members must have one shape, got {listed}")
         if self.centering.has_edges:
-            self.pairs(len(shapes))
+            self.edging.pairs(len(shapes))
         min_ndim = self.grouping.min_ndim(len(shapes))
         if len(shapes[0]) < min_ndim:
             raise ValueError(
@@ -594,25 +593,19 @@ class _Value(torch.autograd.Function):
     def forward(
         ctx: Any,
         penalty: Penalty,
-        start: Sequence[Tensor] | None,
-        precision: Sequence[Tensor] | None,
-        inside: bool,
+        tie: TieTensors,
         *members: Tensor,
     ) -> Tensor:
-        ctx.penalty, ctx.start, ctx.precision, ctx.inside = penalty, start, precision, inside
+        ctx.penalty, ctx.tie = penalty, tie
         ctx.save_for_backward(*members)
-        tie = TieTensors(members, start=start, precision=precision, inside=inside)
-        return _plain.value(penalty, tie)
+        return _plain.value(penalty, replace(tie, members=members))
 
     @staticmethod
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
         # These operations are differentiable, so that there are second-order gradients.
-        tie = TieTensors(
-            ctx.saved_tensors, start=ctx.start, precision=ctx.precision, inside=ctx.inside
-        )
-        gradients = _plain.gradient(ctx.penalty, tie)
+        gradients = _plain.gradient(ctx.penalty, replace(ctx.tie, members=ctx.saved_tensors))
         own = zip(gradients, ctx.saved_tensors, strict=True)
-        return None, None, None, None, *[outer.to(w) * g.to(w.dtype) for g, w in own]
+        return None, None, *[outer.to(w) * g.to(w.dtype) for g, w in own]
 
 
 def steps_of_members(step: float | Sequence[float], members: int) -> list[float]:

@@ -16,9 +16,9 @@ it is. With weights :math:`w_i = a_i / \max(\lVert W_i - c \rVert, a_i t_i)`, c 
 of the members, hence a row of N coefficients, for which the Gram matrix is all that is needed.
 
 The search begins at the best of the members and their mean. Each turn takes a Newton
-step, a part of that or the weighted mean, which is never worse than the last center. Typical ties
-take 1 to 10 turns. The forces :math:`U_i = w_i (W_i - c)`, made to
-sum to zero, are a feasible point of the dual, so that the duality gap says when to stop:
+step, a fraction of that or the weighted mean, which is never worse than the last center. Typical
+ties take 1 to 10 turns. The forces :math:`U_i = w_i (W_i - c)`, made to sum to zero, are a feasible
+point of the dual, so that the duality gap says when to stop:
 
 .. math::
     \sum_i \frac{1}{2 t_i} \lVert V_i - V_i^* \rVert^2 \le
@@ -61,7 +61,7 @@ _LEAST_PER_THREAD = 2**12
 
 
 @dataclass(frozen=True)
-class Centers:
+class FreeCenters:
     """The center of each group.
 
     Attributes:
@@ -132,7 +132,7 @@ def balanced(forces: Tensor, is_near: Tensor, dim: int) -> Tensor:
 
 def _solve(
     gram: Tensor, weights: Sequence[float], steps: Sequence[float]
-) -> tuple[Centers, Clusters]:
+) -> tuple[FreeCenters, Clusters]:
     gram = gram.to("cpu", torch.float64).contiguous()
     loop = _compiled()
     if loop is None:
@@ -143,7 +143,7 @@ def _solve(
     arrays = (gram.numpy(), np.array(weights), np.array(steps), rows, is_near, moves, leaders)
     least = max(1, _LEAST_PER_THREAD // count**2)
     run_ranges(lambda begin, end: loop(*arrays, begin, end), groups, least)
-    centers = Centers(torch.from_numpy(rows), torch.from_numpy(is_near))
+    centers = FreeCenters(torch.from_numpy(rows), torch.from_numpy(is_near))
     return centers, Clusters(torch.from_numpy(moves), torch.from_numpy(leaders))
 
 
@@ -159,7 +159,7 @@ def _compiled() -> Callable[..., None] | None:
 
 def solve_plainly(
     gram: Tensor, weights: Sequence[float], steps: Sequence[float]
-) -> tuple[Centers, Clusters]:
+) -> tuple[FreeCenters, Clusters]:
     """Solve for the step of each group in torch: the specification of the compiled loop.
 
     Args:
@@ -174,9 +174,9 @@ def solve_plainly(
     most = search.weights * search.steps
     distances = _norms(own, gram)
     # The force of members outside of their reach is full.
-    part = torch.where(near, 1.0, most / torch.where(distances > 0.0, distances, 1.0))
+    fraction = torch.where(near, 1.0, most / torch.where(distances > 0.0, distances, 1.0))
     can_move = search.steps > 0.0
-    moves = torch.where(can_move.unsqueeze(-1), part.unsqueeze(-1) * own, 0.0)
+    moves = torch.where(can_move.unsqueeze(-1), fraction.unsqueeze(-1) * own, 0.0)
     # A member of step 0 at the center is the center, and leads.
     count = len(steps)
     members = torch.arange(count)
@@ -233,7 +233,7 @@ class _Search:
             change = step.abs().amax(-1)
             self.rows = torch.where(is_open.unsqueeze(-1), self.rows + step, self.rows)
 
-    def snapped(self) -> Centers:
+    def snapped(self) -> FreeCenters:
         """Return the centers, at a member of step 0 where one is near."""
         distances = _norms(self.eye - self.rows.unsqueeze(1), self.gram)
         slack = 2.0 * (2.0 * self.gaps.unsqueeze(-1) * self.steps).sqrt()
@@ -242,11 +242,11 @@ class _Search:
         is_fixed = is_near & (self.steps == 0.0)
         fixed = self.eye[is_fixed.to(torch.int8).argmax(-1)]
         rows = torch.where(is_fixed.any(-1, keepdim=True), fixed, self.rows)
-        return Centers(rows, is_near)
+        return FreeCenters(rows, is_near)
 
     def _heights(self, distances: Tensor, reach: Tensor) -> Tensor:
-        inside = distances.square() / (2.0 * reach)
-        return self.weights * torch.where(distances <= reach, inside, distances - 0.5 * reach)
+        near = distances.square() / (2.0 * reach)
+        return self.weights * torch.where(distances <= reach, near, distances - 0.5 * reach)
 
     def _gap(self, inner: Tensor, distances: Tensor, pull: Tensor) -> tuple[Tensor, Tensor]:
         """Return the duality gap of each group, and the gap at which the search ends."""
@@ -255,12 +255,13 @@ class _Search:
         along = pull * (inner @ pull.unsqueeze(-1)).squeeze(-1)
         square = along.sum(-1, keepdim=True).clamp_min(0.0)
         # The sum is taken from those that are shorter than they may be, so that few are shortened.
-        room = (self.weights - forces).clamp_min(0.0) + EPS * self.weights
-        part = room / room.sum(-1, keepdim=True)
-        squares = (forces.square() - 2.0 * part * along + part.square() * square).clamp_min(0.0)
+        slack = (self.weights - forces).clamp_min(0.0) + EPS * self.weights
+        fraction = slack / slack.sum(-1, keepdim=True)
+        squares = forces.square() - 2.0 * fraction * along + fraction.square() * square
+        squares = squares.clamp_min(0.0)
         longest = (squares.sqrt() / self.weights).amax(-1, keepdim=True)
         kept = 1.0 / longest.clamp_min(1.0)
-        products = kept * (forces * distances - part * along / pull)
+        products = kept * (forces * distances - fraction * along / pull)
         heights = self._heights(distances, self.reach)
         moved = self.reach / self.weights * kept.square() * squares / 2.0
         gaps = (heights - products + moved).sum(-1)
@@ -286,7 +287,7 @@ class _Search:
         return root * solution.squeeze(-1)
 
     def _best(self, own: Tensor, newton: Tensor, mean: Tensor) -> Tensor:
-        """Return the step to the lowest point: a part of Newton's, or the mean's."""
+        """Return the step to the lowest point: a fraction of Newton's, or the mean's."""
 
         def height(step: Tensor) -> Tensor:
             return self._heights(_norms(own - step.unsqueeze(1), self.gram), self.reach).sum(-1)
@@ -295,11 +296,11 @@ class _Search:
         is_close = height(newton) <= CLOSE * lowest
         if not bool(is_close.all()):
             for half in range(1, HALVES + 1):
-                part = 0.5**half * newton
-                own_height = height(part)
+                fraction = 0.5**half * newton
+                own_height = height(fraction)
                 is_lower = own_height < lowest
                 lowest = torch.where(is_lower, own_height, lowest)
-                best = torch.where(is_lower.unsqueeze(-1), part, best)
+                best = torch.where(is_lower.unsqueeze(-1), fraction, best)
         return torch.where(is_close.unsqueeze(-1), newton, best)
 
 

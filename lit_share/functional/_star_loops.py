@@ -39,11 +39,11 @@ def _multiply(gram, step, own_g, products):
 
 
 @njit(inline="always")
-def _height_after(part, square, products, inner, weights, reach):
+def _height_after(fraction, square, products, inner, weights, reach):
     # With D the deviation of a member and δ a step, its distance is ‖D − δ‖.
     total = 0.0
     for i in range(len(products)):
-        own = inner[i, i] - 2.0 * part * products[i] + part * part * square
+        own = inner[i, i] - 2.0 * fraction * products[i] + fraction * fraction * square
         total += _height(math.sqrt(max(own, 0.0)), reach[i], weights[i])
     return total
 
@@ -106,17 +106,17 @@ def _finish(gram, weights, steps, gap, noise, row, result, scratch):
         for k in range(count):
             row[k] = 1.0 * (k == fixed)
     for i in range(count):
-        part = 1.0
+        fraction = 1.0
         if not is_near[i]:
             distance = math.sqrt(max(_square_from(gram, row, i, scratch), 0.0))
             # The force of members outside of their reach is full.
-            part = weights[i] * steps[i] / (distance if distance > 0.0 else 1.0)
+            fraction = weights[i] * steps[i] / (distance if distance > 0.0 else 1.0)
         if steps[i] == 0.0:
-            part = 0.0
+            fraction = 0.0
         for k in range(count):
             moves[i, k] = 0.0
-            if part != 0.0:
-                moves[i, k] = part * (row[k] - (i == k))
+            if fraction != 0.0:
+                moves[i, k] = fraction * (row[k] - (i == k))
         leaders[i] = leader if is_near[i] and steps[i] > 0.0 else i
 
 
@@ -176,27 +176,27 @@ def solve_star(gram, weights, steps, rows, is_near, moves, leaders, begin, end):
                 total += pull[i]
                 values += _height(distances[i], reach[i], weights[i])
                 energy += steps[i] * (pull[i] * distances[i]) ** 2 / 2.0
-            square, rooms = 0.0, 0.0
+            square, slacks = 0.0, 0.0
             for i in range(count):
                 along[i] = 0.0
                 for k in range(count):
                     along[i] += inner[i, k] * pull[k]
                 square += pull[i] * along[i]
-                rooms += max(weights[i] - pull[i] * distances[i], 0.0) + EPS * weights[i]
+                slacks += max(weights[i] - pull[i] * distances[i], 0.0) + EPS * weights[i]
             square, longest = max(square, 0.0), 1.0
             # The squares of the forces of the dual, whose sum is zero.
             for i in range(count):
                 force = pull[i] * distances[i]
-                part = (max(weights[i] - force, 0.0) + EPS * weights[i]) / rooms
-                own_square = force * force - 2.0 * part * pull[i] * along[i]
-                right[i] = max(own_square + part * part * square, 0.0)
+                fraction = (max(weights[i] - force, 0.0) + EPS * weights[i]) / slacks
+                own_square = force * force - 2.0 * fraction * pull[i] * along[i]
+                right[i] = max(own_square + fraction * fraction * square, 0.0)
                 longest = max(longest, math.sqrt(right[i]) / weights[i])
             gap = 0.0
             for i in range(count):
                 force = pull[i] * distances[i]
-                part = (max(weights[i] - force, 0.0) + EPS * weights[i]) / rooms
+                fraction = (max(weights[i] - force, 0.0) + EPS * weights[i]) / slacks
                 gap += _height(distances[i], reach[i], weights[i])
-                gap -= (force * distances[i] - part * along[i]) / longest
+                gap -= (force * distances[i] - fraction * along[i]) / longest
                 gap += reach[i] / weights[i] * right[i] / (2.0 * longest * longest)
             least = max(GAP * energy, LEAST_GAP * values)
             idle = idle + 1 if values > (1.0 - EPS) * least_height else 0
@@ -227,12 +227,12 @@ def solve_star(gram, weights, steps, rows, is_near, moves, leaders, begin, end):
             square = _multiply(g, newton, own_g, scratch)
             best = 1.0
             if _height_after(1.0, square, scratch, inner, weights, reach) > CLOSE * lowest:
-                best, part = 0.0, 1.0
+                best, fraction = 0.0, 1.0
                 for _ in range(HALVES):
-                    part /= 2.0
-                    height = _height_after(part, square, scratch, inner, weights, reach)
+                    fraction /= 2.0
+                    height = _height_after(fraction, square, scratch, inner, weights, reach)
                     if height < lowest:
-                        best, lowest = part, height
+                        best, lowest = fraction, height
             change = 0.0
             for k in range(count):
                 step = best * newton[k] if best > 0.0 else mean[k]

@@ -106,10 +106,10 @@ def prox_of_numbers_plainly(numbers: Tensor, star: Star, steps: Sequence[float])
         high = torch.where(is_above, middle, high)
     upper, lower = (points.gather(0, own.unsqueeze(0)) for own in (low, (low - 1).clamp_min(0)))
     is_above, is_below = x - most >= upper, x + most <= lower
-    inside = ~(is_above | is_below) & (step > 0.0)
-    inverse = torch.where(inside, 1.0 / torch.where(step > 0.0, step, 1.0), 0.0)
+    in_reach = ~(is_above | is_below) & (step > 0.0)
+    inverse = torch.where(in_reach, 1.0 / torch.where(step > 0.0, step, 1.0), 0.0)
     # Distances are taken from the first of these members, which equal ones do not leave.
-    base = x.gather(0, inside.to(torch.int8).argmax(0, keepdim=True))
+    base = x.gather(0, in_reach.to(torch.int8).argmax(0, keepdim=True))
     full = torch.where(is_above, weights, torch.where(is_below, -weights, 0.0))
     sums = (full + inverse * (x - base)).sum(0)
     total = inverse.sum(0)

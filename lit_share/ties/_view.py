@@ -97,7 +97,7 @@ class TieView:
         # A checkpoint may be that of a run with another number of members.
         edges = 0
         if penalty.is_adaptive:
-            edges = len(penalty.pairs(len(tie.members)))
+            edges = len(penalty.edging.pairs(len(tie.members)))
         if own_weights is not None and len(own_weights) == edges:
             self.tensors.edge_weights = own_weights
 

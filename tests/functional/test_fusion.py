@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from lit_share.functional import Penalty, TieBatch, TieTensors, prox_
 from lit_share.functional import _duals as duals
 from lit_share.functional import _fusion as fusion
-from lit_share.functional._edges import Graph, pairs_of
+from lit_share.functional._edges import Graph, kind_of
 from lit_share.functional._fused import is_fusable
 from lit_share.functional._fused_graph import is_fusable_graph
 
@@ -252,7 +252,7 @@ def test_compiled_loops_are_what_torch_computes(count, kind):
     rows[:, 1] = rows[:, 0]
     rows[5] = rows[5, :1]
     rows = rows - rows[:, :1]
-    pairs = pairs_of(kind, count)
+    pairs = kind_of(kind).pairs(count)
     every_edge = Graph(pairs, tuple(0.1 * (e % 4) for e in range(len(pairs))))
     for steps in steps_of(count):
         graph = every_edge.moving(steps)
