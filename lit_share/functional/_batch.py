@@ -378,4 +378,6 @@ def _blocks(penalty: Penalty, tie: TieTensors) -> Iterator[TieTensors]:
         return
     for begin in range(0, tie.shape.numel(), size):
         end = begin + size
-        yield tie.map(lambda tensor, a=begin, b=end: tensor.view(-1)[a:b])  # type: ignore[misc]
+        block = tie.map(lambda tensor, a=begin, b=end: tensor.view(-1)[a:b])  # type: ignore[misc]
+        # Elements need nothing of other shards, and a block has no dimension of the shard.
+        yield replace(block, shard=None)

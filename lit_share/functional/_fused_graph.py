@@ -16,6 +16,7 @@ from torch.autograd.graph import increment_version
 from lit_share.functional._duals import Clusters, solve_duals
 from lit_share.functional._edges import Star
 from lit_share.functional._fused import FusedLoops, Jobs, Layout, is_loopable
+from lit_share.functional._fusion import from_near_member
 from lit_share.functional._star import solve_star
 from lit_share.functional._tie_tensors import TieTensors
 
@@ -104,7 +105,8 @@ class FusedGraphProx(FusedLoops):
     def _solve(self, tie: TieTensors, gram: Tensor) -> Clusters:
         graph = self.penalty.graph_of(tie)
         if isinstance(graph, Star):
-            return solve_star(gram, graph, tie.steps)
+            near = from_near_member(gram, tie.members, self.penalty.grouping)
+            return solve_star(near, graph, tie.steps)
         graph = graph.moving(tie.steps)
         if graph.pairs:
             return solve_duals(gram, graph, tie.steps)

@@ -80,6 +80,35 @@ def gram_matrices(members: Sequence[Tensor], grouping: Groups) -> Tensor:
     return gram
 
 
+def from_near_member(gram: Tensor, members: Sequence[Tensor], grouping: Groups) -> Tensor:
+    """Return Gram matrices of differences from another member, if the first is far from all others.
+
+    In differences from a member that is 10⁵ times farther away than the others are from each other,
+    their own distances would be rounding errors.
+
+    Args:
+        gram: What `gram_matrices` returns.
+        members: N full tensors.
+        grouping: A grouping of elements.
+    """
+    count = len(members)
+    if count < 3 or gram.numel() == 0:
+        return gram
+    others = gram.flatten(0, -3)[:, 1:, 1:]
+    squares = others.diagonal(dim1=-2, dim2=-1)
+    between = squares.unsqueeze(-1) + squares.unsqueeze(-2) - 2.0 * others
+    between.diagonal(dim1=-2, dim2=-1).fill_(torch.inf)
+    nearest = between.flatten(1).min(-1)
+    is_far = squares.amin(-1) > 1e10 * nearest.values
+    if not bool(is_far.any()):
+        return gram
+    first = 1 + int(nearest.indices[is_far][0]) // (count - 1)
+    order = list(range(count))
+    order[0], order[first] = first, 0
+    swapped = gram_matrices([members[i] for i in order], grouping)
+    return swapped[..., order, :][..., order]
+
+
 def combine(members: Sequence[Tensor], clusters: Clusters, grouping: Groups) -> list[Tensor]:
     """Return the members after a step that is given by coefficients, for each group."""
     shape, device = members[0].shape, members[0].device

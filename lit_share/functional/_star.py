@@ -36,6 +36,7 @@ Source:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -193,8 +194,10 @@ class _Search:
         self.eye = torch.eye(len(steps), dtype=gram.dtype)
         squares = gram.diagonal(dim1=-2, dim2=-1)
         tiny = torch.finfo(gram.dtype).tiny
-        # Distances below this are rounding errors.
-        self.noise = (4.0 * len(steps) * EPS * squares.amax(-1, keepdim=True)).sqrt()
+        self.sizes = squares.clamp_min(0.0).sqrt()
+        # Distances below this are rounding errors, but for members far away from most others.
+        middle = self.sizes.sort(-1).values[:, len(steps) // 2, None]
+        self.noise = math.sqrt(4.0 * len(steps) * EPS) * middle
         self.reach = torch.maximum(weights * steps, self.noise.clamp_min(tiny))
         # The search begins at a member, or at the mean, which is near the center of two clusters.
         starts = torch.cat([self.eye, self.eye.mean(0, keepdim=True)])
@@ -237,12 +240,21 @@ class _Search:
         """Return the centers, at a member of step 0 where one is near."""
         distances = _norms(self.eye - self.rows.unsqueeze(1), self.gram)
         slack = 2.0 * (2.0 * self.gaps.unsqueeze(-1) * self.steps).sqrt()
-        most = (self.weights * self.steps + slack).square() + self.noise.square()
+        noise = torch.maximum(self._noise(), self.noise)
+        most = (self.weights * self.steps + slack).square() + noise.square()
         is_near = distances.square() <= most
         is_fixed = is_near & (self.steps == 0.0)
         fixed = self.eye[is_fixed.to(torch.int8).argmax(-1)]
         rows = torch.where(is_fixed.any(-1, keepdim=True), fixed, self.rows)
         return FreeCenters(rows, is_near)
+
+    def _noise(self) -> Tensor:
+        """Return the rounding error of each member's distance from the center.
+
+        Each product of coefficients has one, so a member far away spoils only its own distance.
+        """
+        own = (self.eye - self.rows.unsqueeze(1)).abs()
+        return math.sqrt(4.0 * len(self.eye) * EPS) * (own * self.sizes.unsqueeze(1)).sum(-1)
 
     def _heights(self, distances: Tensor, reach: Tensor) -> Tensor:
         near = distances.square() / (2.0 * reach)

@@ -89,6 +89,15 @@ def _square_from(gram, row, i, scratch):
 
 
 @njit(inline="always")
+def _noise(gram, row, i):
+    # The rounding error of the distance of member i from the center of a row.
+    total = 0.0
+    for k in range(len(row)):
+        total += abs((i == k) - row[k]) * math.sqrt(max(gram[k, k], 0.0))
+    return math.sqrt(4.0 * len(row) * EPS) * total
+
+
+@njit(inline="always")
 def _finish(gram, weights, steps, gap, noise, row, result, scratch):
     # The center is at a member of step 0 if that is near.
     is_near, moves, leaders = result
@@ -96,7 +105,7 @@ def _finish(gram, weights, steps, gap, noise, row, result, scratch):
     for i in range(count):
         square = _square_from(gram, row, i, scratch)
         most = weights[i] * steps[i] + 2.0 * math.sqrt(2.0 * gap * steps[i])
-        is_near[i] = square <= most * most + noise * noise
+        is_near[i] = square <= most * most + max(_noise(gram, row, i), noise) ** 2
         if is_near[i] and steps[i] == 0.0 and fixed < 0:
             fixed = i
         if is_near[i] and leader < 0:
@@ -147,10 +156,11 @@ def solve_star(gram, weights, steps, rows, is_near, moves, leaders, begin, end):
     mean, newton, scratch = np.empty(count), np.empty(count), np.empty(count)
     for group in range(begin, end):
         g, row = gram[group], rows[group]
-        largest = 0.0
+        # Distances below this are rounding errors, but for members far away from most others.
         for i in range(count):
-            largest = max(largest, g[i, i])
-        noise = math.sqrt(4.0 * count * EPS * largest)
+            scratch[i] = g[i, i]
+        scratch.sort()
+        noise = math.sqrt(4.0 * count * EPS * max(scratch[count // 2], 0.0))
         for i in range(count):
             reach[i] = max(weights[i] * steps[i], noise, _TINY)
         _begin(g, weights, reach, row, scratch)

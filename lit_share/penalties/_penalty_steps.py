@@ -128,6 +128,9 @@ class PenaltySteps:
         self._owner: nn.Module | None = None
         # Whether there were gradients in `before_step`, by the optimizers' indices.
         self._had_gradients: dict[int, bool] = {}
+        # The strength for all optimizers of an iteration, and those that have begun their step.
+        self._strength_now = 0.0
+        self._stepped: set[int] = set()
         # The index of each optimizer; `None` stands for the only optimizer.
         self._numbers: dict[Optimizer | None, int] = {}
         self._steps = MemberSteps([])
@@ -270,11 +273,16 @@ class PenaltySteps:
             scale: The factor of the gradients, as of a ``GradScaler`` that has not unscaled them.
         """
         number, has_gradients = self._stepping(optimizer)
+        # A schedule counts the steps of each optimizer, but members of a tie need one strength.
+        if not self._stepped or number in self._stepped:
+            self._stepped.clear()
+            self._strength_now = self.strength_at(self.steps_done, self.epochs_done)
+        self._stepped.add(number)
         if self.uses_prox:
             # They may be cleared before `after_step`.
             self._had_gradients[number] = has_gradients
             return
-        strength = scale * self.strength_at(self.steps_done, self.epochs_done)
+        strength = scale * self._strength_now
         if not has_gradients or strength == 0.0:
             return
         self._refresh(number)
@@ -291,10 +299,12 @@ class PenaltySteps:
         Only counts the step if the penalty is applied as a gradient, or the step was skipped. The
         optimizer is optional if there is a single optimizer.
         """
-        number, has_gradients = self._stepping(optimizer)
+        number, _ = self._stepping(optimizer)
         if self.uses_prox:
-            had_gradients = self._had_gradients.pop(number, has_gradients)
-            if had_gradients and not skipped_its_step(self.optimizers[number]):
+            # Loops may leave it out before proximal steps, if they keep gradients.
+            if number not in self._had_gradients:
+                self.before_step(optimizer)
+            if self._had_gradients.pop(number) and not skipped_its_step(self.optimizers[number]):
                 self._move(number)
         self.steps_done += 1
 
@@ -508,7 +518,7 @@ class PenaltySteps:
 
         Steps of ties with other optimizers, or if ``every`` is "epoch", are added to pending.
         """
-        strength = self.strength_at(self.steps_done, self.epochs_done)
+        strength = self._strength_now
         sizes: Sequence[list[float] | None] = [None] * len(self.found)
         if strength > 0.0:
             sizes = self._steps.sizes(self.found, number, strength)

@@ -40,7 +40,7 @@ MOMENTUM = partial(torch.optim.SGD, momentum=0.9)
 # Name: the penalty, its ties, and a strength at which something becomes exact, but not all.
 PENALTIES = {
     "lasso": (Penalty("l1", "element", "zero"), Ties("*"), 0.1),
-    "group_lasso": (Penalty("l1", "input", "zero"), MATRICES, 0.25),
+    "group_lasso": (Penalty("l1", "input", "zero"), MATRICES, 0.3),
     "oscar": (Penalty("owl", "element", "zero", ramp_weights), Ties("*"), 0.2),
     "growl": (Penalty("owl", "input", "zero", ramp_weights), MATRICES, 0.6),
     "exact_tie": (Penalty("l1", "element", "mean"), Ties("a.*", "b.*"), 0.2),

@@ -149,6 +149,26 @@ def test_outlier_leaves_and_others_are_equal(groups, dtype, count, at):
     assert (outlier - moved[0]).abs().min() > 9.0
 
 
+@pytest.mark.parametrize("at", [0, 1, -1])
+@pytest.mark.parametrize("far", [1e2, 1e5, 1e8])
+@pytest.mark.parametrize("fused", [False, True])
+def test_outlier_moves_no_other_farther_than_its_step(at, far, fused):
+    """Rounding errors of its distances are those of no other member."""
+    rng = torch.Generator().manual_seed(0)
+    members = [1e-3 * torch.randn(10, 10, generator=rng, dtype=torch.float64) for _ in range(4)]
+    members[at] = far * torch.randn(10, 10, generator=rng, dtype=torch.float64)
+    before, step = [w.clone() for w in members], 1e-4
+    if fused:
+        prox_(robust("tensor"), [TieTensors(members, steps=[step] * 4)])
+        moved = members
+    else:
+        moved = robust("tensor").prox(members, step)
+    rest = [i for i in range(4) if i != at % 4]
+    for i in rest:
+        assert (moved[i] - before[i]).norm() == pytest.approx(step, rel=1e-3)
+    assert not torch.equal(moved[rest[0]], moved[rest[1]])
+
+
 @each_grouping
 @pytest.mark.parametrize("at", [0, 2])
 @pytest.mark.parametrize("fused", [False, True])
