@@ -184,13 +184,13 @@ def test_numbers_that_are_not_finite_stay_so_and_do_not_move_others_away(value):
 
 
 @each_penalty
-def test_a_strength_means_the_same_in_tensors_of_all_sizes(name):
-    """The outermost numbers are pulled by all others, each by its weight."""
-    pulls = []
-    for n in (10, 1000, 100_000):
-        w = torch.linspace(-1.0, 1.0, n)
-        pulls.append(float(PENALTIES[name].gradient([w], inside=True)[0][-1]))
-    assert pulls == pytest.approx([1.0] * 3, rel=0.12 if name != "l1" else 1e-6)
+@pytest.mark.parametrize("n", [10, 1000, 100_000])
+def test_a_strength_means_the_same_in_tensors_of_all_sizes(name, n):
+    """The largest number is 1 above the mean, and pulled by n − 1 others of weight 1 / (n − 1)."""
+    w = torch.linspace(-1.0, 1.0, n)
+    expected = {"l1": 1.0, "graph": n / (n - 1), "mean": n / (n - 1)}[name]
+    (pull,) = PENALTIES[name].gradient([w], inside=True)
+    assert float(pull[-1]) == pytest.approx(expected, rel=1e-6)
 
 
 @each_penalty
