@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
@@ -34,25 +34,38 @@ class LogMeans(Callback):
 
     @override
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        _log(trainer, pl_module, "val")
+        _log(trainer, pl_module)
 
     @override
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        _log(trainer, pl_module, "test")
+        _log(trainer, pl_module)
 
 
-def _log(trainer: Trainer, pl_module: LightningModule, stage: Literal["val", "test"]) -> None:
-    models = _models(pl_module)
-    head = f"{models[0]}/{stage}/"
+def _log(trainer: Trainer, pl_module: LightningModule) -> None:
+    # In the sanity check, `trainer.callback_metrics` is still empty if there are several loaders.
+    # Means without values are logged there, because a misspelt objective is looked for then.
     assert trainer._results is not None
-    logged = {metric.meta.name for metric in trainer._results.values()}
-    for name in sorted(logged):
-        own = [f"{model}/{name.removeprefix(f'{models[0]}/')}" for model in models]
-        if name.startswith(head) and logged.issuperset(own):
-            # The sanity check has no values yet, and its results are discarded: only names matter.
-            values = [float(trainer.callback_metrics.get(metric, math.nan)) for metric in own]
-            # They are of all ranks already, so that nothing is left to reduce.
-            pl_module.log(f"mean/{own[0].removeprefix(f'{models[0]}/')}", fmean(values))
+    names = dict.fromkeys(metric.meta.name for metric in trainer._results.values())
+    values = {name: float(trainer.callback_metrics.get(name, math.nan)) for name in names}
+    for suffix, mean in _means(_models(pl_module), values).items():
+        # Values are of all ranks already, so that nothing is left to reduce.
+        pl_module.log(f"mean/{suffix}", mean)
+
+
+def _means(models: Sequence[str], metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the mean over models of each metric that all of them have, without their names.
+
+    Example:
+        >>> _means(["a", "b"], {"a/val/acc": 0.5, "b/val/acc": 1.0, "b/val/loss": 0.1})
+        {'val/acc': 0.75}
+    """
+    means = {}
+    for name in metrics:
+        suffix = name.removeprefix(f"{models[0]}/")
+        own = [f"{model}/{suffix}" for model in models]
+        if name == own[0] and metrics.keys() >= set(own):
+            means[suffix] = fmean(metrics[metric] for metric in own)
+    return means
 
 
 def _models(pl_module: LightningModule) -> tuple[str, ...]:

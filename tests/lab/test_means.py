@@ -8,6 +8,7 @@ from statistics import fmean
 import pytest
 from lightning.pytorch import LightningModule, Trainer
 
+from lit_share.lab.app._objective import ObjectiveIsKnown
 from lit_share.lab.data import ManyDomains
 from lit_share.lab.means import LogMeans
 from lit_share.lab.models import MLP, Classifier, paired_classifiers
@@ -33,14 +34,11 @@ def data() -> ManyDomains:
 
 def trainer(**options: object) -> Trainer:
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    callbacks = [LogMeans()]
     return Trainer(
         max_epochs=2,
         accelerator="cpu",
         enable_checkpointing=False,
-        callbacks=callbacks,
-        **quiet,
-        **options,
+        **{"callbacks": [LogMeans()]} | quiet | options,
     )
 
 
@@ -56,7 +54,6 @@ def test_means_of_the_metrics_that_all_members_log(data: ManyDomains) -> None:
 
     module = paired_classifiers(data, net, classifier)
     fit = trainer()
-    # The sanity check before training logs the names, too.
     fit.fit(module, datamodule=data)
     validated = dict(fit.callback_metrics)
     # One dict for each loader.
@@ -69,6 +66,15 @@ def test_means_of_the_metrics_that_all_members_log(data: ManyDomains) -> None:
             # Accuracies of few images may be equal.
             assert len(set(own)) > 1 or metric == "acc"
             assert float(metrics[f"mean/{stage}/{metric}"]) == pytest.approx(fmean(own), rel=1e-6)
+
+
+def test_the_sanity_check_finds_a_misspelt_mean(data: ManyDomains) -> None:
+    module = paired_classifiers(data, net, Classifier)
+    callbacks = [LogMeans(), ObjectiveIsKnown("mean/val/acc")]
+    trainer(callbacks=callbacks, limit_train_batches=0).fit(module, datamodule=data)
+    callbacks[1] = ObjectiveIsKnown("mean/val/score")
+    with pytest.raises(ValueError, match=r"mean/val/score is not among.*mean/val/acc"):
+        trainer(callbacks=callbacks).fit(module, datamodule=data)
 
 
 def test_a_single_model_has_no_means(data: ManyDomains) -> None:
