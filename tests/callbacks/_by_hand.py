@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .._norms import shrink_groups
+from .._norms import root_of_size, shrink_groups
 from ._modules import pairs
 
 
@@ -80,7 +80,7 @@ def columns_by_owl(w, t):
     if w.ndim != 2:
         return None
     n = w.norm(dim=0)
-    r = owl_by_hand(n, len(w) ** 0.5 * t * ramp_weights(len(n)))
+    r = owl_by_hand(n, root_of_size(w, 0) * t * ramp_weights(len(n)))
     return w * torch.where(n > 0, r / n, 0.0)
 
 

@@ -6,7 +6,6 @@ or Lightning.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,8 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .._norms import norms_of_groups, root_of_size, shrink_groups
 
 BATCHES, SAMPLES = 6, 8
 WIDTH = 4
@@ -92,33 +93,29 @@ def value_exact_tie(weights: Weights, origin: Weights) -> Tensor:
     return sum((a - b).abs().sum() for a, b in pairs(weights))
 
 
-def root(group: Tensor) -> float:
-    return math.sqrt(group.numel())
-
-
 def units(w: Tensor) -> Tensor:
     return w.reshape(len(w), -1)
 
 
 def value_unit_tie(weights: Weights, origin: Weights) -> Tensor:
     """Groups of p elements count √p-fold, as in all sums of norms below."""
-    return sum(root(a[0]) * units(a - b).norm(dim=1).sum() for a, b in pairs(weights))
+    return sum(norms_of_groups(units(a - b), 1).sum() for a, b in pairs(weights))
 
 
 def value_growl(weights: Weights, origin: Weights) -> Tensor:
     """Σ w_k √p ‖W[:, j]‖_(k)."""
     return sum(
-        root(w[:, 0]) * (ramp(w.shape[1]) * w.norm(dim=0).sort(descending=True).values).sum()
+        (ramp(w.shape[1]) * norms_of_groups(w, 0).sort(descending=True).values).sum()
         for w in matrices(weights)
     )
 
 
 def value_group_lasso(weights: Weights, origin: Weights) -> Tensor:
-    return sum(root(w[:, 0]) * w.norm(dim=0).sum() for w in matrices(weights))
+    return sum(norms_of_groups(w, 0).sum() for w in matrices(weights))
 
 
 def value_layer_tie(weights: Weights, origin: Weights) -> Tensor:
-    return sum(root(a) * (a - b).norm() for a, b in pairs(weights))
+    return sum(norms_of_groups(a - b) for a, b in pairs(weights))
 
 
 def value_oscar(weights: Weights, origin: Weights) -> Tensor:
@@ -147,13 +144,6 @@ def value_value_tie(weights: Weights, origin: Weights) -> Tensor:
 
 def soft_threshold(difference: Tensor, t: float) -> Tensor:
     return difference.sign() * (difference.abs() - t).clamp_min(0.0)
-
-
-def shrink_lengths(vectors: Tensor, dim: int, t: float) -> Tensor:
-    """Vectors of p numbers along a dimension lose √p · t of their length."""
-    n = vectors.norm(dim=dim, keepdim=True)
-    lost = math.sqrt(vectors.shape[dim]) * t
-    return torch.where(n > lost, vectors * (n - lost) / n, 0.0)
 
 
 def prox_of_pairs(
@@ -187,7 +177,7 @@ def prox_growl(weights: Weights, t_a: float, t_b: float) -> None:
     for name, w in weights.items():
         if w.ndim == 2:
             n, t = w.norm(dim=0), t_a if name[0] == "a" else t_b
-            shrunk = owl(n, root(w[:, 0]) * t * ramp(len(n)))
+            shrunk = owl(n, root_of_size(w, 0) * t * ramp(len(n)))
             w.mul_(torch.where(n > 0.0, shrunk / n, 0.0))
 
 
@@ -231,7 +221,7 @@ def prox_value_tie(weights: Weights, t_a: float, t_b: float) -> None:
 def prox_group_lasso(weights: Weights, t_a: float, t_b: float) -> None:
     for name, w in weights.items():
         if w.ndim == 2:
-            w.copy_(shrink_lengths(w, 0, t_a if name[0] == "a" else t_b))
+            w.copy_(shrink_groups(w, t_a if name[0] == "a" else t_b, 0))
 
 
 @dataclass(frozen=True)
@@ -254,24 +244,24 @@ STRATEGIES = {
     "unit_tie": Strategy(
         0.2,
         value_unit_tie,
-        partial(prox_of_pairs, lambda d, t: shrink_lengths(units(d), 1, t).view_as(d)),
+        partial(prox_of_pairs, lambda d, t: shrink_groups(units(d), t, 1).view_as(d)),
     ),
     "layer_tie": Strategy(
         0.2,
         value_layer_tie,
-        partial(prox_of_pairs, lambda d, t: shrink_lengths(d.flatten(), 0, t).view_as(d)),
+        partial(prox_of_pairs, shrink_groups),
     ),
     # Of a pair, whose only edge has the weight 1.
     "cluster_tie": Strategy(
         0.2,
         value_layer_tie,
-        partial(prox_of_pairs, lambda d, t: shrink_lengths(d.flatten(), 0, t).view_as(d)),
+        partial(prox_of_pairs, shrink_groups),
     ),
     # Of a pair, whose spokes are one edge.
     "robust_tie": Strategy(
         0.2,
         value_layer_tie,
-        partial(prox_of_pairs, lambda d, t: shrink_lengths(d.flatten(), 0, t).view_as(d)),
+        partial(prox_of_pairs, shrink_groups),
     ),
     "value_tie": Strategy(0.3, value_value_tie, prox_value_tie),
     "growl": Strategy(0.2, value_growl, prox_growl),
