@@ -45,7 +45,7 @@ def sites(own: Mapping[str, Mapping[str, object]], seed: int) -> Sites:
     """Return the sites of a seed, the same as in ``experiment=six_sites``.
 
     Args:
-        own: What is unlike the digits themselves at sites, as `ManyDomains` takes it.
+        own: Arguments of `ManyDomains` in which sites differ from the digits themselves, by name.
         seed: The seed of the split.
     """
     members = {name: {"domain": "same", "n": IMAGES, **own.get(name, {})} for name in NAMES}

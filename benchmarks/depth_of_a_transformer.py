@@ -2,7 +2,7 @@
 
 A transformer of four layers learns scikit-learn's digits from 100 and from 500 images, for ten
 seeds. ``depth_tie`` makes tensors of neighbouring layers equal; after half of the training, equal
-tensors are stored once, and training goes on without the penalty. Transformers whose layers are
+tensors are stored once, and training continues without the penalty. Transformers whose layers are
 shared by hand, as four, as two (the first two and the last two) or as one, are what it has to beat
 at an equal size of the file.
 

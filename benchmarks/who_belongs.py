@@ -3,7 +3,7 @@
 Six linear models learn scikit-learn's digits with 50 images each, for ten seeds. Two groups of
 three conflict: *inverted*, black and white are swapped in one of them; *labels*, its classes are
 numbered differently. ``cluster_tie`` trains the members alone for a while, ties them with edges of
-adaptive weights, stores once what is exactly equal, and trains on without the penalty. The table
+adaptive weights, stores exactly equal tensors once, and continues without the penalty. The table
 says, for each strength, how well the clusters are the planted groups (adjusted Rand index: 1 if
 they are the same, 0 on average for groups at random), and the accuracy. *same* is the control: all
 six belong together.
@@ -64,7 +64,7 @@ EdgesName = Literal["adaptive", "all"]
 
 
 def others(setting: Setting) -> dict[str, dict[str, object]]:
-    """Return what is unlike the digits themselves at the sites of the second group."""
+    """Return the arguments of `ManyDomains` in which the sites of the second group differ."""
     own: dict[Setting, dict[str, object]] = {
         "inverted": {"domain": "inverted"},
         "labels": {"labels": [*range(5, 10), *range(5)]},
@@ -81,7 +81,7 @@ def clustered(
     strength: float,
     stores_clusters: bool = True,
 ) -> Run:
-    """Find clusters by the penalty, and train on with these."""
+    """Find clusters by the penalty, and continue with one copy of each, if they are stored."""
     penalty = ls.Penalty(norm="l1", groups="tensor", center="graph", edges=edges)
     ramp = ls.Ramp(duration=1, begin=ALONE)
     steps = ls.PenaltySteps(penalty, ties(), strength, schedule=ramp)

@@ -22,7 +22,7 @@ STEPS = (1e-3, 1.0, 10.0)
 
 
 def cases(n: int) -> dict[str, Tensor]:
-    """Tensors of n numbers."""
+    """Return tensors of n numbers, by what is equal in them."""
     numbers = torch.randn(n, device=DEVICE)
     return {"all different": numbers, "100 values": (20.0 * numbers).round() / 20.0}
 
