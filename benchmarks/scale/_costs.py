@@ -49,7 +49,8 @@ class Cost:
     kept: Expr = ZERO
 
 
-# Statistics are float64.
+# Statistics are float64. `value_tie` has no row: it sorts the numbers of a tensor, whose time no
+# count of bytes predicts.
 COSTS: Mapping[str, Cost] = {
     "none": Cost(ZERO),
     # Weights and gradients are read, gradients are written.
@@ -69,8 +70,6 @@ COSTS: Mapping[str, Cost] = {
     "cluster_tie": Cost(3 * N * P * b / S, 8 * N**2 * T, 4 * N * (N - 1) * T),
     "depth_tie": Cost(3 * N * P * b / S, 8 * N**2 * T),
     "robust_tie": Cost(3 * N * P * b / S, 8 * N**2 * T),
-    # Of a pair, as `exact_tie`; inside a tensor numbers are sorted, and shards are refused.
-    "value_tie": Cost(2 * N * P * b / S),
     # The first member has no gradient.
     "follow": Cost((3 * N - 2) * P * b / S),
     "l2_sp": Cost(4 * N * P * b / S, kept=N * P * b / S),

@@ -59,9 +59,9 @@ STEP_NOTES = """
 - A **transposed member** (`.T`) is sharded along the other dimension. Each step redistributes it
   twice, there and back, and its starting values once. With gloo, which the tests use, this gathers
   the $P b$ bytes of the member on every rank; with NCCL each rank receives its part.
-- `value_tie` is counted for a pair of members, where it is `exact_tie`. Inside a tensor (`[...]`)
-  it sorts the numbers, in one process and with DDP, and refuses parameters that `fully_shard` has
-  sharded.
+- `value_tie` has no row, because it sorts the numbers of a tensor (`[...]`), whose time no count of
+  bytes predicts: `python -m benchmarks.speed value_prox` compares it with `torch.sort`. It sends
+  nothing, and refuses parameters that `fully_shard` has sharded.
 - `keep_zeros` and `keep_tied` keep a mask of $G$ bytes. With several optimizers, the gradients of
   smooth penalties are kept from the first optimizer's step to the next backward pass:
   {increments} bytes.
@@ -178,12 +178,13 @@ def on_the_host():
 
 
 def on_a_gpu():
-    for name, recipe in RECIPES.items():
-        if recipe.penalty is None:
+    for name, cost in COSTS.items():
+        penalty = RECIPES[name].penalty
+        if penalty is None:
             continue
         pair = {N: 2, P: 1, S: 1, b: 4}
-        least = float(COSTS[name].traffic.subs(pair))
-        counted = count(recipe.penalty, 2)
+        least = float(cost.traffic.subs(pair))
+        counted = count(penalty, 2)
         ratio, temporaries = f"{counted.traffic / least:.2g}", f"{counted.temporaries:.3g}"
         moved = f"{counted.traffic:.3g}"
         yield [f"`{name}`", f"{least:.3g}", moved, ratio, str(counted.launches), temporaries]

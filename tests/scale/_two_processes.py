@@ -50,7 +50,7 @@ from ._modules import (
 )
 from ._traffic import Sent, difference
 
-PENALTIES = [name for name, recipe in RECIPES.items() if recipe.penalty is not None]
+PENALTIES = [name for name in COSTS if RECIPES[name].penalty is not None]
 MODES = {
     "DDP": Pair,
     "FSDP2": Sharded,

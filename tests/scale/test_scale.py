@@ -48,8 +48,9 @@ def test_two_processes(errors, check, name):
     assert error is None, error
 
 
-def test_every_recipe_has_a_cost():
-    assert list(COSTS) == list(RECIPES)
+def test_every_recipe_of_members_has_a_cost():
+    """`value_tie` compares the numbers of a tensor."""
+    assert list(COSTS) == [name for name in RECIPES if name != "value_tie"]
 
 
 @pytest.mark.parametrize("name", PENALTIES)
