@@ -61,7 +61,7 @@ def test_untouched(path):
         ),
         (
             updated("a", kind="codebook"),
-            "has something unknown .*'codebook'.* was written by a newer lit_share",
+            r"unknown in its manifest \('tensors.a': .*'codebook'.*: it was written by a newer",
         ),
         (
             lambda m: m["ties"].append({"names": ["a"], "codebook": 1}),
