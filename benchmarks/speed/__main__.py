@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -61,25 +62,41 @@ def child(question: str, threads: int) -> None:
     print(json.dumps(rows))
 
 
-def main() -> None:
-    """Print the table, and write it down if asked to."""
-    if "--child" in sys.argv:
-        child(sys.argv[-2], int(sys.argv[-1]))
-        return
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the options."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("questions", nargs="*", metavar="QUESTION", help=", ".join(QUESTIONS))
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--report", type=Path, help="a Markdown file to write")
-    options = parser.parse_args()
-    gpu = options.device == "cuda"
-    if gpu and not torch.cuda.is_available():
+    options = parser.parse_args(arguments)
+    if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: there is none")
+    return options
+
+
+def command_of(options: argparse.Namespace) -> str:
+    """Return the command of a report."""
+    words = ["python", "-m", "benchmarks.speed", *options.questions]
+    if options.threads != [1]:
+        words += ["--threads", *map(str, options.threads)]
+    if options.device != "cpu":
+        words += ["--device", options.device]
+    return " ".join([*words, "--report", "FILE"])
+
+
+def main() -> None:
+    """Print the table, and write it down if asked to."""
+    if "--child" in sys.argv:
+        child(sys.argv[-2], int(sys.argv[-1]))
+        return
+    options = parse()
+    gpu = options.device == "cuda"
     console = Console(width=130)
     lines = [
         "# How fast the library is",
         "",
-        "Made by `python -m benchmarks.speed --report FILE`.",
+        f"Made by `{command_of(options)}`.",
         "",
     ]
     machine = torch.cuda.get_device_name() if gpu else platform.machine()

@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 
+import benchmarks.speed.__main__ as speed
 import lit_share
 
 from . import _recipes
@@ -75,6 +76,17 @@ def test_every_benchmark_is_named():
         path.stem for path in (ROOT / "benchmarks").glob("*.py") if not path.stem.startswith("_")
     } | {"speed", "scale"}
     assert set(re.findall(r"`python -m benchmarks\.(\w+)", page)) == programs
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "python -m benchmarks.speed --report FILE",
+        "python -m benchmarks.speed layers growth --threads 1 2 --report FILE",
+    ],
+)
+def test_a_report_names_its_command(command):
+    assert speed.command_of(speed.parse(command.split()[3:])) == command
 
 
 @pytest.mark.parametrize("figure", ["shrinkage", "groups", "centers"])
