@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lit_share as ls
+from benchmarks._training import Plan, train_to_best
 from lit_share.lab.data import ManyDomains
 
 NAMES = ascii_lowercase[:6]
@@ -34,7 +35,7 @@ class Sites(NamedTuple):
 
 
 class Run(NamedTuple):
-    """The best validation accuracy of a run, the test accuracy there, and clusters by layer."""
+    """The best validation accuracy of a run, and the test accuracy and clusters by layer there."""
 
     validation: float
     test: float
@@ -42,7 +43,9 @@ class Run(NamedTuple):
 
 
 def sites(own: Mapping[str, Mapping[str, object]], seed: int) -> Sites:
-    """Return the sites of a seed, the same as in ``experiment=six_sites``.
+    """Return the sites of a seed.
+
+    Where the last three are inverted, they are ``data=six_sites`` of `train.py`.
 
     Args:
         own: Arguments of `ManyDomains` in which sites differ from the digits themselves, by name.
@@ -118,32 +121,39 @@ def train(
     nets, test = networks(seed, hidden), {name: data.test[name] for name in tested}
     if prepare is not None:
         prepare(nets)
-    optimizer = torch.optim.SGD(nets.parameters(), LR, MOMENTUM)
-    if penalty is not None:
-        penalty.attach(nets, optimizer)
-    found = ls.clusters(nets, ties())
-    best = (-1.0, 0.0)
-    for step in range(STEPS):
-        if stores_clusters and step == SHARED:
-            found = ls.clusters(nets, ties())
-            ls.share(nets, ties(), where="equal")
-            optimizer, penalty = torch.optim.SGD(nets.parameters(), LR, MOMENTUM), None
-        optimizer.zero_grad()
-        loss(nets, data.train).backward()
-        if penalty is not None:
-            penalty.before_step()
-        optimizer.step()
-        if penalty is not None:
-            penalty.after_step()
-        # Before clusters are stored, there is nothing to choose from.
-        if (step + 1) % VALIDATED == 0 and not (stores_clusters and step < SHARED):
-            validation = accuracy(nets, data.validation)
-            if validation > best[0]:
-                best = (validation, accuracy(nets, test))
-                if not stores_clusters:
-                    found = ls.clusters(nets, ties())
-    labels = {tie.name: list(tie.labels) for tie in found.ties}
-    return Run(*best, labels)
+
+    def measure(validation: float) -> Run:
+        labels = {tie.name: list(tie.labels) for tie in ls.clusters(nets, ties()).ties}
+        return Run(validation, accuracy(nets, test), labels)
+
+    plan = Plan(STEPS, VALIDATED)
+    if stores_clusters:
+        plan = plan._replace(stored=SHARED)
+    return train_to_best(
+        nets,
+        ties(),
+        plan,
+        penalty=penalty,
+        optimizer_of=lambda parameters: torch.optim.SGD(parameters, LR, MOMENTUM),
+        loss=lambda: loss(nets, data.train),
+        validate=lambda: accuracy(nets, data.validation),
+        measure=measure,
+    )
+
+
+def shared_in(
+    groups: Sequence[int],
+    data: Sites,
+    seed: int,
+    hidden: int = 0,
+    tested: Iterable[str] = NAMES,
+) -> Run:
+    """Train with one copy of each group."""
+
+    def prepare(nets: nn.ModuleDict) -> None:
+        share_groups(nets, groups)
+
+    return train(data, seed, hidden, prepare=prepare, tested=tested)
 
 
 def within(groups: Sequence[int], strength: float) -> ls.PenaltySteps:

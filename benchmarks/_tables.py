@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from lit_share.lab.report import estimate
 
@@ -21,3 +21,8 @@ def print_row(cells: Iterable[object]) -> None:
 def mean_of(values: Iterable[float]) -> str:
     """Return the mean over seeds with its interval, for a cell."""
     return str(estimate(list(values)))
+
+
+def differences(own: Sequence[float], *baselines: Sequence[float]) -> list[str]:
+    """Return the mean difference from each baseline of the same seeds, for cells."""
+    return [mean_of(a - b for a, b in zip(own, other, strict=True)) for other in baselines]

@@ -22,7 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lit_share as ls
-from benchmarks._tables import mean_of, print_head, print_row
+from benchmarks._tables import differences, mean_of, print_head, print_row
+from benchmarks._training import Plan, train_to_best
 from lit_share.lab.data import PlacedImages
 from lit_share.lab.models import TransformerClassifier
 
@@ -99,34 +100,29 @@ def train(
         own = [number for number, other in enumerate(by_hand) if other == first]
         if len(own) > 1:
             ls.share(net, layers(own))
-    optimizer = torch.optim.Adam(net.parameters(), LR)
-    if penalty is not None:
-        penalty.attach(net, optimizer)
-    best = (-1.0, 0.0, 0.0)
     batches: list[Tensor] = []
-    for step in range(STEPS):
-        if step == SHARED:
-            if penalty is not None:
-                ls.share(net, layers(), where="equal")
-            # All begin anew, so that they differ in nothing else.
-            optimizer, penalty = torch.optim.Adam(net.parameters(), LR), None
+
+    def loss() -> Tensor:
         if not batches:
-            batches = list(torch.randperm(len(data.train.images)).split(BATCH))
+            batches.extend(torch.randperm(len(data.train.images)).split(BATCH))
         own = batches.pop()
-        optimizer.zero_grad()
-        F.cross_entropy(net(data.train.images[own]), data.train.labels[own]).backward()
-        if penalty is not None:
-            penalty.before_step()
-        optimizer.step()
-        if penalty is not None:
-            penalty.after_step()
-        if (step + 1) % VALIDATED == 0 and step >= SHARED:
-            validation = accuracy(net, data.validation)
-            if validation > best[0]:
-                size = ls.sharing_stats(net).bytes
-                assert size is not None
-                best = (validation, accuracy(net, data.test), size)
-    return Run(*best)
+        return F.cross_entropy(net(data.train.images[own]), data.train.labels[own])
+
+    def measure(validation: float) -> Run:
+        size = ls.sharing_stats(net).bytes
+        assert size is not None
+        return Run(validation, accuracy(net, data.test), size)
+
+    return train_to_best(
+        net,
+        layers(),
+        Plan(STEPS, VALIDATED, stored=SHARED),
+        penalty=penalty,
+        optimizer_of=lambda parameters: torch.optim.Adam(parameters, LR),
+        loss=loss,
+        validate=lambda: accuracy(net, data.validation),
+        measure=measure,
+    )
 
 
 def compare(n: int, seeds: int) -> None:
@@ -145,13 +141,12 @@ def compare(n: int, seeds: int) -> None:
         rows["`depth_tie`", "by validation"].append(best)
     print(f"\n{n} images\n")
     print_head("", "strength", "KiB", "accuracy", "− four layers", "− one layer")
+    hand = [rows[name, "by hand"] for name in ("four layers", "one layer")]
+    baselines = [[run.test for run in runs] for runs in hand]
     for (name, strength), own in rows.items():
-        differences = [
-            mean_of(run.test - other.test for run, other in zip(own, others, strict=True))
-            for others in (rows["four layers", "by hand"], rows["one layer", "by hand"])
-        ]
-        size, score = mean_of(run.bytes / 1024 for run in own), mean_of(run.test for run in own)
-        print_row([name, strength, size, score, *differences])
+        tests = [run.test for run in own]
+        size = mean_of(run.bytes / 1024 for run in own)
+        print_row([name, strength, size, mean_of(tests), *differences(tests, *baselines)])
 
 
 def main() -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -26,13 +25,13 @@ from benchmarks._six_sites import (
     Run,
     Sites,
     best_of,
-    share_groups,
+    shared_in,
     sites,
     ties,
     train,
     within,
 )
-from benchmarks._tables import mean_of, print_head, print_row
+from benchmarks._tables import differences, mean_of, print_head, print_row
 
 SEEDS = 10
 ROTTEN, HEALTHY = NAMES[-1], NAMES[:-1]
@@ -65,11 +64,6 @@ def tied(data: Sites, seed: int, recipe: str, strength: float) -> Run:
     return train(data, seed, penalty=steps, tested=HEALTHY)
 
 
-def shared_in(groups: Sequence[int], data: Sites, seed: int) -> Run:
-    """Train with one copy of each group."""
-    return train(data, seed, prepare=lambda nets: share_groups(nets, groups), tested=HEALTHY)
-
-
 def left(run: Run) -> bool:
     """Whether all members but the rotten one are equal, in all layers."""
     return all(tuple(own) == ALONE_WHERE_ROTTEN for own in run.clusters.values())
@@ -82,26 +76,22 @@ def compare(setting: Setting, seeds: int) -> None:
         data = rotten_sites(setting, seed)
         rows["`none`"].append(train(data, seed, tested=HEALTHY))
         for recipe in BEGIN:
-            # Versions without a recipe compare the others.
-            if recipe in ls.RECIPES:
-                runs = [tied(data, seed, recipe, strength) for strength in STRENGTHS]
-                rows[f"`{recipe}`"].append(best_of(runs))
+            runs = [tied(data, seed, recipe, strength) for strength in STRENGTHS]
+            rows[f"`{recipe}`"].append(best_of(runs))
         soft = [
             train(data, seed, penalty=within(ALONE_WHERE_ROTTEN, strength), tested=HEALTHY)
             for strength in STRENGTHS
         ]
         rows["`soft_tie` of the other five"].append(best_of(soft))
         for name, groups in COPIES.items():
-            rows[name].append(shared_in(groups, data, seed))
+            rows[name].append(shared_in(groups, data, seed, tested=HEALTHY))
     print(f"\nrotten: {setting}\n")
     print_head("", "accuracy of the other five", "− `none`", "− `soft_tie`", "last site left")
+    baselines = [[run.test for run in rows[name]] for name in ("`none`", "`soft_tie`")]
     for name, own in rows.items():
-        differences = [
-            mean_of(run.test - other.test for run, other in zip(own, others, strict=True))
-            for others in (rows["`none`"], rows["`soft_tie`"])
-        ]
+        tests = [run.test for run in own]
         count = f"{sum(map(left, own))} of {len(own)}"
-        print_row([name, mean_of(run.test for run in own), *differences, count])
+        print_row([name, mean_of(tests), *differences(tests, *baselines), count])
 
 
 def main() -> None:

@@ -44,13 +44,13 @@ from benchmarks._six_sites import (
     best_of,
     loss,
     networks,
-    share_groups,
+    shared_in,
     sites,
     ties,
     train,
     within,
 )
-from benchmarks._tables import mean_of, print_head, print_row
+from benchmarks._tables import differences, mean_of, print_head, print_row
 
 SEEDS, HIDDEN = 10, 32
 TWO, ONE = (0, 0, 0, 1, 1, 1), (0,) * 6
@@ -60,7 +60,7 @@ STRENGTHS = (0.003, 0.006, 0.012, 0.017, 0.024, 0.034, 0.05, 0.1, 0.2)
 SOFT = (0.001, 0.01, 0.03, 0.1, 0.3)
 
 Setting = Literal["inverted", "labels", "same"]
-EdgesName = Literal["adaptive", "all"]
+Weighting = Literal["adaptive", "all"]
 
 
 def others(setting: Setting) -> dict[str, dict[str, object]]:
@@ -77,7 +77,7 @@ def clustered(
     data: Sites,
     seed: int,
     hidden: int,
-    edges: EdgesName,
+    edges: Weighting,
     strength: float,
     stores_clusters: bool = True,
 ) -> Run:
@@ -112,19 +112,14 @@ def soft_in(groups: Sequence[int], data: Sites, seed: int, hidden: int) -> Run:
     return best_of(train(data, seed, hidden, within(groups, strength)) for strength in SOFT)
 
 
-def shared_in(groups: Sequence[int], data: Sites, seed: int, hidden: int) -> Run:
-    """Train with one copy of each group."""
-    return train(data, seed, hidden, prepare=lambda nets: share_groups(nets, groups))
-
-
 def compare(setting: Setting, seeds: int, hidden: int) -> None:
     """Print the tables of a setting."""
     planted = TWO
     if setting == "same":
         planted = ONE
     rows: dict[str, list[Run]] = defaultdict(list)
-    paths: dict[tuple[EdgesName, float], list[Run]] = defaultdict(list)
-    chance: dict[tuple[EdgesName, float], list[float]] = defaultdict(list)
+    paths: dict[tuple[Weighting, float], list[Run]] = defaultdict(list)
+    chance: dict[tuple[Weighting, float], list[float]] = defaultdict(list)
     found_by_linkage = []
     for seed in range(seeds):
         data = sites(others(setting), seed)
@@ -139,7 +134,7 @@ def compare(setting: Setting, seeds: int, hidden: int) -> None:
         rows["soft ties, groups by linkage"].append(soft_in(found, *own))
         rows["one copy of all"].append(shared_in(ONE, *own))
         rows["one copy a group"].append(shared_in(planted, *own))
-        for edges in get_args(EdgesName):
+        for edges in get_args(Weighting):
             runs = [clustered(*own, edges, strength) for strength in STRENGTHS]
             rows[f"`cluster_tie`, {edges}"].append(best_of(runs))
             for strength, run in zip(STRENGTHS, runs, strict=True):
@@ -161,7 +156,7 @@ def print_rows(
     """Print the accuracies at the strengths that validation chose."""
     print(f"\n{setting}\n")
     print_head("", "accuracy", "− `none`", f"− {ORACLE}", "groups found exactly")
-    baseline, oracle = rows["`none`"], rows[ORACLE]
+    baselines = [[run.test for run in rows[name]] for name in ("`none`", ORACLE)]
     for name, runs in rows.items():
         exact = ""
         if "cluster" in name:
@@ -169,18 +164,15 @@ def print_rows(
             exact = f"{sum(own == 1.0 for own in indices)} of {len(runs)}"
         elif "linkage" in name:
             exact = f"{sum(own == 1.0 for own in found_by_linkage)} of {len(runs)}"
-        differences = [
-            mean_of(run.test - other.test for run, other in zip(runs, others, strict=True))
-            for others in (baseline, oracle)
-        ]
-        print_row([name, mean_of(run.test for run in runs), *differences, exact])
+        tests = [run.test for run in runs]
+        print_row([name, mean_of(tests), *differences(tests, *baselines), exact])
 
 
 def print_paths(
     setting: Setting,
     planted: Sequence[int],
-    paths: dict[tuple[EdgesName, float], list[Run]],
-    chance: dict[tuple[EdgesName, float], list[float]],
+    paths: dict[tuple[Weighting, float], list[Run]],
+    chance: dict[tuple[Weighting, float], list[float]],
 ) -> None:
     """Print the index of each layer and the accuracy at each strength."""
     print(f"\n{setting}, adjusted Rand index of the clusters at each strength\n")
