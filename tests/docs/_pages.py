@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +26,21 @@ def text(page: Path) -> str:
 def blocks(page: Path, language: str) -> list[str]:
     """The code blocks of a language, as they are printed."""
     return [code for found, code in _BLOCK.findall(text(page)) if found == language]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of headings down to the third level, as GitHub and MyST make them."""
+    slugs: Counter[str] = Counter()
+    found = set()
+    for heading in re.findall(r"^#{1,3} +(.+?)\s*$", re.sub(_BLOCK, "", text(page)), re.MULTILINE):
+        words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
+        slug = re.sub(r"[^\w -]", "", words).replace(" ", "-")
+        number = slugs[slug]
+        slugs[slug] += 1
+        if number:
+            slug = f"{slug}-{number}"
+        found.add(slug)
+    return found
 
 
 def files(page: Path) -> dict[str, str]:

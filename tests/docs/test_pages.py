@@ -14,7 +14,7 @@ import benchmarks.speed.__main__ as speed
 import lit_share
 
 from . import _recipes
-from ._pages import DOCS, PAGES, ROOT, name, text
+from ._pages import DOCS, PAGES, ROOT, anchors, name, text
 
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 LINKING = [*PAGES, ROOT / "examples" / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
@@ -38,6 +38,27 @@ def test_links_lead_to_files_that_are_there(page):
     links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)|<img src=\"([^\"]+)\"", text(page))
     local = [link or image for link, image in links if "://" not in (link or image)]
     assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", LINKING, ids=name)
+def test_links_lead_to_headings_that_are_there(page):
+    dead = []
+    for link, anchor in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", text(page)):
+        target = page
+        if link:
+            target = page.parent / link
+        if "://" not in link and anchor not in anchors(target):
+            dead.append(f"{link}#{anchor}")
+    assert dead == []
+
+
+def test_anchors_are_those_of_github(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# Ties of `a.*` & b\n```bash\n# no heading\n```\n## A [link](x.md)\n## A link\n"
+        "### snake_case, 2.0\n#### too deep\n"
+    )
+    assert anchors(page) == {"ties-of-a--b", "a-link", "a-link-1", "snake_case-20"}
 
 
 def test_the_readme_is_short_and_has_the_two_commands():
