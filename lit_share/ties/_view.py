@@ -60,11 +60,12 @@ class TieView:
     ) -> None:
         self.penalty, self.tie = penalty, tie
         self._has_prox = True
-        refused: Sequence[Tensor] | None = None
-        if tie.inside and precision is not None:
-            refused = ()
+        shapes = [tie.shape] * len(tie.members)
+        weights: list[Tensor] | None = None
+        if precision is not None:
+            weights = self._of_members(precision)
         try:
-            penalty.check([tie.shape] * len(tie.members), precision=refused, inside=tie.inside)
+            penalty.check(shapes, precision=weights, inside=tie.inside)
         except ValueError as error:
             raise ValueError(f"{names_of(tie)}: {error}") from None
         self._runs = [(run, run.first.parameter, run.is_whole) for run in tie.runs]
@@ -134,8 +135,10 @@ class TieView:
 
     def set_precision(self, precision: Precisions) -> None:
         """Set ``tensors.precision``, given that of all members by their names."""
-        names = [member.name for member in self.tie.members]
-        self.tensors.precision = [self.local(precision[name]) for name in names]
+        self.tensors.precision = [self.local(own) for own in self._of_members(precision)]
+
+    def _of_members(self, by_name: Mapping[str, Tensor]) -> list[Tensor]:
+        return [by_name[member.name] for member in self.tie.members]
 
     def open_grads(self, owned: Container[int] | None = None) -> None:
         """Set ``tensors.grads`` to the gradients of parameters that require one, else to ``None``.
