@@ -14,6 +14,7 @@ from lit_share.aliases._make import AliasMaker, make_buffer_one
 from lit_share.aliases._modules import replace_module
 from lit_share.aliases._shareable import check_shareable
 from lit_share.ties import (
+    TRANSPOSE,
     BufferRef,
     HasPositions,
     Member,
@@ -114,11 +115,11 @@ def _member(refs: Mapping[str, ParameterRef], name: str) -> Member:
     # A parameter may itself be named "T", so the complete name is looked up first.
     ref = refs.get(name)
     if ref is not None:
-        return Member(ref, False)
-    ref = refs.get(name.removesuffix(".T"))
+        return Member(ref)
+    ref = refs.get(name.removesuffix(TRANSPOSE.text))
     if ref is None:
         raise TieError(f"the module has no parameter {name!r} to be shared")
-    return Member(ref, True)
+    return Member(ref, TRANSPOSE)
 
 
 def _check_values(tie: Tie) -> None:

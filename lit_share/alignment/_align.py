@@ -203,7 +203,7 @@ def member_names(ties: Ties) -> list[str]:
     for pattern in ties.patterns:
         before, star, _ = pattern.text.partition("*")
         name = before.rpartition(".")[0]
-        if not star or not name or pattern.view != "whole":
+        if not star or not name or pattern.suffix.text:
             raise AlignError(
                 f"the pattern {pattern.text!r} names no submodule to align: write its name before "
                 "a star, as in 'a.net.*'"

@@ -24,6 +24,7 @@ from lit_share.ties._shards import (
     sharded_modules,
     sum_over_shards,
 )
+from lit_share.ties._suffix import TRANSPOSE, Suffix
 from lit_share.ties._tie import Member, Tie, distinctly_named
 from lit_share.ties._ties import Ties
 from lit_share.ties._transposed import Source, can_hold_transposed, make_transposed
@@ -31,6 +32,7 @@ from lit_share.ties._unaligned import find_unaligned, unaligned_remark
 from lit_share.ties._view import TieView, TieViews, names_of
 
 __all__ = [
+    "TRANSPOSE",
     "BufferRef",
     "ClusterReport",
     "ClusteredTie",
@@ -42,6 +44,7 @@ __all__ = [
     "PlannedTie",
     "SharesWith",
     "Source",
+    "Suffix",
     "Tie",
     "TieError",
     "TieView",

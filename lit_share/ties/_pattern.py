@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-View = Literal["whole", "transposed", "slices", "inside"]
-
-_SUFFIXES: dict[str, View] = {".T": "transposed", "[:]": "slices", "[...]": "inside"}
+from lit_share.ties._suffix import Suffix, suffix_of
 
 
 @dataclass(frozen=True)
@@ -17,23 +14,21 @@ class Pattern:
     Example:
         >>> Pattern("encoder.*.weight").match("encoder.0.weight")
         ('0',)
-        >>> Pattern("decoder.weight.T").view
-        'transposed'
+        >>> Pattern("decoder.weight.T").suffix.transposes
+        True
     """
 
     text: str
 
     @property
-    def view(self) -> View:
-        """The members that a parameter gives: itself, its transpose, its slices or its numbers."""
-        matching = (view for suffix, view in _SUFFIXES.items() if self.text.endswith(suffix))
-        return next(matching, "whole")
+    def suffix(self) -> Suffix:
+        """The end of the pattern, which says what members a parameter gives."""
+        return suffix_of(self.text)
 
     @property
     def name(self) -> str:
         """The pattern without its suffix, to be matched with names of parameters."""
-        suffixes = (suffix for suffix in _SUFFIXES if self.text.endswith(suffix))
-        return self.text.removesuffix(next(suffixes, ""))
+        return self.text.removesuffix(self.suffix.text)
 
     @property
     def stars(self) -> int:

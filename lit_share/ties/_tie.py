@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lit_share.ties._layers import position_count
 from lit_share.ties._names import shortened
 from lit_share.ties._refs import ParameterRef
+from lit_share.ties._suffix import WHOLE, Suffix
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,27 +24,18 @@ class Member:
 
     Attributes:
         ref: The parameter.
-        transposed: Whether the member is the transpose.
-        index: The index of a slice.
-        inside: Whether the numbers of the member are compared with each other.
+        suffix: What the member is of the parameter: the suffix of its pattern.
+        index: The index of a slice; ``None`` for others.
     """
 
     ref: ParameterRef
-    transposed: bool = False
+    suffix: Suffix = WHOLE
     index: int | None = None
-    inside: bool = False
 
     @property
     def name(self) -> str:
         """The parameter's name, followed by ``.T``, by ``[3]`` for a slice, or by ``[...]``."""
-        name = self.ref.name
-        if self.transposed:
-            name += ".T"
-        if self.index is not None:
-            name += f"[{self.index}]"
-        if self.inside:
-            name += "[...]"
-        return name
+        return self.ref.name + self.suffix.of_member(self.index)
 
     @property
     def parameter(self) -> nn.Parameter:
@@ -62,7 +54,7 @@ class Member:
     def is_transposed(self) -> bool:
         """Whether the member is the transpose of `parameter`."""
         # A name that stores the transpose of `parameter`, transposed again, is `parameter` itself.
-        return self.transposed != self.ref.is_transposed
+        return self.suffix.transposes != self.ref.is_transposed
 
     def view(self, tensor: Tensor) -> Tensor:
         """Return the member's transpose or slice of a tensor of the shape of `parameter`."""
@@ -119,14 +111,14 @@ class Tie:
     def runs(self) -> list[Run]:
         """The members, adjacent slices of a parameter in one run."""
         # The parameter of a layer with 900 positions is looked up once, not for each slice.
-        grouped = groupby(self.members, key=lambda m: (m.ref, m.index is None, m.transposed))
+        grouped = groupby(self.members, key=lambda m: (m.ref, m.suffix))
         runs = [list(members) for _, members in grouped]
         return [Run(members[0], len(members)) for members in runs]
 
     @property
     def inside(self) -> bool:
         """Whether the numbers of the only member are compared with each other."""
-        return self.members[0].inside
+        return self.members[0].suffix.compares_numbers
 
     @property
     def compares(self) -> bool:

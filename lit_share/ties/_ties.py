@@ -17,6 +17,7 @@ from lit_share.ties._names import and_more, shortened
 from lit_share.ties._pattern import Pattern
 from lit_share.ties._plan import Plan
 from lit_share.ties._refs import BufferRef, ParameterRef, buffer_refs, parameter_refs
+from lit_share.ties._suffix import WHOLE, known_brackets
 from lit_share.ties._tie import Member, Tie, distinctly_named
 from lit_share.ties._unaligned import find_unaligned
 
@@ -72,14 +73,11 @@ class Ties:
                 raise TieError(
                     f"a pattern must be a string, got {pattern!r}: write Ties('a.*', 'b.*')"
                 )
-            if pattern.endswith("]") and not pattern.endswith(("[:]", "[...]")):
-                raise TieError(
-                    f"{pattern!r}: only [:] (all slices along dim 0) and [...] (all numbers) are "
-                    "known"
-                )
+            if pattern.endswith("]") and Pattern(pattern).suffix == WHOLE:
+                raise TieError(f"{pattern!r}: only {known_brackets()} are known")
         self.patterns = tuple(map(Pattern, named))
         self.exclude = tuple(excluded)
-        inside = [pattern.text for pattern in self.patterns if pattern.view == "inside"]
+        inside = [own.text for own in self.patterns if own.suffix.compares_numbers]
         if inside and len(self.patterns) > 1:
             raise TieError(
                 f"{inside[0]!r} compares the numbers of a parameter with each other, not with "
@@ -99,7 +97,7 @@ class Ties:
     @property
     def inside(self) -> bool:
         """Whether the numbers of each parameter are compared with each other, by ``[...]``."""
-        return self.patterns[0].view == "inside"
+        return self.patterns[0].suffix.compares_numbers
 
     def find(self, module: nn.Module) -> list[Tie]:
         """Find the ties of ``module``, in the order of its parameters.
@@ -168,7 +166,7 @@ class Ties:
         by_name = {ref.name: ref for ref in buffer_refs(module)}
         corresponding: dict[Stars, list[BufferRef]] = {}
         for pattern in self.patterns:
-            if pattern.view != "whole":
+            if pattern.suffix != WHOLE:
                 continue
             for name in by_name:
                 stars = pattern.match(name)
@@ -255,38 +253,20 @@ class Ties:
 
 
 def _members(pattern: Pattern, ref: ParameterRef) -> list[Member]:
-    """Return the members of a parameter, by `pattern.view`, or raise `TieError`."""
+    """Return the members of a parameter, or raise `TieError` if it does not fit the suffix."""
     if isinstance(ref.stored, UninitializedParameter):
         raise TieError(
             f"{ref.name!r} has no shape yet: run the module once, so that its lazy layers are made"
         )
-    shape = tuple(ref.tensor.shape)
-    if pattern.view == "transposed" and len(shape) != 2:
-        raise TieError(
-            f"{pattern.text!r} transposes {ref.name!r} of shape {shape}: .T is for matrices, "
-            "exclude others"
-        )
-    # A rank would hold some of the slices or numbers only.
-    if pattern.view in ("slices", "inside") and isinstance(ref.parameter, DTensor):
-        what = {"slices": "slices", "inside": "compares the numbers of"}[pattern.view]
-        raise TieError(
-            f"{pattern.text!r} {what} {ref.name!r}, which fully_shard has sharded: use DDP"
-        )
-    if pattern.view == "inside" and ref.parameter.numel() < 2:
-        raise TieError(
-            f"{pattern.text!r} compares the numbers of {ref.name!r}, which has "
-            f"{ref.parameter.numel()}: exclude it"
-        )
-    if pattern.view != "slices":
-        is_transposed, inside = pattern.view == "transposed", pattern.view == "inside"
-        return [Member(ref, transposed=is_transposed, inside=inside)]
-    if not shape:
-        raise TieError(
-            f"{pattern.text!r} slices {ref.name!r}, which is a single number: leave out [:]"
-        )
-    if shape[0] == 0:
-        raise TieError(f"{pattern.text!r} slices {ref.name!r}, which has no slices: leave out [:]")
-    return [Member(ref, index=i) for i in range(position_count(ref.owner) or shape[0])]
+    suffix, shape = pattern.suffix, tuple(ref.tensor.shape)
+    problem = suffix.problem(shape)
+    if isinstance(ref.parameter, DTensor) and not suffix.takes_shards:
+        problem = ", which fully_shard has sharded: use DDP"
+    if problem:
+        raise TieError(f"{pattern.text!r} {suffix.verb} {ref.name!r}{problem}")
+    if not suffix.slices:
+        return [Member(ref, suffix)]
+    return [Member(ref, suffix, i) for i in range(position_count(ref.owner) or shape[0])]
 
 
 def _raise_no_match(pattern: Pattern, names: list[str]) -> NoReturn:

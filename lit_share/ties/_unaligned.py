@@ -54,8 +54,9 @@ def _is_weight(ref: ParameterRef) -> bool:
 
 def _may_be_permuted(tie: Tie) -> bool:
     # Slices and transposes belong to the units of one model, so their order is the same.
-    views = {(member.index, member.transposed) for member in tie.members}
-    return views in ({(None, False)}, {(None, True)}) and len(tie.shape) > 1
+    suffixes = {member.suffix for member in tie.members}
+    is_sliced = any(suffix.slices for suffix in suffixes)
+    return len(suffixes) == 1 and not is_sliced and len(tie.shape) > 1
 
 
 def _is_unrelated(tie: Tie) -> bool:
