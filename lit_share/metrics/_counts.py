@@ -16,6 +16,7 @@ from lit_share.ties import (
     Tie,
     Ties,
     full_tensor,
+    map_ties,
     parameter_refs,
     position_count,
     sum_over_shards,
@@ -205,14 +206,11 @@ def compare_ties(ties: Sequence[Sequence[Tensor]]) -> list[Comparison]:
 
 def compare_found(ties: Sequence[Tie]) -> list[Comparison]:
     """Return `compare_ties` of ties that were found in a module, some maybe inside a tensor."""
-    several = iter(compare_ties([tie.tensors() for tie in ties if not tie.inside]))
-    comparisons: list[Comparison] = []
-    for tie in ties:
-        if tie.inside:
-            comparisons.append(compare_numbers(*tie.tensors()))
-        else:
-            comparisons.append(next(several))
-    return comparisons
+    return map_ties(
+        ties,
+        lambda several: compare_ties([tie.tensors() for tie in several]),
+        lambda tie: compare_numbers(*tie.tensors()),
+    )
 
 
 def _sums(members: Sequence[Tensor]) -> Tensor:

@@ -1,7 +1,13 @@
 """Which tensors of a module are tied, and how they are read and written."""
 
 from lit_share.ties._arguments import as_ties, check_ties
-from lit_share.ties._clusters import ClusteredTie, ClusterReport, cluster_labels, cluster_ties
+from lit_share.ties._clusters import (
+    ClusteredTie,
+    ClusterReport,
+    TensorValues,
+    cluster_labels,
+    cluster_ties,
+)
 from lit_share.ties._error import TieError
 from lit_share.ties._find_clusters import check_not_meta, clusters
 from lit_share.ties._layers import (
@@ -25,7 +31,7 @@ from lit_share.ties._shards import (
     sum_over_shards,
 )
 from lit_share.ties._suffix import TRANSPOSE, Suffix
-from lit_share.ties._tie import Member, Tie, distinctly_named
+from lit_share.ties._tie import Member, Tie, distinctly_named, map_ties
 from lit_share.ties._ties import Ties
 from lit_share.ties._transposed import Source, can_hold_transposed, make_transposed
 from lit_share.ties._unaligned import find_unaligned, unaligned_remark
@@ -45,6 +51,7 @@ __all__ = [
     "SharesWith",
     "Source",
     "Suffix",
+    "TensorValues",
     "Tie",
     "TieError",
     "TieView",
@@ -66,6 +73,7 @@ __all__ = [
     "like_parameter",
     "local_slices",
     "make_transposed",
+    "map_ties",
     "mark_positions",
     "names_of",
     "parameter_refs",

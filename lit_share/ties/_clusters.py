@@ -1,4 +1,4 @@
-"""Clusters: which members of a tie are exactly equal."""
+"""Clusters: which members of a tie, or numbers of a tensor, are exactly equal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lit_share.functional import count_values, first_equal
 from lit_share.text import visible
 from lit_share.ties._names import shortened
 from lit_share.ties._shards import sums_over_shards
-from lit_share.ties._tie import Tie
+from lit_share.ties._tie import Tie, map_ties
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,31 +21,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClusteredTie:
-    """The clusters of a tie.
+    """The clusters of a tie of members.
 
     Attributes:
         name: The tie's name.
         members: The members' names.
         labels: The number of each member's cluster, counted from 0 in the order of first members.
-        numbers: For ``[...]``, how many numbers the only member has; 0 for other ties.
-        values: For ``[...]``, how many different values these have; 0 for other ties.
     """
 
     name: str
     members: tuple[str, ...]
     labels: tuple[int, ...]
-    numbers: int = 0
-    values: int = 0
 
     @property
     def count(self) -> int:
-        """The number of clusters, 1 if all members, or numbers of a tensor, are equal."""
-        return self.values or len(set(self.labels))
+        """The number of clusters; 1 if all members are equal."""
+        return len(set(self.labels))
 
     @property
     def size(self) -> int:
-        """The number of members, or of numbers of a tensor, that fall into the clusters."""
-        return self.numbers or len(self.members)
+        """The number of members, which fall into the clusters."""
+        return len(self.members)
 
     @property
     def groups(self) -> list[list[str]]:
@@ -56,11 +52,35 @@ class ClusteredTie:
         return groups
 
     def listed(self, separator: str) -> str:
-        """Return the clusters as printable text, as ``a.w = b.w | c.w`` or ``2 values of 8``."""
-        if self.numbers:
-            return f"{visible(self.members[0])}: {self.values:,} values of {self.numbers:,} numbers"
+        """Return the clusters as printable text, as ``a.w = b.w | c.w``."""
         clusters = [shortened([*map(visible, group)], " = ") for group in self.groups]
         return shortened(clusters, separator)
+
+
+@dataclass(frozen=True)
+class TensorValues:
+    """The different values of a tensor whose numbers are compared, by ``[...]``.
+
+    Attributes:
+        name: The tie's name.
+        member: The member's name.
+        numbers: How many numbers the tensor has.
+        count: How many different values these have.
+    """
+
+    name: str
+    member: str
+    numbers: int
+    count: int
+
+    @property
+    def size(self) -> int:
+        """The number of numbers, which fall into the values."""
+        return self.numbers
+
+    def listed(self, _: str) -> str:
+        """Return the counts as printable text, as ``w[...]: 2 values of 8 numbers``."""
+        return f"{visible(self.member)}: {self.count:,} values of {self.numbers:,} numbers"
 
 
 @dataclass(frozen=True)
@@ -68,19 +88,19 @@ class ClusterReport:
     """The clusters of several ties, printable with `rich.print` and `print`.
 
     Attributes:
-        ties: The clusters of each tie.
+        ties: The clusters of each tie, or the values of its tensor.
     """
 
-    ties: tuple[ClusteredTie, ...]
+    ties: tuple[ClusteredTie | TensorValues, ...]
 
     @property
     def members(self) -> int:
-        """The number of members of all ties; numbers of a tensor are members for ``[...]``."""
+        """The number of members of all ties; for ``[...]``, of numbers that are compared."""
         return sum(tie.size for tie in self.ties)
 
     @property
     def count(self) -> int:
-        """The number of clusters of all ties."""
+        """The number of clusters of all ties; for ``[...]``, of different values."""
         return sum(tie.count for tie in self.ties)
 
     def as_dict(self) -> dict[str, dict[str, int]]:
@@ -88,7 +108,7 @@ class ClusterReport:
 
         Ties inside a tensor, which may have a million numbers, are left out.
         """
-        several = [tie for tie in self.ties if not tie.numbers]
+        several = [tie for tie in self.ties if isinstance(tie, ClusteredTie)]
         return {t.name: dict(zip(t.members, t.labels, strict=True)) for t in several}
 
     def __str__(self) -> str:
@@ -115,16 +135,20 @@ class ClusterReport:
 
 def cluster_ties(ties: Sequence[Tie]) -> ClusterReport:
     """Return `clusters` of ties that were found in a module."""
-    several = iter(cluster_labels([tie for tie in ties if not tie.inside]))
-    found: list[ClusteredTie] = []
-    for tie in ties:
+    return ClusterReport(tuple(map_ties(ties, _clusters, _values)))
+
+
+def _clusters(ties: Sequence[Tie]) -> list[ClusteredTie | TensorValues]:
+    found: list[ClusteredTie | TensorValues] = []
+    for tie, labels in zip(ties, cluster_labels(ties), strict=True):
         names = tuple(member.name for member in tie.members)
-        if tie.inside:
-            (tensor,) = tie.tensors()
-            found.append(ClusteredTie(tie.name, names, (0,), tensor.numel(), count_values(tensor)))
-        else:
-            found.append(ClusteredTie(tie.name, names, tuple(next(several))))
-    return ClusterReport(tuple(found))
+        found.append(ClusteredTie(tie.name, names, tuple(labels)))
+    return found
+
+
+def _values(tie: Tie) -> TensorValues:
+    (member,), (tensor,) = tie.members, tie.tensors()
+    return TensorValues(tie.name, member.name, tensor.numel(), count_values(tensor))
 
 
 def cluster_labels(ties: Sequence[Tie]) -> list[list[int]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch.distributed.tensor import DTensor
 
 from lit_share.text import visible
-from lit_share.ties._clusters import ClusteredTie, cluster_ties
+from lit_share.ties._clusters import ClusteredTie, TensorValues, cluster_ties
 from lit_share.ties._names import and_more, shortened
 from lit_share.ties._refs import BufferRef
 from lit_share.ties._tie import Tie
@@ -69,14 +69,15 @@ class Plan:
         buffers: The names of corresponding buffers that are not shared.
         unused: Patterns of ``exclude`` that match nothing.
         unaligned: The names of ties whose members start from unrelated weights.
-        clusters: Which members are equal; without ties that are sharded or on the meta device.
+        clusters: Which members are equal, or how many numbers of a tensor; without ties that are
+            sharded or on the meta device.
     """
 
     ties: tuple[PlannedTie, ...]
     buffers: tuple[tuple[str, ...], ...] = ()
     unused: tuple[str, ...] = ()
     unaligned: tuple[str, ...] = ()
-    clusters: tuple[ClusteredTie, ...] = ()
+    clusters: tuple[ClusteredTie | TensorValues, ...] = ()
 
     @classmethod
     def of(
@@ -154,13 +155,15 @@ class Plan:
 
     def _equal_members(self) -> list[str]:
         # Members that are all equal, as models from the same weights have them, need no remark.
-        some = [tie for tie in self.clusters if 1 < tie.count < len(tie.members)]
+        several = [tie for tie in self.clusters if isinstance(tie, ClusteredTie)]
+        some = [tie for tie in several if 1 < tie.count < tie.size]
         listed = [f"{visible(tie.name)}: {tie.listed(' | ')}" for tie in some]
         return _remark("some members are equal:", listed)
 
     def _equal_numbers(self) -> list[str]:
         # A few of many random numbers are equal by chance.
-        some = [tie for tie in self.clusters if 2 * tie.values < tie.numbers]
+        inside = [tie for tie in self.clusters if isinstance(tie, TensorValues)]
+        some = [tie for tie in inside if 2 * tie.count < tie.numbers]
         return _remark("some numbers are equal:", [tie.listed("") for tie in some])
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
@@ -16,6 +16,8 @@ from lit_share.ties._layers import position_count
 from lit_share.ties._names import shortened
 from lit_share.ties._refs import ParameterRef
 from lit_share.ties._suffix import WHOLE, Suffix
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,6 +186,28 @@ class Tie:
         for run in self.runs:
             tensors += run.views(run.first.parameter.detach())
         return tensors
+
+
+def map_ties(
+    ties: Sequence[Tie],
+    of_members: Callable[[list[Tie]], Iterable[T]],
+    of_numbers: Callable[[Tie], T],
+) -> list[T]:
+    """Return a result for each tie.
+
+    Args:
+        ties: The ties.
+        of_members: Compute the results of all ties of members at once, as shards need.
+        of_numbers: Compute the result of a tie inside a tensor.
+    """
+    of_others = iter(of_members([tie for tie in ties if not tie.inside]))
+    results: list[T] = []
+    for tie in ties:
+        if tie.inside:
+            results.append(of_numbers(tie))
+        else:
+            results.append(next(of_others))
+    return results
 
 
 def distinctly_named(ties: Sequence[Tie]) -> list[Tie]:

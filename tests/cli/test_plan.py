@@ -258,13 +258,10 @@ def test_clusters_of_a_checkpoint(run, tmp_path):
     assert "weight: a.weight = c.weight | b.weight" in out
     weight, _ = json.loads(run(*arguments, "--json")[1])["clusters"]
     members = ["a.weight", "b.weight", "c.weight"]
-    assert weight == {
-        "name": "weight",
-        "members": members,
-        "labels": [0, 1, 0],
-        "numbers": 0,
-        "values": 0,
-    }
+    assert weight == {"name": "weight", "members": members, "labels": [0, 1, 0]}
+    arguments = (*arguments[:2], "a.weight[...]", "--json")
+    (inside,) = json.loads(run(*arguments)[1])["clusters"]
+    assert inside == {"name": "a.weight", "member": "a.weight[...]", "numbers": 6, "count": 6}
     save_compact(models, tmp_path / "w.safetensors")
     # A compact file is not decoded for a plan.
     out = run("plan", tmp_path / "w.safetensors", "a.*", "b.*", "c.*", "--json")[1]
