@@ -20,11 +20,11 @@ from lit_share.aliases import aliases_from_data, aliases_to_data, verify_shared
 from lit_share.callbacks._strategies import refuse_strategy
 from lit_share.penalties import find_unowned
 from lit_share.sharing import (
+    CANNOT_SHARE_NUMBERS,
     Init,
     OptimizerTransfer,
     Where,
     check_positions,
-    refuse_numbers,
     remove_duplicate_parameters,
     share,
     warn_of_lost_gradients,
@@ -94,7 +94,7 @@ class Share(Callback):
         epoch: int = 0,
     ) -> None:
         ties = as_ties(ties)
-        refuse_numbers(ties)
+        ties.refuse_numbers(CANNOT_SHARE_NUMBERS)
         check_choice("init", init, Init)
         check_choice("where", where, Where)
         if not isinstance(epoch, int) or epoch < 0:

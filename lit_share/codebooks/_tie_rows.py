@@ -125,6 +125,7 @@ def tie_rows(
         Learning*, ICLR 2018, Section 3.
     """
     check_ties(ties)
+    ties.refuse_numbers("compares numbers, and tie_rows compares rows: leave out [...]")
     # All layers are checked and clustered first: an error leaves the module unchanged.
     layers = [_layer(module, ref) for ref in _weights(module, ties)]
     assignments = [_cluster(name, layer.weight, similarity, method) for name, layer in layers]
@@ -177,10 +178,6 @@ def codebook_layers(module: nn.Module) -> list[tuple[str, CodebookLayer]]:
 def _weights(module: nn.Module, ties: Ties) -> list[ParameterRef]:
     found = ties.find(module)
     for tie in found:
-        if tie.inside:
-            raise TieError(
-                f"rows are tied, not the numbers of {tie.members[0].name!r}: leave out [...]"
-            )
         if len(tie.members) > 1:
             names = ", ".join(repr(member.name) for member in tie.members)
             raise TieError(

@@ -36,6 +36,12 @@ from lit_share.ties import (
 Init = Literal["mean", "first"]
 Where = Literal["all", "equal"]
 
+# Why ties of numbers are refused; see `Ties.refuse_numbers`.
+CANNOT_SHARE_NUMBERS = (
+    "cannot be shared, as the numbers of a parameter cannot be one Parameter: make them equal with "
+    "the recipe value_tie, and lit_share.save_compact stores each value once"
+)
+
 
 @torch.no_grad()
 def share(
@@ -90,7 +96,7 @@ def share(
         8
     """
     check_ties(ties)
-    refuse_numbers(ties)
+    ties.refuse_numbers(CANNOT_SHARE_NUMBERS)
     check_choice("init", init, Init)
     check_choice("where", where, Where)
     found = ties.find(module)
@@ -150,7 +156,7 @@ def unshare(module: nn.Module, ties: Ties | None = None) -> None:
     """
     if ties is not None:
         check_ties(ties)
-        refuse_numbers(ties)
+        ties.refuse_numbers(CANNOT_SHARE_NUMBERS)
     copies: dict[tuple[nn.Parameter, int], nn.Parameter] = {}
     first: dict[nn.Parameter, int] = {}
     done: set[tuple[int, str]] = set()
@@ -180,16 +186,6 @@ def unshare(module: nn.Module, ties: Ties | None = None) -> None:
             if id(buffer.stored) in seen:
                 buffer.put(buffer.stored.clone())
             seen.add(id(buffer.stored))
-
-
-def refuse_numbers(ties: Ties) -> None:
-    """Raise `TieError` if ties compare the numbers of a parameter, which cannot be shared."""
-    if ties.inside:
-        raise TieError(
-            f"{ties.patterns[0].text!r} cannot be shared, as the numbers of a parameter cannot be "
-            "one Parameter: make them equal with the recipe value_tie, and lit_share.save_compact "
-            "stores each value once"
-        )
 
 
 def _sides(module: nn.Module, ties: Ties | None) -> Iterator[tuple[int, ParameterRef]]:

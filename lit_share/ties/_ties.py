@@ -99,6 +99,11 @@ class Ties:
         """Whether the numbers of each parameter are compared with each other, by ``[...]``."""
         return self.patterns[0].suffix.compares_numbers
 
+    def refuse_numbers(self, reason: str) -> None:
+        """Raise `TieError` with the pattern and a reason if numbers are compared, by ``[...]``."""
+        if self.inside:
+            raise TieError(f"{self.patterns[0].text!r} {reason}")
+
     def find(self, module: nn.Module) -> list[Tie]:
         """Find the ties of ``module``, in the order of its parameters.
 
