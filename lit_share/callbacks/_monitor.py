@@ -44,9 +44,9 @@ class SharingMonitor(Callback):
 
     ``sharing/penalty`` needs a `Regularize` callback; distances, ``sharing/tied`` and
     ``sharing/clusters`` need a tie of several members. ``<tie>`` is the tie's name, or the names of
-    its members, joined by ``" - "``, if another tie has the same name. The numbers of a tensor that
-    a pattern with ``[...]`` compares count as members of one element: ``sharing/clusters`` is how
-    many different values they have, ``sharing/tied`` the fraction that repeats another of them.
+    its members, joined by ``" - "``, if another tie has the same name. For ``[...]``,
+    ``sharing/clusters`` is the number of different values, ``sharing/tied`` the fraction of numbers
+    that repeat another, and distances are those of the numbers from each other.
 
     ``ModelCheckpoint`` and ``EarlyStopping`` can monitor these metrics. Unless validation runs once
     per epoch, they need ``save_on_train_epoch_end=True`` and ``check_on_train_epoch_end=True``.

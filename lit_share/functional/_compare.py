@@ -78,14 +78,15 @@ def compare_members(members: Sequence[Tensor]) -> Comparison:
 
 @torch.no_grad()
 def compare_numbers(tensor: Tensor) -> Comparison:
-    r"""Return the sums of `compare_members` for the n numbers of one tensor, as n members.
+    """Return how far the n numbers of a tensor are apart, and how many repeat another.
 
     Args:
         tensor: Dense tensor of n ≥ 2 numbers.
 
     Returns:
-        The sums over all pairs of numbers. ``equal`` counts numbers that repeat another one, of
-        ``numel`` = n − 1, so that `Comparison.tied` is 1 if all numbers are equal.
+        The sums ``between`` and ``size`` of `compare_members` for n members of one number.
+        ``equal`` is n minus the number of different values, and ``numel`` is n − 1, so that
+        `Comparison.tied` is 1 if all numbers are equal.
 
     Example:
         >>> compare_numbers(torch.tensor([1.0, 1.0, 2.0]))

@@ -349,7 +349,7 @@ def test_count_tied(count, seed):
 
 
 def test_numbers_inside_a_tensor():
-    """Equal numbers count once, and numbers are compared as members of one element."""
+    """Equal numbers count once; distances are those of members of one number each."""
     module = module_of({"w": (4, 5), "b": (4, 5)})
     with torch.no_grad():
         module.w.copy_(torch.arange(20).view(4, 5) % 3)
