@@ -83,10 +83,10 @@ class TieTensors:
     inside: bool = False
 
     def __post_init__(self) -> None:
-        if self.inside and (len(self.members) != 1 or self.shard is not None):
-            raise ValueError(
-                "a tie inside a tensor has this tensor as its only member, which is not sharded"
-            )
+        if self.inside and len(self.members) != 1:
+            raise ValueError(f"inside=True takes one member, got {len(self.members)}")
+        if self.inside and self.shard is not None:
+            raise ValueError("inside=True takes no shard: gather the tensor first")
         for name, given in vars(self).items():
             is_list = isinstance(given, Sequence) and not isinstance(given, Tensor)
             if is_list and given and len(given) != len(self.members):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from lit_share.functional import Penalty, TieBatch, TieTensors, add_gradient_, prox_
+from lit_share.functional import Penalty, Shard, TieBatch, TieTensors, add_gradient_, prox_
 from lit_share.functional import _isotonic as isotonic
 from lit_share.functional._fused import is_fusable
 from lit_share.functional._fused_graph import is_fusable_graph
@@ -270,8 +270,10 @@ def test_what_does_not_fit_a_tie_inside_a_tensor_is_refused():
     w = torch.ones(3)
     with pytest.raises(ValueError, match="a single member, got 2"):
         VALUE_TIE.value([w, w], inside=True)
-    with pytest.raises(ValueError, match="only member"):
+    with pytest.raises(ValueError, match=r"^inside=True takes one member, got 2$"):
         TieTensors([w, w], inside=True)
+    with pytest.raises(ValueError, match=r"^inside=True takes no shard: gather the tensor first$"):
+        TieTensors([w], shard=Shard(0, 0, 6, None), inside=True)
     with pytest.raises(ValueError, match="leave out precision"):
         SQUARED["mean"].gradient([w], precision=[w], inside=True)
     needing = Penalty("squared", "element", "mean", needs_precision=True)
