@@ -137,10 +137,13 @@ def seen_in(domain: str, amount: float | None, seed: int) -> Callable[[Arrays], 
     return partial(_transform, to_domain, amount, seed)
 
 
-def _check_labels(labels: Sequence[int], classes: int, argument: str) -> None:
-    if sorted(labels) != [*range(classes)]:
+def _check_labels(labels: Any, classes: int, argument: str) -> None:
+    # Sorting a number, or numbers and words, would raise an error that names no argument.
+    is_list = isinstance(labels, (Sequence, np.ndarray))
+    has_numbers = is_list and all(isinstance(label, (int, np.integer)) for label in labels)
+    if not has_numbers or sorted(labels) != [*range(classes)]:
         raise ValueError(
-            f"{argument}={[*labels]}: write the label of each class, the numbers from 0 to "
+            f"{argument}={labels!r}: write the label of each class, the numbers from 0 to "
             f"{classes - 1} in any order"
         )
 

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 
@@ -65,11 +67,23 @@ def test_a_site_may_label_its_classes_differently():
         assert torch.equal(part(data, stage, "c")[1], own)
 
 
-@pytest.mark.parametrize("labels", [[1, 0], [0, 1, 2, 3, 4, 5, 6, 7, 8, 8], []])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [1, 0],
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 8],
+        [],
+        5,
+        "0123456789",
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, "9"],
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, None],
+        [[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]],
+    ],
+)
 def test_labels_must_be_those_of_all_classes(labels):
     members = {"a": {"domain": "same", "n": 5, "labels": labels}}
-    message = r"members\.a\.labels=.*: write the label of each class, the numbers from 0 to 9"
-    with pytest.raises(ValueError, match=message):
+    message = re.escape(f"members.a.labels={labels!r}: write the label of each class, the numbers")
+    with pytest.raises(ValueError, match=f"^{message} from 0 to 9 in any order$"):
         ManyDomains(members)
 
 
