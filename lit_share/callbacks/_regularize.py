@@ -85,8 +85,8 @@ class Regularize(Callback):
 
     Example:
         >>> soft_tie = Regularize("soft_tie", Ties("encoder_a.*", "encoder_b.*"), strength=0.1)
-        >>> soft_tie.penalty
-        Penalty(norm='squared', groups='element', center='mean', weights=None, edges=None)
+        >>> soft_tie.penalty.norm
+        'squared'
         >>> trainer = Trainer(callbacks=[soft_tie], logger=False)  # doctest: +SKIP
     """
 
@@ -145,6 +145,8 @@ class Regularize(Callback):
         # Keys of other penalties are those of older checkpoints.
         if p.edges is not None:
             key["edges"] = repr(p.edges)
+        if not p.scaled:
+            key["scaled"] = "False"
         if self.steps.precision.given is not None:
             key["precision"] = "given"
         return self._generate_state_key(**key)

@@ -66,6 +66,9 @@ def bits(tensor: Tensor) -> Bits:
     # torch conjugates and negates lazily: until resolved, the memory holds other bits.
     plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
     # NumPy has no bfloat16 and no float8, but bytes.
+    if plain.numel() == 1:
+        # It counts as contiguous, whatever its stride.
+        plain = plain.as_strided(plain.shape, (1,) * plain.ndim)
     flat: Bits = plain.reshape(-1).view(torch.uint8).numpy()
     return flat.view(f"u{plain.element_size()}").reshape(plain.shape)
 

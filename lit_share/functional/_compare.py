@@ -110,7 +110,13 @@ def count_values(tensor: Tensor) -> int:
     """
     if tensor.numel() == 0:
         return 0
-    values = tensor.detach().flatten().sort().values
+    numbers = tensor.detach().flatten()
+    if numbers.is_complex():
+        return len(torch.view_as_real(numbers).unique(dim=0))
+    if numbers.is_floating_point() and numbers.element_size() == 1:
+        # Torch does not sort float8.
+        numbers = numbers.float()
+    values = numbers.sort().values
     return 1 + int((values[1:] != values[:-1]).sum())
 
 

@@ -214,6 +214,8 @@ def _unchanged(vector: Tensor) -> Tensor:
 
 
 def _norms_along(deviation: Tensor, inside: tuple[int, ...]) -> Tensor:
+    if deviation.is_complex():
+        deviation = deviation.abs()
     # `vector_norm` takes no dimensions for all of them.
     if not inside:
         return deviation.abs()

@@ -476,6 +476,20 @@ class Penalty:
         if step is not None:
             self.check_prox(steps_of_members(step, len(shapes)), len(shapes))
 
+    def check_complex(self, *, inside: bool = False) -> None:
+        """Raise `ValueError` if the penalty is for real members only."""
+        if self.grouping.kept(2) is None:
+            groups = either(GROUPS, lambda grouping: grouping.kept(2) is not None)
+            raise ValueError(
+                f'groups="{self.groups}" are for real members, not for complex ones: write '
+                f"groups={groups}"
+            )
+        if self.centering.has_edges or inside:
+            raise ValueError(
+                "complex members are not compared along edges, nor inside a tensor: write "
+                f"center={either(CENTERS, lambda center: not center.has_edges)}, without [...]"
+            )
+
     def check_start(
         self, start: Sequence[Tensor] | None, shapes: Sequence[Sequence[int]] = ()
     ) -> None:

@@ -49,6 +49,9 @@ class Ramp:
         penalties choose, and what was chosen is trained without them.
     """
 
+    # Of ramps that were pickled before there was one.
+    stop: float | None = None
+
     def __init__(
         self,
         duration: int,

@@ -66,6 +66,8 @@ class TieView:
             weights = self._of_members(precision)
         try:
             penalty.check(shapes, precision=weights, inside=tie.inside)
+            if any(parameter.is_complex() for parameter in tie.parameters):
+                penalty.check_complex(inside=tie.inside)
         except ValueError as error:
             raise ValueError(f"{names_of(tie)}: {error}") from None
         self._runs = [(run, run.first.parameter, run.is_whole) for run in tie.runs]

@@ -672,3 +672,39 @@ def test_numbers_pulled_to_their_mean():
     n = before.numel()
     expected = before.mean() + (before - before.mean()) / (1.0 + 0.5 * n / (n - 1))
     torch.testing.assert_close(module[0].weight.detach(), expected)
+
+
+class TestComplexMembers:
+    """Groups have the norms of the moduli."""
+
+    def pair(self):
+        rng = torch.Generator().manual_seed(0)
+        numbers = [torch.randn(3, 4, generator=rng, dtype=torch.complex64) for _ in "ab"]
+        return nn.ParameterDict(dict(zip("ab", numbers, strict=True)))
+
+    @pytest.mark.parametrize("groups", ["element", "output", "input", "tensor"])
+    def test_are_penalised_as_pairs_of_numbers(self, groups):
+        """Real and imaginary parts in a dimension of their own, which is inside the groups."""
+        dims = {"element": (), "output": (1,), "input": (0,), "tensor": (0, 1)}[groups]
+        module = self.pair()
+        a, b = (w.detach().clone() for w in module.values())
+        apply_prox(module, Penalty("l1", groups, "mean", scaled=False), Ties("a", "b"), 0.1)
+        difference = torch.view_as_real(a - b)
+        n = torch.linalg.vector_norm(difference, dim=(*dims, 2), keepdim=True)
+        shrunk = torch.view_as_complex(difference * (1.0 - 0.2 / n).clamp_min(0.0))
+        torch.testing.assert_close(module["a"].detach(), (a + b) / 2 + shrunk / 2)
+        torch.testing.assert_close(module["b"].detach(), (a + b) / 2 - shrunk / 2)
+
+    @pytest.mark.parametrize(
+        ("penalty", "ties", "message"),
+        [
+            ("trace_norm", Ties("a", "b"), 'a, b: groups="spectrum" are for real members'),
+            ("cluster_tie", Ties("a", "b"), "a, b: complex members are not compared along edges"),
+            ("value_tie", Ties("a[...]"), "complex members are not compared along edges, nor"),
+        ],
+    )
+    def test_are_refused_by_name(self, penalty, ties, message):
+        module = self.pair()
+        steps = PenaltySteps(penalty, ties, 0.1)
+        with pytest.raises(ValueError, match=re.escape(message)):
+            steps.attach(module, torch.optim.SGD(module.parameters(), lr=0.1))

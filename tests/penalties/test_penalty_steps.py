@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
-from lit_share.penalties import PenaltySteps
+from lit_share.penalties import PenaltySteps, Ramp
 from lit_share.ties import Ties
 
 PAIR = Ties("a.*", "b.*")
@@ -274,3 +274,45 @@ class TestAdaptiveEdges:
             ValueError, match=r'center="mean" or "first" and groups.*center="graph"'
         ):
             PenaltySteps("cluster_tie", self.TIES, 0.5, keep_tied=True)
+
+
+def trained_by_an_optimizer_each(schedule, every, iterations=7):
+    """Members after each iteration; each has an optimizer of its own, of one learning rate."""
+    torch.manual_seed(0)
+    models = nn.ModuleDict({name: nn.Linear(4, 3) for name in "abc"})
+    optimizers = [SGD(model.parameters(), lr=0.05) for model in models.values()]
+    steps = PenaltySteps("layer_tie", Ties("a.*", "b.*", "c.*"), 10.0, schedule, every=every)
+    steps.attach(models, optimizers)
+    equal = []
+    for _ in range(iterations):
+        x = torch.randn(8, 4)
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        sum((model(x) - i).square().mean() for i, model in enumerate(models.values())).backward()
+        for optimizer in optimizers:
+            steps.before_step(optimizer)
+        for optimizer in optimizers:
+            optimizer.step()
+            steps.after_step(optimizer)
+        equal.append(torch.equal(models["a"].weight, models["b"].weight))
+    steps.end_epoch()
+    return steps, equal
+
+
+@pytest.mark.parametrize("every", ["step", "epoch"])
+def test_all_optimizers_of_an_iteration_have_one_strength(every):
+    """Of three members with different steps, the proximal step has no closed form."""
+    steps, equal = trained_by_an_optimizer_each(Ramp(duration=30), every)
+    assert steps.pending == []
+    assert any(equal) == (every == "step")
+
+
+@pytest.mark.parametrize("stop", range(8, 13))
+@pytest.mark.parametrize("every", ["step", "epoch"])
+def test_no_step_is_pending_after_a_ramp_stops(stop, every):
+    """Also if it stops between the optimizers of an iteration."""
+    schedule = Ramp(duration=1, start=1.0, stop=stop)
+    steps, equal = trained_by_an_optimizer_each(schedule, every)
+    assert steps.pending == []
+    if every == "step":
+        assert equal == [3 * i < stop for i in range(7)]
