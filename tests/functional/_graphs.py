@@ -5,17 +5,23 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import cvxpy as cp
 import numpy as np
 
+from . import _stars
 from ._reference import Array, group_labels, root_of_size
 
-Edges = list[tuple[int, int, float]]
+STAR = "star"
+# Spokes to a free center are no list of edges.
+Edges = list[tuple[int, int, float]] | Literal["star"]
 
 
 def edges_of(kind: object, members: Sequence[Array]) -> Edges:
     """The edges (i, j, weight) that ``edges=`` stands for."""
+    if kind == STAR:
+        return STAR
     count = len(members)
     pairs = list(itertools.combinations(range(count), 2))
     if kind == "all":
@@ -34,6 +40,8 @@ def value(name: str, groups: str, members: Sequence[Array], edges: Edges) -> flo
     """Ω = Σ_e ω(√p a_e ‖W_i,g − W_j,g‖)."""
     labels = group_labels(groups, members[0].shape)
     root = root_of_size(name, groups, members[0].shape)
+    if edges == STAR:
+        return root * _stars.value(groups, members)
     total = 0.0
     for i, j, a in edges:
         difference = root * a * (members[i] - members[j])
@@ -67,9 +75,11 @@ def solve(
     name: str, groups: str, members: Sequence[Array], steps: Sequence[float], edges: Edges
 ) -> list[Array]:
     """What CVXPY finds."""
+    root = root_of_size(name, groups, members[0].shape)
+    if edges == STAR:
+        return _stars.solve(groups, members, [root * t for t in steps])
     flat = np.stack([w.ravel() for w in members])
     labels = group_labels(groups, members[0].shape).ravel()
-    root = root_of_size(name, groups, members[0].shape)
     v = cp.Variable(flat.shape)
     total = 0.0
     for i, t in enumerate(steps):
@@ -92,6 +102,8 @@ def solve(
 
 def solve_numbers(x: Array, steps: Sequence[float], edges: Edges) -> Array:
     """The exact step of N numbers: the best of all ways to be clusters in an order."""
+    if edges == STAR:
+        return _stars.solve_numbers(x, steps)
     best, least = x, np.inf
     for ranks in _rankings(len(x)):
         v = x.copy()

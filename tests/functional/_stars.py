@@ -41,19 +41,6 @@ def value(groups: str, members: Sequence[Array]) -> float:
     return sum(value_of_points(flat[:, labels == g]) for g in range(labels.max() + 1))
 
 
-def objective(
-    groups: str, point: Sequence[Array], members: Sequence[Array], steps: Sequence[float]
-) -> float:
-    """Σ_i ‖V_i − W_i‖² / (2 t_i) + Ω(V), where a member of step 0 must not move."""
-    distance = 0.0
-    for v, w, t in zip(point, members, steps, strict=True):
-        if t == 0.0:
-            assert np.array_equal(v, w)
-        else:
-            distance += float(np.sum((v - w) ** 2)) / (2.0 * t)
-    return distance + value(groups, point)
-
-
 def solve(groups: str, members: Sequence[Array], steps: Sequence[float]) -> list[Array]:
     """What CVXPY finds."""
     flat = np.stack([w.ravel() for w in members])

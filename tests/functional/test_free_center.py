@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
-from lit_share.functional import Penalty, TieBatch, TieTensors, prox_
+from lit_share.functional import Penalty, TieTensors, prox_
 from lit_share.functional import _star as star
 from lit_share.functional import _star_numbers as star_numbers
 from lit_share.functional._edges import Star
-from lit_share.functional._fused_graph import is_fusable_graph
 
 from . import _stars as reference
-from .test_fusion import arrays, each_count, each_grouping, members_of, steps_of
-from .test_shards import WORLD, Threads, cut, shard_of
-
-DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+from ._members import arrays, each_dtype, each_grouping, members_of, steps_of
 
 
 def robust(groups: str) -> Penalty:
@@ -35,23 +29,6 @@ def cluster(count: int, outlier: float, *, at: int = -1, dtype=torch.float64) ->
     return [w.to(dtype) for w in members]
 
 
-@each_grouping
-@each_count
-def test_value_and_gradient(groups, count):
-    members = members_of(count)
-    members[1] = members[0] + 10.0 * (members[1] - members[0])
-    penalty = robust(groups)
-    expected = reference.value(groups, arrays(members))
-    assert penalty.value(members).item() == pytest.approx(expected, rel=1e-9)
-    own = [w.clone().requires_grad_() for w in members]
-    assert torch.autograd.gradcheck(lambda *ws: penalty.value(ws), own)
-    pulls = penalty.gradient(members)
-    for w, pull in zip(own, pulls, strict=True):
-        (by_value,) = torch.autograd.grad(penalty.value(own), [w])
-        assert_close(pull, by_value)
-    assert_close(sum(pulls), torch.zeros_like(pulls[0]), rtol=0, atol=1e-9)
-
-
 def test_member_in_the_middle_is_pulled_by_all():
     """Where angles are wide, the center is a member, and moves with it."""
     members = [torch.tensor(w, dtype=torch.float64) for w in ([0.0, 0.0], [1.0, 0.1], [-1.0, 0.1])]
@@ -60,18 +37,6 @@ def test_member_in_the_middle_is_pulled_by_all():
         assert_close(pull, w / w.norm())
     assert_close(first, -others[0] - others[1])
     assert first.norm() < 1.0
-
-
-@each_grouping
-@each_count
-def test_equal_members(groups, count):
-    member = members_of(2)[0]
-    penalty = robust(groups)
-    assert penalty.value([member] * count) == 0.0
-    for own in (penalty.gradient([member] * count), penalty.prox([member] * count, 0.3)):
-        assert all(torch.equal(v, own[0]) for v in own)
-    assert torch.equal(penalty.gradient([member] * count)[0], torch.zeros_like(member))
-    assert torch.equal(penalty.prox([member] * count, 0.3)[0], member)
 
 
 @each_grouping
@@ -92,51 +57,8 @@ def test_subgradient_where_members_are_equal(groups, count):
             assert above >= sum((u * d).sum() for u, d in zip(pulls, moves, strict=True)) - 1e-9
 
 
-@pytest.mark.slow
 @each_grouping
-@each_count
-def test_prox_is_what_cvxpy_finds(groups, count):
-    members, penalty = members_of(count), robust(groups)
-    for steps in [*steps_of(count), [0.0] * (count - 1) + [0.3]]:
-        moved = arrays(penalty.prox(members, steps))
-        expected = reference.solve(groups, arrays(members), steps)
-        fixed = [
-            w if t == 0.0 else v for v, w, t in zip(expected, arrays(members), steps, strict=True)
-        ]
-        best = reference.objective(groups, moved, arrays(members), steps)
-        excess = reference.objective(groups, fixed, arrays(members), steps) - best
-        assert excess >= -1e-9 * best
-        # What the solver's own value has to spare is how far its point is from the minimiser.
-        slack = np.sqrt(2.0 * max(steps) * max(excess, 0.0))
-        assert slack <= 1e-3
-        farthest = max(np.abs(v - e).max() for v, e in zip(moved, expected, strict=True))
-        assert farthest <= 1e-5 + slack
-
-
-@pytest.mark.parametrize("count", [3, 4, 5])
-def test_elements_are_exact(count):
-    members = members_of(count, shape=(6,))
-    table = np.stack(arrays(members))
-    for steps in [*steps_of(count), [1e-6] * count]:
-        moved = np.stack(arrays(robust("element").prox(members, steps)))
-        expected = [reference.solve_numbers(column, steps) for column in table.T]
-        np.testing.assert_allclose(moved, np.stack(expected, 1), rtol=0, atol=1e-10)
-
-
-@each_grouping
-@DTYPES
-def test_pair_is_a_pair_at_its_mean(groups, dtype):
-    members = [w.to(dtype) for w in members_of(2)]
-    mean, own = Penalty("l1", groups, "mean", scaled=False), robust(groups)
-    for steps in (0.3, [0.1, 0.4], [0.0, 0.4], 100.0):
-        for v, e in zip(own.prox(members, steps), mean.prox(members, steps), strict=True):
-            assert torch.equal(v, e)
-    assert_close(own.value(members), mean.value(members))
-    assert_close(own.gradient(members), mean.gradient(members))
-
-
-@each_grouping
-@DTYPES
+@each_dtype
 @pytest.mark.parametrize("count", [3, 5, 8, 50])
 @pytest.mark.parametrize("at", [0, 1, -1])
 def test_outlier_leaves_and_others_are_equal(groups, dtype, count, at):
@@ -204,17 +126,6 @@ def test_fused_single_precision_keeps_digits():
 
 
 @each_grouping
-def test_members_of_step_0_keep_their_bits(groups):
-    members = [w.float() for w in members_of(5)]
-    for frozen in range(5):
-        steps = [50.0] * 5
-        steps[frozen] = 0.0
-        moved = robust(groups).prox(members, steps)
-        assert torch.equal(moved[frozen], members[frozen])
-        assert all(torch.equal(v, members[frozen]) for v in moved)
-
-
-@each_grouping
 def test_two_members_of_step_0(groups):
     """Others move to either, or between them."""
     members = [w.float() for w in members_of(5)]
@@ -224,20 +135,6 @@ def test_two_members_of_step_0(groups):
     assert all(torch.equal(v, moved[1]) for v in moved[1:4])
     moved = robust(groups).prox(members, [0.0] * 5)
     assert all(torch.equal(v, w) for v, w in zip(moved, members, strict=True))
-
-
-@each_grouping
-@pytest.mark.parametrize("times", [1e-30, 1e-12, 1e8, 1e30])
-def test_scale_and_order(groups, times):
-    members, penalty = members_of(5), robust(groups)
-    moved = penalty.prox(members, 0.3)
-    scaled = penalty.prox([times * w for w in members], 0.3 * times)
-    for v, e in zip(scaled, moved, strict=True):
-        assert_close(v / times, e, rtol=1e-6, atol=1e-6)
-    assert_close(penalty.value([times * w for w in members]) / times, penalty.value(members))
-    pulls = penalty.gradient([times * w for w in members])
-    assert_close(pulls, penalty.gradient(members), rtol=1e-6, atol=1e-6)
-    assert_close(penalty.prox(members[::-1], 0.3)[::-1], moved, rtol=1e-6, atol=1e-6)
 
 
 @each_grouping
@@ -279,39 +176,8 @@ def test_two_equal_pairs(groups):
     assert_close(moved[::2], pair, rtol=0, atol=1e-9)
 
 
-@each_grouping
-def test_half_precision_is_computed_in_float32(groups):
-    members = [w.bfloat16() for w in members_of(4)]
-    penalty = robust(groups)
-    wide = penalty.prox([w.float() for w in members], 0.3)
-    for v, e in zip(penalty.prox(members, 0.3), wide, strict=True):
-        assert v.dtype == torch.bfloat16
-        assert torch.equal(v, e.bfloat16())
-    assert penalty.value(members).dtype == torch.float32
-    assert penalty.gradient(members)[0].dtype == torch.bfloat16
-
-
-@each_grouping
-def test_shapes(groups):
-    """Members that are not contiguous, and members without elements."""
-    rng = torch.Generator().manual_seed(0)
-    for shape in ((3, 2, 2), (4, 6)):
-        whole = [torch.randn(shape, generator=rng, dtype=torch.float64) for _ in range(3)]
-        members = [w.transpose(0, 1) for w in whole]
-        for v, e in zip(
-            robust(groups).prox(members, 0.3),
-            robust(groups).prox([w.contiguous() for w in members], 0.3),
-            strict=True,
-        ):
-            assert torch.equal(v, e)
-    empty = [torch.zeros(0, 3)] * 3
-    assert [v.shape for v in robust(groups).prox(empty, 0.1)] == [(0, 3)] * 3
-    assert [v.shape for v in robust(groups).gradient(empty)] == [(0, 3)] * 3
-    assert robust(groups).value(empty) == 0.0
-
-
 @pytest.mark.parametrize("count", [3, 5, 8, 20])
-def test_compiled_loops_are_what_torch_computes(count):
+def test_the_compiled_search_is_what_torch_computes(count):
     rng = torch.Generator().manual_seed(0)
     rows = torch.randn(6, count, 4, generator=rng, dtype=torch.float64)
     rows[:, 1] = rows[:, 0]
@@ -360,58 +226,6 @@ def test_without_numba(groups, monkeypatch):
     monkeypatch.setattr(star, "_compiled", lambda: None)
     monkeypatch.setattr(star_numbers, "_compiled", lambda _: None)
     assert_close(robust(groups).prox(members, 0.3), expected, rtol=0, atol=1e-9)
-
-
-@each_grouping
-@pytest.mark.parametrize("dim", [0, 1])
-def test_shards(groups, dim):
-    """Ranks send the Gram matrices of groups that span shards, and nothing else."""
-    penalty, steps = robust(groups), [0.2, 0.3, 0.4, 0.0]
-    whole, parts = (members_of(4, shape=(7, 5)) for _ in range(2))
-    expected, value = penalty.prox(whole, steps), penalty.value(whole).item()
-    pulls = [torch.zeros_like(w) for w in whole]
-    expected_pulls = penalty.gradient(whole)
-    threads, values = Threads(), []
-
-    def work(rank: int) -> None:
-        members = [cut(w, dim, rank) for w in parts]
-        shard = shard_of(parts[0], dim, rank, threads.ranks(rank))
-        grads = [cut(g, dim, rank) for g in pulls]
-        batch = TieBatch(penalty, [TieTensors(members, grads=grads, steps=steps, shard=shard)])
-        values.append(batch.value())
-        batch.add_gradient_(1.0)
-        batch.prox_()
-
-    threads.run(work)
-    assert_close(parts, expected, rtol=0, atol=1e-7)
-    assert_close(pulls, expected_pulls, rtol=0, atol=1e-7)
-    assert values == pytest.approx([value] * WORLD, rel=1e-9)
-    spans = penalty.needs_other_shards(2, dim)
-    assert [len(sent) for sent in threads.sent] == [1 + 2 * spans] * WORLD
-
-
-@pytest.mark.parametrize("groups", ["output", "tensor"])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-def test_fused_loops_are_what_torch_computes(groups, dtype):
-    penalty, rng = robust(groups), torch.Generator().manual_seed(0)
-    ties, expected = [], []
-    shapes = ((3, 4), (7, 9000), (40000,), (5, 0, 2), (2, 3, 600))
-    for shape, count in itertools.product(shapes, (2, 3, 5)):
-        members = [torch.randn(shape, generator=rng).to(dtype) for _ in range(count)]
-        members[1] = members[0] + 1e-3 * members[1]
-        size = members[0].numel() ** 0.5
-        for steps in steps_of(count):
-            own = [size * t for t in steps]
-            ties.append(TieTensors([w.clone() for w in members], steps=own))
-            expected.append(penalty.prox(members, own))
-    assert is_fusable_graph(penalty, ties[-1])
-    prox_(penalty, ties)
-    tolerance = 1e-9 if dtype == torch.float64 else 3e-6
-    for tie, own in zip(ties, expected, strict=True):
-        assert_close(list(tie.members), own, rtol=0, atol=tolerance)
-        for (i, v), (j, w) in itertools.combinations(enumerate(own), 2):
-            if v.numel() and groups == "tensor":
-                assert torch.equal(v, w) == torch.equal(tie.members[i], tie.members[j])
 
 
 @each_grouping
