@@ -154,7 +154,7 @@ _RECIPES = {
     "unit_tie": Recipe(
         penalty=Penalty(norm="l1", groups="output", center="mean"),
         summary="Members become exactly equal in some units or filters, and differ in the others.",
-        formula=r"\sum_u \sqrt{p\textstyle\sum_{i<j} \lVert W_i[u] - W_j[u] \rVert_2^2}",
+        formula=r"\sum_u \sqrt{\textstyle p\sum_{i<j} \lVert W_i[u] - W_j[u] \rVert_2^2}",
         use="Where models need some units or filters of their own, and may share the others.",
         avoid="Where whole layers differ: `layer_tie` decides per layer, which is more stable.",
         source=(
@@ -165,7 +165,7 @@ _RECIPES = {
     "layer_tie": Recipe(
         penalty=Penalty(norm="l1", groups="tensor", center="mean"),
         summary="Members become exactly equal in some layers, and training finds which.",
-        formula=r"\sqrt{p\textstyle\sum_{i<j} \lVert W_i - W_j \rVert_F^2}",
+        formula=r"\sqrt{\textstyle p\sum_{i<j} \lVert W_i - W_j \rVert_F^2}",
         use='To learn which layers to share; `Share(ties, where="equal")` then shares them.',
         avoid=(
             "To find the best layers to share: it ties those that come close by themselves. "
@@ -299,7 +299,7 @@ _RECIPES = {
     "joint_lasso": Recipe(
         penalty=Penalty(norm="l1", groups="input", center="zero"),
         summary="An input unit or channel becomes exactly zero in all members at once.",
-        formula=r"\sum_j \sqrt{p\textstyle\sum_i \lVert W_i[:, j] \rVert_2^2}",
+        formula=r"\sum_j \sqrt{\textstyle p\sum_i \lVert W_i[:, j] \rVert_2^2}",
         use="Where tasks depend on the same few features.",
         avoid="Where tasks need different features: each of these is kept for all tasks.",
         source=(
