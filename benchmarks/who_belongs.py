@@ -174,12 +174,16 @@ def print_paths(
     paths: dict[tuple[Weighting, float], list[Run]],
     chance: dict[tuple[Weighting, float], list[float]],
 ) -> None:
-    """Print the index of each layer and the accuracy at each strength."""
-    print(f"\n{setting}, adjusted Rand index of the clusters at each strength\n")
+    """Print the index and the number of clusters of each layer, and the accuracy."""
+    print(f"\n{setting}, adjusted Rand index (number of clusters) at each strength\n")
     layers = [*next(iter(paths.values()))[0].clusters]
     print_head("edges", "strength", *(f"`{name}`" for name in layers), "random groups", "accuracy")
     for (edges, strength), runs in paths.items():
-        found = [mean_of(index(planted, run.clusters[name]) for run in runs) for name in layers]
+        found = []
+        for name in layers:
+            labels = [run.clusters[name] for run in runs]
+            count = fmean(len(set(own)) for own in labels)
+            found.append(f"{mean_of(index(planted, own) for own in labels)} ({count:.1f})")
         random = mean_of(chance[edges, strength])
         print_row([edges, f"{strength:g}", *found, random, mean_of(run.test for run in runs)])
 
