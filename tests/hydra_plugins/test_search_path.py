@@ -114,7 +114,7 @@ def test_multirun_of_all(app: Path) -> None:
     assert (
         sorted(next(iter(result["config"]["regularizer"]), "none") for result in found) == RECIPES
     )
-    assert len(RECIPES) == 19
+    assert len(RECIPES) == 20
     assert sorted(
         next(iter(r["config"]["regularizer"])) for r in results(app, "-m", "+regularizer=glob(l2*)")
     ) == [
