@@ -39,10 +39,10 @@ def test_layer_tie_on_inverted_digits(tmp_path):
     data = PairedDomains(domain="inverted")
     upright = Classifier(MLP((1, 8, 8), num_classes=10), num_classes=10, lr=0.002)
     pair = Paired(a=upright, b=copy.deepcopy(upright))
-    layer_tie = Regularize(Penalty("l1", "tensor", "mean"), TIES, strength=8.0)
+    layer_tie = Regularize(Penalty("l1", "tensor", "mean"), TIES, strength=0.3)
     trainer(layer_tie, epochs=60).fit(pair, datamodule=data)
     equal = [tie for tie in TIES.find(pair) if torch.equal(*tie.tensors())]
-    assert "net.head.weight" in {tie.name for tie in equal}, "a matrix, not only biases"
+    assert any(tie.tensors()[0].ndim == 2 for tie in equal), "a matrix, not only biases"
     assert len(equal) < len(TIES.find(pair)), "and not all"
 
     before, parameters = accuracies(pair, data), sum(p.numel() for p in pair.parameters())
@@ -57,7 +57,8 @@ def test_layer_tie_on_inverted_digits(tmp_path):
     fresh = Paired(a=copy.deepcopy(upright), b=copy.deepcopy(upright))
     load_compact(tmp_path / "pair.safetensors", fresh)
     assert accuracies(fresh, data) == before
-    assert fresh.a.net.head.weight is fresh.b.net.head.weight
+    for tie in equal:
+        assert fresh.get_parameter(tie.members[0].name) is fresh.get_parameter(tie.members[1].name)
     assert all(
         torch.equal(value, pair.state_dict()[name]) for name, value in fresh.state_dict().items()
     )

@@ -264,7 +264,7 @@ STRATEGIES = {
         partial(prox_of_pairs, shrink_groups),
     ),
     "value_tie": Strategy(0.3, value_value_tie, prox_value_tie),
-    "growl": Strategy(0.2, value_growl, prox_growl),
+    "growl": Strategy(0.3, value_growl, prox_growl),
     "oscar": Strategy(0.2, value_oscar, prox_oscar),
     "group_lasso": Strategy(0.2, value_group_lasso, prox_group_lasso),
     "trace_norm": Strategy(0.4, value_trace_norm, prox_trace_norm),
