@@ -47,7 +47,7 @@ def check_paired(printed):
 
 
 def check_plain_loop(printed):
-    alone, tied = printed["0 "], printed["16 "]
+    alone, tied = printed["0 "], printed["1 "]
     validation, test, equal, size = 0, 2, 4, 5
     assert tied[validation] > alone[validation] + 0.1
     assert tied[test] > alone[test] + 0.1
