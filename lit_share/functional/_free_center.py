@@ -39,7 +39,7 @@ def _value(members: Sequence[Tensor], grouping: Groups, gram: Tensor | None) -> 
         offsets = torch.stack([w - members[0] for w in members])
         return (offsets - offsets.median(0).values).abs().sum()
     if gram is None:
-        gram = from_near_member(gram_matrices(members, grouping), members, grouping)
+        gram = _near_gram_matrices(members, grouping)
     values, _ = solve_forces(gram.flatten(0, -3))
     return values.sum().to(members[0])
 
@@ -77,7 +77,7 @@ def _forces(members: Sequence[Tensor], grouping: Groups, gram: Tensor | None) ->
         away = offsets - offsets.median(0).values
         return list(balanced(away.sign(), away == 0.0, dim=0).unbind())
     if gram is None:
-        gram = from_near_member(gram_matrices(members, grouping), members, grouping)
+        gram = _near_gram_matrices(members, grouping)
     _, forces = solve_forces(gram.flatten(0, -3))
     return mix(members, forces, grouping)
 
@@ -114,5 +114,9 @@ def _prox_of_star(
     if grouping.is_elementwise(members[0].ndim):
         return prox_of_numbers(members, star, steps)
     if gram is None:
-        gram = from_near_member(gram_matrices(members, grouping), members, grouping)
+        gram = _near_gram_matrices(members, grouping)
     return combine(members, solve_star(gram.flatten(0, -3), star, steps), grouping)
+
+
+def _near_gram_matrices(members: Sequence[Tensor], grouping: Groups) -> Tensor:
+    return from_near_member(gram_matrices(members, grouping), members, grouping)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -11,7 +10,7 @@ import cvxpy as cp
 import numpy as np
 
 from . import _stars
-from ._reference import Array, group_labels, root_of_size
+from ._reference import Array, group_labels, root_of_size, solved
 
 STAR = "star"
 # Spokes to a free center are no list of edges.
@@ -92,12 +91,7 @@ def solve(
         else:
             for g in range(labels.max() + 1):
                 total += cp.norm(difference[labels == g], 2)
-    fixed = [v[i] == flat[i] for i, t in enumerate(steps) if t == 0.0]
-    problem = cp.Problem(cp.Minimize(total), fixed)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Solution may be inaccurate")
-        problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-12, tol_gap_rel=1e-12, tol_feas=1e-12)
-    return [row.reshape(members[0].shape) for row in v.value]
+    return solved(total, v, members, steps)
 
 
 def solve_numbers(x: Array, steps: Sequence[float], edges: Edges) -> Array:

@@ -234,3 +234,15 @@ def _solve(
         problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11)
     assert variable.value is not None, problem.status
     return np.asarray(variable.value)
+
+
+def solved(
+    total: cp.Expression, v: cp.Variable, members: Sequence[Array], steps: Sequence[float]
+) -> list[Array]:
+    """The members of the least total, where those of step 0 do not move."""
+    fixed = [v[i] == members[i].ravel() for i, t in enumerate(steps) if t == 0.0]
+    problem = cp.Problem(cp.Minimize(total), fixed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Solution may be inaccurate")
+        problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-12, tol_gap_rel=1e-12, tol_feas=1e-12)
+    return [row.reshape(members[0].shape) for row in v.value]

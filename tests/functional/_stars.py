@@ -10,7 +10,7 @@ import cvxpy as cp
 import numpy as np
 from scipy.optimize import minimize
 
-from ._reference import Array, group_labels
+from ._reference import Array, group_labels, solved
 
 
 def value_of_points(points: Array) -> float:
@@ -52,12 +52,7 @@ def solve(groups: str, members: Sequence[Array], steps: Sequence[float]) -> list
             total += cp.sum_squares(v[i] - flat[i]) / (2.0 * t)
         for g in range(labels.max() + 1):
             total += cp.norm((v[i] - c)[labels == g], 2)
-    fixed = [v[i] == flat[i] for i, t in enumerate(steps) if t == 0.0]
-    problem = cp.Problem(cp.Minimize(total), fixed)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Solution may be inaccurate")
-        problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-12, tol_gap_rel=1e-12, tol_feas=1e-12)
-    return [row.reshape(members[0].shape) for row in v.value]
+    return solved(total, v, members, steps)
 
 
 def solve_numbers(x: Array, steps: Sequence[float]) -> Array:
