@@ -20,7 +20,7 @@ EDGES = {"cluster_tie": "adaptive", "robust_tie": "star"}
 # The most that a step by tensor and by output may take, relative to `layer_tie`.
 TARGETS = {"tensor": 2.0, "output": 6.0}
 # Steps that make few groups equal, and those of a cluster.
-STEPS = {"tensor": (1e-2, 1.0), "output": (1e-4, 1e-2)}
+STEPS = {"tensor": (4e-5, 4e-3), "output": (7e-6, 7e-4)}
 
 
 def layers() -> list[list[Tensor]]:

@@ -45,8 +45,9 @@ from lit_share.functional._tie_tensors import float64_on
 GAP, GAP_OF_NUMBERS = 1e-14, 1e-18
 # The gap is a difference of sums like the penalty, whose rounding errors are as large as this.
 LEAST_GAP = 16.0 * torch.finfo(torch.float64).eps
-# Coefficients that change by less have converged, whatever the rounding errors of the gap, which
-# are larger where some members are much nearer to each other than to the first.
+# Moves smaller than this part of the members' differences have converged, whatever the rounding
+# errors of the gap, which are larger where some members are much nearer to each other than to the
+# first.
 LEAST_CHANGE = 1e-12
 # Turns of all edges, per member. A chain of 20 members has needed 40 per member.
 MOST_TURNS = 200

@@ -46,20 +46,40 @@ def _label(labels, first, second, is_near, steps, leaders):
 
 
 @njit(inline="always")
-def _dot(x, y):
-    total = 0.0
-    for k in range(len(x)):
-        total += x[k] * y[k]
-    return total
+def _embed(gram, x, pivots, squares):
+    # Rows of the Cholesky factor are coordinates with these inner products. The member farthest
+    # from the span of those before it adds the next coordinate, until all are in the span: near
+    # members before far ones would scale up rounding errors. Return the number of coordinates.
+    count, rank, least = len(gram), 0, 0.0
+    for i in range(count):
+        squares[i] = gram[i, i]
+        least = max(least, count * _EPS * gram[i, i])
+    while rank < count:
+        k = np.argmax(squares)
+        if squares[k] <= least:
+            break
+        root = math.sqrt(squares[k])
+        for i in range(count):
+            x[i, rank] = 0.0
+            if squares[i] > 0.0:
+                product = gram[i, k]
+                for m in range(rank):
+                    product -= x[i, m] * x[k, m]
+                x[i, rank] = product / root
+                squares[i] -= x[i, rank] * x[i, rank]
+        x[k, rank], pivots[rank], squares[k] = root, k, 0.0
+        rank += 1
+    return rank
 
 
 @njit(inline="always")
-def _multiply(x, gram, product):
-    for i in range(len(x)):
-        for k in range(len(gram)):
-            product[i, k] = 0.0
-            for m in range(len(gram)):
-                product[i, k] += x[i, m] * gram[m, k]
+def _add_coefficients(shift, x, pivots, rank, row):
+    # Add the coefficients of a shift, of which the pivots' coordinates form a triangular system.
+    for p in range(rank - 1, -1, -1):
+        shift[p] /= x[pivots[p], p]
+        row[pivots[p]] += shift[p]
+        for m in range(p):
+            shift[m] -= shift[p] * x[pivots[p], m]
 
 
 @njit(inline="always")
@@ -85,124 +105,111 @@ def _find_clusters(first, second, is_inside, steps, labels, sizes, is_free):
 
 
 @njit(inline="always")
-def _jump(first, second, weights, steps, clusters, g, forces, c, sums, total):
+def _jump(first, second, weights, steps, clusters, rank, forces, v, sums, total):
     count = len(steps)
     labels, sizes, is_free = clusters
     # Members without the forces within their cluster, and the means of clusters.
     for e in range(len(first)):
         i, j = first[e], second[e]
         if labels[i] == labels[j] and is_free[labels[i]]:
-            for k in range(count):
-                c[i, k] += steps[i] * forces[e, k]
-                c[j, k] -= steps[j] * forces[e, k]
+            for k in range(rank):
+                v[i, k] += steps[i] * forces[e, k]
+                v[j, k] -= steps[j] * forces[e, k]
     sums[:], total[:] = 0.0, 0.0
     for i in range(count):
         if is_free[labels[i]]:
             total[labels[i]] += 1.0 / steps[i]
-            for k in range(count):
-                sums[labels[i], k] += c[i, k] / steps[i]
+            for k in range(rank):
+                sums[labels[i], k] += v[i, k] / steps[i]
     # With f_i = (W_i − mean) / t_i the forces (f_i − f_j) / n move all n members to the mean.
     for e in range(len(first)):
         i, j, label = first[e], second[e], labels[first[e]]
         if labels[j] == label and is_free[label]:
-            for k in range(count):
+            for k in range(rank):
                 mean = sums[label, k] / total[label]
-                f_i, f_j = (c[i, k] - mean) / steps[i], (c[j, k] - mean) / steps[j]
+                f_i, f_j = (v[i, k] - mean) / steps[i], (v[j, k] - mean) / steps[j]
                 forces[e, k] = (f_i - f_j) / sizes[label]
     for e in range(len(first)):
         i, j, a = first[e], second[e], weights[e]
         if labels[i] == labels[j] and is_free[labels[i]]:
             square = 0.0
-            for k in range(count):
-                product = 0.0
-                for m in range(count):
-                    product += g[k, m] * forces[e, m]
-                square += product * forces[e, k]
+            for k in range(rank):
+                square += forces[e, k] * forces[e, k]
             kept = a / math.sqrt(square) if square > a * a else 1.0
-            for k in range(count):
+            for k in range(rank):
                 forces[e, k] *= kept
-                c[i, k] -= steps[i] * forces[e, k]
-                c[j, k] += steps[j] * forces[e, k]
+                v[i, k] -= steps[i] * forces[e, k]
+                v[j, k] += steps[j] * forces[e, k]
 
 
 @_reduction
 def solve_duals(gram, first, second, weights, steps, moves, leaders, begin, end):
     """Write the coefficients and leaders of `Clusters` for groups from ``begin`` to ``end``."""
     count, edges = len(steps), len(first)
-    # Forces and members as coefficients, and their products with the Gram matrix: an inner product
-    # takes N multiplications then, rather than N².
-    forces, forces_g = np.empty((edges, count)), np.empty((edges, count))
-    c, c_g = np.empty((count, count)), np.empty((count, count))
-    row, row_g = np.empty(count), np.empty(count)
+    # Members before and in the ascent, and forces, as coordinates.
+    x, v, forces = np.empty((count, count)), np.empty((count, count)), np.empty((edges, count))
+    row, pivots = np.empty(count), np.empty(count, np.int64)
     sums, total = np.empty((count, count)), np.empty(count)
     is_near, labels = np.empty(edges, np.bool_), np.empty(count, np.int64)
     distances, is_inside = np.empty(edges), np.empty(edges, np.bool_)
     sizes, is_free = np.empty(count, np.int64), np.empty(count, np.bool_)
     all_steps = steps.sum()
     for group in range(begin, end):
-        g = gram[group]
         largest = 0.0
         for i in range(count):
-            largest = max(largest, g[i, i])
-            for k in range(count):
-                c[i, k] = 1.0 if i == k else 0.0
-                c_g[i, k] = g[i, k]
+            largest = max(largest, gram[group, i, i])
+        rank = _embed(gram[group], x, pivots, row)
+        for i in range(count):
+            for k in range(rank):
+                v[i, k] = x[i, k]
         gap, energy = 0.0, 0.0
         # The first turn sets the forces that `_duals` starts from.
         for turn in range(MOST_TURNS * count + 1):
             change = 0.0
             for e in range(edges):
                 i, j, a = first[e], second[e], weights[e]
-                both = steps[i] + steps[j]
-                if turn == 0:
-                    for k in range(count):
-                        forces[e, k] = forces_g[e, k] = row[k] = 0.0
-                        row_g[k] = (g[i, k] - g[j, k]) / all_steps
-                    row[i], row[j] = 1.0 / all_steps, -1.0 / all_steps
-                else:
-                    for k in range(count):
-                        row[k] = forces[e, k] + (c[i, k] - c[j, k]) / both
-                        row_g[k] = forces_g[e, k] + (c_g[i, k] - c_g[j, k]) / both
-                square = _dot(row, row_g)
+                both, square = steps[i] + steps[j], 0.0
+                for k in range(rank):
+                    if turn == 0:
+                        forces[e, k] = 0.0
+                        row[k] = (x[i, k] - x[j, k]) / all_steps
+                    else:
+                        row[k] = forces[e, k] + (v[i, k] - v[j, k]) / both
+                    square += row[k] * row[k]
                 is_inside[e] = square <= a * a
                 kept = 1.0 if is_inside[e] else a / math.sqrt(square)
-                for k in range(count):
-                    d, d_g = kept * row[k] - forces[e, k], kept * row_g[k] - forces_g[e, k]
+                for k in range(rank):
+                    d = kept * row[k] - forces[e, k]
                     forces[e, k] += d
-                    forces_g[e, k] += d_g
-                    c[i, k] -= steps[i] * d
-                    c[j, k] += steps[j] * d
-                    c_g[i, k] -= steps[i] * d_g
-                    c_g[j, k] += steps[j] * d_g
+                    v[i, k] -= steps[i] * d
+                    v[j, k] += steps[j] * d
                     change = max(change, both * abs(d))
             if turn == 0:
                 continue
             if turn <= _JUMPS and is_inside.any():
                 _find_clusters(first, second, is_inside, steps, labels, sizes, is_free)
                 clusters = (labels, sizes, is_free)
-                _jump(first, second, weights, steps, clusters, g, forces, c, sums, total)
-                _multiply(forces, g, forces_g)
-            # Products are computed anew, so that rounding errors do not add up.
-            _multiply(c, g, c_g)
+                _jump(first, second, weights, steps, clusters, rank, forces, v, sums, total)
             gap, energy, value = 0.0, 0.0, 0.0
             for e in range(edges):
                 i, j = first[e], second[e]
                 square, along = 0.0, 0.0
-                for k in range(count):
-                    product = c_g[i, k] - c_g[j, k]
-                    square += product * (c[i, k] - c[j, k])
-                    along += product * forces[e, k]
-                distances[e] = math.sqrt(max(square, 0.0))
+                for k in range(rank):
+                    difference = v[i, k] - v[j, k]
+                    square += difference * difference
+                    along += difference * forces[e, k]
+                distances[e] = math.sqrt(square)
                 value += weights[e] * distances[e]
                 gap += weights[e] * distances[e] - along
             # The energy is that of the moves, which the gap is compared with.
             for i in range(count):
                 if steps[i] > 0.0:
                     square = 0.0
-                    for k in range(count):
-                        square += (c[i, k] - (i == k)) * (c_g[i, k] - g[i, k])
-                    energy += max(square, 0.0) / (2.0 * steps[i])
-            if change <= LEAST_CHANGE or gap <= max(GAP * energy, LEAST_GAP * value):
+                    for k in range(rank):
+                        square += (v[i, k] - x[i, k]) * (v[i, k] - x[i, k])
+                    energy += square / (2.0 * steps[i])
+            least = max(GAP * energy, LEAST_GAP * value)
+            if change <= LEAST_CHANGE * math.sqrt(largest) or gap <= least:
                 break
         bound = math.sqrt(2.0 * max(gap, GAP * energy))
         noise = math.sqrt(4.0 * count * _EPS * largest)
@@ -216,14 +223,32 @@ def solve_duals(gram, first, second, weights, steps, moves, leaders, begin, end)
         for i in range(count):
             if steps[i] > 0.0:
                 total[own[i]] += 1.0 / steps[i]
-                for k in range(count):
-                    sums[own[i], k] += c[i, k] / steps[i]
+                for k in range(rank):
+                    sums[own[i], k] += (v[i, k] - x[i, k]) / steps[i]
+        # The coordinates are differences from the member whose own are 0.
+        origin = 0
+        while origin < count - 1 and gram[group, origin, origin] > 0.0:
+            origin += 1
         for i in range(count):
-            leader = own[i]
+            leader, coefficients = own[i], moves[group, i]
+            if leader < i:
+                for k in range(count):
+                    coefficients[k] = moves[group, leader, k]
+                continue
             for k in range(count):
-                moves[group, i, k] = 0.0
-                if steps[leader] > 0.0:
-                    moves[group, i, k] = sums[leader, k] / total[leader] - (k == leader)
+                coefficients[k] = 0.0
+            if steps[leader] == 0.0:
+                continue
+            # The mean of the cluster, and what the forces of others move it by.
+            for k in range(count):
+                if own[k] == leader:
+                    coefficients[k] = 1.0 / (steps[k] * total[leader])
+            coefficients[leader] -= 1.0
+            for k in range(rank):
+                sums[leader, k] /= total[leader]
+            _add_coefficients(sums[leader], x, pivots, rank, coefficients)
+            for k in range(rank):
+                coefficients[origin] -= sums[leader, k]
 
 
 @_compiled

@@ -260,6 +260,10 @@ def test_compiled_loops_are_what_torch_computes(count, kind):
     rows = torch.randn(6, count, 4, generator=rng, dtype=torch.float64)
     rows[:, 1] = rows[:, 0]
     rows[5] = rows[5, :1]
+    # Near members, and more members than dimensions: Gram matrices that are almost singular.
+    rows[3, 1] = rows[3, 2] + 1e-6 * rows[3, 1]
+    rows[4, :, 2:] = 0.0
+    rows[4, 1] = rows[4, 2] + 1e-6 * rows[4, 0]
     rows = rows - rows[:, :1]
     pairs = kind_of(kind).pairs(count)
     every_edge = Graph(pairs, tuple(0.1 * (e % 4) for e in range(len(pairs))))
