@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from lit_share.paired import Paired
     from lit_share.penalties import (
         RECIPES,
+        Learned,
         PenaltySteps,
         Ramp,
         Recipe,
@@ -56,6 +57,7 @@ __all__ = [
     "CodebookConv2d",
     "CodebookLinear",
     "CompactFileError",
+    "Learned",
     "LocallyConnected1d",
     "LocallyConnected2d",
     "OwlWeights",

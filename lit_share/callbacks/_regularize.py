@@ -16,8 +16,9 @@ from typing_extensions import override
 
 from lit_share.callbacks._align import Align
 from lit_share.callbacks._strategies import refuse_strategy
+from lit_share.callbacks._validation_loss import ValidationLoss
 from lit_share.functional import Penalty
-from lit_share.penalties import Apply, Every, PenaltySteps, Precision, Schedule
+from lit_share.penalties import Apply, Every, Learned, PenaltySteps, Precision, Schedule
 from lit_share.ties import Tie, TieError, Ties, unaligned_remark
 
 
@@ -55,6 +56,7 @@ class Regularize(Callback):
         penalty: A penalty, or the name of one of `lit_share.RECIPES`.
         ties: Which parameters are tied, or a list of patterns for `Ties`.
         strength: A finite number ≥ 0; for the ``l2`` recipe it equals PyTorch's ``weight_decay``.
+            `lit_share.Learned` learns one for each tie from validation data.
         schedule: A factor of the strength: a `Ramp`, or a function of the numbers of optimizer
             steps and epochs done. ``None``: constant.
         apply: ``"gradient"``, ``"prox"``, or ``"auto"``: gradient for smooth penalties, else prox.
@@ -94,7 +96,7 @@ class Regularize(Callback):
         self,
         penalty: Penalty | str,
         ties: Ties | Sequence[str],
-        strength: float,
+        strength: float | Learned,
         schedule: Schedule | None = None,
         apply: Apply = "auto",
         every: Every = "step",
@@ -114,6 +116,9 @@ class Regularize(Callback):
         self._idle: set[Optimizer] = set()
         # The steps and epochs done when an epoch was last ended.
         self._ended: tuple[int, int] | None = None
+        self._validation: ValidationLoss | None = None
+        # Batches of validation data that a checkpoint's training has drawn.
+        self._drawn: list[int] = []
 
     @property
     def penalty(self) -> Penalty:
@@ -126,8 +131,8 @@ class Regularize(Callback):
         return self.steps.ties
 
     @property
-    def strength(self) -> float:
-        """The strength, before the schedule's factor."""
+    def strength(self) -> float | Learned:
+        """The strength, before the schedule's factor, or how it is learned."""
         return self.steps.strength
 
     @property
@@ -153,11 +158,21 @@ class Regularize(Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return self.steps.state_dict()
+        if self._validation is not None:
+            self._drawn = list(self._validation.batches.drawn)
+        return {**self.steps.state_dict(), "drawn": self._drawn}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.steps.load_state_dict(state_dict)
+        self._drawn = state_dict.get("drawn", [])
+
+    @property
+    def learned(self) -> dict[str, float]:
+        """The learned strengths by the names of ties or layers; empty if they are given."""
+        if self.steps.learned is None:
+            return {}
+        return self.steps.learned.by_name(self.found)
 
     def strength_at(self, step: int, epoch: int) -> float:
         """Return the strength after `step` optimizer steps and `epoch` epochs.
@@ -218,6 +233,7 @@ class Regularize(Callback):
         if trainer.global_step == 0 or pl_module is not self._module:
             # `fit` starts a new training; resuming loads a checkpoint only after `setup`.
             self.steps.reset()
+            self._drawn = []
         self._module = pl_module
 
     @override
@@ -250,6 +266,8 @@ class Regularize(Callback):
         self._handles = [o.register_step_post_hook(after_step) for o in trainer.optimizers]
         self._idle = set(trainer.optimizers)
         self._ended = None
+        if isinstance(self.strength, Learned):
+            self._validation = self._validation_loss(trainer, pl_module, self.strength)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -275,6 +293,15 @@ class Regularize(Callback):
         # `on_train_epoch_end` would be too late: validation and its checkpoints come before it.
         if trainer.is_last_batch:
             self._end_epoch(trainer)
+        learned = self.steps.learned
+        if learned is not None and learned.is_due(trainer.global_step):
+            assert self._validation is not None
+            self.steps.steps_done, self.steps.epochs_done = (
+                trainer.global_step,
+                trainer.current_epoch,
+            )
+            parameters = [p for tie in self.found for p in tie.parameters]
+            self.steps.learn(self._validation.gradients(parameters))
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -306,12 +333,31 @@ class Regularize(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._remove_hooks()
         self.steps.detach()
+        if self._validation is not None:
+            self._drawn = list(self._validation.batches.drawn)
+        self._validation = None
 
     @override
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         self._remove_hooks()
+
+    def _validation_loss(
+        self, trainer: Trainer, module: LightningModule, learned: Learned
+    ) -> ValidationLoss:
+        """Return the validation loss of an earlier callback if it is the same, or a new one."""
+        callbacks: Sequence[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        for callback in callbacks[: callbacks.index(self)]:
+            if isinstance(callback, Regularize) and isinstance(callback.strength, Learned):
+                other = callback.strength
+                if other.loader is learned.loader and other.loss == learned.loss:
+                    assert callback._validation is not None
+                    return callback._validation
+        validation = ValidationLoss(trainer, module, learned.loader, learned.loss)
+        if self._drawn:
+            validation.batches.drawn = list(self._drawn)
+        return validation
 
     def _after_step(self, trainer: Trainer, optimizer: Optimizer, *_: Any) -> None:
         if self not in trainer.callbacks:  # type: ignore[attr-defined]

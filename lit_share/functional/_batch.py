@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -36,7 +36,7 @@ def add_gradient_(penalty: Penalty, ties: Sequence[TieTensors], strength: float)
         >>> tie.grads
         [tensor([ 0.5000, -1.0000])]
     """
-    TieBatch(penalty, ties).add_gradient_(strength)
+    TieBatch(penalty, ties).add_gradient_(float(strength))
 
 
 @torch.no_grad()
@@ -164,23 +164,30 @@ class TieBatch:
         return total
 
     # The loops need no `no_grad`, which would take as long as a small tie.
-    def add_gradient_(self, strength: float) -> None:
-        """Add ``strength`` times the gradient; see `add_gradient_`."""
+    def add_gradient_(self, strength: float | Sequence[float]) -> None:
+        """Add ``strength`` times the gradient, one number or one per tie; see `add_gradient_`."""
         fused, others = self._gradients
+        of_tie: dict[int, float] = {}
+        if not isinstance(strength, float):
+            of_tie = {id(tie): own for tie, own in zip(self.ties, strength, strict=True)}
+            strength = 1.0
         # Buffers may change between calls, so the loops return the ties whose buffers they decline.
         for ties in fused:
-            others = [*others, *ties.add(strength)]
+            others = [*others, *ties.add(strength, of_tie)]
         if others:
             with torch.no_grad(), _full_precision(others):
-                self._add_plain_gradient_(others, strength)
+                self._add_plain_gradient_(others, strength, of_tie)
 
-    def _add_plain_gradient_(self, ties: Sequence[TieTensors], strength: float) -> None:
+    def _add_plain_gradient_(
+        self, ties: Sequence[TieTensors], strength: float, of_tie: Mapping[int, float]
+    ) -> None:
         if self.penalty.is_adaptive:
             self._keep_edge_weights(ties)
         statistics = _all_reduce_statistics(self.penalty, ties)
         for tie, own in zip(ties, statistics, strict=True):
+            alpha = strength * of_tie.get(id(tie), 1.0)
             for block in _blocks(self.penalty, tie):
-                accumulate_(block.grads, _plain.gradient(self.penalty, block, own), strength)
+                accumulate_(block.grads, _plain.gradient(self.penalty, block, own), alpha)
 
     def prox_(self) -> None:
         """Take the proximal step; see `prox_`."""

@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial
@@ -212,8 +212,13 @@ class FusedGradient(FusedTies):
         # The gradient of a pair is s² · d/2 = d, as s² = 2: so its scale is 1 again.
         self.factors = self.scales**2
 
-    def add(self, strength: float) -> list[TieTensors]:
-        """Add ``strength`` times the gradient; return the ties whose buffers are not supported."""
+    def add(self, strength: float, of_tie: Mapping[int, float]) -> list[TieTensors]:
+        """Add the gradient; return the ties whose buffers are not supported.
+
+        Args:
+            strength: A factor of all ties.
+            of_tie: A factor by the ``id`` of a tie, 1 for ties without.
+        """
         addresses: list[int] = []
         written: list[Tensor] = []
         declined = []
@@ -233,7 +238,10 @@ class FusedGradient(FusedTies):
                 addresses[begin:] = [0] * len(moving)
                 declined.append(tie)
         grads = np.array(addresses, np.int64)
-        own = (self.origins, self.first, self.kinds, self.factors, float(strength))
+        factors = self.factors
+        if of_tie:
+            factors = factors * [of_tie.get(id(tie), 1.0) for tie in self.ties]
+        own = (self.origins, self.first, self.kinds, factors, float(strength))
         self.run("add_gradients", self.jobs, grads, *own)
         # Torch does not see these writes, but autograd must know that saved tensors changed.
         increment_version(written)

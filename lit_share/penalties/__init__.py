@@ -2,6 +2,7 @@
 
 from lit_share.penalties._fisher import Per, fisher
 from lit_share.penalties._functions import add_penalty_gradient, apply_prox, starting_values
+from lit_share.penalties._learned import Learned, LearnedStrengths
 from lit_share.penalties._optimizers import find_unowned
 from lit_share.penalties._penalty_steps import Apply, Every, PenaltySteps
 from lit_share.penalties._precision import Precision, second_moments
@@ -12,6 +13,8 @@ __all__ = [
     "RECIPES",
     "Apply",
     "Every",
+    "Learned",
+    "LearnedStrengths",
     "PenaltySteps",
     "Per",
     "Precision",

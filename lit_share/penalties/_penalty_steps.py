@@ -19,12 +19,14 @@ from lit_share.penalties._checks import (
     warn_of_unowned,
 )
 from lit_share.penalties._functions import penalty_value, starting_values
+from lit_share.penalties._learned import Learned, LearnedStrengths
 from lit_share.penalties._member_precision import MemberPrecision
 from lit_share.penalties._optimizers import LearningRates, refuse_unsupported, skipped_its_step
 from lit_share.penalties._pending import MemberSteps, PendingSteps
 from lit_share.penalties._precision import Precision, moments_of_members
 from lit_share.penalties._ramp import Schedule
 from lit_share.penalties._recipes import as_penalty
+from lit_share.penalties._rescaling import rescaling_of_members
 from lit_share.ties import (
     Member,
     Tie,
@@ -62,7 +64,7 @@ class PenaltySteps:
     Args:
         penalty: The penalty, or the name of one of `RECIPES`.
         ties: Which parameters are tied, or a list of patterns for `Ties`.
-        strength: Finite number ≥ 0.
+        strength: Finite number ≥ 0, or `Learned`, whose updates `learn` makes.
         schedule: Factor of the strength, a `Ramp` or any function of the numbers of finished steps
             and epochs; constant if ``None``.
         apply: ``"gradient"``, ``"prox"``, or ``"auto"``: gradient for smooth penalties, else prox.
@@ -106,7 +108,7 @@ class PenaltySteps:
         self,
         penalty: Penalty | str,
         ties: Ties | Sequence[str],
-        strength: float,
+        strength: float | Learned,
         schedule: Schedule | None = None,
         apply: Apply = "auto",
         every: Every = "step",
@@ -119,6 +121,11 @@ class PenaltySteps:
         self.keep_zeros, self.keep_tied = keep_zeros, keep_tied
         self.uses_prox = apply == "prox" or (apply == "auto" and not self.penalty.is_smooth)
         check_arguments(self)
+        self.learned: LearnedStrengths | None = None
+        if isinstance(strength, Learned):
+            self.learned = LearnedStrengths(strength)
+        # The last proximal step of each tie, as learned strengths need it.
+        self._moves: list[list[Tensor]] | None = None
         self.precision = MemberPrecision(self.penalty, precision)
         self.steps_done = self.epochs_done = 0
         self.found: list[Tie] = []
@@ -128,8 +135,9 @@ class PenaltySteps:
         self._owner: nn.Module | None = None
         # Whether there were gradients in `before_step`, by the optimizers' indices.
         self._had_gradients: dict[int, bool] = {}
-        # The strength for all optimizers of an iteration, and those that have begun their step.
-        self._strength_now = 0.0
+        # The schedule's factor for all optimizers of an iteration, and those that have begun their
+        # step.
+        self._factor_now = 0.0
         self._stepped: set[int] = set()
         # The index of each optimizer; `None` stands for the only optimizer.
         self._numbers: dict[Optimizer | None, int] = {}
@@ -202,7 +210,7 @@ class PenaltySteps:
         self.precision.check(module, self.found, self._steps.rates)
         check_weights(self.penalty, self.found)
         # A schedule with wrong values should fail before training rather than at the first step.
-        self.strength_at(self.steps_done, self.epochs_done)
+        self._factor_at(self.steps_done, self.epochs_done)
         if self.uses_prox:
             self._check_steps(views)
         warn_of_unowned(self.penalty, self.ties, self.found, self.optimizers)
@@ -234,9 +242,23 @@ class PenaltySteps:
     def strength_at(self, step: int, epoch: int) -> float:
         """Return the strength after ``step`` optimizer steps and ``epoch`` epochs.
 
+        Learned strengths are those of now, times the schedule's factor; the mean over ties.
+
         Raises:
             ValueError: If the schedule's factor is not a finite number ≥ 0.
         """
+        strengths = self._strengths(self.found, self._factor_at(step, epoch))
+        if isinstance(strengths, float):
+            return strengths
+        return sum(strengths) / max(1, len(strengths))
+
+    def _strengths(self, ties: Sequence[Tie], factor: float) -> float | list[float]:
+        """Return the strength of all ties, or that of each tie if they are learned."""
+        if self.learned is not None:
+            return [factor * own for own in self.learned.of(ties)]
+        return factor * float(self.strength)  # type: ignore[arg-type]
+
+    def _factor_at(self, step: int, epoch: int) -> float:
         factor = 1.0
         if self.schedule:
             factor = self.schedule(step, epoch)
@@ -245,7 +267,7 @@ class PenaltySteps:
                 f"the schedule of {self.ties} must return finite factors >= 0, got {factor} after "
                 f"{step} steps and {epoch} epochs"
             )
-        return self.strength * factor
+        return factor
 
     def value(self, module: nn.Module | None = None) -> float:
         """Return strength times penalty.
@@ -259,9 +281,14 @@ class PenaltySteps:
                 raise ValueError(f"the penalty of {self.ties} is not attached: give value a module")
             found = self.ties.find(module)
         assert module is not None
-        strength = self.strength_at(self.steps_done, self.epochs_done)
+        factor = self._factor_at(self.steps_done, self.epochs_done)
         start, precision = self._start or None, self.precision.now(module, found, self._steps.rates)
-        return strength * penalty_value(self.penalty, found, start, precision, self._edge_weights)
+        own = start, precision, self._edge_weights
+        strengths = self._strengths(found, factor)
+        if isinstance(strengths, float):
+            return strengths * penalty_value(self.penalty, found, *own)
+        pairs = zip(strengths, found, strict=True)
+        return sum(strength * penalty_value(self.penalty, [tie], *own) for strength, tie in pairs)
 
     def before_step(self, optimizer: Optimizer | None = None, scale: float = 1.0) -> None:
         """Add the gradient of the penalty to the ``.grad`` of an optimizer's parameters.
@@ -276,22 +303,23 @@ class PenaltySteps:
         # A schedule counts the steps of each optimizer, but members of a tie need one strength.
         if not self._stepped or number in self._stepped:
             self._stepped.clear()
-            self._strength_now = self.strength_at(self.steps_done, self.epochs_done)
+            self._factor_now = self._factor_at(self.steps_done, self.epochs_done)
         self._stepped.add(number)
         if self.uses_prox:
             # They may be cleared before `after_step`.
             self._had_gradients[number] = has_gradients
             return
-        strength = scale * self._strength_now
-        if not has_gradients or strength == 0.0:
+        factor = scale * self._factor_now
+        if not has_gradients or factor == 0.0 or self.strength == 0.0:
             return
         self._refresh(number)
         if self.precision.is_live:
             self._read_moments()
+        strengths = self._strengths(self.found, factor)
         if len(self.optimizers) == 1:
-            self.views.add_gradient(strength, self._steps.rates[number].groups)
+            self.views.add_gradient(strengths, self._steps.rates[number].groups)
         else:
-            self._add_increments(number, strength)
+            self._add_increments(number, strengths)
 
     def after_step(self, optimizer: Optimizer | None = None) -> None:
         """Take the proximal step after an optimizer's step, and restore frozen groups.
@@ -322,8 +350,34 @@ class PenaltySteps:
             self._note_frozen()
         # Once per epoch, because the check reads all parameters and waits for the device.
         check_finite(self.found, self.steps_done)
+        if self.learned is not None:
+            self.learned.end_epoch(self.found)
         self.precision.warn_of_missing_moments(self.found, self._steps.rates)
         self.epochs_done += 1
+
+    def learn(self, gradients: Mapping[int, Tensor]) -> None:
+        """Update learned strengths, after a step and its `after_step`.
+
+        Args:
+            gradients: Those of the validation loss, by the ``id`` of parameters, at the present
+                weights; the same on all ranks, or sharded like parameters.
+        """
+        assert self.learned is not None
+        self.learned.steps_at_update = self.steps_done
+        if self._factor_at(self.steps_done, self.epochs_done) == 0.0:
+            return
+        self._refresh()
+        weights = None
+        if self.uses_prox:
+            # The last step's moves are of no more use, and take as much memory as the members.
+            moves, self._moves = self._moves, None
+        else:
+            if self.precision.is_live:
+                self._read_moments()
+            moves = [[own.neg_() for own in of_tie] for of_tie in self.views.increments()]
+            weights = rescaling_of_members(self.found, self._steps.rates)
+        if moves is not None:
+            self.learned.update(self.found, self.views.products(gradients, moves, weights))
 
     def new_gradients(self) -> None:
         """Discard increments kept for other optimizers; call it at each backward pass."""
@@ -382,6 +436,8 @@ class PenaltySteps:
         self._start, self._frozen, self._pending = {}, {}, PendingSteps()
         self.precision.restore({})
         self._edge_weights = {}
+        if self.learned is not None:
+            self.learned.restore({})
         self.steps_done = self.epochs_done = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -396,6 +452,7 @@ class PenaltySteps:
             "pending": self._pending.state(),
             "frozen": {name: mask for name, mask in masks.items() if mask.any()},
             "edge_weights": dict(self._edge_weights),
+            "strengths": {} if self.learned is None else self.learned.state(),
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -404,6 +461,8 @@ class PenaltySteps:
         self._pending = PendingSteps(state_dict.get("pending"))
         self.precision.restore(state_dict.get("precision", {}))
         self._edge_weights = dict(state_dict.get("edge_weights", {}))
+        if self.learned is not None:
+            self.learned.restore(state_dict.get("strengths", {}))
         self._frozen, self._owner = {}, None
         # A run may resume without keep_zeros. Masks are cloned, as training writes to them.
         if self.keeps_frozen:
@@ -491,7 +550,7 @@ class PenaltySteps:
                     total[i] += step
         views.set_steps(totals)
 
-    def _add_increments(self, number: int, strength: float) -> None:
+    def _add_increments(self, number: int, strengths: float | list[float]) -> None:
         # Gradients of the loss belong to the weights at the backward pass. So the increments are
         # computed before the first optimizer steps, and kept for the others.
         if number in self._added:
@@ -499,7 +558,9 @@ class PenaltySteps:
         self._added.add(number)
         if self._increments is None:
             self._increments = self.views.increments()
-        self.views.add_increments(self._increments, strength, self._steps.rates[number].groups)
+        if isinstance(strengths, float):
+            strengths = [strengths] * len(self.found)
+        self.views.add_increments(self._increments, strengths, self._steps.rates[number].groups)
 
     def _move(self, number: int) -> None:
         """Take the proximal steps due after optimizer ``number``'s, and restore frozen groups."""
@@ -518,10 +579,10 @@ class PenaltySteps:
 
         Steps of ties with other optimizers, or if ``every`` is "epoch", are added to pending.
         """
-        strength = self._strength_now
         sizes: Sequence[list[float] | None] = [None] * len(self.found)
-        if strength > 0.0:
-            sizes = self._steps.sizes(self.found, number, strength)
+        if self._factor_now > 0.0 and self.strength != 0.0:
+            strengths = self._strengths(self.found, self._factor_now)
+            sizes = self._steps.sizes(self.found, number, strengths)
         if self.every == "step" and len(self.optimizers) == 1 and not self.pending:
             # Nothing waits for another optimizer, so pending steps would be taken at once.
             return self._take(sizes)
@@ -540,6 +601,16 @@ class PenaltySteps:
     def _take(self, sizes: Sequence[list[float] | None]) -> set[str]:
         """Take steps of ``sizes[tie][member]``, none for ``None``; return the moved ties' names."""
         moving = self.views.set_steps(sizes)
-        if moving:
-            self.views.take_prox()
+        if not moving:
+            return moving
+        before: list[list[Tensor]] = []
+        if self.learned is not None:
+            before = self.views.members()
+        self.views.take_prox()
+        if self.learned is not None:
+            after = self.views.members()
+            self._moves = [
+                [new - old for new, old in zip(new_tie, old_tie, strict=True)]
+                for new_tie, old_tie in zip(after, before, strict=True)
+            ]
         return moving

@@ -92,12 +92,16 @@ class MemberSteps:
         moving = [p for p in tie.parameters if self.is_trainable(p)]
         return [i for i, own in enumerate(self.rates) if any(id(p) in own.groups for p in moving)]
 
-    def sizes(self, ties: Sequence[Tie], number: int, strength: float) -> list[list[float] | None]:
+    def sizes(
+        self, ties: Sequence[Tie], number: int, strengths: float | Sequence[float]
+    ) -> list[list[float] | None]:
         """Return the members' step sizes in an optimizer; ``None`` for ties it does not own."""
         rates = self.rates[number]
-        of_group = [strength * rate for rate in rates.rates()]
+        of_groups = rates.rates()
+        if isinstance(strengths, float):
+            strengths = [strengths] * len(ties)
         sizes: list[list[float] | None] = []
-        for tie in ties:
+        for tie, strength in zip(ties, strengths, strict=True):
             owned = rates.of_tie(tie)
             if not owned:
                 sizes.append(None)
@@ -105,6 +109,6 @@ class MemberSteps:
             own = [0.0] * len(tie.members)
             for i, parameter, group in owned:
                 if self.is_trainable(parameter):
-                    own[i] = of_group[group]
+                    own[i] = strength * of_groups[group]
             sizes.append(own)
         return sizes

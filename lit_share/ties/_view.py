@@ -174,6 +174,17 @@ class TieView:
     def close_grads(self) -> None:
         """Add the buffers of ``tensors.grads`` that are copies to their gradients."""
 
+    def of_parameters(self, tensors: Mapping[int, Tensor]) -> list[Tensor | None]:
+        """Return the local members of tensors like parameters, given by the ``id`` of these."""
+        members: list[Tensor | None] = []
+        for run, parameter, _ in self._runs:
+            tensor = tensors.get(id(parameter))
+            if tensor is None:
+                members += [None] * run.length
+            else:
+                members += [self.local(own) for own in run.views(tensor)]
+        return members
+
     @property
     def has_copies(self) -> bool:
         """Whether members are copies, which are out of date once the parameters change."""
@@ -377,11 +388,13 @@ class TieViews:
         for view in self.views:
             view.set_precision(precision)
 
-    def add_gradient(self, strength: float, owned: Container[int] | None = None) -> None:
+    def add_gradient(
+        self, strength: float | Sequence[float], owned: Container[int] | None = None
+    ) -> None:
         """Add ``strength`` times the penalty's gradient to the ``.grad`` of parameters.
 
         Args:
-            strength: Finite number ≥ 0.
+            strength: Finite number ≥ 0, or one for each tie.
             owned: See `TieView.open_grads`.
         """
         for view in self.views:
@@ -394,13 +407,55 @@ class TieViews:
                 view.close_grads()
 
     def add_increments(
-        self, increments: Sequence[Sequence[Tensor]], alpha: float, owned: Container[int]
+        self,
+        increments: Sequence[Sequence[Tensor]],
+        alphas: Sequence[float],
+        owned: Container[int],
     ) -> None:
-        """Add ``alpha`` times the local increments of each member of each tie to ``.grad``."""
-        for view, own in zip(self.views, increments, strict=True):
+        """Add ``alphas[tie]`` times the local increments of each member to ``.grad``."""
+        for view, own, alpha in zip(self.views, increments, alphas, strict=True):
             view.open_grads(owned)
             accumulate_(view.tensors.grads, own, alpha)
             view.close_grads()
+
+    def members(self) -> list[list[Tensor]]:
+        """Return copies of the local members of each tie."""
+        return [[w.clone() for w in view.tensors.members] for view in self.views]
+
+    def products(
+        self,
+        gradients: Mapping[int, Tensor],
+        moves: Sequence[Sequence[Tensor]],
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        r"""Return inner products of gradients and moves.
+
+        Args:
+            gradients: By the ``id`` of parameters, sharded like these; 0 for others.
+            moves: For each tie, a tensor like each local member.
+            weights: Weights w ≥ 0 of elements, by the members' names; ``None``: 1.
+
+        Returns:
+            For each tie :math:`\sum w g m`, :math:`\sum w g^2` and :math:`\sum w m^2`, over members
+            and shards; of shape ``(ties, 3)`` in float32 on the host.
+        """
+        rows: list[Tensor] = []
+        for view, own in zip(self.views, moves, strict=True):
+            row = torch.zeros(3, device=own[0].device)
+            triples = zip(view.tie.members, view.of_parameters(gradients), own, strict=True)
+            for member, gradient, move in triples:
+                if gradient is None:
+                    continue
+                g, m = gradient.flatten().float(), move.flatten().float()
+                if weights is not None:
+                    root = view.local(weights[member.name]).flatten().float().sqrt()
+                    g, m = g * root, m * root
+                row += torch.stack([g @ m, g @ g, m @ m])
+            if view.tensors.shard is not None:
+                row = view.tensors.shard.ranks.sum(row)
+            rows.append(row)
+        # The host waits once, for all ties.
+        return torch.stack([row.to(rows[0].device) for row in rows]).cpu()
 
     def increments(self) -> list[list[Tensor]]:
         """Return the penalty's gradient of local members, for each tie."""

@@ -1,0 +1,129 @@
+"""Batches of validation data, one at a time in training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from copy import copy
+from itertools import islice
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities import CombinedLoader
+from torch.utils._pytree import tree_map
+from torch.utils.data import BatchSampler, DataLoader
+
+
+class Batches:
+    """Batches of loaders that are evaluated one after the other, or together.
+
+    They are drawn beside the loaders' own passes, without worker processes, so that validation is
+    as without them. Examples of map-style data come in an order that is random in every pass, and
+    the same in all runs; batches of other data in the order of their loader.
+
+    Args:
+        loaders: What a `val_dataloader` hook may return.
+        limits: For each loader, the number of batches of a pass, at most.
+
+    Attributes:
+        drawn: The number of batches of each loader.
+    """
+
+    def __init__(self, loaders: Any, limits: Sequence[float] | None = None) -> None:
+        if not isinstance(loaders, CombinedLoader):
+            loaders = CombinedLoader(loaders, "sequential")
+        self.together = loaders._mode != "sequential"
+        parts = [loaders] if self.together else loaders.flattened
+        least = [float("inf")] * len(parts)
+        if limits:
+            # Batches that are evaluated together end with the first limit.
+            least = [min(limits)] if self.together else list(limits)
+        pairs = zip(parts, least, strict=True)
+        self._sources = [_source(loader, limit) for loader, limit in pairs]
+        self.drawn = [0] * len(parts)
+
+    def draw(self) -> list[Any]:
+        """Return the next batch of each loader."""
+        batches = [own.batch(drawn) for own, drawn in zip(self._sources, self.drawn, strict=True)]
+        self.drawn = [drawn + 1 for drawn in self.drawn]
+        return batches
+
+
+class _Shuffled:
+    """Batches of a map-style dataset, of the size of the loader's."""
+
+    def __init__(self, loader: DataLoader[Any], limit: float) -> None:
+        self.loader = loader
+        assert loader.batch_sampler is not None
+        self.batches = list(islice(loader.batch_sampler, _stop(limit)))
+        # A batch sampler of the user may have reasons for which examples come together.
+        self.is_plain = type(loader.batch_sampler) is BatchSampler
+        self.epoch, self.order = -1, self.batches
+
+    def batch(self, number: int) -> Any:
+        epoch, index = divmod(number, len(self.batches))
+        if epoch != self.epoch:
+            self.epoch, self.order = epoch, self._shuffled(epoch)
+        dataset, indices = self.loader.dataset, self.order[index]
+        fetch = getattr(dataset, "__getitems__", None)
+        examples = fetch(indices) if fetch else [dataset[i] for i in indices]
+        return self.loader.collate_fn(examples)
+
+    def _shuffled(self, seed: int) -> list[list[Any]]:
+        rng = torch.Generator().manual_seed(seed)
+        if not self.is_plain:
+            order = torch.randperm(len(self.batches), generator=rng)
+            return [self.batches[i] for i in order.tolist()]
+        examples = [example for batch in self.batches for example in batch]
+        order = torch.randperm(len(examples), generator=rng)
+        shuffled, size = [examples[i] for i in order.tolist()], len(self.batches[0])
+        return [shuffled[begin : begin + size] for begin in range(0, len(shuffled), size)]
+
+
+class _InOrder:
+    """Batches of any iterable."""
+
+    def __init__(self, loader: Any, limit: float) -> None:
+        self.loader, self.stop = _without_workers(loader), _stop(limit)
+        self.passed, self.iterator = 0, self._begin()
+
+    def batch(self, number: int) -> Any:
+        # A resumed run has drawn more than this iterator.
+        for _ in range(number - self.passed):
+            self._next()
+        self.passed = number + 1
+        return self._next()
+
+    def _next(self) -> Any:
+        for batch in self.iterator:
+            return batch
+        self.iterator = self._begin()
+        return next(self.iterator)
+
+    def _begin(self) -> Iterator[Any]:
+        batches = iter(self.loader)
+        for batch in islice(batches, self.stop):
+            # Iterating over a CombinedLoader also gives the index of the batch and of its loader.
+            yield batch[0] if isinstance(self.loader, CombinedLoader) else batch
+
+
+def _source(loader: Any, limit: float) -> _Shuffled | _InOrder:
+    is_map = isinstance(loader, DataLoader) and loader.batch_sampler is not None
+    if is_map and hasattr(loader.dataset, "__getitem__") and hasattr(loader.dataset, "__len__"):
+        return _Shuffled(loader, limit)
+    return _InOrder(loader, limit)
+
+
+def _without_workers(loader: Any) -> Any:
+    """Return a loader that has no state in common with the given one."""
+    if isinstance(loader, CombinedLoader):
+        parts = tree_map(_without_workers, loader.iterables)
+        return CombinedLoader(parts, loader._mode)
+    if not isinstance(loader, DataLoader):
+        return loader
+    own = copy(loader)
+    vars(own).update(num_workers=0, prefetch_factor=None, persistent_workers=False, _iterator=None)
+    return own
+
+
+def _stop(limit: float) -> int | None:
+    return None if limit == float("inf") else int(limit)

@@ -1,0 +1,219 @@
+"""The validation loss of a module in training, on one batch, and its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers.logger import DummyLogger
+from lightning.pytorch.trainer.states import RunningStage
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from lit_share.callbacks._batches import Batches
+from lit_share.callbacks._undone import undone
+
+
+class ValidationLoss:
+    """The loss of a module's `validation_step`, without its effects on anything else.
+
+    Args:
+        trainer: The trainer, in training.
+        module: The module that it trains.
+        loader: Batches as a `val_dataloader` returns them; ``None``: those of the trainer.
+        name: The name under which the loss is logged; ``None`` if it is returned, or evident.
+
+    Attributes:
+        batches: The batches that are drawn.
+
+    Raises:
+        ValueError: If there is no `validation_step`, no batch or no loss.
+    """
+
+    def __init__(
+        self, trainer: Trainer, module: LightningModule, loader: Any = None, name: str | None = None
+    ) -> None:
+        self.trainer, self.module, self.name = trainer, module, name
+        if not is_overridden("validation_step", module):
+            raise ValueError(
+                f"{type(module).__name__} has no validation_step, whose loss tells how strong a "
+                "penalty should be: write one that returns its loss, or give strength= a number"
+            )
+        if is_param_in_hook_signature(module.validation_step, "dataloader_iter", explicit=True):
+            raise ValueError(
+                "validation_step(dataloader_iter) draws its own batches: let it take a batch, or "
+                "give strength= a number"
+            )
+        limits = None
+        if loader is None:
+            loop = trainer.fit_loop.epoch_loop.val_loop
+            loader = loop._combined_loader
+            if loader is None:
+                raise ValueError(
+                    "the Trainer does not validate, so there is no data to learn strengths from: "
+                    "give fit a validation loader, or write Learned(loader=...)"
+                )
+            limits = loop._max_batches
+        with self._as_in_validation({}):
+            self.batches = Batches(loader, limits)
+        # Gradients of all who need those of one step, by the `id` of parameters.
+        self._wanted: dict[int, nn.Parameter] = {}
+        self._step = -1
+        self._gradients: dict[int, Tensor] = {}
+        drawn = list(self.batches.drawn)
+        self._check()
+        self.batches.drawn = drawn
+
+    def gradients(self, parameters: Sequence[nn.Parameter]) -> Mapping[int, Tensor]:
+        """Return the gradient at the present weights, by the ``id`` of parameters.
+
+        It is that of one batch of each loader, whose losses are added, and the mean over ranks.
+        Under fp16 it is scaled like the training loss. All calls after one optimizer step get those
+        of the same batches.
+        """
+        step = self.trainer.global_step
+        new = {id(p): p for p in parameters if p.requires_grad and id(p) not in self._wanted}
+        self._wanted |= new
+        if new or step != self._step:
+            self._step = step
+            self._gradients = self._compute()
+        return self._gradients
+
+    def _compute(self) -> dict[int, Tensor]:
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        parameters = list(self._wanted.values())
+        logged: dict[str, Any] = {}
+        with self._as_in_validation(logged):
+            loss = self._loss(logged)
+            if scaler is not None:
+                loss = loss * scaler.get_scale()
+            if any(isinstance(parameter, DTensor) for parameter in parameters):
+                found = _sharded_gradients(loss, self.module, parameters)
+            else:
+                own = torch.autograd.grad(loss, parameters, allow_unused=True)
+                found = self._mean_over_ranks(own)
+        pairs = zip(parameters, found, strict=True)
+        return {id(parameter): each for parameter, each in pairs if each is not None}
+
+    def _mean_over_ranks(self, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+        reduce = self.trainer.strategy.reduce
+        if self.trainer.world_size == 1:
+            return list(gradients)
+        # A parameter may be unused on some ranks only, which must send the same messages.
+        filled = [
+            torch.zeros_like(parameter) if own is None else own
+            for parameter, own in zip(self._wanted.values(), gradients, strict=True)
+        ]
+        message = torch.cat([own.flatten().float() for own in filled])
+        received = reduce(message, reduce_op="mean").split([own.numel() for own in filled])
+        return [own.view_as(f) for own, f in zip(received, filled, strict=True)]
+
+    def _loss(self, logged: dict[str, Any]) -> Tensor:
+        losses = []
+        drawn = self.batches.draw()
+        for index, batch in enumerate(drawn):
+            logged.clear()
+            plugin, strategy = self.trainer.precision_plugin, self.trainer.strategy
+            batch = plugin.convert_input(batch)
+            batch = self.module.on_before_batch_transfer(batch, dataloader_idx=index)
+            batch = strategy.batch_to_device(batch, dataloader_idx=index)
+            arguments = [batch]
+            if is_param_in_hook_signature(self.module.validation_step, "batch_idx", min_args=2):
+                arguments.append(self.batches.drawn[index] - 1)
+            if len(drawn) > 1 and not self.batches.together:
+                arguments.append(index)
+            with plugin.val_step_context():
+                output = self.module.validation_step(*arguments)
+            losses.append(self._find_loss(output, logged))
+        return torch.stack([loss.float() for loss in losses]).sum()
+
+    def _find_loss(self, output: Any, logged: Mapping[str, Any]) -> Tensor:
+        if isinstance(output, Mapping):
+            output = output.get("loss")
+        if self.name is None and isinstance(output, Tensor) and output.requires_grad:
+            return output.sum()
+        known = {
+            key: value.sum()
+            for key, value in logged.items()
+            if isinstance(value, Tensor) and value.requires_grad
+        }
+        if self.name is not None:
+            # The children of a pair log under their own names.
+            named = {k: v for k, v in known.items() if f"/{k}".endswith(f"/{self.name}")}
+            if len(named) == 1:
+                return next(iter(named.values()))
+        elif len(known) > 1:
+            known = {key: value for key, value in known.items() if key.endswith("loss")}
+        if self.name is None and len(known) == 1:
+            return next(iter(known.values()))
+        raise ValueError(self._no_loss(logged, known))
+
+    def _no_loss(self, logged: Mapping[str, Any], known: Mapping[str, Tensor]) -> str:
+        step = f"validation_step of {type(self.module).__name__}"
+        if self.name is not None and known:
+            return (
+                f"Learned(loss={self.name!r}): {step} logs no value of this name that depends on "
+                f"the weights: write one of {', '.join(map(repr, known))}"
+            )
+        if len(known) > 1:
+            names = ", ".join(map(repr, known))
+            return f"{step} logs several losses, {names}: name one, as Learned(loss=...)"
+        return (
+            f"{step} neither returns nor logs a loss with a gradient (it logs "
+            f"{', '.join(map(repr, logged)) or 'nothing'}): return the loss, without "
+            "torch.no_grad(), detach() or item(), or give strength= a number"
+        )
+
+    def _check(self) -> None:
+        logged: dict[str, Any] = {}
+        with self._as_in_validation(logged):
+            self._loss(logged)
+
+    @contextmanager
+    def _as_in_validation(self, logged: dict[str, Any]) -> Iterator[None]:
+        """Catch what is logged, and undo all other effects."""
+        trainer, module = self.trainer, self.module
+        stage, loggers = trainer.state.stage, trainer.loggers
+        cuda = any(isinstance(own, nn.RNNBase) for own in module.modules())
+        with undone(module), torch.enable_grad(), _without_cudnn(cuda):
+            trainer.state.stage = RunningStage.VALIDATING
+            trainer.loggers = [DummyLogger() for _ in loggers]
+            vars(module)["log"] = _keep_in(logged)
+            try:
+                yield
+            finally:
+                trainer.state.stage, trainer.loggers = stage, loggers
+
+
+def _keep_in(logged: dict[str, Any]) -> Callable[..., None]:
+    def log(name: str, value: Any, *_: Any, **__: Any) -> None:
+        logged[name] = value
+
+    return log
+
+
+def _sharded_gradients(
+    loss: Tensor, module: nn.Module, parameters: Sequence[nn.Parameter]
+) -> list[Tensor | None]:
+    # FSDP2 reduces gradients in hooks of `backward`, which writes them to `.grad`.
+    kept = [(parameter, parameter.grad) for parameter in module.parameters()]
+    for parameter, _ in kept:
+        parameter.grad = None
+    try:
+        loss.backward()
+        return [parameter.grad for parameter in parameters]
+    finally:
+        for parameter, own in kept:
+            parameter.grad = own
+
+
+def _without_cudnn(is_recurrent: bool) -> Any:
+    # cuDNN has no gradients of recurrent layers in evaluation mode.
+    if is_recurrent:
+        return torch.backends.cudnn.flags(enabled=False)
+    return nullcontext()

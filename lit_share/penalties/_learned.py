@@ -1,0 +1,172 @@
+"""Strengths that are learned in training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from lit_share.text import check_choice
+from lit_share.ties import Tie
+
+Of = Literal["tie", "layer", "all"]
+
+# The largest cosine moves the logarithm of a strength by this much in an update.
+RATE = 0.2
+
+
+@dataclass(frozen=True)
+class Learned:
+    r"""Learn the strength of a penalty while training, from validation data.
+
+    Every few optimizer steps one batch of validation data tells whether the penalty's last move
+    :math:`\Delta` of the members has lowered the validation loss. With its gradient :math:`g`,
+
+    .. math::
+        \log \lambda \leftarrow \log \lambda
+        - \eta \cos(g, \Delta), \qquad
+        \cos(g, \Delta) = \frac{\langle g, \Delta \rangle}{\lVert g \rVert \lVert \Delta \rVert}
+
+    For penalties that are gradients, :math:`\Delta = -P\, \nabla\Omega(W)`, in which P are Adam's
+    rescaling factors :math:`1 / (\sqrt{v} + \epsilon)` or 1, times the learning rates; the cosine
+    is that of :math:`\sqrt P g` and :math:`\sqrt P \nabla\Omega`. For proximal steps,
+    :math:`\Delta = \operatorname{prox}(W) - W` is what the last step has moved, so that equal
+    groups still tell whether they should come apart. The cosine does not depend on the scales of
+    loss, penalty and learning rate.
+
+    This looks one step ahead. What a penalty is worth only after many steps is not seen.
+
+    The validation data choose the strengths, so they are training data for one number per tie.
+
+    Args:
+        start: The strengths before the first update, > 0.
+        every: The number of optimizer steps between updates, at least 1.
+        per: One strength for each ``"tie"``; for each ``"layer"``, whose weights and biases have
+            one in common; or for ``"all"``.
+        loader: Batches for the `validation_step`: what a LightningModule's `val_dataloader` may
+            return. ``None``: those that the Trainer validates with.
+        loss: The name under which `validation_step` logs its loss, if it does not return it.
+            ``None``: the only logged value that depends on the weights, or the one whose name
+            ends in "loss".
+        rate: The largest change η of the logarithm in an update, > 0.
+        least: The smallest strength, > 0 and at most ``start``.
+        most: The largest strength, at least ``start``.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+        >>> learned = Learned(start=0.01, per="layer")
+        >>> learned.every
+        2
+
+    Source:
+        Luketina, Berglund, Greff and Raiko: *Scalable gradient-based tuning of continuous
+        regularization hyperparameters*, ICML 2016, which take the product rather than the cosine.
+    """
+
+    start: float = 0.1
+    every: int = 2
+    per: Of = "tie"
+    loader: Any = None
+    loss: str | None = None
+    rate: float = RATE
+    least: float = 1e-6
+    most: float = 1e3
+
+    def __post_init__(self) -> None:
+        check_choice("per", self.per, Of)
+        for key in ("start", "rate", "least", "most"):
+            value = getattr(self, key)
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not is_number or not math.isfinite(value) or value <= 0.0:
+                raise ValueError(f"Learned({key}={value!r}): write a finite number > 0")
+        if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
+            raise ValueError(f"Learned(every={self.every!r}): write a whole number of at least 1")
+        if not self.least <= self.start <= self.most:
+            raise ValueError(
+                f"Learned(start={self.start}) is not between least={self.least} and "
+                f"most={self.most}: write another start, or move these limits"
+            )
+
+
+class LearnedStrengths:
+    """The strengths of a penalty's ties, and how they came to be.
+
+    Args:
+        settings: How they are learned.
+
+    Attributes:
+        course: Each strength at the end of every epoch, by the name of its tie or layer.
+        steps_at_update: The number of optimizer steps at the last update.
+    """
+
+    def __init__(self, settings: Learned) -> None:
+        self.settings = settings
+        self.restore({})
+
+    def of(self, ties: Sequence[Tie]) -> list[float]:
+        """Return the strength of each tie."""
+        start = math.log(self.settings.start)
+        return [math.exp(self._logs.get(self._key(tie), start)) for tie in ties]
+
+    def by_name(self, ties: Sequence[Tie]) -> dict[str, float]:
+        """Return the strengths by the names of ties or layers."""
+        return {self._key(tie): own for tie, own in zip(ties, self.of(ties), strict=True)}
+
+    def is_due(self, steps: int) -> bool:
+        """Whether the next update is due after so many optimizer steps."""
+        return steps >= self.steps_at_update + self.settings.every
+
+    def update(self, ties: Sequence[Tie], products: Tensor) -> None:
+        """Move the strengths.
+
+        Args:
+            ties: The ties.
+            products: What `TieViews.products` returns of the validation loss and the last move.
+        """
+        sums: dict[str, list[float]] = {}
+        for tie, row in zip(ties, products.tolist(), strict=True):
+            total = sums.setdefault(self._key(tie), [0.0] * 3)
+            sums[self._key(tie)] = [x + y for x, y in zip(total, row, strict=True)]
+        least, most = math.log(self.settings.least), math.log(self.settings.most)
+        for key, (product, of_gradient, of_move) in sums.items():
+            size = math.sqrt(of_gradient) * math.sqrt(of_move)
+            # Under fp16, gradients may overflow. Without a move there is nothing to learn from.
+            if not (math.isfinite(product) and math.isfinite(size) and size > 0.0):
+                continue
+            log = self._logs.get(key, math.log(self.settings.start))
+            self._logs[key] = min(max(log - self.settings.rate * product / size, least), most)
+
+    def end_epoch(self, ties: Sequence[Tie]) -> None:
+        """Add the present strengths to the course."""
+        for key, strength in self.by_name(ties).items():
+            self.course.setdefault(key, []).append(strength)
+
+    def state(self) -> dict[str, Any]:
+        """Return numbers by name, for a checkpoint."""
+        return {
+            "logs": dict(self._logs),
+            "course": {key: list(own) for key, own in self.course.items()},
+            "steps_at_update": self.steps_at_update,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Set what `state` returned; the start of training if it is empty."""
+        self._logs: dict[str, float] = dict(state.get("logs", {}))
+        self.course: dict[str, list[float]] = {
+            key: list(own) for key, own in state.get("course", {}).items()
+        }
+        self.steps_at_update: int = state.get("steps_at_update", 0)
+
+    def _key(self, tie: Tie) -> str:
+        if self.settings.per == "all":
+            return "all"
+        if self.settings.per == "layer":
+            # A parameter of the module itself has no layer.
+            name = tie.members[0].ref.name
+            return name.rpartition(".")[0] or name
+        return tie.name
