@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from lit_share.lab.app._check import ConfigError
-from lit_share.lab.app.config import CONFIG_FILE, prepare, strategy, strength, sweep_name
+from lit_share.lab.app.config import CONFIG_FILE, prepare, strategy, sweep_name
 from lit_share.lab.app.tracking import resume_in_wandb
 from lit_share.lab.sweeps import checkpoint_to_resume
 
@@ -49,7 +49,9 @@ def compose(config: DictConfig, output_dir: Path) -> DictConfig:
         _refuse_another_experiment(prepared)
         if "wandb" in prepared.logger:
             resume_in_wandb(prepared.logger.wandb, output_dir)
-    if prepared.strength is not None and strength(prepared) is None:
+    if prepared.strength is not None and not any(
+        "strength" in node for node in prepared.regularizer.values()
+    ):
         log.warning(
             "strength=%s has no effect: %s has no strength", prepared.strength, strategy(prepared)
         )

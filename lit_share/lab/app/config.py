@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lit_share.lab.app._check import ConfigError, check_config, paths_of
+from lit_share.lab.app._strength import strength_node, way_of
 from lit_share.lab.results import RESULT_FILE, Result
 from lit_share.lab.sweeps import group_of
 from lit_share.text import suggest
@@ -59,7 +60,7 @@ class TrainSchema:
     logger: dict[str, Any] = field(default_factory=dict)
     trainer: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
-    strength: float | None = None
+    strength: Any = None
     objective: str = "val/loss"
     mode: Mode = Mode.min
     tune: list[str] = field(default_factory=list)
@@ -112,7 +113,7 @@ def prepare(config: DictConfig) -> DictConfig:
                 )
     for regularizer in prepared.regularizer.values():
         if "strength" in regularizer and prepared.strength is not None:
-            regularizer.strength = prepared.strength
+            regularizer.strength = strength_node(prepared.strength)
     _check_mode(prepared.objective, prepared.mode)
     _check_tuned(prepared.tune, config)
     if not 0.0 < prepared.retrain.similarity <= 1.0:
@@ -182,17 +183,24 @@ def unfinished_result(config: DictConfig, overrides: Sequence[str], output_dir: 
 
 
 def strategy(config: DictConfig) -> str:
-    """Return the name of a strategy: its regularizers, or ``"none"``."""
-    return "+".join(map(str, config.regularizer)) or "none"
+    """Return the name of a strategy: its regularizers, or ``"none"``.
+
+    Strengths that are found in training make another strategy, as ``"soft_tie learned"``.
+    """
+    name = "+".join(map(str, config.regularizer)) or "none"
+    return f"{name} {way_of(config)}".strip()
 
 
 def strength(config: DictConfig) -> float | None:
-    """Return the strength of all regularizers that have one; ``None`` if they differ."""
-    # Strategies like hard sharing have none, and a sum of penalties may have several.
-    strengths = {r.strength for r in config.regularizer.values() if "strength" in r}
-    if len(strengths) != 1:
+    """Return the strength of all regularizers that have one; ``None`` if there is no such number.
+
+    Strategies like hard sharing have none, a sum of penalties may have several, and some strengths
+    are found in training.
+    """
+    strengths = [r.strength for r in config.regularizer.values() if "strength" in r]
+    if not strengths or way_of(config) or len(set(strengths)) > 1:
         return None
-    return float(strengths.pop())
+    return float(strengths[0])
 
 
 def choice(group: str) -> str | None:

@@ -1,0 +1,57 @@
+"""The strength of a config: a number, or how one is found in training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig
+
+from lit_share.lab.app._check import ConfigError
+from lit_share.penalties import Learned
+from lit_share.text import suggest
+
+# What `strength=<name>` stands for.
+WAYS = {"learned": Learned}
+
+
+def strength_node(strength: Any) -> Any:
+    """Return the node of a regularizer's strength, given the top-level key.
+
+    Args:
+        strength: A number, the name of one of `WAYS`, or a mapping from the name to keywords, as
+            ``{learned: {start: 0.01}}``.
+
+    Raises:
+        ConfigError: If it is none of these, or the keywords are wrong.
+    """
+    if isinstance(strength, (int, float)) and not isinstance(strength, bool):
+        if not (math.isfinite(strength) and strength >= 0.0):
+            raise ConfigError(f"strength={strength}: write a finite number of at least 0")
+        return float(strength)
+    name = strength
+    keywords: Any = {}
+    if isinstance(strength, Mapping) and len(strength) == 1:
+        ((name, keywords),) = strength.items()
+    if name not in WAYS or not isinstance(keywords, Mapping):
+        raise ConfigError(
+            f"strength={strength}: write a number, {' or '.join(WAYS)}, or such a name with "
+            f"keywords, as strength={{learned:{{start:0.01}}}}{suggest(str(name), WAYS)}"
+        )
+    try:
+        WAYS[name](**keywords)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"strength: {error}") from None
+    way = WAYS[name]
+    return {"_target_": f"lit_share.{way.__name__}", **keywords}
+
+
+def way_of(config: DictConfig) -> str:
+    """Return the name of the way in which the regularizers' strengths are found; "" if given."""
+    targets = {f"lit_share.{way.__name__}": name for name, way in WAYS.items()}
+    for node in config.regularizer.values():
+        strength = node.get("strength")
+        if isinstance(strength, Mapping) and strength.get("_target_") in targets:
+            return targets[strength["_target_"]]
+    return ""
