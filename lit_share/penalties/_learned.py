@@ -30,9 +30,9 @@ class Learned:
         - \eta \cos(g, \Delta), \qquad
         \cos(g, \Delta) = \frac{\langle g, \Delta \rangle}{\lVert g \rVert \lVert \Delta \rVert}
 
-    For penalties that are gradients, :math:`\Delta = -P\, \nabla\Omega(W)`, in which P are Adam's
-    rescaling factors :math:`1 / (\sqrt{v} + \epsilon)` or 1, times the learning rates; the cosine
-    is that of :math:`\sqrt P g` and :math:`\sqrt P \nabla\Omega`. For proximal steps,
+    For penalties that are gradients, :math:`\Delta = -P\, \nabla\Omega(W)`, in which P are the
+    learning rates, and with Adam its factors :math:`1 / (\sqrt{v} + \epsilon)`; the cosine is that
+    of :math:`P g` and :math:`-\nabla\Omega(W)`, whose product is the same. For proximal steps,
     :math:`\Delta = \operatorname{prox}(W) - W` is what the last step has moved, so that equal
     groups still tell whether they should come apart. The cosine does not depend on the scales of
     loss, penalty and learning rate.

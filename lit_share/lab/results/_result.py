@@ -45,6 +45,8 @@ class Result:
         training_bytes: Bytes of parameters, gradients and optimizer state.
         distances: For each tie, the distance between its members before training and after every
             epoch.
+        strengths: For each tie or layer whose strength was learned, the strength before training
+            and after every epoch.
         earlier: Whether the last command in the sweep's directory no longer asked for this run.
     """
 
@@ -72,6 +74,7 @@ class Result:
     clusters: dict[str, dict[str, int]] = field(default_factory=dict)
     training_bytes: int | None = None
     distances: dict[str, list[float]] = field(default_factory=dict)
+    strengths: dict[str, list[float]] = field(default_factory=dict)
     earlier: bool = False
 
     @property
