@@ -119,7 +119,9 @@ class LearnedStrengths:
 
     def is_due(self, steps: int) -> bool:
         """Whether the next update is due after so many optimizer steps."""
-        return steps >= self.steps_at_update + self.settings.every
+        # A loop that resumes may count from 0 again.
+        past = steps - self.steps_at_update
+        return past >= self.settings.every or past < 0
 
     def update(self, ties: Sequence[Tie], products: Tensor) -> None:
         """Move the strengths.

@@ -361,8 +361,12 @@ class PenaltySteps:
         Args:
             gradients: Those of the validation loss, by the ``id`` of parameters, at the present
                 weights; the same on all ranks, or sharded like parameters.
+
+        Raises:
+            ValueError: If the strength is a number.
         """
-        assert self.learned is not None
+        if self.learned is None:
+            raise ValueError(f"strength={self.strength} is given: write strength=Learned()")
         self.learned.steps_at_update = self.steps_done
         if self._factor_at(self.steps_done, self.epochs_done) == 0.0:
             return
