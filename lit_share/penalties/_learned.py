@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -48,9 +48,10 @@ class Learned:
             one in common; or for ``"all"``.
         loader: Batches for the `validation_step`: what a LightningModule's `val_dataloader` may
             return. ``None``: those that the Trainer validates with.
-        loss: The name under which `validation_step` logs its loss, if it does not return it.
-            ``None``: the only logged value that depends on the weights, or the one whose name
-            ends in "loss".
+        loss: The name under which `validation_step` logs its loss, if it does not return it; or a
+            function that returns the loss, given the module and a batch, in place of
+            `validation_step`. ``None``: the only logged value that depends on the weights, or the
+            one whose name ends in "loss".
         rate: The largest change η of the logarithm in an update, > 0.
         least: The smallest strength, > 0 and at most ``start``.
         most: The largest strength, at least ``start``.
@@ -72,7 +73,7 @@ class Learned:
     every: int = 2
     per: Of = "tie"
     loader: Any = None
-    loss: str | None = None
+    loss: str | Callable[[Any, Any], Tensor] | None = None
     rate: float = RATE
     least: float = 1e-6
     most: float = 1e3

@@ -355,6 +355,15 @@ class PenaltySteps:
         self.precision.warn_of_missing_moments(self.found, self._steps.rates)
         self.epochs_done += 1
 
+    def can_learn(self, steps: int) -> bool:
+        """Whether `learn` is due after so many optimizer steps, and there is a move to learn from.
+
+        Proximal steps that follow epochs are learned from in the next epoch.
+        """
+        if self.learned is None or not self.learned.is_due(steps):
+            return False
+        return not self.uses_prox or self._moves is not None
+
     def learn(self, gradients: Mapping[int, Tensor]) -> None:
         """Update learned strengths, after a step and its `after_step`.
 
