@@ -1,5 +1,6 @@
 """Compare finished runs, by `lit-share compare DIR` or at the end of a Hydra multirun."""
 
+from lit_share.lab.report._advice import advise
 from lit_share.lab.report._compare import compare
 from lit_share.lab.report._comparison import Comparison, Row, default_metric
 from lit_share.lab.report._estimate import Estimate, estimate
@@ -15,6 +16,7 @@ __all__ = [
     "Comparison",
     "Estimate",
     "Row",
+    "advise",
     "as_json",
     "compare",
     "default_metric",
