@@ -1,6 +1,6 @@
 """Compare finished runs, by `lit-share compare DIR` or at the end of a Hydra multirun."""
 
-from lit_share.lab.report._advice import advise
+from lit_share.lab.report._advice import Advice, advise
 from lit_share.lab.report._compare import compare
 from lit_share.lab.report._comparison import Comparison, Row, default_metric
 from lit_share.lab.report._estimate import Estimate, estimate
@@ -12,6 +12,7 @@ from lit_share.lab.report._settings import not_to_be_tuned
 from lit_share.lab.report._write import as_json, write_report
 
 __all__ = [
+    "Advice",
     "CompareRuns",
     "Comparison",
     "Estimate",

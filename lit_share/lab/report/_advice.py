@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from lit_share.lab.report._choice import FEWEST_SEEDS, Score, choose, contrast_all
 from lit_share.lab.report._comparison import Comparison, Row, default_metric
@@ -14,7 +14,19 @@ from lit_share.lab.report._settings import label, setting_of, varying
 from lit_share.lab.report._words import Words, listed, words_of
 
 
-def advise(comparison: Comparison) -> dict[str, list[str]]:
+class Advice(NamedTuple):
+    """The advice for one setting.
+
+    Attributes:
+        setting: The data, model and overrides in which settings differ; empty if there is only one.
+        sentences: The sentences, with names in backticks.
+    """
+
+    setting: str
+    sentences: list[str]
+
+
+def advise(comparison: Comparison) -> list[Advice]:
     """Say which strategy to use, what it is worth, and what cannot be told apart from it.
 
     Three sentences of each setting say which strategy to use, or that none is worth it; what that
@@ -35,8 +47,7 @@ def advise(comparison: Comparison) -> dict[str, list[str]]:
         comparison: The comparison.
 
     Returns:
-        The sentences by setting (data, model and overrides); its name is empty if it is the only
-        one.
+        The advice for each setting, in the order of the rows.
 
     Example:
         >>> from pathlib import Path
@@ -47,7 +58,7 @@ def advise(comparison: Comparison) -> dict[str, list[str]]:
         ...     return Result(*head, validation={"val/acc": acc}, test={"test/acc": acc})
         >>> none = [run("none", seed, acc) for seed, acc in enumerate([0.5, 0.6, 0.7])]
         >>> tied = [run("hard_tie", seed, acc) for seed, acc in enumerate([0.61, 0.7, 0.82])]
-        >>> for sentence in advise(compare([*none, *tied]))[""]:
+        >>> for sentence in advise(compare([*none, *tied]))[0].sentences:
         ...     print(sentence)
         Use `hard_tie`: it is better than `none` on test data.
         Compared with `none`, it raises `test/acc` by 11.0 ± 2.5 points (95 % interval of 3 seeds).
@@ -59,9 +70,13 @@ def advise(comparison: Comparison) -> dict[str, list[str]]:
         groups[row.data, row.model, row.overrides].append(row)
     settings = [setting_of(rows[0].tried[0]) for rows in groups.values()]
     keys = [key for key in varying(settings) if key != "ties"]
-    titles = [label(setting, keys) for setting in settings]
-    pairs = zip(titles, groups.values(), strict=True)
-    return {title: _advise(comparison, rows) for title, rows in pairs}
+    found = []
+    for setting, rows in zip(settings, groups.values(), strict=True):
+        title = label(setting, keys)
+        if len(groups) > 1:
+            title = title or "without overrides"
+        found.append(Advice(title, _advise(comparison, rows)))
+    return found
 
 
 def _advise(comparison: Comparison, rows: Sequence[Row]) -> list[str]:

@@ -102,7 +102,7 @@ class Choice:
     def small(self) -> Contrast | None:
         """The smallest of those that are smaller than ``row`` and not shown to be worse."""
         small = [o for o in self.others if o.sign >= 0 and is_smaller(o.row, self.row)]
-        return min(small, key=lambda contrast: contrast.row.unique or 0.0, default=None)
+        return _smallest(small, lambda contrast: contrast.gain.mean)
 
 
 def is_smaller(row: Row, than: Row) -> bool:
@@ -149,10 +149,18 @@ def choose(baseline: Row, contrasts: Sequence[Contrast], test: Score, validation
     # Over different seeds, each may be worse than another.
     contenders = contenders or better
     best = max(contenders, key=validated)
-    enough = [c.row for c in contenders if _is_enough(c.row, best.row, validation)]
-    row = min([best.row, *enough], key=lambda row: row.unique or 0.0)
+    enough = [c for c in contenders if _is_enough(c.row, best.row, validation)]
+    row = (_smallest(enough, validated) or best).row
     others = contrast_all([other for other in rows if other is not row], lambda _: row.runs, test)
     return Choice(row, baseline, tuple(contrasts), others, tuple(contenders), best)
+
+
+def _smallest(contrasts: Sequence[Contrast], score: Callable[[Contrast], float]) -> Contrast | None:
+    """Return the contrast with the best score among those that are about as small as any."""
+    if not contrasts:
+        return None
+    least = min(contrasts, key=lambda contrast: contrast.row.unique or 0.0)
+    return max((c for c in contrasts if not is_smaller(least.row, c.row)), key=score)
 
 
 def _is_worse(

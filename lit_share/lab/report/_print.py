@@ -63,7 +63,7 @@ def print_comparison(
         text = f"{len(earlier)} in the table are of an earlier command: {shown}"
         console.print(Text(visible(text)))
     console.print(comparison)
-    for setting, sentences in advise(comparison).items():
+    for setting, sentences in advise(comparison):
         console.print()
         if setting:
             console.print(Text(visible(f"{setting}:")))

@@ -59,7 +59,7 @@ def _content(comparison: Comparison, directory: Path) -> dict[str, Any]:
     for row, record in zip(comparison.rows, comparison.records(), strict=True):
         runs = [{**_run(run, directory), "score": run.test[comparison.metric]} for run in row.runs]
         rows.append({**record, "setting": setting_of(row.tried[0]), "runs": runs})
-    advice = [{"setting": name, "sentences": lines} for name, lines in advise(comparison).items()]
+    advice = [{"setting": name, "sentences": lines} for name, lines in advise(comparison)]
     return {
         "schema": 1,
         "metric": comparison.metric,

@@ -48,7 +48,7 @@ NONE = [0.70, 0.72, 0.69, 0.71, 0.73, 0.68]
 
 def advice(*results, **keywords):
     """The sentences of a comparison of a single setting."""
-    ((title, sentences),) = advise(compare([*chain(*results)], **keywords)).items()
+    ((title, sentences),) = advise(compare([*chain(*results)], **keywords))
     assert title == ""
     return sentences
 
@@ -256,7 +256,7 @@ def test_settings_have_their_own_advice():
         setting = {"overrides": [f"data.n_b={n}", "data.n_a=500"]}
         results += runs("none", NONE, **setting)
         results += runs("hard_tie", plus(NONE, *gains), **setting)
-    found = advise(compare(results))
+    found = dict(advise(compare(results)))
     assert list(found) == ["data.n_b=20", "data.n_b=100"]
     assert found["data.n_b=20"][0] == "Use `hard_tie`: it is better than `none` on test data."
     assert found["data.n_b=100"][0] == (
@@ -264,9 +264,23 @@ def test_settings_have_their_own_advice():
     )
 
 
+def test_each_setting_is_named():
+    results = [*runs("none", NONE), *runs("none", NONE, overrides=["data.n_b=20"])]
+    assert [setting for setting, _ in advise(compare(results))] == [
+        "without overrides",
+        "data.n_b=20",
+    ]
+    # Hydra's + makes no other setting, but another command: neither hides the other
+    results = [
+        *runs("none", NONE, overrides=["data.n_b=20"]),
+        *runs("none", NONE, overrides=["+data.n_b=20"]),
+    ]
+    assert len(advise(compare(results))) == 2
+
+
 def test_data_have_their_own_advice():
     results = [*runs("none", NONE, data="mnist"), *runs("hard_tie", plus(NONE, 0.1, 0.11))]
-    found = advise(compare(results))
+    found = dict(advise(compare(results)))
     assert found["data=digits"] == said(
         """
         No advice: no run of `none` has finished, so that nothing says what a strategy is worth; run
@@ -400,7 +414,9 @@ def noise(random, effect=0.0):
 def test_noise_is_not_recommended():
     random = Random(0)
     tables = [compare(noise(random)) for _ in range(60)]
-    recommended = sum(not advise(table)[""][0].startswith("Use `none`") for table in tables)
+    recommended = sum(
+        not advise(table)[0].sentences[0].startswith("Use `none`") for table in tables
+    )
     # at a level of 5 %, six or fewer are expected in 97 % of such tests
     assert recommended <= 6
     # the same tables have differences whose own intervals do not contain 0
@@ -414,4 +430,4 @@ def test_noise_is_not_recommended():
 def test_what_is_there_is_recommended():
     random = Random(0)
     tables = [compare(noise(random, effect=0.2)) for _ in range(10)]
-    assert all(not advise(table)[""][0].startswith("Use `none`") for table in tables)
+    assert all(not advise(table)[0].sentences[0].startswith("Use `none`") for table in tables)

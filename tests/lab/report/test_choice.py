@@ -58,6 +58,7 @@ def plus(values, *gains):
 
 
 NONE = around(0.7)
+GAINS = {"none": (0.0,), "a": (0.10, 0.11), "b": (0.09, 0.12), "c": (0.09, 0.121)}
 
 
 def test_contrasts_are_paired_t_tests_corrected_by_bonferroni():
@@ -152,6 +153,16 @@ def test_a_smaller_one_within_a_standard_error(small, gains, used):
     assert found.row.strategy == used
 
 
+def test_the_best_of_equally_small_ones():
+    tests = {name: plus(NONE, *gains) for name, gains in GAINS.items()}
+    validations = tests | {"a": plus(NONE, 0.106)}
+    for good, bad in (("b", "c"), ("c", "b")):
+        validations |= {good: plus(NONE, 0.09, 0.12), bad: plus(NONE, 0.089, 0.12)}
+        unique = {"none": 100, "a": 100, "b": 50, "c": 51}
+        found = choice(tests, validations, unique)
+        assert (found.best.row.strategy, found.row.strategy) == ("a", good)
+
+
 def test_the_smallest_that_may_be_as_good():
     tests = {
         "none": NONE,
@@ -161,5 +172,10 @@ def test_the_smallest_that_may_be_as_good():
     }
     unique = {"none": 100, "a": 50, "b": 20, "c": 10}
     assert choice(tests, None, unique).small.row.strategy == "b"
+    # of about equal sizes, the better one
+    unique = {"none": 100, "a": 21, "b": 20, "c": 10}
+    for good, bad in (("a", "b"), ("b", "a")):
+        tests |= {good: plus(NONE, 0.02, -0.01), bad: plus(NONE, 0.01, -0.02)}
+        assert choice(tests, None, unique).small.row.strategy == good
     assert choice(tests, None, {"none": 100, "a": 95, "b": 91, "c": 10}).small is None
     assert choice(tests).small is None

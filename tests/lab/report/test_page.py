@@ -113,7 +113,7 @@ def test_the_advice_is_above_the_table(results):
     html = page(comparison)
     assert html.index('<section id="advice">') < html.index('<section id="table">')
     found = Parsed(html)
-    for setting, sentences in advise(comparison).items():
+    for setting, sentences in advise(comparison):
         assert setting in found.text["h3"]
         assert len(sentences) >= 3
         for sentence in sentences:

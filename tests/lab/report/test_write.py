@@ -37,7 +37,7 @@ def test_the_advice(sweep):
     comparison = compare(read_results([sweep]))
     _, _, file = write_report(comparison, sweep)
     advice = json.loads(file.read_text())["advice"]
-    assert {entry["setting"]: entry["sentences"] for entry in advice} == advise(comparison)
+    assert [(entry["setting"], entry["sentences"]) for entry in advice] == advise(comparison)
     assert [entry["setting"] for entry in advice] == ["data.n_b=20", "data.n_b=50"]
 
 
