@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from torch import Tensor
@@ -80,11 +80,13 @@ class Learned:
 
     def __post_init__(self) -> None:
         check_choice("per", self.per, Of)
-        for key in ("start", "rate", "least", "most"):
-            value = getattr(self, key)
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if entry.type != "float":
+                continue
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not is_number or not math.isfinite(value) or value <= 0.0:
-                raise ValueError(f"Learned({key}={value!r}): write a finite number > 0")
+                raise ValueError(f"Learned({entry.name}={value!r}): write a finite number > 0")
         if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
             raise ValueError(f"Learned(every={self.every!r}): write a whole number of at least 1")
         if not self.least <= self.start <= self.most:

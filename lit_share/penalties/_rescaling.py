@@ -35,7 +35,7 @@ def rescaled(gradients: Mapping[int, Tensor], rates: Sequence[LearningRates]) ->
                     scaled[id(parameter)] = gradients[id(parameter)] * rate
                     moment = state.get(parameter, {}).get("exp_avg_sq")
                     if moment is not None:
-                        moments[id(parameter)] = moment.sqrt().add_(group["eps"])
+                        moments[id(parameter)] = moment.sqrt() + group["eps"]
         if moments:
             divided = torch._foreach_div([scaled[key] for key in moments], [*moments.values()])
             scaled |= dict(zip(moments, divided, strict=True))

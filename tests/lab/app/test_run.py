@@ -13,6 +13,7 @@ import torch
 import wandb
 from lightning.pytorch.loggers import WandbLogger
 
+from lit_share.lab.app._check import ConfigError
 from lit_share.lab.app._report import table_of
 from lit_share.lab.app.config import prepare
 from lit_share.lab.app.run import run
@@ -104,6 +105,36 @@ def test_goes_on_from_a_checkpoint(compose_config: Compose, tmp_path: Path) -> N
 def test_strength_is_every_regularizers_own(compose_config: Compose) -> None:
     prepared = prepare(compose_config("regularizer=[soft_tie,l2]", "strength=0.25"))
     assert [node.strength for node in prepared.regularizer.values()] == [0.25, 0.25]
+
+
+def test_strengths_that_are_learned(compose_config: Compose, tmp_path: Path) -> None:
+    """They are a strategy of their own, and their course is in the result."""
+    config = compose_config(
+        *FAST, "regularizer=[soft_tie,l2]", "strength={learned:{start:0.02,per:all}}",
+        "trainer.max_epochs=2", "trainer.limit_train_batches=6",
+    )  # fmt: skip
+    run(config, tmp_path, [])
+    (result,) = read_results([tmp_path])
+    assert result.strategy == "soft_tie+l2 learned"
+    assert result.strength is None
+    assert result.strengths.keys() == {"soft_tie: all", "l2: all"}
+    for course in result.strengths.values():
+        assert len(course) == 3
+        assert course[0] == 0.02 not in course[1:]
+
+
+@pytest.mark.parametrize(
+    ("strength", "words"),
+    [
+        ("learnt", r"strength=learnt: write a number, learned, or .*did you mean 'learned'"),
+        ("{learned:0.1}", r"strength=\{'learned': 0.1\}: write a number, learned, or such a name"),
+        ("{learned:{begin:1}}", r"strength: .*unexpected keyword argument 'begin'"),
+        ("{learned:{every:0}}", r"strength: Learned\(every=0\): write a whole number"),
+    ],
+)
+def test_wrong_strengths(compose_config: Compose, strength: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        prepare(compose_config(f"strength={strength}"))
 
 
 def test_strength_without_a_regularizer_that_has_one_is_said(

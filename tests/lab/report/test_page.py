@@ -82,6 +82,7 @@ def test_it_has_all_parts(results):
         "sizes",
         "curves",
         "distances",
+        "learned",
         "tied",
         "clusters",
         "costs",

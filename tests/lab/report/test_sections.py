@@ -9,7 +9,9 @@ from lit_share.lab.report import _sections as charts
 from lit_share.lab.report import compare
 from lit_share.lab.results import read_results
 
-KEYS = ["scores", "strengths", "sizes", "curves", "distances", "tied", "clusters", "costs"]
+KEYS = [
+    "scores", "strengths", "sizes", "curves", "distances", "learned", "tied", "clusters", "costs",
+]  # fmt: skip
 
 
 def sections(results, **keywords):
@@ -35,8 +37,8 @@ def test_a_figure_per_setting(results):
     # two ties; memory, bytes and time
     assert [len(group.panels) for group in found["distances"].groups] == [2, 2]
     assert [len(group.panels) for group in found["costs"].groups] == [3, 3]
-    # The sweep ties pairs.
-    assert [key for key, section in found.items() if section.missing] == ["clusters"]
+    # The sweep ties pairs, by strengths that are given.
+    assert [key for key, section in found.items() if section.missing] == ["learned", "clusters"]
 
 
 def test_the_same_strategy_has_the_same_colour_everywhere(results):
@@ -48,7 +50,7 @@ def test_the_same_strategy_has_the_same_colour_everywhere(results):
                 if trace.name in expected:
                     assert trace.marker.color == expected[trace.name]
                     seen.add((section.key, trace.name))
-    assert len(seen) == 2 * len(set(KEYS) - {"tied", "clusters"})
+    assert len(seen) == 2 * len(set(KEYS) - {"learned", "tied", "clusters"})
 
 
 def test_scores_are_those_of_the_table(results):
@@ -201,6 +203,20 @@ def test_clusters_of_many_members_are_not_drawn(results):
     found = sections([replace(run, clusters=many) for run in results])["clusters"]
     assert not found.groups
     assert "No run ties three to 40 members" in found.missing
+
+
+def test_learned_strengths(results):
+    for i, result in enumerate(results):
+        own = {"weight": [0.1, 0.2 * (1 + i % 2)]} if result.strategy == "soft_tie" else {}
+        results[i] = replace(result, strengths=own)
+    found = sections(results)["learned"]
+    assert found.missing == ""
+    (figure, *_) = figures(found)
+    assert figure.layout.yaxis.type == "log"
+    (line,) = figure.data
+    assert line.name == "soft_tie"
+    assert line.y[0] == pytest.approx(0.1)
+    assert 0.2 <= line.y[1] <= 0.401
 
 
 def test_of_many_ties_the_first_are_drawn(results):
