@@ -14,9 +14,6 @@ from lit_share.ties import Tie
 
 Of = Literal["tie", "layer", "all"]
 
-# The largest cosine moves the logarithm of a strength by this much in an update.
-RATE = 0.2
-
 
 @dataclass(frozen=True)
 class Learned:
@@ -60,21 +57,21 @@ class Learned:
         ValueError: If an argument is out of its range.
 
     Example:
-        >>> learned = Learned(start=0.01, per="layer")
+        >>> learned = Learned(start=0.1, per="layer")
         >>> learned.every
-        2
+        5
 
     Source:
         Luketina, Berglund, Greff and Raiko: *Scalable gradient-based tuning of continuous
         regularization hyperparameters*, ICML 2016, which take the product rather than the cosine.
     """
 
-    start: float = 0.1
-    every: int = 2
+    start: float = 0.01
+    every: int = 5
     per: Of = "tie"
     loader: Any = None
     loss: str | Callable[[Any, Any], Tensor] | None = None
-    rate: float = RATE
+    rate: float = 2.0
     least: float = 1e-6
     most: float = 1e3
 
