@@ -80,6 +80,7 @@ def keep_aliases(module: nn.Module, entries: Iterable[_Entry], names: Collection
     entries, present = list(entries), aliases_to_data(module)
     asked = set(names)
     kept = {entry["convolution"] for entry in entries if "convolution" in entry}
+    # Everything is checked before anything changes, so that an error leaves the module as it is.
     for entry in present:
         layer = entry.get("convolution")
         own_layer = any(name.rpartition(".")[0] == layer for name in asked)
@@ -90,6 +91,7 @@ def keep_aliases(module: nn.Module, entries: Iterable[_Entry], names: Collection
             )
     parameters = {ref.name: ref for ref in parameter_refs(module)}
     buffers = {ref.name: ref for ref in buffer_refs(module)}
+    # Names of one side have one tensor afterwards.
     side: dict[str, str] = {}
     for group in _names(entries, parameters):
         side.update(dict.fromkeys(group, side.get(group[0], group[0])))
@@ -127,6 +129,7 @@ def aliases_that_agree(module: nn.Module, state: Mapping[str, Tensor]) -> list[d
         clusters: list[tuple[Tensor, list[str]]] = []
         for name in entry.get("names", []):
             plain = _plain(name, parameters)
+            # A state dict may lack names, as with `strict=False`.
             if plain not in loaded:
                 continue
             value = loaded[plain]

@@ -35,7 +35,7 @@ from lit_share.sharing import (
     share,
     warn_of_lost_gradients,
 )
-from lit_share.text import check_choice
+from lit_share.text import check_choice, counted
 from lit_share.ties import Member, Tie, TieError, Ties, as_ties, cluster_ties
 
 # Methods of the strategy that a Trainer calls at times without a callback hook: before
@@ -250,12 +250,13 @@ class Share(Callback):
                 reason = "in no layer all parameters of all positions are equal"
             warnings.warn(f"{self!r} shared nothing: {reason}", stacklevel=2)
         elif not self.is_before_training:
-            whole = sum(tie.is_shared for tie in self.found)
-            text = f"{self!r}: {whole} of {len(self.found)} ties are one parameter now"
-            partly = [tie for tie in self.found if not tie.is_shared and tie.has_aliases]
-            if partly:
-                text += f"; of others, equal members are:\n{cluster_ties(partly)}"
-            rank_zero_info(text)
+            members = sum(len(tie.members) for tie in self.found)
+            stored = sum(len(set(tie.first_aliases)) for tie in self.found)
+            compared = cluster_ties([tie for tie in self.found if tie.compares])
+            rank_zero_info(
+                f"{self!r}: {counted(members, 'member')} are stored as "
+                f"{counted(stored, 'Parameter')}:\n{compared}"
+            )
 
     def _share_when_due(self, trainer: Trainer, module: LightningModule) -> None:
         if self._shared is not None or trainer.current_epoch < self.epoch:

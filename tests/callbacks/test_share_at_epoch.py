@@ -237,7 +237,9 @@ def test_clusters_are_told(caplog):
     module = Five(optimizer=adam)
     with caplog.at_level("INFO"):
         fit(module, *two_ties(), Share(FIVE, where="equal", epoch=1), epochs=2)
-    assert "0 of 4 ties are one parameter now; of others, equal members are:" in caplog.text
+    assert (
+        "20 members are stored as 12 Parameters:\nties: 4, members: 20, clusters: 12" in caplog.text
+    )
     line = "0.weight: a.0.weight = b.0.weight | c.0.weight = d.0.weight | e.0.weight"
     assert line in caplog.text
 
