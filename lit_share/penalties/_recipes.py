@@ -228,7 +228,7 @@ _RECIPES = {
         ),
     ),
     "value_tie": Recipe(
-        penalty=Penalty(norm="l1", groups="element", center="graph", edges="all"),
+        penalty=Penalty("l1", "element", "graph", edges="all", needs_inside=True),
         summary="Numbers of a tensor become exactly equal, and training finds which are one value.",
         formula=r"\frac{1}{n - 1} \sum_{k<l} \lvert w_k - w_l \rvert",
         use=(

@@ -24,7 +24,8 @@ def settings(penalty: Penalty) -> tuple[object, ...]:
         if callable(penalty.weights)
         else penalty.weights
     )
-    return penalty.norm, penalty.groups, penalty.center, penalty.needs_precision, weights
+    needs = penalty.needs_precision, penalty.needs_inside
+    return penalty.norm, penalty.groups, penalty.center, penalty.edges, needs, weights
 
 
 def test_every_recipe_has_a_config() -> None:
