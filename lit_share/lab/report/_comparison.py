@@ -29,7 +29,7 @@ class Row:
         model: See `data`.
         ties: See `data`.
         overrides: Other overrides, such as `data.n_b=20`.
-        strategy: The regularizers' names joined by `+`.
+        strategy: The name of the config of regularizers, or of several joined by `+`.
         failed: Number of runs that failed or diverged.
         score: The metric over seeds; `None` without finished runs.
         difference: The metric minus the baseline's, over common seeds; `None` without them.

@@ -22,7 +22,7 @@ class Result:
         path: The `result.json`.
         schema: Version of the file's format.
         status: How the run ended.
-        strategy: The names of the regularizers, joined by `+`; `none` without.
+        strategy: The name of the regularizers' config, or of several joined by `+`; or `none`.
         seed: Seed of the data's split, the initial weights and the order of batches.
         objective: Name of the validation metric by which runs are chosen.
         mode: Whether a large or a small objective is better.

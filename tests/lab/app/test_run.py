@@ -12,10 +12,11 @@ import pytest
 import torch
 import wandb
 from lightning.pytorch.loggers import WandbLogger
+from omegaconf import open_dict
 
 from lit_share.lab.app._check import ConfigError
 from lit_share.lab.app._report import table_of
-from lit_share.lab.app.config import prepare
+from lit_share.lab.app.config import prepare, strategy
 from lit_share.lab.app.run import run
 from lit_share.lab.app.tracking import resume_in_wandb
 from lit_share.lab.results import read_results
@@ -80,6 +81,32 @@ def test_clusters_of_three_models(compose_config: Compose, tmp_path: Path) -> No
     assert f"{len(ties)} of {3 * len(ties)} members" in list(
         table_of(replace(result, clusters=one)).columns[1].cells
     )
+
+
+FOUND = (
+    *("data=six_sites", "ties=six_sites", "regularizer=found_groups", "logger=none"),
+    *("callbacks=quiet", "trainer.max_epochs=5"),
+    *("regularizer.share.epoch=4", "regularizer.cluster_tie.schedule.begin=1"),
+    *("strength=1000.0", "model.net.hidden=[]", "objective=a/val/acc"),
+)
+
+
+def test_the_best_checkpoint_may_be_from_before_members_are_shared(
+    compose_config: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What found_groups with a large strength does: its groups are worse than separate models."""
+    run(compose_config(*FOUND), tmp_path, [])
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["status"] == "finished"
+    assert result["strategy"] == "found_groups"
+    saved = torch.load(result["checkpoint"], weights_only=True)
+    assert saved["epoch"] < 4
+    weights = saved["state_dict"]["a.net.head.weight"], saved["state_dict"]["f.net.head.weight"]
+    assert not torch.equal(*weights)
+    assert result["clusters"]["head"] == {f"{n}.net.head.weight": i for i, n in enumerate("abcdef")}
+    printed = capsys.readouterr().out
+    assert printed.count("Tie plan") == 1
+    assert "cluster_tie, share" in printed
 
 
 def test_same_seed_same_numbers(compose_config: Compose, tmp_path: Path) -> None:
@@ -279,3 +306,25 @@ def test_ties_of_another_model_are_named_whatever_the_strategy(
             ["ties.patterns=[x.*]"],
         )
     assert "ties=all" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (("regularizer=found_groups", "regularizer.share.epoch=4"), "found_groups"),
+        (("regularizer=found_groups", "regularizer.share=null"), "cluster_tie"),
+        (("regularizer=found_groups", "~regularizer.cluster_tie"), "share"),
+        (("regularizer=[growl,l2]",), "growl+l2"),
+        (("regularizer=soft_tie",), "soft_tie"),
+        (("regularizer=none",), "none"),
+        (("regularizer=soft_tie", "regularizer.soft_tie=null"), "none"),
+    ],
+)
+def test_a_strategy_has_the_name_of_its_config(
+    compose_config: Compose, overrides: tuple[str, ...], name: str
+) -> None:
+    config = compose_config("data=six_sites", "ties=six_sites", *overrides)
+    with open_dict(config.regularizer):
+        for key in [key for key, node in config.regularizer.items() if node is None]:
+            del config.regularizer[key]
+    assert strategy(config) == name

@@ -196,6 +196,8 @@ def test_strategies_after_which_no_members_are_equal_are_named(results):
     found = sections(of_three(results, lambda *_: (0, 1, 2)))["clusters"]
     assert not found.groups
     assert found.missing == "In some settings no members are equal after soft_tie."
+    one = [r for r in of_three(results, lambda *_: (0, 1, 2)) if "data.n_b=20" in r.overrides]
+    assert sections(one)["clusters"].missing == "No members are equal after soft_tie."
 
 
 def test_clusters_of_many_members_are_not_drawn(results):
