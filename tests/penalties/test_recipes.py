@@ -44,6 +44,17 @@ def test_the_config_is_that_of_the_registry(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RECIPES)
+def test_the_scale_is_a_key_where_groups_have_sizes(name: str) -> None:
+    penalty, own = RECIPES[name].penalty, OmegaConf.load(FILES[name]).get(name, {})
+    config = own.get("penalty")
+    if penalty is None or penalty.is_smooth or penalty.groups in ("element", "spectrum"):
+        return
+    assert config.scaled is True
+    config.scaled = False
+    assert instantiate(config).scaled is False
+
+
+@pytest.mark.parametrize("name", RECIPES)
 def test_every_text_is_there(name: str) -> None:
     recipe = RECIPES[name]
     for text in (recipe.summary, recipe.use, recipe.avoid, recipe.source):
