@@ -28,8 +28,8 @@ MORE = {
     "depth_tie": "[how many layers](experiments.md#how-many-layers)",
     "robust_tie": "[one rotten site](experiments.md#one-rotten-site), and its program "
     "[one_rotten_site.py](../benchmarks/one_rotten_site.py)",
-    "ewc": "[how to get a precision](algebra.md#precision-what-is-known-of-each-element); [one task after the other]"
-    "(experiments.md#one-task-after-the-other), and its program "
+    "ewc": "[how to get a precision](algebra.md#precision-what-is-known-of-each-element); [one "
+    "task after the other](experiments.md#one-task-after-the-other), and its program "
     "[sequential_tasks.py](../benchmarks/sequential_tasks.py)",
 }
 
