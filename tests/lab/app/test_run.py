@@ -92,15 +92,21 @@ FOUND = (
 
 
 def test_the_best_checkpoint_may_be_from_before_members_are_shared(
-    compose_config: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    compose_config: Compose,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """What found_groups with a large strength does: its groups are worse than separate models."""
-    run(compose_config(*FOUND), tmp_path, [])
+    with caplog.at_level("INFO"):
+        run(compose_config(*FOUND), tmp_path, [])
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["status"] == "finished"
     assert result["strategy"] == "found_groups"
     saved = torch.load(result["checkpoint"], weights_only=True)
     assert saved["epoch"] < 4
+    said = f"is of epoch {saved['epoch']}, before regularizer.share.epoch=4: its members are not"
+    assert said in caplog.text
     weights = saved["state_dict"]["a.net.head.weight"], saved["state_dict"]["f.net.head.weight"]
     assert not torch.equal(*weights)
     assert result["clusters"]["head"] == {f"{n}.net.head.weight": i for i, n in enumerate("abcdef")}
