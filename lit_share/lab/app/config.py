@@ -67,6 +67,7 @@ class TrainSchema:
     threads: int | None = None
     retrain: RetrainSchema = field(default_factory=RetrainSchema)
     ckpt_path: str | None = None
+    dry_run: bool = False
 
 
 CONFIG_FILE = "config.yaml"
