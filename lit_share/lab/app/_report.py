@@ -22,6 +22,8 @@ def finished_result(unfinished: Result, trained: Trained, evaluation: Evaluation
     return replace(
         unfinished,
         status="finished",
+        epochs=trained.epochs,
+        course=trained.course.best,
         rows=trained.rows,
         seconds=trained.seconds,
         checkpoint=trained.checkpoint,
@@ -29,6 +31,17 @@ def finished_result(unfinished: Result, trained: Trained, evaluation: Evaluation
         distances=trained.distances,
         strengths=trained.strengths,
         **asdict(evaluation),
+    )
+
+
+def pruned_result(unfinished: Result, trained: Trained) -> Result:
+    """Return the result of a trial that was stopped early, which is never tested."""
+    return replace(
+        unfinished,
+        status="pruned",
+        epochs=trained.epochs,
+        course=trained.course.best,
+        seconds=trained.seconds,
     )
 
 

@@ -53,6 +53,7 @@ class SweepPlan:
         A strategy of which no cell has finished is expected to take as long as the mean of all.
         `None` if no cell has finished.
         """
+        # Strategies differ in their cost, and the order of cells is that of strategies.
         measured: dict[str, list[float]] = defaultdict(list)
         for cell, (state, folder) in self.cells.items():
             if state == "finished" and folder is not None:
@@ -79,6 +80,7 @@ class SweepPlan:
         settings = {cell: _setting(cell) for cell in self.cells}
         keys = _keys(settings.values())
         varied = [k for k in keys if len({s.get(k) for s in settings.values()}) > 1]
+        # A row for each seed would be ten times as many.
         rows: dict[tuple[str, ...], list[Cell]] = defaultdict(list)
         columns = [key for key in varied if key != "seed"]
         for cell, setting in settings.items():
