@@ -14,11 +14,12 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
-from hydra.errors import CompactHydraException
+from hydra.errors import CompactHydraException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from hydra_plugins.lit_share_strategies import StrategySweeper
+from lit_share.lab.errors import one_line
 from lit_share.lab.sweeps import (
     Cell,
     Progress,
@@ -84,20 +85,28 @@ class OptunaSweeper(StrategySweeper):
         checked = self._check([*corners])
         directory = self._directory()
         if self._is_dry:
+            for found in (checked.problems, checked.missing):
+                for text, cells in found.items():
+                    # What is counted are studies, which may have several corners.
+                    found[text] = list(dict.fromkeys(_all_of(corners[cell]) for cell in cells))
             self._print_plan(self._plan(directory, studies), checked)
         self._open(directory)
         paths: dict[Cell, Path] = {}
         launched: list[Cell] = []
         returns: dict[Cell, JobReturn] = {}
         total = sum(study.trials for study in studies)
-        with self._to_be_resumed(), Progress(directory, (), total=total) as progress:
+        with Progress(directory, (), total=total) as progress:
             for number in range(max(study.trials for study in studies)):
-                folders = self._settle(directory, studies, number)
+                folders = self._settle(directory, studies, number, launched)
                 paths |= {cell: directory / folder for cell, folder in folders.items()}
                 progress.expect(folders.values())
                 cells = [cell for cell in folders if status(paths[cell]) is None]
                 launched += cells
-                self._launch(cells, paths, returns)
+                with self._to_be_resumed():
+                    self._launch(cells, paths, returns)
+                if any(status(paths[cell]) is None for cell in cells):
+                    # The launcher has failed, and later trials need the results of these.
+                    break
         if len(launched) < len(paths):
             log.info(f"{len(paths) - len(launched)} of {total} trials had ended in {directory}")
         self._end(launched, paths, returns)
@@ -121,9 +130,7 @@ class OptunaSweeper(StrategySweeper):
             raise CompactHydraException(str(error)) from None
         if self.n_trials < 1:
             raise CompactHydraException(f"hydra.sweeper.n_trials={self.n_trials}: write 1 or more")
-        # What is wrong in these configs is found before any cell runs.
-        instantiate(self.sampler, seed=0)
-        instantiate(self.pruner)
+        self._check_options()
         mode = str(getattr(common.mode, "name", common.mode))
         studies: dict[str, Study] = {}
         for cell in self._grid(overrides, space):
@@ -136,6 +143,15 @@ class OptunaSweeper(StrategySweeper):
             studies[study.name] = study
         return [*studies.values()]
 
+    def _check_options(self) -> None:
+        """Build the sampler and the pruner, so that mistakes are found before any cell runs."""
+        options: dict[str, dict[str, Any]] = {"sampler": {"seed": 0}, "pruner": {}}
+        for name, keywords in options.items():
+            try:
+                instantiate(getattr(self, name), **keywords)
+            except InstantiationException as error:
+                raise CompactHydraException(f"hydra.sweeper.{name}: {one_line(error)}") from None
+
     def _grid(self, overrides: Sequence[Override], space: Space) -> list[Cell]:
         """Return the combinations of what is not searched; searched keys have their first value."""
         fixed = []
@@ -147,7 +163,9 @@ class OptunaSweeper(StrategySweeper):
         (grid,) = BasicSweeper.split_arguments(fixed, None)
         return [*self._without_idle(grid)]
 
-    def _settle(self, directory: Path, studies: Sequence[Study], number: int) -> dict[Cell, str]:
+    def _settle(
+        self, directory: Path, studies: Sequence[Study], number: int, launched: Sequence[Cell]
+    ) -> dict[Cell, str]:
         """Assign folders to the trials of a number; those of an interrupted search keep theirs."""
         from lit_share.lab.search import trials_of
 
@@ -166,11 +184,12 @@ class OptunaSweeper(StrategySweeper):
                 cell = study.ask(number, ended, self._sampler, self.seed)
             trials[cell] = {"study": study.name, "trial": number}
         # Trials of other numbers stay what they are.
+        budgets = {study.name: study.trials for study in studies}
         for (name, other), cell in recorded.items():
-            if any(study.name == name and other < study.trials for study in studies):
+            if other < budgets.get(name, 0):
                 trials.setdefault(cell, {"study": name, "trial": other})
         prints = {cell: self._print_of(cell) for cell in trials}
-        folders = settle(directory, prints, trials)
+        folders = settle(directory, prints, trials, ran=launched)
         return {cell: folders[cell] for cell, trial in trials.items() if trial["trial"] == number}
 
     def _sampler(self, seed: int) -> Any:
@@ -186,10 +205,8 @@ class OptunaSweeper(StrategySweeper):
             known = [recorded[study.name, i] for i in numbers if (study.name, i) in recorded]
             cells |= {cell: self._print_of(cell) for cell in known}
             if len(known) < study.trials:
-                named = [f"{choice.key}={choice}" for choice in study.space]
-                others = (*study.fixed, *named)
-                cells[others] = ""
-                trials[others] = study.trials - len(known)
+                cells[_all_of(study)] = ""
+                trials[_all_of(study)] = study.trials - len(known)
         return SweepPlan(directory, states(directory, cells), trials=trials)
 
     def _print_of(self, cell: Cell) -> str:
@@ -197,6 +214,11 @@ class OptunaSweeper(StrategySweeper):
         if cell not in self._prints:
             self._prints[cell] = fingerprint(self._compose(cell))
         return self._prints[cell]
+
+
+def _all_of(study: Study) -> Cell:
+    """Return overrides that stand for all trials of a study, with ranges and lists as values."""
+    return (*study.fixed, *(f"{choice.key}={choice}" for choice in study.space))
 
 
 def _recorded(known: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, int], Cell]:

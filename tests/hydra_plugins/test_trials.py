@@ -32,16 +32,16 @@ GRID = ("regularizer=none,l2", "seed=0,1,2")
 class Launcher:
     """Writes the results of cells; `stop` interrupts the sweep before this cell."""
 
-    def __init__(self, stop: int | None = None) -> None:
+    def __init__(self, stop: int | None = None, failing: Any = ()) -> None:
         self.ran: list[tuple[str, ...]] = []
-        self.stop = stop
+        self.stop, self.failing = stop, failing
 
     def launch(self, cells: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         for cell in cells:
             if len(self.ran) == self.stop:
                 raise KeyboardInterrupt
             self.run([*cell])
-        return [JobReturn(status=JobStatus.COMPLETED) for _ in cells]
+        return [JobReturn(status=JobStatus.UNKNOWN) for _ in cells]
 
     def run(self, cell: list[str]) -> None:
         parsed = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(cell)}
@@ -59,7 +59,9 @@ class Launcher:
             "course": [1.0 - strength],
         }
         ended = {"status": "finished", "validation": {"b/val/acc": 1.0 - strength}}
-        if strength > 0.7:
+        if (len(self.ran), parsed["regularizer"]) in self.failing:
+            ended = {"status": "failed"}
+        elif strength > 0.7:
             ended = {"status": "pruned"}
         write_json(folder / "result.json", result | ended)
         self.ran.append(tuple(overrides))
@@ -150,12 +152,30 @@ def test_ties_that_are_not_read_are_not_searched(tmp_path: Path) -> None:
     )
 
 
-def test_what_failed_runs_again(tmp_path: Path) -> None:
-    arguments = ("regularizer=l2", "seed=0", RANGE, "hydra.sweeper.n_trials=3")
-    cells = search(tmp_path, *arguments)
-    file = tmp_path / "1" / "result.json"
-    write_json(file, json.loads(file.read_text()) | {"status": "failed"})
-    assert search(tmp_path, *arguments) == [cells[1]]
+def test_failures_stay_until_the_next_command(tmp_path: Path) -> None:
+    arguments = ("regularizer=l2", "seed=0", RANGE)
+    options = "hydra.sweeper.n_trials=3"
+    sweeper = make(tmp_path, options, launcher=Launcher(failing=[(1, "l2")]))
+    with pytest.raises(CompactHydraException, match="1 of 3 cells have not finished"):
+        sweeper.sweep([*arguments])
+    cells = sweeper.launcher.ran
+    assert len(cells) == 3
+    ends = [json.loads((tmp_path / f / "result.json").read_text())["status"] for f in "012"]
+    assert ends[:2] == ["finished", "failed"]
+    assert search(tmp_path, *arguments, options) == [cells[1]]
+
+
+def test_a_launcher_that_fails_ends_the_search(tmp_path: Path) -> None:
+    class Broken(Launcher):
+        def run(self, cell: list[str]) -> None:
+            if self.ran:
+                raise OSError("no space left")
+            super().run(cell)
+
+    sweeper = make(tmp_path, "hydra.sweeper.n_trials=4", launcher=Broken())
+    with pytest.raises(CompactHydraException, match="1 of 2 cells have not finished"):
+        sweeper.sweep(["regularizer=l2", "seed=0", RANGE])
+    assert len(sweeper.launcher.ran) == 1
 
 
 def test_a_grid_of_the_same_cells_finishes_what_was_pruned(tmp_path: Path) -> None:
@@ -173,6 +193,10 @@ def test_a_grid_of_the_same_cells_finishes_what_was_pruned(tmp_path: Path) -> No
         ([RANGE, "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials=0: write 1 or more"),
         (["model.classifier.lr=interval(0.1,1)"], r"write tune=\[model.classifier.lr\]"),
         ([RANGE, "regularizer=l2,soft_tye"], "(?s)Nothing was run.*regularizer/soft_tye"),
+        (
+            [RANGE, "hydra.sweeper.pruner._target_=optuna.pruners.HyperbandPruner"],
+            "hydra.sweeper.pruner: .*n_startup_trials",
+        ),
         (["strength=interval(-1,1)"], "strength must be a finite number >= 0, got -1.0"),
     ],
 )
@@ -185,6 +209,18 @@ def test_mistakes_are_named_before_anything_runs(
         sweeper.sweep([o for o in overrides if o not in options])
     assert sweeper.launcher.ran == []
     assert not (tmp_path / "new").exists()
+
+
+def test_another_pruner_and_sampler(tmp_path: Path) -> None:
+    names = {"pruner": "optuna.pruners.HyperbandPruner", "sampler": "optuna.samplers.RandomSampler"}
+    options = []
+    for name, target in names.items():
+        key = f"hydra.sweeper.{name}"
+        options += [f"~{key}", f"+{key}._target_={target}"]
+    sweeper = make(tmp_path, "hydra.sweeper.n_trials=2", *options)
+    sweeper.sweep(["regularizer=l2", "seed=0", RANGE])
+    assert len(sweeper.launcher.ran) == 2
+    assert [sweeper.pruner._target_, sweeper.sampler._target_] == [*names.values()]
 
 
 def test_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,7 @@ def settle(
     directory: Path,
     cells: Mapping[Cell, str],
     trials: Mapping[Cell, Mapping[str, Any]] | None = None,
+    ran: Collection[Cell] = (),
 ) -> dict[Cell, str]:
     """Assign each cell a folder below the sweep's directory, and write the mapping to a file.
 
@@ -57,6 +58,7 @@ def settle(
         directory: The sweep's directory, which exists.
         cells: The fingerprint of each cell's config.
         trials: For the cells of a search, which trial of which study each is.
+        ran: Cells that this command has run; those that failed keep their result.
 
     Returns:
         The name of each cell's folder.
@@ -66,12 +68,14 @@ def settle(
     # Folders that the file does not mention may be of another sweep: they are not used again.
     taken = [int(path.name) for path in directory.iterdir() if path.name.isdigit()]
     free = 1 + max([*taken, *map(int, known)], default=-1)
-    folders = {}
+    folders, again = {}, set(ran)
     for cell, config in cells.items():
         folder = owners.get(_identity(cell))
         if folder is None:
             folder, free = str(free), free + 1
-        elif known[folder]["config"] != config or status(directory / folder) == "failed":
+        elif known[folder]["config"] != config or (
+            status(directory / folder) == "failed" and cell not in again
+        ):
             shutil.rmtree(directory / folder / CHECKPOINTS, ignore_errors=True)
             (directory / folder / RESULT_FILE).unlink(missing_ok=True)
         elif trials is None and status(directory / folder) == "pruned":
