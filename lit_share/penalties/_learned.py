@@ -130,6 +130,7 @@ class LearnedStrengths:
             ties: The ties.
             products: What `TieViews.products` returns of the validation loss and the last move.
         """
+        # Ties with a common strength are one vector, whose products are sums.
         sums: dict[str, list[float]] = {}
         for tie, row in zip(ties, products.tolist(), strict=True):
             total = sums.setdefault(self._key(tie), [0.0] * 3)

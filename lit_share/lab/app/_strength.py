@@ -29,6 +29,7 @@ def strength_node(strength: Any) -> Any:
         return float(strength)
     name = strength
     keywords: Any = {}
+    # Hydra's grammar has no calls with keywords, but mappings.
     if isinstance(strength, Mapping) and len(strength) == 1:
         ((name, keywords),) = strength.items()
     if name not in WAYS or not isinstance(keywords, Mapping):
