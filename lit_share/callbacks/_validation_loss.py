@@ -35,6 +35,9 @@ class ValidationLoss:
         ValueError: If there is no `validation_step`, no batch or no loss.
     """
 
+    # Who asks for the loss, for messages.
+    way = "Learned"
+
     def __init__(
         self, trainer: Trainer, module: LightningModule, loader: Any = None, name: str | None = None
     ) -> None:
@@ -55,8 +58,8 @@ class ValidationLoss:
             loader = loop._combined_loader
             if loader is None:
                 raise ValueError(
-                    "the Trainer does not validate, so there is no data to learn strengths from: "
-                    "give fit a validation loader, or write Learned(loader=...)"
+                    "the Trainer does not validate, so there is no data to find strengths with: "
+                    f"give fit a validation loader, or write {self.way}(loader=...)"
                 )
             limits = loop._max_batches
         with self._as_in_validation({}):
@@ -115,22 +118,25 @@ class ValidationLoss:
 
     def _loss(self, logged: dict[str, Any]) -> Tensor:
         losses = []
-        drawn = self.batches.draw()
-        for index, batch in enumerate(drawn):
+        for index, batch in enumerate(self.batches.draw()):
             logged.clear()
-            plugin, strategy = self.trainer.precision_plugin, self.trainer.strategy
-            batch = plugin.convert_input(batch)
-            batch = self.module.on_before_batch_transfer(batch, dataloader_idx=index)
-            batch = strategy.batch_to_device(batch, dataloader_idx=index)
-            arguments = [batch]
-            if is_param_in_hook_signature(self.module.validation_step, "batch_idx", min_args=2):
-                arguments.append(self.batches.drawn[index] - 1)
-            if len(drawn) > 1 and not self.batches.together:
-                arguments.append(index)
-            with plugin.val_step_context():
-                output = self.module.validation_step(*arguments)
+            output = self._output(batch, index, self.batches.drawn[index] - 1)
             losses.append(self._find_loss(output, logged))
         return torch.stack([loss.float() for loss in losses]).sum()
+
+    def _output(self, batch: Any, index: int, number: int) -> Any:
+        """Return what `validation_step` returns of a batch of the loader ``index``."""
+        plugin, strategy = self.trainer.precision_plugin, self.trainer.strategy
+        batch = plugin.convert_input(batch)
+        batch = self.module.on_before_batch_transfer(batch, dataloader_idx=index)
+        batch = strategy.batch_to_device(batch, dataloader_idx=index)
+        arguments = [batch]
+        if is_param_in_hook_signature(self.module.validation_step, "batch_idx", min_args=2):
+            arguments.append(number)
+        if len(self.batches.drawn) > 1 and not self.batches.together:
+            arguments.append(index)
+        with plugin.val_step_context():
+            return self.module.validation_step(*arguments)
 
     def _find_loss(self, output: Any, logged: Mapping[str, Any]) -> Tensor:
         if isinstance(output, Mapping):
@@ -157,12 +163,12 @@ class ValidationLoss:
         step = f"validation_step of {type(self.module).__name__}"
         if self.name is not None and known:
             return (
-                f"Learned(loss={self.name!r}): {step} logs no value of this name that depends on "
+                f"{self.way}(loss={self.name!r}): {step} logs no value of this name that depends on "
                 f"the weights: write one of {', '.join(map(repr, known))}"
             )
         if len(known) > 1:
             names = ", ".join(map(repr, known))
-            return f"{step} logs several losses, {names}: name one, as Learned(loss=...)"
+            return f"{step} logs several losses, {names}: name one, as {self.way}(loss=...)"
         return (
             f"{step} neither returns nor logs a loss with a gradient (it logs "
             f"{', '.join(map(repr, logged)) or 'nothing'}): return the loss, without "

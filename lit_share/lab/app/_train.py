@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lit_share.callbacks import Share, SharingMonitor
 from lit_share.lab.app._figures import filters_to_draw, log_positions
+from lit_share.lab.app._path import walked_path
 from lit_share.lab.app.build import Job
 from lit_share.lab.app.retrain import retrain, wants_retraining
 from lit_share.lab.app.tracking import read_csv_columns
@@ -34,6 +35,7 @@ class Trained:
             `None` if only spawned processes had optimizers.
         distances: For each monitored tie, the distances between its members.
         rows: How a second phase tied the rows of each layer; `None` without a second phase.
+        strength_path: The knots of a path of strengths and the choice; see `walked_path`.
     """
 
     job: Job
@@ -45,6 +47,7 @@ class Trained:
     training_bytes: int | None
     distances: dict[str, list[float]] = field(default_factory=dict)
     rows: list[dict[str, Any]] | None = None
+    strength_path: dict[str, Any] | None = None
 
 
 def train(job: Job, config: DictConfig) -> Trained:
@@ -73,6 +76,7 @@ def train(job: Job, config: DictConfig) -> Trained:
         # Evaluation restores the monitor's state of the best checkpoint, which lacks later epochs.
         distances = monitors[0].history
     training_bytes = _training_bytes(job)
+    walked = walked_path(job)
     rows = None
     if wants_retraining(job, config):
         read_csv_columns(trainer.loggers)
@@ -81,6 +85,9 @@ def train(job: Job, config: DictConfig) -> Trained:
     log_positions(trainer.loggers, model, filters, job.trainer.global_step)
     read_csv_columns(trainer.loggers)
     best = getattr(job.trainer.checkpoint_callback, "best_model_path", "") or None
+    if walked is not None and rows is None:
+        # The best checkpoint of all epochs may be of any strength.
+        best = walked["knots"][walked["chosen"]]["checkpoint"]
     step, epoch, states = job.trainer.global_step, job.trainer.current_epoch, {}
     if best is not None:
         # Spawned processes do not return their progress and the states of their callbacks.
@@ -90,7 +97,8 @@ def train(job: Job, config: DictConfig) -> Trained:
         states = saved.get("callbacks", {})
     if monitors and not distances:
         distances = states.get(monitors[0].state_key, {}).get("history", {})
-    return Trained(job, best, step, epoch, states, seconds, training_bytes, distances, rows)
+    measured = training_bytes, distances, rows
+    return Trained(job, best, step, epoch, states, seconds, *measured, strength_path=walked)
 
 
 def _parameter_counts(job: Job) -> dict[str, int]:

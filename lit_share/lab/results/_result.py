@@ -45,6 +45,9 @@ class Result:
         training_bytes: Bytes of parameters, gradients and optimizer state.
         distances: For each tie, the distance between its members before training and after every
             epoch.
+        strength_path: For a run that walked a path of strengths, the name of its "score", its
+            "knots" with strength, score, standard error ("error"), distance, tied fractions and
+            numbers of clusters, and the index of the "chosen" knot.
         earlier: Whether the last command in the sweep's directory no longer asked for this run.
     """
 
@@ -72,6 +75,7 @@ class Result:
     clusters: dict[str, dict[str, int]] = field(default_factory=dict)
     training_bytes: int | None = None
     distances: dict[str, list[float]] = field(default_factory=dict)
+    strength_path: dict[str, Any] | None = None
     earlier: bool = False
 
     @property
