@@ -102,7 +102,7 @@ class ValidationScores(ValidationLoss):
         message = torch.tensor(numbers, dtype=torch.float64, device=self.module.device)
         received = self.trainer.strategy.reduce(message, reduce_op="sum")
         assert isinstance(received, Tensor)
-        return received.tolist()  # type: ignore[no-any-return]
+        return received.tolist()
 
     def _value(self, batch: Any, index: int, number: int, logged: dict[str, Any]) -> float | None:
         logged.clear()

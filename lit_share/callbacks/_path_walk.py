@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import pathlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
@@ -30,6 +31,7 @@ class Knot:
     Attributes:
         strength: The strength, before a schedule's factor.
         epoch: The last epoch of the knot, counted from 0.
+        step: The number of optimizer steps done.
         score: The score on validation data.
         error: Its standard error; ``None`` if unknown.
         distance: `lit_share.overall_distance` of the ties; ``None`` if none has several members.
@@ -40,6 +42,7 @@ class Knot:
 
     strength: float
     epoch: int
+    step: int
     score: float
     error: float | None = None
     distance: float | None = None
@@ -74,6 +77,8 @@ class PathWalk:
         self._scores: ValidationScores | None = None
         # What was measured at the end of a knot whose score the module has not logged yet.
         self._unscored: Knot | None = None
+        # Whether the last knot has no checkpoint yet.
+        self._is_unsaved = False
         self.restore({})
 
     @property
@@ -92,10 +97,10 @@ class PathWalk:
         self.knots: list[Knot] = [Knot(**knot) for knot in state.get("knots", ())]
         self.chosen: int | None = state.get("chosen")
 
-    def check(self, trainer: Trainer, module: LightningModule) -> None:
+    def check(self, trainer: Trainer) -> None:
         """Raise `ValueError` if the Trainer cannot walk the path, and warn of what disturbs it."""
         path, given = self.path, trainer.max_epochs
-        self._is_trial = bool(trainer.fast_dev_run)
+        self._is_trial = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
         if self._is_trial:
             # A few batches are no knot.
             return
@@ -127,24 +132,21 @@ class PathWalk:
                     "choice is then among the knots that were reached: leave it out"
                 )
         self._warn_of_schedulers(trainer)
-        gone = [knot.checkpoint for knot in self.knots if not os.path.exists(knot.checkpoint)]
-        if trainer.is_global_zero and gone:
-            raise ValueError(
-                f"the resumed Path may choose {gone[0]}, which is not there any more: put it back, "
-                "or train from the start"
-            )
 
     def begin(self, trainer: Trainer, module: LightningModule) -> None:
         """Prepare the validation data and the folder, before the first batch."""
         self._check_steps(trainer)
+        self._resume(trainer)
         self._unscored = None
         self._scores = ValidationScores(trainer, module, self.path)
         folder = self.path.dirpath
         if folder is None:
             # Whatever the callback's class is called, `ModelCheckpoint` is what has a folder.
             saved = getattr(trainer.checkpoint_callback, "dirpath", None)
-            folder = os.path.join(saved or trainer.log_dir or trainer.default_root_dir, "path")
-        self.folder = os.path.abspath(trainer.strategy.broadcast(folder))
+            folder = f"{saved or trainer.log_dir or trainer.default_root_dir}/path"
+        if "://" not in folder:
+            folder = str(pathlib.Path(folder).absolute())
+        self.folder = trainer.strategy.broadcast(folder)
 
     def end_epoch(self, trainer: Trainer, ties: Sequence[Tie]) -> None:
         """Measure and save a knot if this was its last epoch; call it after the last batch.
@@ -154,36 +156,36 @@ class PathWalk:
             ties: The ties of all penalties that walk the path.
         """
         epoch = trainer.current_epoch
-        is_done = self.path.knot(epoch) < len(self.knots)
+        is_done = any(knot.epoch == epoch for knot in self.knots)
         if self._is_trial or is_done or not self.path.ends_with(epoch):
             return
         assert self._scores is not None
         # Distances come first: with FSDP2, a forward pass leaves parameters gathered.
-        knot = self._measured(epoch, ties)
+        knot = self._measured(trainer, ties)
         if self._scores.is_of_batches:
-            self._add(trainer, knot, self._scores.measure())
+            self._add(knot, self._scores.measure())
         else:
             self._unscored = knot
 
     def end_validation(self, trainer: Trainer) -> None:
-        """Read the score that the module has logged, and save the knot to which it belongs."""
-        monitor = self.path.monitor
-        if trainer.sanity_checking or self._scores is None or self._scores.is_of_batches:
-            # Before training, there are no scores to read.
+        """Read the score if the module logs it at the end of validation, and save the knot."""
+        if trainer.sanity_checking or self._scores is None:
             return
-        metrics = trainer.callback_metrics
-        if monitor not in metrics:
-            raise ValueError(
-                f"Path(monitor={monitor!r}): no metric of this name is logged in validation: write "
-                f"one of {', '.join(map(repr, metrics))}"
-            )
-        if self._unscored is not None:
-            knot, self._unscored = self._unscored, None
-            self._add(trainer, knot, Score(float(metrics[monitor]), None))
+        if not self._scores.is_of_batches:
+            self._read_score(trainer)
+        self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Save the last knot unless that is done; call it when an epoch ends."""
+        # Lightning 2.6 miscounts epochs if it resumes, twice in a row, from checkpoints that were
+        # saved in `on_train_batch_end` of a last batch. So these are saved later.
+        if self._is_unsaved:
+            self._is_unsaved = False
+            trainer.save_checkpoint(self.knots[-1].checkpoint, weights_only=False)
 
     def finish(self, trainer: Trainer) -> None:
         """Choose a knot, load its weights, and say so."""
-        if self._is_trial:
+        if self._is_trial or self.chosen is not None:
             return
         steps = len(self.path.strengths)
         if len(self.knots) < steps:
@@ -202,19 +204,18 @@ class PathWalk:
                 "metric that validation_step logs for each batch, or write Path(choose='best')"
             )
         knot = self.knots[self.chosen]
-        # Lightning restores weights in this way, too: sharded ones are read in place by the first.
-        checkpoint = trainer.strategy.load_checkpoint(knot.checkpoint)
-        trainer.lightning_module.on_load_checkpoint(checkpoint)
-        trainer.strategy.load_model_state_dict(checkpoint, strict=True)
+        _load_weights(trainer, knot.checkpoint)
         rank_zero_info(self.report())
         if trainer.is_global_zero:
             content = {"score": self.score_name, **self.state()}
-            with open(os.path.join(self.folder, PATH_FILE), "w", encoding="utf-8") as file:
+            folder = knot.checkpoint.rpartition("/")[0]
+            with get_filesystem(folder).open(f"{folder}/{PATH_FILE}", "w") as file:
                 json.dump(content, file, indent=2)
 
     def end(self) -> None:
         """Drop what belongs to a Trainer."""
         self._scores = self._unscored = None
+        self._is_unsaved = False
 
     @property
     def score_name(self) -> str:
@@ -230,7 +231,18 @@ class PathWalk:
                 lines[-1] += "  <- chosen, its weights are loaded"
         return "\n".join(lines)
 
-    def _measured(self, epoch: int, ties: Sequence[Tie]) -> Knot:
+    def _read_score(self, trainer: Trainer) -> None:
+        monitor, metrics = self.path.monitor, trainer.callback_metrics
+        if monitor not in metrics:
+            raise ValueError(
+                f"Path(monitor={monitor!r}): no metric of this name is logged in validation: write "
+                f"one of {', '.join(map(repr, metrics))}"
+            )
+        if self._unscored is not None:
+            knot, self._unscored = self._unscored, None
+            self._add(knot, Score(float(metrics[monitor]), None))
+
+    def _measured(self, trainer: Trainer, ties: Sequence[Tie]) -> Knot:
         """Return a knot without a score."""
         # Several penalties may have the same ties.
         different = {tuple(member.name for member in tie.members): tie for tie in ties}
@@ -241,21 +253,40 @@ class PathWalk:
         if compared:
             distance = Comparison.total(comparisons).distance
         return Knot(
-            strength=self.path.at(epoch),
-            epoch=epoch,
+            strength=self.path.at(trainer.current_epoch),
+            epoch=trainer.current_epoch,
+            step=trainer.global_step,
             score=math.nan,
             distance=distance,
             tied=tied,
             clusters={tie.name: tie.count for tie in cluster_ties(compared).ties},
         )
 
-    def _add(self, trainer: Trainer, knot: Knot, score: Score) -> None:
-        number = self.path.knot(knot.epoch)
-        file = os.path.join(self.folder, f"knot_{number}.ckpt")
-        # The checkpoint's own state includes its knot, so that training may resume from it.
-        done = {**asdict(knot), "score": score.value, "error": score.error, "checkpoint": file}
-        self.knots.append(Knot(**done))
-        trainer.save_checkpoint(file, weights_only=False)
+    def _add(self, knot: Knot, score: Score) -> None:
+        file = f"{self.folder}/knot_{self.path.knot(knot.epoch)}.ckpt"
+        scored = replace(knot, score=score.value, error=score.error, checkpoint=file)
+        self.knots.append(scored)
+        self._is_unsaved = True
+
+    def _resume(self, trainer: Trainer) -> None:
+        """Raise `ValueError` if the checkpoint of a restored knot is gone."""
+        if not self.knots:
+            return
+        there = get_filesystem(self.knots[0].checkpoint).exists
+        gone = [k for k, knot in enumerate(self.knots) if not there(knot.checkpoint)]
+        gone = trainer.strategy.broadcast(gone)
+        if not gone:
+            return
+        last = self.knots[-1]
+        if gone == [len(self.knots) - 1] and last.step == trainer.global_step:
+            # A checkpoint of the last batch precedes that of its knot, and has the same weights.
+            self._is_unsaved = True
+            self.save(trainer)
+            return
+        raise ValueError(
+            f"the resumed Path may choose {self.knots[gone[0]].checkpoint}, which is not there any "
+            "more: put it back, or train from the start"
+        )
 
     def _check_steps(self, trainer: Trainer) -> None:
         if trainer.max_steps == -1 or self._is_trial:
@@ -300,7 +331,20 @@ def join_walk(path: Path, others: Sequence[PathWalk]) -> PathWalk:
         return PathWalk(path)
     if others[0].path != path:
         raise ValueError(
-            f"one training walks one path, but the penalties have {others[0].path} and {path}: give "
-            "them the same Path, or a number to all but one"
+            f"one training walks one path, but the penalties have {others[0].path} and {path}: "
+            "give them the same Path, or a number to all but one"
         )
     return others[0]
+
+
+def _load_weights(trainer: Trainer, path: str) -> None:
+    """Load the module of a checkpoint as Lightning does, and leave the optimizers."""
+    strategy = trainer.strategy
+    optimizers, strategy.optimizers = strategy.optimizers, []
+    try:
+        # With FSDP2 this reads into the module, and into the optimizers that the strategy has.
+        checkpoint = strategy.load_checkpoint(path)
+    finally:
+        strategy.optimizers = optimizers
+    trainer.lightning_module.on_load_checkpoint(checkpoint)
+    strategy.load_model_state_dict(checkpoint, strict=True)

@@ -264,7 +264,7 @@ class Regularize(Callback):
         self.steps.steps_done, self.steps.epochs_done = trainer.global_step, trainer.current_epoch
         self.steps.check(pl_module, trainer.optimizers)
         if self._path is not None and self._leads(trainer):
-            self._path.check(trainer, pl_module)
+            self._path.check(trainer)
         if trainer.global_step == 0 and trainer.ckpt_path is None:
             callbacks: Sequence[Callback] = trainer.callbacks  # type: ignore[attr-defined]
             aligned = [callback for callback in callbacks if isinstance(callback, Align)]
@@ -298,7 +298,7 @@ class Regularize(Callback):
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._path is not None and self._leads(trainer) and trainer.training:
+        if self._path is not None and self._leads(trainer):
             self._path.end_validation(trainer)
 
     @override
@@ -312,6 +312,12 @@ class Regularize(Callback):
                 "the ties",
                 stacklevel=2,
             )
+        if self._path is not None and self._leads(trainer):
+            self._path.finish(trainer)
+
+    @override
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Without an epoch left, as of a resumed training that had ended, no training ends.
         if self._path is not None and self._leads(trainer):
             self._path.finish(trainer)
 
@@ -342,6 +348,8 @@ class Regularize(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # An epoch that `max_steps` ends early has no last batch.
         self._end_epoch(trainer)
+        if self._path is not None and self._leads(trainer):
+            self._path.save(trainer)
 
     @override
     def on_before_backward(

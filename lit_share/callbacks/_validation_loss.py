@@ -163,8 +163,8 @@ class ValidationLoss:
         step = f"validation_step of {type(self.module).__name__}"
         if self.name is not None and known:
             return (
-                f"{self.way}(loss={self.name!r}): {step} logs no value of this name that depends on "
-                f"the weights: write one of {', '.join(map(repr, known))}"
+                f"{self.way}(loss={self.name!r}): {step} logs no value of this name that depends "
+                f"on the weights: write one of {', '.join(map(repr, known))}"
             )
         if len(known) > 1:
             names = ", ".join(map(repr, known))

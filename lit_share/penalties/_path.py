@@ -110,7 +110,9 @@ class Path:
                     "the first"
                 )
         if self.low > self.high:
-            raise ValueError(f"Path(low={self.low}, high={self.high}): write a high of at least low")
+            raise ValueError(
+                f"Path(low={self.low}, high={self.high}): write a high of at least low"
+            )
         for key in ("steps", "epochs", "first"):
             value = getattr(self, key)
             if key == "first" and value is None:

@@ -64,9 +64,9 @@ def _of_path(keywords: Mapping[str, Any], config: DictConfig) -> dict[str, Any]:
         first = epochs - path.steps * path.epochs
         if first < 1:
             raise ConfigError(
-                f"strength: a path of {path.steps} strengths with {path.epochs} epochs each has no "
-                f"epoch left for models without a penalty: write trainer.max_epochs={epochs - first}"
-                " and as many more as these need to train"
+                f"strength: a path of {path.steps} strengths with {path.epochs} epochs each leaves "
+                f"none of trainer.max_epochs={epochs} for models without a penalty: write more "
+                f"than {epochs - first}"
             )
         path, given = Path(**given, first=first), {**given, "first": first}
     if path.max_epochs != epochs:
