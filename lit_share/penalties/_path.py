@@ -113,10 +113,8 @@ class Path:
             raise ValueError(
                 f"Path(low={self.low}, high={self.high}): write a high of at least low"
             )
-        for key in ("steps", "epochs", "first"):
-            value = getattr(self, key)
-            if key == "first" and value is None:
-                continue
+        whole = {"steps": self.steps, "epochs": self.epochs, "first": self._epochs_of_first}
+        for key, value in whole.items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"Path({key}={value!r}): write a whole number of at least 1")
         if self.mode == "max" and self.monitor is None:
@@ -148,7 +146,9 @@ class Path:
 
     @property
     def _epochs_of_first(self) -> int:
-        return self.epochs if self.first is None else self.first
+        if self.first is None:
+            return self.epochs
+        return self.first
 
     def knot(self, epoch: int) -> int:
         """Return the index of the knot to which an epoch belongs; the last after the path's end."""

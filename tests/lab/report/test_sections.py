@@ -9,7 +9,17 @@ from lit_share.lab.report import _sections as charts
 from lit_share.lab.report import compare
 from lit_share.lab.results import read_results
 
-KEYS = ["scores", "strengths", "sizes", "curves", "distances", "tied", "clusters", "costs"]
+KEYS = [
+    "scores",
+    "strengths",
+    "paths",
+    "sizes",
+    "curves",
+    "distances",
+    "tied",
+    "clusters",
+    "costs",
+]
 
 
 def sections(results, **keywords):
@@ -36,7 +46,7 @@ def test_a_figure_per_setting(results):
     assert [len(group.panels) for group in found["distances"].groups] == [2, 2]
     assert [len(group.panels) for group in found["costs"].groups] == [3, 3]
     # The sweep ties pairs.
-    assert [key for key, section in found.items() if section.missing] == ["clusters"]
+    assert [key for key, section in found.items() if section.missing] == ["paths", "clusters"]
 
 
 def test_the_same_strategy_has_the_same_colour_everywhere(results):
@@ -48,7 +58,7 @@ def test_the_same_strategy_has_the_same_colour_everywhere(results):
                 if trace.name in expected:
                     assert trace.marker.color == expected[trace.name]
                     seen.add((section.key, trace.name))
-    assert len(seen) == 2 * len(set(KEYS) - {"tied", "clusters"})
+    assert len(seen) == 2 * len(set(KEYS) - {"paths", "tied", "clusters"})
 
 
 def test_scores_are_those_of_the_table(results):
