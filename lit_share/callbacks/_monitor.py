@@ -24,7 +24,7 @@ _NAMES = tuple(
 )
 # The prefix is not "sharing/distance/": MLflow stores each metric in a file, and the file
 # "sharing/distance" cannot be a folder, too.
-_OF_A_TIE = "sharing/distance_of/"
+_OF_A_TIE, _STRENGTH_OF = "sharing/distance_of/", "sharing/strength_of/"
 
 
 class SharingMonitor(Callback):
@@ -40,6 +40,7 @@ class SharingMonitor(Callback):
     ``sharing/sparsity``           fraction of exact zeros among all parameters
     ``sharing/unique``             count of nonzero numbers; tied ones count once
     ``sharing/compression``        count of all parameters / ``sharing/unique``
+    ``sharing/strength_of/<tie>``  strength of a tie or layer that `Learned` has learned
     =============================  ================================================================
 
     ``sharing/penalty`` needs a `Regularize` callback; distances, ``sharing/tied`` and
@@ -82,7 +83,7 @@ class SharingMonitor(Callback):
             ties = as_ties(ties)
         prog_bar = (prog_bar,) if isinstance(prog_bar, str) else tuple(prog_bar)
         for name in prog_bar:
-            if name not in _NAMES and not (per_tie and name.startswith(_OF_A_TIE)):
+            if name not in _NAMES and not (per_tie and name.startswith((_OF_A_TIE, _STRENGTH_OF))):
                 raise ValueError(
                     f"prog_bar: {name!r} is not logged: write one of {', '.join(_NAMES)}"
                 )
@@ -161,9 +162,13 @@ class SharingMonitor(Callback):
             values |= {"sharing/distance": total.distance, "sharing/tied": total.tied}
             values["sharing/clusters"] = float(cluster_ties(tied).count)
         if self.per_tie:
-            for name, comparison in comparisons.items():
-                # MLflow rejects "=" in the names of metrics.
-                values[_OF_A_TIE + name.replace(" = ", " - ")] = comparison.distance
+            by_tie = {_OF_A_TIE + name: own.distance for name, own in comparisons.items()}
+            for number, penalty in enumerate(penalties):
+                prefix = f"{number}/" if len(penalties) > 1 else ""
+                own = penalty.learned.items()
+                by_tie |= {_STRENGTH_OF + prefix + name: strength for name, strength in own}
+            # MLflow rejects "=" in the names of metrics.
+            values |= {name.replace(" = ", " - "): value for name, value in by_tie.items()}
         return values
 
     def _compared_ties(self, trainer: Trainer, pl_module: LightningModule) -> list[Tie]:

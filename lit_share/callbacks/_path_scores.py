@@ -107,8 +107,7 @@ class ValidationScores(ValidationLoss):
     def _value(self, batch: Any, index: int, number: int, logged: dict[str, Any]) -> float | None:
         logged.clear()
         if self.monitor is None:
-            output = self._output(batch, index, number)
-            return float(self._find_loss(output, logged).detach())
+            return float(self._loss_of(batch, index, number, logged).detach())
         for metric in self._metrics():
             metric.reset()
         self._output(batch, index, number)
@@ -126,9 +125,9 @@ class ValidationScores(ValidationLoss):
         return (own for own in self.module.modules() if isinstance(own, Metric))
 
     @override
-    def _check(self) -> None:
+    def _try(self) -> None:
         if self.monitor is None:
-            super()._check()
+            super()._try()
             return
         logged: dict[str, Any] = {}
         with self._as_in_validation(logged), torch.no_grad():

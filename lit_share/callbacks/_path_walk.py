@@ -220,7 +220,10 @@ class PathWalk:
     @property
     def score_name(self) -> str:
         """The name of the score."""
-        return self.path.monitor or self.path.loss or "validation loss"
+        loss = self.path.loss
+        if not isinstance(loss, str):
+            loss = None
+        return self.path.monitor or loss or "validation loss"
 
     def report(self) -> str:
         """Return the knots as a table in plain text; an arrow marks the chosen one."""

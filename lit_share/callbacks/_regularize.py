@@ -330,19 +330,16 @@ class Regularize(Callback):
 
     @override
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        steps = self.steps
+        if steps.learned is not None and steps.can_learn(trainer.global_step):
+            assert self._validation is not None
+            steps.steps_done, steps.epochs_done = trainer.global_step, trainer.current_epoch
+            parameters = [p for tie in self.found for p in tie.parameters]
+            steps.learn(self._validation.gradients(parameters))
         # `on_train_epoch_end` would be too late: validation and its checkpoints come before it.
         if trainer.is_last_batch:
             self._end_epoch(trainer)
             self._end_epoch_of_path(trainer)
-        learned = self.steps.learned
-        if learned is not None and learned.is_due(trainer.global_step):
-            assert self._validation is not None
-            self.steps.steps_done, self.steps.epochs_done = (
-                trainer.global_step,
-                trainer.current_epoch,
-            )
-            parameters = [p for tie in self.found for p in tie.parameters]
-            self.steps.learn(self._validation.gradients(parameters))
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

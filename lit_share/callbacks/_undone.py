@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from lightning.fabric.utilities.seed import _collect_rng_states, _set_rng_states
 from torch import Tensor, nn
 
@@ -53,8 +52,8 @@ def _content(value: Any) -> Any:
     if isinstance(value, nn.Parameter):
         return None
     if isinstance(value, Tensor):
-        # Tensors of inference mode count no versions.
-        return None if value.is_inference() else (value._version, value.detach().clone())
+        # Those of inference mode cannot be written to.
+        return None if value.is_inference() else value.detach().clone()
     if type(value) is dict:
         return _copy(value)
     if isinstance(value, (list, set, deque)):
@@ -66,11 +65,9 @@ def _restore(value: Any, content: Any) -> None:
     if content is None:
         return
     if isinstance(value, Tensor):
-        version, before = content
-        # Memory counts how often it was written to, which is known without waiting for the device.
-        if value._version != version:
-            with torch.no_grad():
-                value.copy_(before)
+        # Through `data`, so that autograd takes unchanged numbers for unchanged. Versions would not
+        # tell which did change: batch normalisation writes its statistics without a new one.
+        value.data.copy_(content)
     elif type(value) is dict:
         for own, of_own in content.values():
             _restore(own, of_own)

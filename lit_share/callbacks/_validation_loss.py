@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -26,7 +27,8 @@ class ValidationLoss:
         trainer: The trainer, in training.
         module: The module that it trains.
         loader: Batches as a `val_dataloader` returns them; ``None``: those of the trainer.
-        name: The name under which the loss is logged; ``None`` if it is returned, or evident.
+        loss: The name under which the loss is logged, or a function that returns the loss, given
+            the module and a batch; ``None`` if it is returned, or evident.
 
     Attributes:
         batches: The batches that are drawn.
@@ -39,19 +41,17 @@ class ValidationLoss:
     way = "Learned"
 
     def __init__(
-        self, trainer: Trainer, module: LightningModule, loader: Any = None, name: str | None = None
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        loader: Any = None,
+        loss: str | Callable[[Any, Any], Tensor] | None = None,
     ) -> None:
-        self.trainer, self.module, self.name = trainer, module, name
-        if not is_overridden("validation_step", module):
-            raise ValueError(
-                f"{type(module).__name__} has no validation_step, whose loss tells how strong a "
-                "penalty should be: write one that returns its loss, or give strength= a number"
-            )
-        if is_param_in_hook_signature(module.validation_step, "dataloader_iter", explicit=True):
-            raise ValueError(
-                "validation_step(dataloader_iter) draws its own batches: let it take a batch, or "
-                "give strength= a number"
-            )
+        self.trainer, self.module = trainer, module
+        self.function = loss if callable(loss) else None
+        self.name = loss if isinstance(loss, str) else None
+        if self.function is None:
+            self._check_step()
         limits = None
         if loader is None:
             loop = trainer.fit_loop.epoch_loop.val_loop
@@ -68,8 +68,35 @@ class ValidationLoss:
         self._wanted: dict[int, nn.Parameter] = {}
         self._step = -1
         self._gradients: dict[int, Tensor] = {}
+        self._try()
+
+    def _check_step(self) -> None:
+        module = self.module
+        if not is_overridden("validation_step", module):
+            raise ValueError(
+                f"{type(module).__name__} has no validation_step, whose loss tells how strong a "
+                "penalty should be: write one that returns its loss, or "
+                f"{self.way}(loss=function)"
+            )
+        if is_param_in_hook_signature(module.validation_step, "dataloader_iter", explicit=True):
+            raise ValueError(
+                "validation_step(dataloader_iter) draws its own batches: let it take a batch, or "
+                f"write {self.way}(loss=function)"
+            )
+
+    def _try(self) -> None:
+        """Find out before training whether there is a loss with a gradient."""
         drawn = list(self.batches.drawn)
-        self._check()
+        try:
+            self._compute()
+        except RuntimeError as error:
+            if "requires grad" not in str(error):
+                raise
+            raise ValueError(
+                f"validation_step of {type(self.module).__name__} fails with gradients switched "
+                f"on ({error}): detach what is no part of the loss, or write "
+                f"{self.way}(loss=function)"
+            ) from error
         self.batches.drawn = drawn
 
     def gradients(self, parameters: Sequence[nn.Parameter]) -> Mapping[int, Tensor]:
@@ -90,16 +117,26 @@ class ValidationLoss:
     def _compute(self) -> dict[int, Tensor]:
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         parameters = list(self._wanted.values())
+        kept = [(parameter, parameter.grad) for parameter in self.module.parameters()]
         logged: dict[str, Any] = {}
         with self._as_in_validation(logged):
             loss = self._loss(logged)
             if scaler is not None:
                 loss = loss * scaler.get_scale()
-            if any(isinstance(parameter, DTensor) for parameter in parameters):
-                found = _sharded_gradients(loss, self.module, parameters)
+            if any(isinstance(parameter, DTensor) for parameter, _ in kept):
+                # FSDP2 reduces gradients in hooks of `backward`, which writes them to `.grad`.
+                for parameter, _ in kept:
+                    parameter.grad = None
+                loss.backward()
+                found = [parameter.grad for parameter in parameters]
+                for parameter, own in kept:
+                    parameter.grad = own
+            elif parameters:
+                found = self._mean_over_ranks(
+                    torch.autograd.grad(loss, parameters, allow_unused=True)
+                )
             else:
-                own = torch.autograd.grad(loss, parameters, allow_unused=True)
-                found = self._mean_over_ranks(own)
+                found = []
         pairs = zip(parameters, found, strict=True)
         return {id(parameter): each for parameter, each in pairs if each is not None}
 
@@ -120,16 +157,31 @@ class ValidationLoss:
         losses = []
         for index, batch in enumerate(self.batches.draw()):
             logged.clear()
-            output = self._output(batch, index, self.batches.drawn[index] - 1)
-            losses.append(self._find_loss(output, logged))
+            number = self.batches.drawn[index] - 1
+            losses.append(self._loss_of(batch, index, number, logged))
         return torch.stack([loss.float() for loss in losses]).sum()
 
+    def _loss_of(self, batch: Any, index: int, number: int, logged: dict[str, Any]) -> Tensor:
+        """Return the loss of a batch of the loader ``index``, with a gradient."""
+        output = self._output(batch, index, number)
+        if self.function is None:
+            return self._find_loss(output, logged)
+        if not (isinstance(output, Tensor) and output.requires_grad):
+            raise ValueError(
+                f"{self.way}(loss=function) has returned no tensor with a gradient: return the "
+                "loss, and do not detach it"
+            )
+        return output.sum()
+
     def _output(self, batch: Any, index: int, number: int) -> Any:
-        """Return what `validation_step` returns of a batch of the loader ``index``."""
+        """Return what `validation_step`, or the user's function, returns of a batch."""
         plugin, strategy = self.trainer.precision_plugin, self.trainer.strategy
         batch = plugin.convert_input(batch)
         batch = self.module.on_before_batch_transfer(batch, dataloader_idx=index)
         batch = strategy.batch_to_device(batch, dataloader_idx=index)
+        if self.function is not None:
+            with plugin.val_step_context():
+                return self.function(self.module, batch)
         arguments = [batch]
         if is_param_in_hook_signature(self.module.validation_step, "batch_idx", min_args=2):
             arguments.append(number)
@@ -172,13 +224,8 @@ class ValidationLoss:
         return (
             f"{step} neither returns nor logs a loss with a gradient (it logs "
             f"{', '.join(map(repr, logged)) or 'nothing'}): return the loss, without "
-            "torch.no_grad(), detach() or item(), or give strength= a number"
+            f"torch.no_grad(), detach() or item(), or write {self.way}(loss=function)"
         )
-
-    def _check(self) -> None:
-        logged: dict[str, Any] = {}
-        with self._as_in_validation(logged):
-            self._loss(logged)
 
     @contextmanager
     def _as_in_validation(self, logged: dict[str, Any]) -> Iterator[None]:
@@ -186,7 +233,14 @@ class ValidationLoss:
         trainer, module = self.trainer, self.module
         stage, loggers = trainer.state.stage, trainer.loggers
         cuda = any(isinstance(own, nn.RNNBase) for own in module.modules())
-        with undone(module), torch.enable_grad(), _without_cudnn(cuda):
+        with (
+            undone(module),
+            torch.enable_grad(),
+            _without_cudnn(cuda),
+            warnings.catch_warnings(),
+        ):
+            # In validation, no tensor requires a gradient.
+            warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True")
             trainer.state.stage = RunningStage.VALIDATING
             trainer.loggers = [DummyLogger() for _ in loggers]
             vars(module)["log"] = _keep_in(logged)
@@ -201,21 +255,6 @@ def _keep_in(logged: dict[str, Any]) -> Callable[..., None]:
         logged[name] = value
 
     return log
-
-
-def _sharded_gradients(
-    loss: Tensor, module: nn.Module, parameters: Sequence[nn.Parameter]
-) -> list[Tensor | None]:
-    # FSDP2 reduces gradients in hooks of `backward`, which writes them to `.grad`.
-    kept = [(parameter, parameter.grad) for parameter in module.parameters()]
-    for parameter, _ in kept:
-        parameter.grad = None
-    try:
-        loss.backward()
-        return [parameter.grad for parameter in parameters]
-    finally:
-        for parameter, own in kept:
-            parameter.grad = own
 
 
 def _without_cudnn(is_recurrent: bool) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,9 +30,9 @@ class Learned:
         - \eta \cos(g, \Delta), \qquad
         \cos(g, \Delta) = \frac{\langle g, \Delta \rangle}{\lVert g \rVert \lVert \Delta \rVert}
 
-    For penalties that are gradients, :math:`\Delta = -P\, \nabla\Omega(W)`, in which P are Adam's
-    rescaling factors :math:`1 / (\sqrt{v} + \epsilon)` or 1, times the learning rates; the cosine
-    is that of :math:`\sqrt P g` and :math:`\sqrt P \nabla\Omega`. For proximal steps,
+    For penalties that are gradients, :math:`\Delta = -P\, \nabla\Omega(W)`, in which P are the
+    learning rates, and with Adam its factors :math:`1 / (\sqrt{v} + \epsilon)`; the cosine is that
+    of :math:`P g` and :math:`-\nabla\Omega(W)`, whose product is the same. For proximal steps,
     :math:`\Delta = \operatorname{prox}(W) - W` is what the last step has moved, so that equal
     groups still tell whether they should come apart. The cosine does not depend on the scales of
     loss, penalty and learning rate.
@@ -48,9 +48,10 @@ class Learned:
             one in common; or for ``"all"``.
         loader: Batches for the `validation_step`: what a LightningModule's `val_dataloader` may
             return. ``None``: those that the Trainer validates with.
-        loss: The name under which `validation_step` logs its loss, if it does not return it.
-            ``None``: the only logged value that depends on the weights, or the one whose name
-            ends in "loss".
+        loss: The name under which `validation_step` logs its loss, if it does not return it; or a
+            function that returns the loss, given the module and a batch, in place of
+            `validation_step`. ``None``: the only logged value that depends on the weights, or the
+            one whose name ends in "loss".
         rate: The largest change η of the logarithm in an update, > 0.
         least: The smallest strength, > 0 and at most ``start``.
         most: The largest strength, at least ``start``.
@@ -72,7 +73,7 @@ class Learned:
     every: int = 2
     per: Of = "tie"
     loader: Any = None
-    loss: str | None = None
+    loss: str | Callable[[Any, Any], Tensor] | None = None
     rate: float = RATE
     least: float = 1e-6
     most: float = 1e3
@@ -119,7 +120,9 @@ class LearnedStrengths:
 
     def is_due(self, steps: int) -> bool:
         """Whether the next update is due after so many optimizer steps."""
-        return steps >= self.steps_at_update + self.settings.every
+        # A loop that resumes may count from 0 again.
+        past = steps - self.steps_at_update
+        return past >= self.settings.every or past < 0
 
     def update(self, ties: Sequence[Tie], products: Tensor) -> None:
         """Move the strengths.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from torch import Tensor
 
 from lit_share.text import check_choice
 
@@ -60,9 +62,9 @@ class Path:
         mode: Whether a small (``"min"``) or a large (``"max"``) ``monitor`` is better.
         loader: Batches for the `validation_step`: what a LightningModule's `val_dataloader` may
             return. ``None``: those that the Trainer validates with.
-        loss: The name under which `validation_step` logs its loss, if it does not return it.
-            ``None``: the only logged value that depends on the weights, or the one whose name ends
-            in "loss".
+        loss: The name under which `validation_step` logs its loss, if it does not return it; or a
+            function that returns the loss, given the module and a batch. ``None``: the only logged
+            value that depends on the weights, or the one whose name ends in "loss".
         dirpath: The folder for checkpoints. ``None``: ``path``, in the folder of the Trainer's
             ``ModelCheckpoint`` or else of its logger. Those of an earlier training are overwritten.
 
@@ -95,7 +97,7 @@ class Path:
     monitor: str | None = None
     mode: Mode = "min"
     loader: Any = None
-    loss: str | None = None
+    loss: str | Callable[[Any, Any], Tensor] | None = None
     dirpath: str | None = None
 
     def __post_init__(self) -> None:

@@ -27,7 +27,7 @@ from lit_share.penalties._pending import MemberSteps, PendingSteps
 from lit_share.penalties._precision import Precision, moments_of_members
 from lit_share.penalties._ramp import Schedule
 from lit_share.penalties._recipes import as_penalty
-from lit_share.penalties._rescaling import rescaling_of_members
+from lit_share.penalties._rescaling import rescaled
 from lit_share.ties import (
     Member,
     Tie,
@@ -362,19 +362,31 @@ class PenaltySteps:
         self.precision.warn_of_missing_moments(self.found, self._steps.rates)
         self.epochs_done += 1
 
+    def can_learn(self, steps: int) -> bool:
+        """Whether `learn` is due after so many optimizer steps, and there is a move to learn from.
+
+        Proximal steps that follow epochs are learned from in the next epoch.
+        """
+        if self.learned is None or not self.learned.is_due(steps):
+            return False
+        return not self.uses_prox or self._moves is not None
+
     def learn(self, gradients: Mapping[int, Tensor]) -> None:
         """Update learned strengths, after a step and its `after_step`.
 
         Args:
             gradients: Those of the validation loss, by the ``id`` of parameters, at the present
                 weights; the same on all ranks, or sharded like parameters.
+
+        Raises:
+            ValueError: If the strength is a number.
         """
-        assert self.learned is not None
+        if self.learned is None:
+            raise ValueError(f"strength={self.strength} is given: write strength=Learned()")
         self.learned.steps_at_update = self.steps_done
         if self._factor_at(self.steps_done, self.epochs_done) == 0.0:
             return
         self._refresh()
-        weights = None
         if self.uses_prox:
             # The last step's moves are of no more use, and take as much memory as the members.
             moves, self._moves = self._moves, None
@@ -382,9 +394,9 @@ class PenaltySteps:
             if self.precision.is_live:
                 self._read_moments()
             moves = [[own.neg_() for own in of_tie] for of_tie in self.views.increments()]
-            weights = rescaling_of_members(self.found, self._steps.rates)
+            gradients = rescaled(gradients, self._steps.rates)
         if moves is not None:
-            self.learned.update(self.found, self.views.products(gradients, moves, weights))
+            self.learned.update(self.found, self.views.products(gradients, moves))
 
     def new_gradients(self) -> None:
         """Discard increments kept for other optimizers; call it at each backward pass."""
@@ -610,14 +622,8 @@ class PenaltySteps:
         moving = self.views.set_steps(sizes)
         if not moving:
             return moving
-        before: list[list[Tensor]] = []
-        if self.learned is not None:
-            before = self.views.members()
-        self.views.take_prox()
-        if self.learned is not None:
-            after = self.views.members()
-            self._moves = [
-                [new - old for new, old in zip(new_tie, old_tie, strict=True)]
-                for new_tie, old_tie in zip(after, before, strict=True)
-            ]
+        if self.learned is not None and self.learned.is_due(self.steps_done + 1):
+            self._moves = self.views.moved_by(self.views.take_prox)
+        else:
+            self.views.take_prox()
         return moving

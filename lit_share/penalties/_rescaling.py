@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Adam, AdamW
 
 from lit_share.penalties._optimizers import LearningRates, parts_of
-from lit_share.penalties._precision import moments_of_members
-from lit_share.ties import Tie
 
 
-def rescaling_of_members(ties: Sequence[Tie], rates: Sequence[LearningRates]) -> dict[str, Tensor]:
-    r"""Return the factors of gradients in a step, by the members' names.
+def rescaled(gradients: Mapping[int, Tensor], rates: Sequence[LearningRates]) -> dict[int, Tensor]:
+    r"""Multiply gradients as optimizers do in a step, up to a factor that is common to all.
 
-    They are :math:`\text{lr} / (\sqrt{v} + \epsilon)` for ``Adam`` and ``AdamW``, whose second
-    moments v are known, and :math:`\text{lr}` for others; 0 for members that no optimizer owns.
+    The factors are :math:`\text{lr} / (\sqrt{v} + \epsilon)` for ``Adam`` and ``AdamW``, with the
+    second moments v before bias correction, and :math:`\text{lr}` for other optimizers.
+
+    Args:
+        gradients: By the ``id`` of parameters; those that no optimizer owns are left out.
+        rates: The optimizers.
     """
-    of_rates: dict[int, float] = {}
-    adams: list[LearningRates] = []
-    epsilons: dict[int, float] = {}
+    scaled: dict[int, Tensor] = {}
     for own in rates:
-        of_groups = own.rates()
-        groups = own.optimizer.param_groups
-        of_rates |= {key: of_groups[group] for key, group in own.groups.items()}
+        of_groups, groups = own.rates(), own.optimizer.param_groups
+        state: Mapping[Tensor, Any] = {}
         if all(isinstance(part, (Adam, AdamW)) for part in parts_of(own.optimizer)):
-            adams.append(own)
-            epsilons |= {key: groups[group]["eps"] for key, group in own.groups.items()}
-    moments = moments_of_members(ties, adams)
-    factors: dict[str, Tensor] = {}
-    for tie in ties:
-        for member, parameter in zip(tie.members, tie.parameters, strict=True):
-            rate, moment = of_rates.get(id(parameter), 0.0), moments[member.name]
-            if id(parameter) in epsilons:
-                factors[member.name] = rate / (moment.sqrt() + epsilons[id(parameter)])
-            else:
-                factors[member.name] = torch.full_like(moment, rate)
-    return factors
+            state = own.optimizer.state
+        moments: dict[int, Tensor] = {}
+        for group, rate in zip(groups, of_groups, strict=True):
+            for parameter in group["params"]:
+                if id(parameter) in gradients:
+                    scaled[id(parameter)] = gradients[id(parameter)] * rate
+                    moment = state.get(parameter, {}).get("exp_avg_sq")
+                    if moment is not None:
+                        moments[id(parameter)] = moment.sqrt().add_(group["eps"])
+        if moments:
+            divided = torch._foreach_div([scaled[key] for key in moments], [*moments.values()])
+            scaled |= dict(zip(moments, divided, strict=True))
+    return scaled

@@ -7,7 +7,7 @@ slices, aliases and shards, so that no other code has to.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Container, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -418,39 +418,36 @@ class TieViews:
             accumulate_(view.tensors.grads, own, alpha)
             view.close_grads()
 
-    def members(self) -> list[list[Tensor]]:
-        """Return copies of the local members of each tie."""
-        return [[w.clone() for w in view.tensors.members] for view in self.views]
+    def moved_by(self, step: Callable[[], None]) -> list[list[Tensor]]:
+        """Call a step that writes to members; return what it adds to each local member."""
+        before = [[w.clone() for w in view.tensors.members] for view in self.views]
+        step()
+        for view, own in zip(self.views, before, strict=True):
+            for w, old in zip(view.tensors.members, own, strict=True):
+                old.neg_().add_(w)
+        return before
 
     def products(
-        self,
-        gradients: Mapping[int, Tensor],
-        moves: Sequence[Sequence[Tensor]],
-        weights: Mapping[str, Tensor] | None = None,
+        self, gradients: Mapping[int, Tensor], moves: Sequence[Sequence[Tensor]]
     ) -> Tensor:
-        r"""Return inner products of gradients and moves.
+        """Return inner products of gradients and moves.
 
         Args:
             gradients: By the ``id`` of parameters, sharded like these; 0 for others.
             moves: For each tie, a tensor like each local member.
-            weights: Weights w ≥ 0 of elements, by the members' names; ``None``: 1.
 
         Returns:
-            For each tie :math:`\sum w g m`, :math:`\sum w g^2` and :math:`\sum w m^2`, over members
-            and shards; of shape ``(ties, 3)`` in float32 on the host.
+            For each tie, ⟨gradient, move⟩, ‖gradient‖² and ‖move‖², summed over members and shards;
+            of shape ``(ties, 3)`` in float32 on the host.
         """
         rows: list[Tensor] = []
         for view, own in zip(self.views, moves, strict=True):
-            row = torch.zeros(3, device=own[0].device)
-            triples = zip(view.tie.members, view.of_parameters(gradients), own, strict=True)
-            for member, gradient, move in triples:
-                if gradient is None:
-                    continue
-                g, m = gradient.flatten().float(), move.flatten().float()
-                if weights is not None:
-                    root = view.local(weights[member.name]).flatten().float().sqrt()
-                    g, m = g * root, m * root
-                row += torch.stack([g @ m, g @ g, m @ m])
+            products = [torch.zeros(3, device=own[0].device)]
+            for gradient, move in zip(view.of_parameters(gradients), own, strict=True):
+                if gradient is not None:
+                    g, m = gradient.flatten().float(), move.flatten().float()
+                    products.append(torch.stack([g.dot(m), g.dot(g), m.dot(m)]))
+            row = torch.stack(products).sum(0)
             if view.tensors.shard is not None:
                 row = view.tensors.shard.ranks.sum(row)
             rows.append(row)

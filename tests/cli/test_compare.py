@@ -46,6 +46,30 @@ def test_table_and_files(run, tmp_path, result):
     assert all((tmp_path / name).exists() for name in FILES)
 
 
+def test_the_advice_follows_the_table(run, tmp_path, result):
+    for seed, test in enumerate([0.50, 0.55, 0.52]):
+        result(tmp_path / f"a{seed}", "none", seed, test)
+        result(tmp_path / f"b{seed}", "hard_tie", seed, test + 0.1 + 0.01 * (seed % 2))
+    _, out, _ = run("compare", tmp_path)
+    *_, use, worth, undecided, written = out.splitlines()
+    assert use == "Use `hard_tie`: it is better than `none` on test data."
+    assert worth.startswith("Compared with `none`, it raises `b/test/acc` by 10.3 ± 1.4 points")
+    assert undecided.startswith("There is nothing to tell it from: ")
+    assert written.startswith("written: ")
+
+
+def test_the_advice_of_each_setting(run, tmp_path, result):
+    for n in (20, 100):
+        result(tmp_path / str(n), overrides=[f"data.n_b={n}"])
+    _, out, _ = run("compare", tmp_path)
+    first, second = (out.splitlines().index(f"data.n_b={n}:") for n in (20, 100))
+    advice = "No advice: only `none` has finished; run strategies with the same seeds."
+    assert out.splitlines()[first : second + 2] == [
+        *("data.n_b=20:", advice, ""),
+        *("data.n_b=100:", advice),
+    ]
+
+
 def test_out(run, tmp_path, result):
     result(tmp_path / "runs")
     code, *_ = run("compare", tmp_path / "runs", "--out", tmp_path / "new" / "out")

@@ -27,6 +27,7 @@ def finished_result(unfinished: Result, trained: Trained, evaluation: Evaluation
         checkpoint=trained.checkpoint,
         training_bytes=trained.training_bytes,
         distances=trained.distances,
+        strengths=trained.strengths,
         strength_path=trained.strength_path,
         **asdict(evaluation),
     )

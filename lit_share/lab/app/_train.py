@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from lightning.pytorch import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from lit_share.callbacks import Share, SharingMonitor
+from lit_share.callbacks import Regularize, Share, SharingMonitor
 from lit_share.lab.app._figures import filters_to_draw, log_positions
 from lit_share.lab.app._path import walked_path
 from lit_share.lab.app.build import Job
@@ -34,6 +35,7 @@ class Trained:
         training_bytes: Bytes of parameters, gradients and optimizer state in the first phase;
             `None` if only spawned processes had optimizers.
         distances: For each monitored tie, the distances between its members.
+        strengths: For each tie whose strength was learned, the strengths.
         rows: How a second phase tied the rows of each layer; `None` without a second phase.
         strength_path: The knots of a path of strengths and the choice; see `walked_path`.
     """
@@ -47,6 +49,7 @@ class Trained:
     training_bytes: int | None
     distances: dict[str, list[float]] = field(default_factory=dict)
     rows: list[dict[str, Any]] | None = None
+    strengths: dict[str, list[float]] = field(default_factory=dict)
     strength_path: dict[str, Any] | None = None
 
 
@@ -75,7 +78,7 @@ def train(job: Job, config: DictConfig) -> Trained:
     if monitors:
         # Evaluation restores the monitor's state of the best checkpoint, which lacks later epochs.
         distances = monitors[0].history
-    training_bytes = _training_bytes(job)
+    training_bytes, strengths = _training_bytes(job), _learned_strengths(job)
     walked = walked_path(job)
     rows = None
     if wants_retraining(job, config):
@@ -97,8 +100,11 @@ def train(job: Job, config: DictConfig) -> Trained:
         states = saved.get("callbacks", {})
     if monitors and not distances:
         distances = states.get(monitors[0].state_key, {}).get("history", {})
-    measured = training_bytes, distances, rows
-    return Trained(job, best, step, epoch, states, seconds, *measured, strength_path=walked)
+    if not strengths:
+        strengths = _learned_strengths(job, states)
+    measured = training_bytes, distances, rows, strengths
+    own = job, best, step, epoch, states, seconds
+    return Trained(*own, *measured, strength_path=walked)
 
 
 def _parameter_counts(job: Job) -> dict[str, int]:
@@ -108,6 +114,25 @@ def _parameter_counts(job: Job) -> dict[str, int]:
         "parameters/total": stats.total,
         "parameters/unique": stats.unique,
         "parameters/trainable": trainable,
+    }
+
+
+def _learned_strengths(job: Job, states: Mapping[str, Any] | None = None) -> dict[str, list[float]]:
+    """Return the course of learned strengths, with the regularizer's name if there are several."""
+    courses: dict[str, dict[str, list[float]]] = {}
+    for name, regularizer in job.regularizers.items():
+        if isinstance(regularizer, Regularize) and (learned := regularizer.steps.learned):
+            own = learned.course
+            if states is not None:
+                own = states.get(regularizer.state_key, {}).get("strengths", {}).get("course", {})
+            start = learned.settings.start
+            courses[name] = {tie: [start, *strengths] for tie, strengths in own.items()}
+    if len(courses) == 1:
+        return next(iter(courses.values()))
+    return {
+        f"{name}: {tie}": strengths
+        for name, own in courses.items()
+        for tie, strengths in own.items()
     }
 
 

@@ -14,10 +14,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "compare",
         help="compare the strategies of finished runs, as a table and a page",
-        description="Compare the strategies of the runs below directories: print a table, and "
-        "write a page with charts that needs no network (report.html), the table (results.csv) and "
-        "the runs behind it (results.json). Strengths are chosen on validation data, for each "
-        "seed; strategies are compared by metrics of test data.",
+        description="Compare the strategies of the runs below directories: print a table and an "
+        "advice (which strategy to use, what it is worth, and how many more seeds would tell it "
+        "from others), and write a page with charts that needs no network (report.html), the table "
+        "(results.csv) and the runs behind it (results.json). Strengths are chosen on validation "
+        "data, for each seed; strategies are compared by metrics of test data.",
         epilog=examples(
             "lit-share compare multirun/2026-01-31",
             "lit-share compare multirun/2026-01-31 --metric a/test/acc --baseline hard_tie "

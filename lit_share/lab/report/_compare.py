@@ -165,6 +165,7 @@ def _row(
         runs=tuple(chosen.values()),
         tuned=tuned(chosen.values()),
         tried=tuple(sorted(runs, key=lambda run: (run.seed, str(run.path)))),
+        control=tuple(baseline.values()),
     )
 
 

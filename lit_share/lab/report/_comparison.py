@@ -42,6 +42,7 @@ class Row:
         tuned: Values of other keys chosen on validation data, with the number of runs.
         runs: The chosen runs, one per seed.
         tried: All runs, including other strengths and failures.
+        control: The chosen runs of the baseline, one per seed; empty for the baseline itself.
     """
 
     data: str | None
@@ -61,6 +62,7 @@ class Row:
     tuned: str = ""
     runs: tuple[Result, ...] = ()
     tried: tuple[Result, ...] = ()
+    control: tuple[Result, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -53,16 +53,23 @@ class Estimate:
         return f"{self.mean:.{decimals}f} ± {self.margin:.{decimals}f}"
 
 
-def estimate(values: Sequence[float]) -> Estimate | None:
+def critical_value(n: int, comparisons: int = 1) -> float:
+    """Return the quantile of Student's t by which intervals of n values are wide."""
+    return float(stdtrit(n - 1, 1 - 0.025 / comparisons))
+
+
+def estimate(values: Sequence[float], comparisons: int = 1) -> Estimate | None:
     r"""Return the mean and Student's t-interval of independent values.
 
     .. math::
-        \bar x \pm t_{0.975,\, n - 1} \, \frac{s}{\sqrt n}
+        \bar x \pm t_{1 - 0.025 / m,\, n - 1} \, \frac{s}{\sqrt n}
 
-    where :math:`s` is the standard deviation with :math:`n - 1` degrees of freedom.
+    where :math:`s` is the standard deviation with :math:`n - 1` degrees of freedom. Of :math:`m`
+    such intervals, all contain their true means with a probability of at least 95 % (Bonferroni).
 
     Args:
         values: One number per seed.
+        comparisons: The number m of intervals that are read together.
 
     Returns:
         The estimate, or `None` if there are no values.
@@ -70,6 +77,8 @@ def estimate(values: Sequence[float]) -> Estimate | None:
     Example:
         >>> print(estimate([0.90, 0.92, 0.94]))
         0.920 ± 0.050
+        >>> print(estimate([0.90, 0.92, 0.94], comparisons=4))
+        0.92 ± 0.10
         >>> estimate([0.90])
         Estimate(n=1, mean=0.9, margin=None)
     """
@@ -82,5 +91,5 @@ def estimate(values: Sequence[float]) -> Estimate | None:
     # A single value has no standard deviation.
     if n == 1:
         return Estimate(n, mean(values), None)
-    margin = float(stdtrit(n - 1, 0.975)) * stdev(values) / math.sqrt(n)
+    margin = critical_value(n, comparisons) * stdev(values) / math.sqrt(n)
     return Estimate(n, mean(values), margin)

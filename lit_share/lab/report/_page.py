@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from lit_share.lab.plots import Style, styles
+from lit_share.lab.report._advice import advise
 from lit_share.lab.report._comparison import Comparison, Row, cells
 from lit_share.lab.report._estimate import UNDEFINED
 from lit_share.lab.report._sections import sections
@@ -75,11 +76,13 @@ def page(
     )
     environment.filters["figure"] = lambda figure: embedded(figure.to_json())
     environment.filters["relative"] = lambda path: _relative(path, directory)
+    environment.filters["quoted_as_code"] = _quoted_as_code
     scripts = [_source(get_plotlyjs()), _source((_FILES / "page.js").read_text(encoding="utf-8"))]
     pairs = zip(comparison.rows, settings, strict=True)
     return environment.get_template("page.html").render(
         title=title,
         comparison=comparison,
+        advice=advise(comparison),
         rows=[_table_row(row, setting, keys, look) for row, setting in pairs],
         keys=keys,
         common=label(common, common),
@@ -103,6 +106,11 @@ def embedded(json: str) -> Markup:
     # JSON allows the separators U+2028 and U+2029 in strings, but older scripts do not.
     escapes = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
     return Markup(json.translate(escapes))
+
+
+def _quoted_as_code(text: str) -> Markup:
+    # The text is escaped first, so that names can add no tags.
+    return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _table_row(

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from lit_share.lab.report._advice import advise
 from lit_share.lab.report._compare import compare
 from lit_share.lab.report._comparison import Comparison
 from lit_share.lab.results import read_results, unfinished_runs
@@ -24,7 +25,7 @@ def print_comparison(
     quiet: bool = False,
     tune: Collection[str] = (),
 ) -> Comparison:
-    """Read the results below directories, compare them and print the table.
+    """Read the results below directories, compare them and print the table and the advice.
 
     Args:
         directories: Output directories of runs or multiruns, or any directories above them.
@@ -62,6 +63,12 @@ def print_comparison(
         text = f"{len(earlier)} in the table are of an earlier command: {shown}"
         console.print(Text(visible(text)))
     console.print(comparison)
+    for setting, sentences in advise(comparison):
+        console.print()
+        if setting:
+            console.print(Text(visible(f"{setting}:")))
+        for sentence in sentences:
+            console.print(Text(visible(sentence)))
     if svg is not None:
         picture = Console(record=True, width=100, file=StringIO())
         picture.print(comparison)

@@ -89,6 +89,7 @@ def sections(comparison: Comparison, styles: Styles) -> list[Section]:
         _sizes(comparison, rows, styles),
         _over_numbers(comparison, styles),
         _distances(rows, styles),
+        _learned(rows, styles),
         _tied(rows),
         _clusters(rows),
         _costs(rows, styles),
@@ -232,36 +233,63 @@ def _over_numbers(comparison: Comparison, styles: Styles) -> Section:
 
 
 def _distances(rows: Mapping[str, list[Row]], styles: Styles) -> Section:
+    lead = (
+        "The distance between the members of each tie, relative to their size: 0 is equal, about 1 "
+        "unrelated. Mean over the seeds of the chosen runs; epoch 0 is before training."
+    )
+    reason = "No run has a history of distances: the SharingMonitor callback keeps one."
+    courses = _courses(rows, styles, "distances", "relative distance")
+    return _folded("distances", "Distances during training", lead, courses, reason)
+
+
+def _learned(rows: Mapping[str, list[Row]], styles: Styles) -> Section:
+    lead = (
+        "The strength that each tie has learned from validation data, on a logarithmic axis. Mean "
+        "over the seeds of the chosen runs; epoch 0 is before training."
+    )
+    reason = "No run has learned its strengths: try strength=learned."
+    courses = _courses(rows, styles, "strengths", "strength")
+    for panel in chain.from_iterable(group.panels for group in courses[0]):
+        panel.figure.update_layout(yaxis_rangemode="normal", yaxis_type="log")
+    return _folded("learned", "Learned strengths", lead, courses, reason)
+
+
+def _courses(
+    rows: Mapping[str, list[Row]], styles: Styles, field: str, unit: str
+) -> tuple[list[Group], int]:
+    """Draw a number of each tie over epochs; return the figures, and how many ties have none."""
     groups, left_out = [], 0
     for title, members in rows.items():
         by_tie: dict[str, dict[str, Curve]] = defaultdict(dict)
         for row in members:
+            courses: list[dict[str, list[float]]] = [getattr(run, field) for run in row.runs]
             # Runs may have different ties; a dict keeps the order of the network.
-            for tie in dict.fromkeys(chain.from_iterable(run.distances for run in row.runs)):
-                histories = [run.distances[tie] for run in row.runs if run.distances.get(tie)]
+            for tie in dict.fromkeys(chain.from_iterable(courses)):
+                histories = [own[tie] for own in courses if own.get(tie)]
                 if histories:
                     # The mean ends with the shortest run, because it would jump there.
                     means = [fmean(values) for values in zip(*histories, strict=False)]
                     by_tie[tie][row.strategy] = Curve(range(len(means)), means)
         panels = []
         for tie, lines in list(by_tie.items())[:MOST_TIES]:
-            figure = curves(lines, styles, "epoch", "relative distance", tie, markers=False)
+            figure = curves(lines, styles, "epoch", unit, tie, markers=False)
             # There are many small figures, so the section has the legend.
             figure.update_layout(showlegend=False, yaxis_rangemode="tozero")
-            panels.append(Panel(figure, f"distance of {tie} over epochs, one line per strategy"))
+            panels.append(Panel(figure, f"{unit} of {tie} over epochs, one line per strategy"))
         left_out = max(left_out, len(by_tie) - MOST_TIES)
         if panels:
             groups.append(Group(title, panels))
-    reason = "No run has a history of distances: the SharingMonitor callback keeps one."
+    return groups, left_out
+
+
+def _folded(
+    key: str, title: str, lead: str, courses: tuple[list[Group], int], reason: str
+) -> Section:
+    groups, left_out = courses
     missing = _if_empty(groups, reason)
-    if left_out:
+    if left_out > 0:
         missing = f"{left_out} more ties are not drawn; result.json of each run has them all."
-    lead = (
-        "The distance between the members of each tie, relative to their size: 0 is equal, about 1 "
-        "unrelated. Mean over the seeds of the chosen runs; epoch 0 is before training."
-    )
-    title = "Distances during training"
-    return Section("distances", title, lead, groups, missing, folded=True, legend=True)
+    return Section(key, title, lead, groups, missing, folded=True, legend=True)
 
 
 def _tied(rows: Mapping[str, list[Row]]) -> Section:

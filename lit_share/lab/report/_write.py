@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from lit_share.lab.report._advice import advise
 from lit_share.lab.report._comparison import Comparison
 from lit_share.lab.report._page import page
 from lit_share.lab.report._settings import setting_of
@@ -58,12 +59,14 @@ def _content(comparison: Comparison, directory: Path) -> dict[str, Any]:
     for row, record in zip(comparison.rows, comparison.records(), strict=True):
         runs = [{**_run(run, directory), "score": run.test[comparison.metric]} for run in row.runs]
         rows.append({**record, "setting": setting_of(row.tried[0]), "runs": runs})
+    advice = [{"setting": name, "sentences": lines} for name, lines in advise(comparison)]
     return {
         "schema": 1,
         "metric": comparison.metric,
         "objective": comparison.objective,
         "mode": comparison.mode,
         "baseline": comparison.baseline,
+        "advice": advice,
         "rows": rows,
         "failures": [{**_run(run, directory), "error": run.failure} for run in comparison.failures],
     }

@@ -45,6 +45,8 @@ class Result:
         training_bytes: Bytes of parameters, gradients and optimizer state.
         distances: For each tie, the distance between its members before training and after every
             epoch.
+        strengths: For each tie or layer whose strength was learned, the strength before training
+            and after every epoch.
         strength_path: For a run that walked a path of strengths, the name of its "score", its
             "knots" with strength, score, standard error ("error"), distance, tied fractions and
             numbers of clusters, and the index of the "chosen" knot.
@@ -75,6 +77,7 @@ class Result:
     clusters: dict[str, dict[str, int]] = field(default_factory=dict)
     training_bytes: int | None = None
     distances: dict[str, list[float]] = field(default_factory=dict)
+    strengths: dict[str, list[float]] = field(default_factory=dict)
     strength_path: dict[str, Any] | None = None
     earlier: bool = False
 

@@ -30,6 +30,14 @@ def test_equals_scipy(values):
     assert result.high == pytest.approx(expected.high, rel=1e-9, abs=1e-9 * scale)
 
 
+@pytest.mark.parametrize("comparisons", [1, 2, 10])
+def test_intervals_that_are_read_together_are_wider(comparisons):
+    values = [0.1, 0.4, 0.2, 0.5]
+    result = estimate(values, comparisons)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(1 - 0.05 / comparisons)
+    assert (result.low, result.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+
+
 @same_in_every_run
 @given(st.lists(numbers, min_size=2, max_size=10), st.randoms())
 def test_the_order_does_not_matter(values, random):

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from lit_share.lab.report import compare, page
+from lit_share.lab.report import advise, compare, page
 from lit_share.lab.results import read_results
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -57,6 +57,16 @@ def results(sweep):
     return read_results([sweep])
 
 
+def varied(results):
+    """Results whose differences are not the same in all seeds."""
+    return [
+        replace(r, test={"b/test/acc": r.test["b/test/acc"] + 0.01 * (r.seed % 2)})
+        if r.strategy == "soft_tie"
+        else r
+        for r in results
+    ]
+
+
 def parsed(results, **keywords):
     return Parsed(page(compare(results, **keywords)))
 
@@ -65,6 +75,7 @@ def test_it_has_all_parts(results):
     found = parsed(results)
     ids = [attributes["id"] for attributes in found.all("section")]
     assert ids == [
+        "advice",
         "table",
         "scores",
         "strengths",
@@ -72,6 +83,7 @@ def test_it_has_all_parts(results):
         "sizes",
         "curves",
         "distances",
+        "learned",
         "tied",
         "clusters",
         "costs",
@@ -96,6 +108,19 @@ def test_the_table_has_the_numbers(results):
     assert "data.n_b" in text
     difference = comparison.rows[1].difference
     assert f"{difference} ↑" in text
+
+
+def test_the_advice_is_above_the_table(results):
+    comparison = compare(varied(results))
+    html = page(comparison)
+    assert html.index('<section id="advice">') < html.index('<section id="table">')
+    found = Parsed(html)
+    for setting, sentences in advise(comparison):
+        assert setting in found.text["h3"]
+        assert len(sentences) >= 3
+        for sentence in sentences:
+            assert sentence.replace("`", "") in found.text["p"]
+    assert "soft_tie" in found.text["code"]
 
 
 def test_a_difference_whose_interval_holds_zero_is_not_marked(results):
@@ -150,7 +175,7 @@ def test_charts_are_described(results):
     assert all(attributes["aria-label"] for attributes in parsed(results).all("figure"))
 
 
-NASTY = """</script><script>alert("x")</script><img src=x onerror='alert(1)'>&amp;{{ 7*7 }}%{y}"""
+NASTY = """`</script><script>alert("x")</script><img src=x onerror='alert(1)'>&amp;{{ 7*7 }}%{y}"""
 
 
 @pytest.fixture

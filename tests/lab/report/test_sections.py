@@ -16,6 +16,7 @@ KEYS = [
     "sizes",
     "curves",
     "distances",
+    "learned",
     "tied",
     "clusters",
     "costs",
@@ -46,7 +47,11 @@ def test_a_figure_per_setting(results):
     assert [len(group.panels) for group in found["distances"].groups] == [2, 2]
     assert [len(group.panels) for group in found["costs"].groups] == [3, 3]
     # The sweep ties pairs.
-    assert [key for key, section in found.items() if section.missing] == ["paths", "clusters"]
+    assert [key for key, section in found.items() if section.missing] == [
+        "paths",
+        "learned",
+        "clusters",
+    ]
 
 
 def test_the_same_strategy_has_the_same_colour_everywhere(results):
@@ -58,7 +63,7 @@ def test_the_same_strategy_has_the_same_colour_everywhere(results):
                 if trace.name in expected:
                     assert trace.marker.color == expected[trace.name]
                     seen.add((section.key, trace.name))
-    assert len(seen) == 2 * len(set(KEYS) - {"paths", "tied", "clusters"})
+    assert len(seen) == 2 * len(set(KEYS) - {"paths", "learned", "tied", "clusters"})
 
 
 def test_scores_are_those_of_the_table(results):

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from lit_share.lab.report import compare, write_report
+from lit_share.lab.report import advise, compare, write_report
 from lit_share.lab.results import read_results
 
 
@@ -31,6 +31,14 @@ def test_runs_can_be_found_from_the_file(sweep):
     assert result["test"][content["metric"]] == run["score"]
     assert result["validation"][content["objective"]] == run["objective"]
     assert result["overrides"] == run["overrides"]
+
+
+def test_the_advice(sweep):
+    comparison = compare(read_results([sweep]))
+    _, _, file = write_report(comparison, sweep)
+    advice = json.loads(file.read_text())["advice"]
+    assert [(entry["setting"], entry["sentences"]) for entry in advice] == advise(comparison)
+    assert [entry["setting"] for entry in advice] == ["data.n_b=20", "data.n_b=50"]
 
 
 def test_failures(sweep):

@@ -1,0 +1,134 @@
+"""Batches of validation data, beside the loaders' own passes."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import pytest
+import torch
+from lightning.pytorch.utilities import CombinedLoader
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, TensorDataset
+
+from lit_share.callbacks._batches import Batches
+
+X = torch.arange(10)
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(range(10))
+
+
+class Items:
+    def __init__(self, items):
+        self.items = items
+
+    def __iter__(self):
+        return iter(self.items)
+
+
+class Words(Dataset):
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return {"text": "abc"[index]}
+
+
+def drawn(batches, times):
+    return [batches.draw() for _ in range(times)]
+
+
+def numbers(draws):
+    return [x.tolist() for ((x,),) in draws]
+
+
+def test_a_pass_has_each_example_once_and_the_next_another_order():
+    found = numbers(drawn(Batches(DataLoader(TensorDataset(X), 4)), 6))
+    assert [len(batch) for batch in found] == [4, 4, 2] * 2
+    first, second = ([*chain(*found[i : i + 3])] for i in (0, 3))
+    assert sorted(first) == sorted(second) == X.tolist()
+    assert first != second != X.tolist() != first
+
+
+def test_all_runs_draw_the_same():
+    loader = DataLoader(TensorDataset(X), 4, shuffle=True)
+    torch.manual_seed(0)
+    one = Batches(DataLoader(TensorDataset(X), 4))
+    found = numbers(drawn(one, 6))
+    other = Batches(DataLoader(TensorDataset(X), 4))
+    other.drawn = [4]
+    assert numbers(drawn(other, 2)) == found[4:]
+    assert len(numbers(drawn(Batches(loader), 3))) == 3
+
+
+def test_the_batches_of_a_users_sampler_stay_together():
+    pairs = [[0, 1], [2, 3], [4, 5]]
+    found = numbers(drawn(Batches(DataLoader(TensorDataset(X), batch_sampler=pairs)), 3))
+    assert sorted(found) == pairs
+
+    class Own(BatchSampler):
+        pass
+
+    own = Own(range(10), 5, False)
+    found = numbers(drawn(Batches(DataLoader(TensorDataset(X), batch_sampler=own)), 2))
+    assert sorted(found) == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+
+
+def test_limits():
+    found = numbers(drawn(Batches(DataLoader(TensorDataset(X), 4), [2]), 4))
+    assert set(chain(*found)) == set(range(8))
+    stream = Batches(DataLoader(Stream(), 4), [2])
+    assert [x.tolist() for (x,) in drawn(stream, 3)] == [[0, 1, 2, 3], [4, 5, 6, 7], [0, 1, 2, 3]]
+
+
+@pytest.mark.parametrize("loader", [
+    lambda: DataLoader(Stream(), 4),
+    lambda: DataLoader(Stream(), 4, num_workers=1, persistent_workers=True),
+    lambda: Items([X[:4], X[4:8], X[8:]]),
+])  # fmt: skip
+def test_batches_in_order_go_on_where_a_run_resumes(loader):
+    found = [x.tolist() for (x,) in drawn(Batches(loader()), 5)]
+    assert found == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9], [0, 1, 2, 3], [4, 5, 6, 7]]
+    other = Batches(loader())
+    other.drawn = [2]
+    assert [x.tolist() for (x,) in drawn(other, 2)] == found[2:4]
+
+
+def test_examples_without_a_batch():
+    found = drawn(Batches(DataLoader(TensorDataset(X), batch_size=None)), 3)
+    assert [x.item() for ((x,),) in found] == [0, 1, 2]
+
+
+def test_a_collation_is_that_of_the_loader():
+    ((batch,),) = [drawn(Batches(DataLoader(Words(), 3)), 1)[0]]
+    assert sorted(batch["text"]) == ["a", "b", "c"]
+
+
+def test_several_loaders():
+    loaders = {"a": DataLoader(TensorDataset(X), 4), "b": [DataLoader(Stream(), 2)]}
+    first, second = drawn(Batches(loaders), 1)[0]
+    assert len(first[0]) == 4
+    assert second.tolist() == [0, 1]
+
+
+def test_loaders_that_run_together():
+    loaders = {"a": DataLoader(Stream(), 4), "b": DataLoader(Stream(), 2)}
+    combined = CombinedLoader(loaders, "max_size_cycle")
+    found = [batch for (batch,) in drawn(Batches(combined), 6)]
+    assert [b["a"].tolist() for b in found][:4] == [
+        [0, 1, 2, 3],
+        [4, 5, 6, 7],
+        [8, 9],
+        [0, 1, 2, 3],
+    ]
+    assert found[5]["b"].tolist() == [0, 1]
+
+
+def test_a_pass_of_the_loader_itself_goes_on():
+    """Validation may be half way, with workers that stay."""
+    loader = DataLoader(Stream(), 4, num_workers=1, persistent_workers=True)
+    own = iter(loader)
+    assert next(own).tolist() == [0, 1, 2, 3]
+    drawn(Batches(loader), 3)
+    assert next(own).tolist() == [4, 5, 6, 7]

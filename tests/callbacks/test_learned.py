@@ -1,0 +1,303 @@
+"""Strengths that are learned in a Trainer."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from torch import nn
+from torchmetrics import MeanMetric
+
+from lit_share import Learned, Paired, Regularize, SharingMonitor, Ties
+
+from .._two_processes import errors_of
+from . import _learned_in_two
+from ._learned_in_two import Validated, held_out, learned_in
+from ._modules import Two, loader, sgd, trainer, two_optimizers, weights
+
+PAIR = Ties("a.*", "b.*")
+# The logarithm of 1 is exact, and changes by this rate are lost in it.
+AT_1 = partial(Learned, start=1.0, rate=1e-300)
+
+
+class Busy(Validated):
+    """A validation step with all the effects that one may have."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.norm, self.drop = nn.BatchNorm1d(4).double(), nn.Dropout(0.2)
+        self.mean, self.outputs = MeanMetric(), []
+
+    def losses(self, batch):
+        return super().losses((self.drop(self.norm(batch[0])), *batch[1:]))
+
+    def validation_step(self, batch, batch_idx):
+        value = sum(self.losses(batch))
+        self.mean.update(value)
+        self.log("val/mean", self.mean)
+        self.log_dict({"val/loss": value, "val/noise": torch.rand(1) + torch.tensor(0.0)})
+        self.outputs.append(value)
+        if self.logger is not None:
+            self.logger.log_metrics({"own": float(value)})
+        return {"loss": value}
+
+    def on_validation_epoch_end(self):
+        self.log("val/outputs", float(len(self.outputs)))
+        self.outputs.clear()
+
+
+def fit(module, *callbacks, data=None, ckpt_path=None, **options):
+    made = trainer(*callbacks, **options)
+    made.fit(module, loader(), held_out() if data is None else data, ckpt_path=ckpt_path)
+    return made
+
+
+def strengths(callback):
+    return {name: course[-1] for name, course in callback.steps.learned.course.items()}
+
+
+@pytest.mark.parametrize("recipe", ["soft_tie", "layer_tie"])
+@pytest.mark.parametrize("options", [
+    {}, {"accumulate_grad_batches": 3}, {"precision": "bf16-mixed"},
+    {"gradient_clip_val": 0.5}, {"num_sanity_val_steps": 0},
+], ids=str)  # fmt: skip
+def test_learning_has_no_side_effects(recipe, options, tmp_path):
+    """A strength that stays trains as a given one, bit by bit, and logs the same."""
+    found = []
+    for strength in (1.0, AT_1()):
+        torch.manual_seed(0)
+        module = Busy()
+        logger = CSVLogger(tmp_path, name=type(strength).__name__)
+        callback = Regularize(recipe, PAIR, strength)
+        made = fit(module, callback, logger=logger, log_every_n_steps=2, **options)
+        rows = (tmp_path / type(strength).__name__ / "version_0" / "metrics.csv").read_text()
+        found.append((weights(module), made.callback_metrics, rows, torch.rand(1)))
+    (own, metrics, rows, random), (other, others, other_rows, other_random) = found
+    for name, value in own.items():
+        assert torch.equal(value, other[name])
+    assert metrics == others
+    assert rows == other_rows
+    assert random == other_random
+
+
+def test_strengths_are_those_of_a_plain_loop():
+    """One batch of all validation data, so that their order does not matter."""
+    for recipe in ("soft_tie", "layer_tie"):
+        module, callback = Validated(), Regularize(recipe, PAIR, Learned())
+        fit(module, callback, data=held_out(batch_size=40))
+        for name, strength in learned_in(recipe).items():
+            assert math.isclose(strengths(callback)[name], strength, rel_tol=1e-4)
+            assert strength != pytest.approx(0.1, rel=1e-3)
+
+
+@pytest.mark.parametrize("recipe", ["soft_tie", "layer_tie"])
+@pytest.mark.parametrize("epoch", [1, 2])
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+def test_resume(recipe, epoch, tmp_path):
+    """Bit by bit, though the validation data are in the middle of a pass."""
+    whole = without_dropout(recipe, tmp_path / "whole", epochs=3)
+    part = without_dropout(recipe, tmp_path / "part", epochs=epoch)
+    rest = without_dropout(recipe, tmp_path / "rest", epochs=3, ckpt_path=str(part[2]), seed=5)
+    assert rest[1] == whole[1]
+    for name, value in whole[0].items():
+        assert torch.equal(value, rest[0][name])
+
+
+def without_dropout(recipe, path, epochs, ckpt_path=None, seed=0):
+    torch.manual_seed(seed)
+    module, callback = Busy(), Regularize(recipe, PAIR, Learned(every=3))
+    # It draws from the global stream, which a checkpoint does not hold.
+    module.drop = nn.Identity()
+    saving = ModelCheckpoint(path, filename="last")
+    made = fit(
+        module, callback, saving, data=held_out(batch_size=9), epochs=epochs,
+        ckpt_path=ckpt_path, enable_checkpointing=True,
+    )  # fmt: skip
+    return weights(module), callback.steps.learned.course, made.checkpoint_callback.best_model_path
+
+
+def test_several_penalties_take_the_gradient_of_one_step():
+    steps = []
+
+    class Counting(Validated):
+        def validation_step(self, batch, batch_idx):
+            if torch.is_grad_enabled():
+                steps.append(self.trainer.global_step)
+            return super().validation_step(batch, batch_idx)
+
+    penalties = [
+        Regularize("soft_tie", PAIR, Learned()),
+        Regularize("l2", Ties("*.weight"), Learned(start=0.01)),
+        Regularize("layer_tie", PAIR, Learned(every=4)),
+    ]
+    fit(Counting(), *penalties, SharingMonitor())
+    # Each has a trial before training begins, which the first makes for all.
+    assert steps == [0, *range(2, 21, 2)]
+    for penalty in penalties:
+        assert all(own != penalty.strength.start for own in strengths(penalty).values())
+
+
+def test_two_optimizers():
+    module = Validated(optimizer=partial(two_optimizers, make=torch.optim.SGD))
+    module.automatic_optimization = False
+
+    def training_step(batch, batch_idx):
+        one, two = module.optimizers()
+        for optimizer in (one, two):
+            optimizer.zero_grad()
+        module.manual_backward(sum(module.losses(batch)))
+        for optimizer in (one, two):
+            optimizer.step()
+
+    module.training_step = training_step
+    for recipe in ("soft_tie", "exact_tie"):
+        callback = Regularize(recipe, PAIR, Learned())
+        fit(module, callback)
+        assert all(own != 0.1 for own in strengths(callback).values())
+
+
+def test_averaged_weights():
+    """Validation reads the average, but strengths are learned at the weights in training."""
+    callback = Regularize("soft_tie", PAIR, Learned())
+    fit(Validated(), callback, EMAWeightAveraging(), data=held_out(batch_size=40))
+    expected = learned_in("soft_tie")
+    assert strengths(callback) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_pair_of_modules():
+    """Validation runs the children's loaders one after the other."""
+
+    class Child(LightningModule):
+        def __init__(self, target):
+            super().__init__()
+            self.net, self.target = nn.Linear(4, 2).double(), target
+
+        def training_step(self, batch):
+            return nn.functional.mse_loss(self.net(batch[0]), batch[self.target])
+
+        def validation_step(self, batch):
+            self.log("val/loss", self.training_step(batch))
+
+        def configure_optimizers(self):
+            return sgd(self)
+
+    pair = Paired(a=Child(1), b=Child(2))
+    callback = Regularize("soft_tie", ["a.*", "b.*"], Learned())
+    monitor = SharingMonitor()
+    made = trainer(callback, monitor)
+    made.fit(pair, {"a": loader(), "b": loader()}, {"a": held_out(), "b": held_out()})
+    assert set(strengths(callback)) == {"net.weight", "net.bias"}
+    logged = {key for key in made.callback_metrics if "strength_of" in key}
+    assert logged == {"sharing/strength_of/net.weight", "sharing/strength_of/net.bias"}
+
+
+@pytest.mark.parametrize("where", ["fit", "loader"])
+@pytest.mark.filterwarnings("ignore:.*no `val_dataloader`")
+def test_loader(where):
+    """Given to the penalty where the Trainer has none."""
+    data = held_out()
+    options = {"loader": data} if where == "loader" else {}
+    callback = Regularize("soft_tie", PAIR, Learned(**options))
+    made = trainer(callback, **({"limit_val_batches": 0} if where == "loader" else {}))
+    made.fit(Validated(), loader(), None if where == "loader" else data)
+    assert all(own != 0.1 for own in strengths(callback).values())
+
+
+def logs(*names):
+    class Logs(Validated):
+        def validation_step(self, batch, batch_idx):
+            for i, name in enumerate(names):
+                self.log(name, (i + 1.0) * sum(self.losses(batch)))
+
+    return Logs
+
+
+class Without(Two):
+    pass
+
+
+class Detached(Validated):
+    def validation_step(self, batch, batch_idx):
+        with torch.no_grad():
+            self.log("val/loss", sum(self.losses(batch)))
+
+
+class Numpy(Validated):
+    def validation_step(self, batch, batch_idx):
+        value = sum(self.losses(batch))
+        value.numpy()
+        return value
+
+
+class Iterates(Validated):
+    def validation_step(self, dataloader_iter):
+        return super().validation_step(*next(dataloader_iter)[:2])
+
+
+@pytest.mark.parametrize(("module", "learned", "words"), [
+    (Without, Learned(), r"Without has no validation_step, .*write one that returns its loss"),
+    (Detached, Learned(), r"nor logs a loss with a gradient \(it logs 'val/loss'\): return"),
+    (logs("one", "two"), Learned(), r"neither returns nor logs a loss"),
+    (logs("a/loss", "b/loss"), Learned(), r"logs several losses, 'a/loss', 'b/loss': name one"),
+    (logs("a/loss"), Learned(loss="b/loss"), r"Learned\(loss='b/loss'\): .*write one of 'a/loss'"),
+    (Numpy, Learned(), r"Numpy fails with gradients switched on .*detach what is no part of"),
+    (Numpy, Learned(loss=lambda *_: torch.ones(())), "returned no tensor with a gradient"),
+    (Iterates, Learned(), r"validation_step\(dataloader_iter\) draws its own batches"),
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore:.*dataloader_iter", "ignore:.*no `validation_step`")
+def test_errors_before_training(module, learned, words):
+    own = module()
+    with pytest.raises(ValueError, match=words):
+        fit(own, Regularize("soft_tie", PAIR, learned), num_sanity_val_steps=0)
+    assert own.steps_taken == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*no `val_dataloader`")
+def test_no_validation_data():
+    made = trainer(Regularize("soft_tie", PAIR, Learned()))
+    with pytest.raises(ValueError, match=r"does not validate, .*write Learned\(loader=...\)"):
+        made.fit(Validated(), loader())
+
+
+@pytest.mark.parametrize("module", [Numpy, Without, Iterates])
+@pytest.mark.filterwarnings("ignore:.*dataloader_iter", "ignore:.*no `validation_step`")
+def test_a_function_in_place_of_the_step(module):
+    learned = Learned(loader=held_out(40), loss=lambda module, batch: sum(module.losses(batch)))
+    callback = Regularize("soft_tie", PAIR, learned)
+    fit(module(), callback, limit_val_batches=0)
+    assert strengths(callback) == pytest.approx(learned_in("soft_tie"), rel=1e-4)
+
+
+@pytest.mark.parametrize(("names", "learned"), [
+    (("x",), Learned()), (("val/loss", "accuracy"), Learned()),
+    (("a/loss", "b/loss"), Learned(loss="b/loss")),
+])  # fmt: skip
+def test_which_logged_value_is_the_loss(names, learned):
+    callback = Regularize("soft_tie", PAIR, learned)
+    fit(logs(*names)(), callback)
+    assert all(own != 0.1 for own in strengths(callback).values())
+
+
+def test_course_is_logged():
+    callback, monitor = Regularize("soft_tie", PAIR, Learned()), SharingMonitor()
+    made = fit(Validated(), callback, monitor)
+    assert all(len(course) == 2 for course in callback.steps.learned.course.values())
+    for name, strength in callback.learned.items():
+        assert float(made.callback_metrics[f"sharing/strength_of/{name}"]) == pytest.approx(
+            strength
+        )
+    assert callback.learned == {}
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("name", _learned_in_two.TABLE)
+def test_two_processes(name, tmp_path_factory):
+    error = errors_of(
+        _learned_in_two.__name__, _learned_in_two.TABLE, tmp_path_factory.getbasetemp()
+    )[name]
+    assert error is None, error
