@@ -72,6 +72,7 @@ class ValidationScores(ValidationLoss):
         known = [score for score in scores if score is not None]
         if not known:
             raise ValueError(f"the Trainer's validation data have no batch: {self._hint}")
+        # Loaders have different examples, so their errors are independent.
         errors = [score.error for score in known]
         error = None
         if None not in errors:
@@ -91,6 +92,7 @@ class ValidationScores(ValidationLoss):
             return None
         mean = weighted / total
         (squares,) = self._sums([sum((n / total * (value - mean)) ** 2 for value, n in records)])
+        # A single number says nothing of how much it varies.
         if count == 1.0:
             return Score(mean, None)
         return Score(mean, math.sqrt(count / (count - 1.0) * squares))
@@ -108,6 +110,7 @@ class ValidationScores(ValidationLoss):
         logged.clear()
         if self.monitor is None:
             return float(self._loss_of(batch, index, number, logged).detach())
+        # A metric adds batches up, whose values are asked for one by one; its state is put back.
         for metric in self._metrics():
             metric.reset()
         self._output(batch, index, number)

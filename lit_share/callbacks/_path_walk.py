@@ -90,6 +90,7 @@ class PathWalk:
 
     def state(self) -> dict[str, Any]:
         """Return plain values for a checkpoint."""
+        # Without classes of this package, checkpoints load with `weights_only=True`.
         return {"knots": [asdict(knot) for knot in self.knots], "chosen": self.chosen}
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -209,6 +210,7 @@ class PathWalk:
         if trainer.is_global_zero:
             content = {"score": self.score_name, **self.state()}
             folder = knot.checkpoint.rpartition("/")[0]
+            # Processes that were spawned return no state of callbacks, but files.
             with get_filesystem(folder).open(f"{folder}/{PATH_FILE}", "w") as file:
                 json.dump(content, file, indent=2)
 
@@ -241,6 +243,7 @@ class PathWalk:
                 f"Path(monitor={monitor!r}): no metric of this name is logged in validation: write "
                 f"one of {', '.join(map(repr, metrics))}"
             )
+        # Epochs inside a knot are validated, too.
         if self._unscored is not None:
             knot, self._unscored = self._unscored, None
             self._add(knot, Score(float(metrics[monitor]), None))
@@ -259,6 +262,7 @@ class PathWalk:
             strength=self.path.at(trainer.current_epoch),
             epoch=trainer.current_epoch,
             step=trainer.global_step,
+            # It replaces this number when it is known.
             score=math.nan,
             distance=distance,
             tied=tied,
@@ -298,6 +302,7 @@ class PathWalk:
         each = math.inf
         if batches != math.inf:
             each = math.ceil(batches / trainer.accumulate_grad_batches)
+        # The smallest number: an epoch of manual optimization may have more steps.
         needed = self.path.max_epochs * each
         if trainer.max_steps < needed:
             raise ValueError(
@@ -332,6 +337,7 @@ def join_walk(path: Path, others: Sequence[PathWalk]) -> PathWalk:
     """
     if not others:
         return PathWalk(path)
+    # Of two paths, each would choose among knots that the other has changed.
     if others[0].path != path:
         raise ValueError(
             f"one training walks one path, but the penalties have {others[0].path} and {path}: "

@@ -133,6 +133,7 @@ class Path:
     @property
     def strengths(self) -> list[float]:
         """The strength of each knot; the first is 0."""
+        # A single step would have the exponent 0/0 in the formula.
         rising = [self.low]
         for k in range(1, self.steps):
             rising.append(self.low * (self.high / self.low) ** (k / (self.steps - 1)))
@@ -154,6 +155,7 @@ class Path:
 
     def knot(self, epoch: int) -> int:
         """Return the index of the knot to which an epoch belongs; the last after the path's end."""
+        # Values are also asked for after the last epoch, as of a penalty when training has ended.
         after = epoch - self._epochs_of_first
         if after < 0:
             return 0
@@ -181,6 +183,7 @@ class Path:
             ValueError: If no score is finite.
         """
         sign = -1.0 if self.mode == "max" else 1.0
+        # A strength that made training diverge must not be the best by a comparison with NaN.
         losses = {k: sign * score for k, score in enumerate(scores) if math.isfinite(score)}
         if not losses:
             raise ValueError(f"no score of the path is finite: {list(scores)}")
@@ -188,4 +191,5 @@ class Path:
         error = errors[best]
         if self.choose == "best" or error is None:
             return best
+        # Of errors, the best knot's own counts: those of others would let worse knots in.
         return max(k for k, loss in losses.items() if loss <= losses[best] + error)

@@ -57,9 +57,11 @@ def _of_path(keywords: Mapping[str, Any], config: DictConfig) -> dict[str, Any]:
         ConfigError: If the knots have not as many epochs as the Trainer.
     """
     given = dict(keywords)
+    # Grids choose by the objective, too.
     if not {"monitor", "loss"} & given.keys():
         given |= {"monitor": config.objective, "mode": config.mode}
     path, epochs = Path(**given), config.trainer.get("max_epochs")
+    # Knot 0 starts from untrained weights, so it can make use of more epochs than the others.
     if "first" not in given and isinstance(epochs, int):
         first = epochs - path.steps * path.epochs
         if first < 1:

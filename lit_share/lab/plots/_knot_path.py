@@ -52,12 +52,13 @@ def knot_path(
         >>> knots = [KnotPoint(0.0, 0.8, 0.02), KnotPoint(0.1, 0.9, 0.01)]
         >>> figure = knot_path(knots, 1, styles(["soft_tie"])["soft_tie"], "acc")
         >>> list(figure.data[0].x), list(figure.data[0].marker.symbol)
-        ([0.01, 0.1], ['circle-open', 'circle'])
+        ([0.01, 0.1], ['square-open', 'square'])
     """
     tied = [knot for knot in knots if knot.distance is not None]
     rows = 1 + bool(tied)
     figure = make_subplots(rows=rows, shared_xaxes=True, vertical_spacing=0.06)
     positions = _positions([knot.strength for knot in knots])
+    # As in the figure of sweeps, what is filled was chosen.
     symbols = [f"{style.symbol}-open"] * len(knots)
     symbols[chosen] = style.symbol
     texts = [""] * len(knots)
@@ -78,6 +79,7 @@ def knot_path(
     finish(figure, title=title, height=320 + 160 * bool(tied), hovermode="x unified")
     figure.update_yaxes(title={"text": literal(metric), "standoff": 8}, row=1, col=1)
     if tied:
+        # Both are between 0 and about 1, so they have one axis.
         at = [positions[knot.strength] for knot in tied]
         lines = {
             "relative distance": [knot.distance for knot in tied],
@@ -98,6 +100,7 @@ def knot_path(
         figure.update_yaxes(rangemode="tozero", row=2, col=1)
         figure.update_layout(showlegend=True)
     figure.update_xaxes(title={"text": "strength", "standoff": 8}, row=rows, col=1)
+    # Strengths are a geometric progression, after 0.
     ticks = _ticks(positions)
     figure.update_xaxes(
         type="log",

@@ -41,6 +41,7 @@ def path_figures(row: Row, style: Style, title: str) -> list[tuple[Any, str]]:
     if len(walked) > 1:
         same = sum(_chosen(run) == strength for run in walked)
         text += f"; the same in {same} of {len(walked)} seeds"
+    # Knots of several runs have no common checkpoint to test, so one run is drawn as it was.
     drawn = knot_path(points, path["chosen"], style, path["score"], text)
     words = f"{path['score']} of one run of {row.strategy} over the strength"
     figures = [(drawn, words)]
