@@ -14,7 +14,7 @@ register_schema()
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
-def main(config: DictConfig) -> float:
+def main(config: DictConfig) -> float | None:
     """Train according to the config, and return the objective for sweepers."""
     # `run` imports torch, which takes seconds that `--help` does not need.
     from lit_share.lab.app.run import run

@@ -7,24 +7,38 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.errors import CompactHydraException
+from hydra.errors import CompactHydraException, HydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from lit_share.lab.errors import one_line
-from lit_share.lab.sweeps import Cell, Contained, Progress, fingerprint, settle, status
+from lit_share.lab.sweeps import (
+    Cell,
+    Composer,
+    Contained,
+    Progress,
+    SweepPlan,
+    described,
+    settle,
+    states,
+    status,
+)
+
+if TYPE_CHECKING:
+    from lit_share.lab.app.cells import CheckedCells
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +55,9 @@ class StrategySweeper(BasicSweeper):
     interrupted cells are resumed, and cells that failed or whose config has changed are restarted:
     see `lit_share.lab.sweeps.settle`. If a cell fails, the others still run, with any launcher; the
     process exits with an error after all cells have ended and are compared.
+
+    All configs are checked before the first cell runs. With `dry_run=true` that is all: the cells
+    are printed.
     """
 
     def setup(
@@ -75,20 +92,20 @@ class StrategySweeper(BasicSweeper):
             arguments: The overrides of the command line.
 
         Raises:
-            CompactHydraException: After all cells have ended, if a cell has not finished.
+            CompactHydraException: Before any cell runs, if the config of a cell is wrong; after all
+                cells have ended, if a cell has not finished.
         """
-        assert self.config is not None
-        assert self.hydra_context is not None
-        assert self.launcher is not None
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        (grid,) = self.split_arguments(
-            parser.parse_overrides([*self._parse_config(), *arguments]), None
-        )
-        directory = Path(self.config.hydra.sweep.dir).absolute()
-        directory.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.config, directory / "multirun.yaml")
-        prints = {tuple(cell): fingerprint(self._compose(cell)) for cell in grid}
-        folders = settle(directory, prints)
+        overrides = self._parse(arguments)
+        (grid,) = self.split_arguments(overrides, None)
+        cells = [tuple(cell) for cell in grid]
+        checked = self._check(cells)
+        directory = self._directory()
+        if self._is_dry:
+            wrong = {cell for those in checked.problems.values() for cell in those}
+            prints = {c: None if c in wrong else checked.prints[c] for c in cells}
+            self._print_plan(SweepPlan(directory, states(directory, prints)), checked)
+        self._open(directory)
+        folders = settle(directory, checked.prints)
         paths = {cell: directory / folder for cell, folder in folders.items()}
         cells = [cell for cell, path in paths.items() if status(path) is None]
         if len(cells) < len(folders):
@@ -96,22 +113,104 @@ class StrategySweeper(BasicSweeper):
                 f"{len(folders) - len(cells)} of {len(folders)} cells have finished already in "
                 f"{directory}"
             )
-        repeat = f"repeat the command with hydra.sweep.dir={self.config.hydra.sweep.dir}"
         returns: dict[Cell, JobReturn] = {}
+        with self._to_be_resumed(), Progress(directory, folders.values()):
+            self._launch(cells, paths, returns)
+        self._end(cells, paths, returns)
+        return [*returns.values()]
+
+    def _parse(self, arguments: Sequence[str]) -> list[Override]:
+        """Parse the overrides of the config and of the command line, without `dry_run`."""
+        overrides = self._composer.parser.parse_overrides([*self._parse_config(), *arguments])
+        # A dry run has the same cells as the sweep.
+        return [override for override in overrides if override.key_or_group != "dry_run"]
+
+    @cached_property
+    def _composer(self) -> Composer:
+        assert self.config is not None
+        assert self.hydra_context is not None
+        return Composer(self.hydra_context.config_loader, self.config)
+
+    @cached_property
+    def _idle_keys(self) -> dict[Cell, Collection[str]]:
+        return {}
+
+    @property
+    def _is_dry(self) -> bool:
+        assert self.config is not None
+        return bool(self.config.get("dry_run"))
+
+    def _directory(self) -> Path:
+        assert self.config is not None
+        return Path(self.config.hydra.sweep.dir).absolute()
+
+    def _check(self, cells: Sequence[Cell]) -> CheckedCells:
+        """Check the configs of cells.
+
+        Raises:
+            CompactHydraException: If any is wrong, unless this is a dry run.
+        """
+        from lit_share.lab.app.cells import check_cells
+
+        checked = check_cells(cells, self._composer, self._directory(), look_around=self._is_dry)
+        if checked.problems and not self._is_dry:
+            found = "\n".join(described(checked.problems, cells))
+            raise CompactHydraException(f"Nothing was run, because cells are wrong:\n{found}")
+        return checked
+
+    def _print_plan(self, plan: SweepPlan, checked: CheckedCells) -> None:
+        """Print a plan, and exit, with 1 if a cell is wrong."""
+        from rich.console import Console
+
+        plan = replace(plan, problems=checked.problems, missing=checked.missing)
+        console = Console()
+        # Log files are not limited to Rich's 80 columns.
+        if not console.is_terminal:
+            console.width = 160
+        console.print(plan)
+        # Hydra would call what compares the runs of a multirun if `sweep` returned.
+        sys.exit(int(bool(checked.problems)))
+
+    def _open(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, directory / "multirun.yaml")
+
+    @property
+    def _repeat(self) -> str:
+        assert self.config is not None
+        return f"repeat the command with hydra.sweep.dir={self.config.hydra.sweep.dir}"
+
+    @contextmanager
+    def _to_be_resumed(self) -> Iterator[None]:
+        """Say how to resume a sweep that is stopped, and log errors of the launcher."""
         try:
-            with Progress(directory, folders.values()):
-                self._launch(cells, paths, returns)
+            yield
         except (KeyboardInterrupt, SystemExit):
-            log.warning(f"The sweep was stopped. To resume it, {repeat}")
+            log.warning(f"The sweep was stopped. To resume it, {self._repeat}")
             # Lightning would exit with 0 after SIGTERM.
             sys.exit(1)
         except Exception as error:
             # `Contained` keeps the errors of cells, so this is an error of the launcher, whose
             # processes may have died.
             log.error(f"The launcher failed: {one_line(error)}")
+
+    def _end(
+        self,
+        cells: Sequence[Cell],
+        folders: Mapping[Cell, Path],
+        returns: Mapping[Cell, JobReturn],
+    ) -> None:
+        """Raise if any of the cells that were launched has not finished.
+
+        Raises:
+            CompactHydraException: In that case, after the others are compared.
+        """
+        assert self.config is not None
+        assert self.hydra_context is not None
         completed = {cell for cell, job in returns.items() if job.status is JobStatus.COMPLETED}
         others = [cell for cell in cells if cell not in completed]
-        unfinished = [cell for cell in others if status(paths[cell]) != "finished"]
+        ended = ("finished", "pruned")
+        unfinished = [cell for cell in others if status(folders[cell]) not in ended]
         if unfinished:
             # Hydra calls `on_multirun_end` only if `sweep` returns.
             self.hydra_context.callbacks.on_multirun_end(
@@ -119,9 +218,8 @@ class StrategySweeper(BasicSweeper):
             )
             raise CompactHydraException(
                 f"{len(unfinished)} of {len(folders)} cells have not finished. To run only these "
-                f"again, {repeat}"
+                f"again, {self._repeat}"
             )
-        return [*returns.values()]
 
     def _launch(
         self, cells: Sequence[Cell], folders: Mapping[Cell, Path], returns: dict[Cell, JobReturn]
@@ -172,7 +270,7 @@ class StrategySweeper(BasicSweeper):
         hydra = HydraConfig.instance()
         before, config = hydra.cfg, self._compose(cell)
         # `unfinished_result` reads the choices of the cell from Hydra's config.
-        hydra.set_config(config)
+        hydra.set_config(self._composer.hydra_of(cell))
         reason = f"its process died twice: {one_line(error).splitlines()[0]}"
         replace(unfinished_result(config, cell, folder), error=reason).write()
         hydra.cfg = before
@@ -181,35 +279,50 @@ class StrategySweeper(BasicSweeper):
         self, overrides: list[Override], max_batch_size: int | None
     ) -> list[list[list[str]]]:
         """Return the overrides of each cell, in batches of at most ``max_batch_size``."""
+        for override in overrides:
+            if override.is_interval_sweep():
+                raise CompactHydraException(
+                    f"{override.input_line}: a grid lists values, as in "
+                    f"{override.key_or_group}=0.01,0.1,1; hydra/sweeper=optuna searches ranges"
+                )
         (grid,) = BasicSweeper.split_arguments(overrides, None)
         cells = [list(cell) for cell in dict.fromkeys(self._without_idle(grid))]
         return list(BasicSweeper.split_overrides_to_chunks(cells, max_batch_size))
 
-    def _without_idle(self, grid: list[list[str]]) -> Iterator[Cell]:
+    def _without_idle(self, grid: Sequence[Sequence[str]]) -> Iterator[Cell]:
         """Return the cells, with strength and ties only where strategies read them."""
-        regularizers: dict[Cell, dict[str, Any]] = {}
         ties = next((override for override in grid[0] if override.startswith("ties=")), "")
         for cell in grid:
-            # Each choice of strategies is composed once, as a grid has many cells of each.
-            chosen = tuple(o for o in cell if o.startswith(("regularizer=", "experiment=")))
-            if chosen not in regularizers:
-                regularizers[chosen] = dict(self._compose(chosen).get("regularizer", {}))
-            nodes = regularizers[chosen].values()
-            reads_ties = any("ties.patterns" in str(OmegaConf.to_container(n)) for n in nodes)
-            reads_strength = any("strength" in node for node in nodes)
+            idle = self._idle(cell)
             kept: list[str] = []
             for override in cell:
                 # The first ties stand for all: cells that differ in ties only become duplicates.
-                if override.startswith("ties=") and not reads_ties:
+                if "ties" in idle and override.startswith("ties="):
                     override = ties
-                if reads_strength or not override.startswith("strength="):
+                if "strength" not in idle or not override.startswith("strength="):
                     kept.append(override)
             yield tuple(kept)
 
+    def _idle(self, cell: Sequence[str]) -> Collection[str]:
+        """Return which of `strength` and `ties` a cell's strategies do not read."""
+        # Each choice of strategies is read once, as a grid has many cells of each.
+        chosen = tuple(o for o in cell if o.startswith(("regularizer=", "experiment=")))
+        if chosen not in self._idle_keys:
+            try:
+                nodes = self._compose(chosen).get("regularizer", {}).values()
+            except HydraException:
+                # The check of all cells reports what is wrong.
+                return ()
+            keys = {"strength", "ties"}
+            if any("ties.patterns" in str(OmegaConf.to_container(node)) for node in nodes):
+                keys.discard("ties")
+            if any("strength" in node for node in nodes):
+                keys.discard("strength")
+            self._idle_keys[chosen] = keys
+        return self._idle_keys[chosen]
+
     def _compose(self, cell: Sequence[str]) -> DictConfig:
-        assert self.hydra_context is not None
-        assert self.config is not None
-        return self.hydra_context.config_loader.load_sweep_config(self.config, list(cell))
+        return self._composer.compose(cell)
 
 
 def _place(folder: Path) -> tuple[str, str]:

@@ -6,6 +6,12 @@ from lit_share.aliases._invariant import forget_alias, install_invariant, verify
 from lit_share.aliases._make import AliasMaker, make_buffer_one
 from lit_share.aliases._modules import has_hooks, parents_of, replace_module, shared_with
 from lit_share.aliases._restored import restored
+from lit_share.aliases._separate import (
+    aliases_that_agree,
+    keep_aliases,
+    separate_buffers,
+    separate_parameters,
+)
 from lit_share.aliases._shareable import check_buffers, check_shareable
 
 __all__ = [
@@ -13,16 +19,20 @@ __all__ = [
     "agree",
     "alias_groups",
     "aliases_from_data",
+    "aliases_that_agree",
     "aliases_to_data",
     "check_buffers",
     "check_shareable",
     "forget_alias",
     "has_hooks",
     "install_invariant",
+    "keep_aliases",
     "make_buffer_one",
     "parents_of",
     "replace_module",
     "restored",
+    "separate_buffers",
+    "separate_parameters",
     "shared_with",
     "transposed_aliases",
     "verify_shared",

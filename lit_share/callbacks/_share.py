@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -16,7 +16,13 @@ from torch.distributed.fsdp import FSDPModule
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
-from lit_share.aliases import aliases_from_data, aliases_to_data, verify_shared
+from lit_share.aliases import (
+    aliases_from_data,
+    aliases_that_agree,
+    aliases_to_data,
+    keep_aliases,
+    verify_shared,
+)
 from lit_share.callbacks._strategies import refuse_strategy
 from lit_share.penalties import find_unowned
 from lit_share.sharing import (
@@ -29,7 +35,7 @@ from lit_share.sharing import (
     share,
     warn_of_lost_gradients,
 )
-from lit_share.text import check_choice
+from lit_share.text import check_choice, counted
 from lit_share.ties import Member, Tie, TieError, Ties, as_ties, cluster_ties
 
 # Methods of the strategy that a Trainer calls at times without a callback hook: before
@@ -64,6 +70,9 @@ class Share(Callback):
     optimizer state of its first member. The penalty continues on ties whose members are still
     different. Members are also shared if they are equal because they were never trained, such as
     biases that start at zero and have no gradient.
+
+    A checkpoint from before that epoch is also loaded into a module that is shared by now, as by
+    ``trainer.test(ckpt_path="best")``: the module gets the aliases that it had at that time.
 
     Args:
         ties: Which parameters are shared, or a list of patterns for `Ties`.
@@ -122,7 +131,10 @@ class Share(Callback):
         if self._module is not None and self._shared is not None:
             # Another callback may have shared more parameters, which the checkpoint must include.
             self._shared = aliases_to_data(self._module)
-        return {"shared": self._shared}
+        aliases = self._shared
+        if self._module is not None and self._shared is None:
+            aliases = aliases_to_data(self._module)
+        return {"shared": self._shared, "aliases": aliases}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -238,12 +250,13 @@ class Share(Callback):
                 reason = "in no layer all parameters of all positions are equal"
             warnings.warn(f"{self!r} shared nothing: {reason}", stacklevel=2)
         elif not self.is_before_training:
-            whole = sum(tie.is_shared for tie in self.found)
-            text = f"{self!r}: {whole} of {len(self.found)} ties are one parameter now"
-            partly = [tie for tie in self.found if not tie.is_shared and tie.has_aliases]
-            if partly:
-                text += f"; of others, equal members are:\n{cluster_ties(partly)}"
-            rank_zero_info(text)
+            members = sum(len(tie.members) for tie in self.found)
+            stored = sum(len(set(tie.first_aliases)) for tie in self.found)
+            compared = cluster_ties([tie for tie in self.found if tie.compares])
+            rank_zero_info(
+                f"{self!r}: {counted(members, 'member')} are stored as "
+                f"{counted(stored, 'Parameter')}:\n{compared}"
+            )
 
     def _share_when_due(self, trainer: Trainer, module: LightningModule) -> None:
         if self._shared is not None or trainer.current_epoch < self.epoch:
@@ -281,6 +294,32 @@ class Share(Callback):
             sliced = [tie for tie in self.found if tie.members[0].slice is not None]
             check_positions(module, sliced)
 
+    def _undo_later_sharing(
+        self, module: LightningModule, checkpoint: Mapping[str, Any], **_: Any
+    ) -> None:
+        """Give a shared module the aliases of a checkpoint that may be from before its epoch."""
+        # Neither weights alone nor version 0.1 say which parameters were aliases.
+        state = checkpoint.get("callbacks", {}).get(self.state_key, {})
+        aliases = state.get("aliases", state.get("shared"))
+        if aliases is None:
+            aliases = aliases_that_agree(module, checkpoint["state_dict"])
+        names = {member.ref.name for tie in self.ties.find(module) for member in tie.members}
+        if self.buffers:
+            names.update(ref.name for refs in self.ties.buffers(module) for ref in refs)
+        try:
+            is_undone = keep_aliases(module, aliases, names)
+        except TieError as error:
+            raise TieError(
+                f"the checkpoint is of epoch {checkpoint['epoch']}, before {self!r}, and {error}: "
+                "load it into a new module, with load_from_checkpoint"
+            ) from None
+        if is_undone:
+            self._shared = None
+            rank_zero_info(
+                f"{self!r}: the checkpoint is of epoch {checkpoint['epoch']}, when fewer "
+                "parameters were shared, so the module has separate Parameters again"
+            )
+
     def _wrapped(
         self,
         name: str,
@@ -298,6 +337,8 @@ class Share(Callback):
             self._share_when_complete(trainer, module)
         elif self.is_before_training:
             self._share_if_complete(module)
+        elif name == "load_model_state_dict":
+            self._undo_later_sharing(module, *args, **kwargs)
         try:
             return method(*args, **kwargs)
         except ValueError as error:

@@ -117,6 +117,7 @@ class ValidationLoss:
     def _compute(self) -> dict[int, Tensor]:
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         parameters = list(self._wanted.values())
+        # Before the forward pass, in which FSDP2 puts full parameters in the place of shards.
         kept = [(parameter, parameter.grad) for parameter in self.module.parameters()]
         logged: dict[str, Any] = {}
         with self._as_in_validation(logged):
@@ -141,6 +142,7 @@ class ValidationLoss:
         return {id(parameter): each for parameter, each in pairs if each is not None}
 
     def _mean_over_ranks(self, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+        # Its default is the average.
         reduce = self.trainer.strategy.reduce
         if self.trainer.world_size == 1:
             return list(gradients)
@@ -150,12 +152,13 @@ class ValidationLoss:
             for parameter, own in zip(self._wanted.values(), gradients, strict=True)
         ]
         message = torch.cat([own.flatten().float() for own in filled])
-        received = reduce(message, reduce_op="mean").split([own.numel() for own in filled])
+        received = reduce(message).split([own.numel() for own in filled])
         return [own.view_as(f) for own, f in zip(received, filled, strict=True)]
 
     def _loss(self, logged: dict[str, Any]) -> Tensor:
         losses = []
         for index, batch in enumerate(self.batches.draw()):
+            # Each loader's step logs under the same names.
             logged.clear()
             number = self.batches.drawn[index] - 1
             losses.append(self._loss_of(batch, index, number, logged))
@@ -241,6 +244,7 @@ class ValidationLoss:
         ):
             # In validation, no tensor requires a gradient.
             warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True")
+            # Users' code asks for the stage, and calls loggers without `log`.
             trainer.state.stage = RunningStage.VALIDATING
             trainer.loggers = [DummyLogger() for _ in loggers]
             vars(module)["log"] = _keep_in(logged)

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from lit_share.compact_files._bits import Bits
 from lit_share.compact_files._stored import Count, Spec, Stored
+from lit_share.text import counted
 
 # Numbers whose bits are packed at a time, a multiple of 8, so that blocks end at whole bytes.
 _BLOCK = 1 << 16
@@ -48,7 +49,7 @@ class Palette(Stored):
         return array.reshape(self.shape)
 
     def __str__(self) -> str:
-        return f"palette of {self.values} values"
+        return f"palette of {counted(self.values, 'value')}"
 
 
 def palette_arrays(array: Bits) -> dict[str, Bits] | None:

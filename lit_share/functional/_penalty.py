@@ -70,6 +70,8 @@ class Penalty:
         needs_precision: Whether members must come with the precision of their elements, weights
             F ≥ 0 as in :math:`\tfrac{s^2}{2} \sum_i F_i (W_i - c_i)^2`, so that it is an error to
             forget them. Without it, any squared penalty of elements takes them if they are given.
+        needs_inside: Whether the numbers of a tensor must be compared with each other, by a pattern
+            that ends in ``[...]``, so that it is an error to give it several members.
 
     Raises:
         TypeError: If ``scaled`` is not a bool.
@@ -125,6 +127,7 @@ class Penalty:
     edges: Edges | None = None
     scaled: bool = True
     needs_precision: bool = field(default=False, repr=False)
+    needs_inside: bool = field(default=False, repr=False)
     _weights_of: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -447,6 +450,11 @@ class Penalty:
             if step is not None:
                 self.check_prox(steps_of_members(step, 1), 1)
             return
+        if self.needs_inside:
+            raise ValueError(
+                "this penalty compares the numbers of a tensor with each other, not members: end "
+                "the pattern in [...], or write exact_tie, which makes members equal"
+            )
         least = self.centering.min_members
         if len(shapes) < least:
             hint = ""

@@ -44,6 +44,12 @@ def check_arguments(steps: PenaltySteps) -> None:
             'every="epoch" is for proximal steps, and this penalty is a gradient, which is part of '
             'every step: write apply="prox", or every="step"'
         )
+    if penalty.needs_inside and not steps.ties.inside:
+        pattern = steps.ties.patterns[0]
+        raise ValueError(
+            f"{pattern.text!r} compares members, and this penalty the numbers of a tensor: write "
+            f"'{pattern.name}[...]', or exact_tie, which makes members equal"
+        )
     # The tables list what would fit, so that messages also name rows that users have added.
     norms = either(NORMS, lambda norm: norm.makes_exact)
     zeros = either(CENTERS, lambda center: center.is_zero)
@@ -58,10 +64,13 @@ def check_arguments(steps: PenaltySteps) -> None:
                 'apply="prox"'
             )
         if is_kept and not fits:
+            instead = ""
+            if name == "keep_tied" and penalty.centering.has_edges:
+                instead = ': write Share(ties, where="equal", epoch=...), which keeps clusters'
             raise ValueError(
                 f"{name}=True is for norm={norms}, center={centers} and groups of elements, which "
                 f'the proximal step makes {exact}: this is norm="{penalty.norm}", '
-                f'center="{penalty.center}", groups="{penalty.groups}"'
+                f'center="{penalty.center}", groups="{penalty.groups}"{instead}'
             )
 
 

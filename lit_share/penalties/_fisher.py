@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
@@ -42,7 +43,7 @@ def fisher(
         batches: Batches of examples, such as a ``DataLoader``: tensors with the examples along
             dim 0, also nested in tuples, lists and dicts. They are moved to the module's device.
         loss: Return the scalar loss of a batch, given the module and the batch. By default the
-            module's own ``training_step(batch, batch_idx)``, without a Trainer.
+            module's own ``training_step``, without a Trainer.
         per: ``"example"``, or ``"batch"`` for the squared gradient of each whole batch, as for
             batches of one example that cannot be sliced. The gradient of a batch of B examples is
             their average, so its square is about 1 / B of theirs.
@@ -112,12 +113,15 @@ def _training_step(module: Any) -> Callable[[Any, Any], Tensor]:
     if not getattr(module, "automatic_optimization", True):
         raise TypeError(f"{kind} is optimized manually, so its training_step is no loss: {write}")
 
+    takes_index = _takes_index(module.training_step, f"the training_step of {kind}", write)
+
     def loss(own: Any, batch: Any) -> Tensor:
+        arguments = (batch, 0)[: 1 + takes_index]
         with warnings.catch_warnings():
             # A module without a Trainer drops what it logs, and says so at each call.
             warnings.filterwarnings("ignore", r".*self\.log\(\).*trainer.*not registered")
             try:
-                output = own.training_step(batch, 0)
+                output = own.training_step(*arguments)
             except RuntimeError as error:
                 if "Trainer" not in str(error):
                     raise
@@ -128,6 +132,22 @@ def _training_step(module: Any) -> Callable[[Any, Any], Tensor]:
         return found
 
     return loss
+
+
+def _takes_index(step: Callable[..., Any], name: str, write: str) -> bool:
+    """Return whether a training step takes the index of a batch; raise `TypeError` otherwise."""
+    # A Trainer calls `training_step(batch)` as well as `training_step(batch, batch_idx)`.
+    parameters = inspect.signature(step).parameters
+    if "dataloader_iter" in parameters:
+        raise TypeError(f"{name} draws its own batches from dataloader_iter: {write}")
+    for count in (2, 1):
+        try:
+            inspect.signature(step).bind(*range(count))
+        except TypeError:
+            continue
+        return count == 2
+    listed = ", ".join(parameters)
+    raise TypeError(f"{name} takes ({listed}), not (batch) or (batch, batch_idx): {write}")
 
 
 def _moved(batch: Any, device: torch.device) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from torch import Tensor
@@ -13,9 +13,6 @@ from lit_share.text import check_choice
 from lit_share.ties import Tie
 
 Of = Literal["tie", "layer", "all"]
-
-# The largest cosine moves the logarithm of a strength by this much in an update.
-RATE = 0.2
 
 
 @dataclass(frozen=True)
@@ -60,31 +57,33 @@ class Learned:
         ValueError: If an argument is out of its range.
 
     Example:
-        >>> learned = Learned(start=0.01, per="layer")
+        >>> learned = Learned(start=0.1, per="layer")
         >>> learned.every
-        2
+        5
 
     Source:
         Luketina, Berglund, Greff and Raiko: *Scalable gradient-based tuning of continuous
         regularization hyperparameters*, ICML 2016, which take the product rather than the cosine.
     """
 
-    start: float = 0.1
-    every: int = 2
+    start: float = 0.01
+    every: int = 5
     per: Of = "tie"
     loader: Any = None
     loss: str | Callable[[Any, Any], Tensor] | None = None
-    rate: float = RATE
+    rate: float = 2.0
     least: float = 1e-6
     most: float = 1e3
 
     def __post_init__(self) -> None:
         check_choice("per", self.per, Of)
-        for key in ("start", "rate", "least", "most"):
-            value = getattr(self, key)
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if entry.type != "float":
+                continue
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not is_number or not math.isfinite(value) or value <= 0.0:
-                raise ValueError(f"Learned({key}={value!r}): write a finite number > 0")
+                raise ValueError(f"Learned({entry.name}={value!r}): write a finite number > 0")
         if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
             raise ValueError(f"Learned(every={self.every!r}): write a whole number of at least 1")
         if not self.least <= self.start <= self.most:
@@ -131,6 +130,7 @@ class LearnedStrengths:
             ties: The ties.
             products: What `TieViews.products` returns of the validation loss and the last move.
         """
+        # Ties with a common strength are one vector, whose products are sums.
         sums: dict[str, list[float]] = {}
         for tie, row in zip(ties, products.tolist(), strict=True):
             total = sums.setdefault(self._key(tie), [0.0] * 3)

@@ -137,9 +137,8 @@ class PenaltySteps:
         self._owner: nn.Module | None = None
         # Whether there were gradients in `before_step`, by the optimizers' indices.
         self._had_gradients: dict[int, bool] = {}
-        # The schedule's factor for all optimizers of an iteration, and those that have begun their
-        # step.
-        self._factor_now = 0.0
+        # The strengths for all optimizers of an iteration, and those that have begun their step.
+        self._strengths_now: float | list[float] = 0.0
         self._stepped: set[int] = set()
         # The index of each optimizer; `None` stands for the only optimizer.
         self._numbers: dict[Optimizer | None, int] = {}
@@ -212,7 +211,7 @@ class PenaltySteps:
         self.precision.check(module, self.found, self._steps.rates)
         check_weights(self.penalty, self.found)
         # A schedule with wrong values should fail before training rather than at the first step.
-        self._factor_at(self.steps_done, self.epochs_done)
+        self._strengths_at(self.steps_done, self.epochs_done)
         if self.uses_prox:
             self._check_steps(views)
         warn_of_unowned(self.penalty, self.ties, self.found, self.optimizers)
@@ -249,21 +248,15 @@ class PenaltySteps:
         Raises:
             ValueError: If the schedule's factor is not a finite number ≥ 0.
         """
-        strengths = self._strengths(self.found, self._factor_at(step, epoch))
+        strengths = self._strengths_at(step, epoch)
         if isinstance(strengths, float):
             return strengths
-        return sum(strengths) / max(1, len(strengths))
+        return sum(strengths) / len(strengths)
 
-    def _strengths(self, ties: Sequence[Tie], factor: float) -> float | list[float]:
-        """Return the strength of all ties, or that of each tie if they are learned."""
-        if self.learned is not None:
-            return [factor * own for own in self.learned.of(ties)]
-        if isinstance(self.strength, Path):
-            # `_factor_at` includes the strength of the knot.
-            return factor
-        return factor * float(self.strength)  # type: ignore[arg-type]
-
-    def _factor_at(self, step: int, epoch: int) -> float:
+    def _strengths_at(
+        self, step: int, epoch: int, ties: Sequence[Tie] | None = None
+    ) -> float | list[float]:
+        """Return the strength of all ties, or a list of those of each tie, of which none is 0."""
         factor = 1.0
         if self.schedule:
             factor = self.schedule(step, epoch)
@@ -273,8 +266,11 @@ class PenaltySteps:
                 f"{step} steps and {epoch} epochs"
             )
         if isinstance(self.strength, Path):
-            factor *= self.strength.at(epoch)
-        return factor
+            return factor * self.strength.at(epoch)
+        if self.learned is None:
+            return factor * float(self.strength)  # type: ignore[arg-type]
+        own = self.learned.of(self.found if ties is None else ties)
+        return [factor * strength for strength in own] if factor and own else 0.0
 
     def value(self, module: nn.Module | None = None) -> float:
         """Return strength times penalty.
@@ -288,10 +284,9 @@ class PenaltySteps:
                 raise ValueError(f"the penalty of {self.ties} is not attached: give value a module")
             found = self.ties.find(module)
         assert module is not None
-        factor = self._factor_at(self.steps_done, self.epochs_done)
+        strengths = self._strengths_at(self.steps_done, self.epochs_done, found)
         start, precision = self._start or None, self.precision.now(module, found, self._steps.rates)
         own = start, precision, self._edge_weights
-        strengths = self._strengths(found, factor)
         if isinstance(strengths, float):
             return strengths * penalty_value(self.penalty, found, *own)
         pairs = zip(strengths, found, strict=True)
@@ -310,19 +305,22 @@ class PenaltySteps:
         # A schedule counts the steps of each optimizer, but members of a tie need one strength.
         if not self._stepped or number in self._stepped:
             self._stepped.clear()
-            self._factor_now = self._factor_at(self.steps_done, self.epochs_done)
+            self._strengths_now = self._strengths_at(self.steps_done, self.epochs_done)
         self._stepped.add(number)
         if self.uses_prox:
             # They may be cleared before `after_step`.
             self._had_gradients[number] = has_gradients
             return
-        factor = scale * self._factor_now
-        if not has_gradients or factor == 0.0 or self.strength == 0.0:
+        strengths = self._strengths_now
+        if not has_gradients or strengths == 0.0:
             return
+        if isinstance(strengths, float):
+            strengths *= scale
+        else:
+            strengths = [scale * own for own in strengths]
         self._refresh(number)
         if self.precision.is_live:
             self._read_moments()
-        strengths = self._strengths(self.found, factor)
         if len(self.optimizers) == 1:
             self.views.add_gradient(strengths, self._steps.rates[number].groups)
         else:
@@ -384,7 +382,8 @@ class PenaltySteps:
         if self.learned is None:
             raise ValueError(f"strength={self.strength} is given: write strength=Learned()")
         self.learned.steps_at_update = self.steps_done
-        if self._factor_at(self.steps_done, self.epochs_done) == 0.0:
+        # A penalty that does not act yet, or no longer, has no effect to learn from.
+        if self._strengths_at(self.steps_done, self.epochs_done) == 0.0:
             return
         self._refresh()
         if self.uses_prox:
@@ -599,9 +598,8 @@ class PenaltySteps:
         Steps of ties with other optimizers, or if ``every`` is "epoch", are added to pending.
         """
         sizes: Sequence[list[float] | None] = [None] * len(self.found)
-        if self._factor_now > 0.0 and self.strength != 0.0:
-            strengths = self._strengths(self.found, self._factor_now)
-            sizes = self._steps.sizes(self.found, number, strengths)
+        if self._strengths_now != 0.0:
+            sizes = self._steps.sizes(self.found, number, self._strengths_now)
         if self.every == "step" and len(self.optimizers) == 1 and not self.pending:
             # Nothing waits for another optimizer, so pending steps would be taken at once.
             return self._take(sizes)

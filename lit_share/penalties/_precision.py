@@ -116,9 +116,12 @@ def load_precision(path: str | PathLike[str]) -> dict[str, Tensor]:
     """
     name = fspath(path)
     if not Path(path).is_file():
+        save = "safetensors.torch.save_file"
+        if Path(path).suffix in _TORCH:
+            save = "torch.save"
         raise ValueError(
             f"precision={name!r} is not a file: save what lit_share.fisher(module, batches) "
-            "returned there, with safetensors.torch.save_file"
+            f"returned there, with {save}"
         )
     loaded: Any
     if Path(path).suffix in _SAFETENSORS:

@@ -228,13 +228,15 @@ _RECIPES = {
         ),
     ),
     "value_tie": Recipe(
-        penalty=Penalty(norm="l1", groups="element", center="graph", edges="all"),
+        penalty=Penalty("l1", "element", "graph", edges="all", needs_inside=True),
         summary="Numbers of a tensor become exactly equal, and training finds which are one value.",
         formula=r"\frac{1}{n - 1} \sum_{k<l} \lvert w_k - w_l \rvert",
         use=(
             "For tensors that may use numbers again, as filters do: give a pattern that ends in "
-            '`[...]`, as `"fc.weight[...]"`. Others pull a number with at most the strength, '
-            "whatever the size n. `save_compact` stores a palette of the values."
+            '`[...]`, as `"fc.weight[...]"`; on the command line of `train.py` in two kinds of '
+            "quotes, "
+            """`'ties.patterns=["a.net.*.weight[...]"]'`. Others pull a number with at most the """
+            "strength, whatever the size n. `save_compact` stores a palette of the values."
         ),
         avoid=(
             "For speed, as dense layers multiply equal numbers, too. Where zeros would do: on "

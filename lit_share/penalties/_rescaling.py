@@ -25,6 +25,7 @@ def rescaled(gradients: Mapping[int, Tensor], rates: Sequence[LearningRates]) ->
     scaled: dict[int, Tensor] = {}
     for own in rates:
         of_groups, groups = own.rates(), own.optimizer.param_groups
+        # Others may keep moments, too, but divide by them in another way.
         state: Mapping[Tensor, Any] = {}
         if all(isinstance(part, (Adam, AdamW)) for part in parts_of(own.optimizer)):
             state = own.optimizer.state
@@ -35,7 +36,7 @@ def rescaled(gradients: Mapping[int, Tensor], rates: Sequence[LearningRates]) ->
                     scaled[id(parameter)] = gradients[id(parameter)] * rate
                     moment = state.get(parameter, {}).get("exp_avg_sq")
                     if moment is not None:
-                        moments[id(parameter)] = moment.sqrt().add_(group["eps"])
+                        moments[id(parameter)] = moment.sqrt() + group["eps"]
         if moments:
             divided = torch._foreach_div([scaled[key] for key in moments], [*moments.values()])
             scaled |= dict(zip(moments, divided, strict=True))

@@ -12,9 +12,10 @@ from lit_share.aliases import (
     AliasMaker,
     check_buffers,
     check_shareable,
-    forget_alias,
     install_invariant,
     make_buffer_one,
+    separate_buffers,
+    separate_parameters,
 )
 from lit_share.functional import first_equal, mean
 from lit_share.sharing._positions import check_positions, share_positions
@@ -157,35 +158,12 @@ def unshare(module: nn.Module, ties: Ties | None = None) -> None:
     if ties is not None:
         check_ties(ties)
         ties.refuse_numbers(CANNOT_SHARE_NUMBERS)
-    copies: dict[tuple[nn.Parameter, int], nn.Parameter] = {}
-    first: dict[nn.Parameter, int] = {}
-    done: set[tuple[int, str]] = set()
-    for side, ref in _sides(module, ties):
-        parameter = ref.parameter
-        # A module with several names has several references to the same entry.
-        if (id(ref.owner), ref.attribute) in done:
-            continue
-        done.add((id(ref.owner), ref.attribute))
-        forget_alias(ref)
-        # A clone of a transpose would keep its strides, which are not those of a fresh parameter.
-        if ref.stored is None:
-            value = ref.tensor.clone(memory_format=torch.contiguous_format)
-            ref.put(nn.Parameter(value, parameter.requires_grad))
-        elif first.setdefault(parameter, side) != side:
-            if (parameter, side) not in copies:
-                value = parameter.detach().clone()
-                copies[parameter, side] = nn.Parameter(value, parameter.requires_grad)
-            ref.put(copies[parameter, side])
+    separate_parameters(_sides(module, ties))
     groups = [list(buffer_refs(module))]
     if ties is not None:
         groups = ties.buffers(module)
     for refs in groups:
-        seen: set[int] = set()
-        for buffer in refs:
-            forget_alias(buffer)
-            if id(buffer.stored) in seen:
-                buffer.put(buffer.stored.clone())
-            seen.add(id(buffer.stored))
+        separate_buffers(refs)
 
 
 def _sides(module: nn.Module, ties: Ties | None) -> Iterator[tuple[int, ParameterRef]]:

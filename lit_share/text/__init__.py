@@ -1,8 +1,9 @@
-"""Words of error messages: choices, suggestions, sizes and printable names."""
+"""Words of messages: choices, counts, suggestions, sizes and printable names."""
 
 from lit_share.text._choice import check_choice
+from lit_share.text._counted import counted
 from lit_share.text._size import size
 from lit_share.text._suggest import suggest
 from lit_share.text._visible import visible
 
-__all__ = ["check_choice", "size", "suggest", "visible"]
+__all__ = ["check_choice", "counted", "size", "suggest", "visible"]

@@ -10,13 +10,16 @@ import torch
 from torch import Tensor
 
 from lit_share.functional import count_values, first_equal
-from lit_share.text import visible
+from lit_share.text import counted, visible
 from lit_share.ties._names import shortened
 from lit_share.ties._shards import sums_over_shards
 from lit_share.ties._tie import Tie, map_ties
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+# More members that equal no other are summed up, and of larger clusters the middle is left out.
+_MOST_ALONE, _MOST_MEMBERS = 3, 24
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,16 @@ class ClusteredTie:
         return groups
 
     def listed(self, separator: str) -> str:
-        """Return the clusters as printable text, as ``a.w = b.w | c.w``."""
-        clusters = [shortened([*map(visible, group)], " = ") for group in self.groups]
-        return shortened(clusters, separator)
+        """Return the clusters as printable text, as ``a.w = b.w | c.w``.
+
+        More than three members that equal no other come last: ``d = f | 4 alone: a, b, c, e``.
+        """
+        groups = [[*map(visible, group)] for group in self.groups]
+        alone = [group[0] for group in groups if len(group) == 1]
+        if len(alone) <= _MOST_ALONE:
+            return separator.join(_equal(group, len(groups)) for group in groups)
+        several = [_equal(group, len(groups)) for group in groups if len(group) > 1]
+        return separator.join([*several, f"{len(alone):,} alone: {shortened(alone, ', ')}"])
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,8 @@ class TensorValues:
 
     def listed(self, _: str) -> str:
         """Return the counts as printable text, as ``w[...]: 2 values of 8 numbers``."""
-        return f"{visible(self.member)}: {self.count:,} values of {self.numbers:,} numbers"
+        values, numbers = counted(self.count, "value"), counted(self.numbers, "number")
+        return f"{visible(self.member)}: {values} of {numbers}"
 
 
 @dataclass(frozen=True)
@@ -123,9 +134,9 @@ class ClusterReport:
         from rich.text import Text
 
         table = Table(title="Clusters", box=SIMPLE, padding=(0, 1, 0, 0), show_footer=True)
-        table.add_column("tie", f"{len(self.ties)} ties", overflow="fold")
+        table.add_column("tie", counted(len(self.ties), "tie"), overflow="fold")
         table.add_column("clusters", f"{self.count:,}", justify="right")
-        table.add_column("equal members", f"{self.members:,} members", overflow="fold")
+        table.add_column("equal members", counted(self.members, "member"), overflow="fold")
         for tie in self.ties:
             # Rich would read the brackets in a plain string, as in `w[0]`, as markup.
             names = Text(visible(tie.name)), str(tie.count), Text(tie.listed("\n"))
@@ -136,6 +147,14 @@ class ClusterReport:
 def cluster_ties(ties: Sequence[Tie]) -> ClusterReport:
     """Return `clusters` of ties that were found in a module."""
     return ClusterReport(tuple(map_ties(ties, _clusters, _values)))
+
+
+def _equal(names: Sequence[str], clusters: int) -> str:
+    # That all members are equal is said by the first and the last. Of several clusters each member
+    # is listed, as it could be in any, unless they are very many, as positions are.
+    if clusters == 1 or len(names) > _MOST_MEMBERS:
+        return shortened(names, " = ")
+    return " = ".join(names)
 
 
 def _clusters(ties: Sequence[Tie]) -> list[ClusteredTie | TensorValues]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch.distributed.tensor import DTensor
 
-from lit_share.text import visible
+from lit_share.text import counted, visible
 from lit_share.ties._clusters import ClusteredTie, TensorValues, cluster_ties
 from lit_share.ties._names import and_more, shortened
 from lit_share.ties._refs import BufferRef
@@ -53,6 +53,11 @@ class PlannedTie:
     def listed(self, separator: str) -> str:
         """Return the members' names as printable text."""
         return shortened([*map(visible, self.members)], separator)
+
+    @property
+    def has_several(self) -> bool:
+        """Whether the tie has several members, which hard sharing can make one Parameter."""
+        return len(self.members) > 1
 
     @property
     def size(self) -> str:
@@ -108,10 +113,10 @@ class Plan:
         return sum(tie.saved for tie in self.ties)
 
     def __str__(self) -> str:
-        head = (
-            f"ties: {len(self.ties)}, tied parameters: {self.parameters:,}, "
-            f"saved by hard sharing: {self.saved:,}"
-        )
+        head = f"ties: {len(self.ties)}, tied parameters: {self.parameters:,}"
+        # The numbers of a tensor, and single members, cannot be one Parameter.
+        if any(tie.has_several for tie in self.ties):
+            head += f", saved by hard sharing: {self.saved:,}"
         lines = [f"  {visible(t.name)} ({t.size}): {t.listed(' = ')}" for t in self.ties]
         return "\n".join([head, *lines, *self._remarks()])
 
@@ -125,15 +130,21 @@ class Plan:
         remarks = self._remarks()
         if remarks:
             table.caption = Text("\n".join(remarks))
-        table.add_column("tie", f"{len(self.ties)} ties", overflow="fold")
+        table.add_column("tie", counted(len(self.ties), "tie"), overflow="fold")
         table.add_column("members", overflow="fold")
         table.add_column("shape", justify="right")
         table.add_column("parameters", f"{self.parameters:,}", justify="right")
-        table.add_column("saved if\nshared", f"{self.saved:,}", justify="right")
+        saved = ""
+        if any(tie.has_several for tie in self.ties):
+            saved = f"{self.saved:,}"
+        table.add_column("saved if\nshared", saved, justify="right")
         for tie in self.ties:
             # Rich would read the brackets in a plain string, as in `w[0]`, as markup.
             names = Text(visible(tie.name)), Text(tie.listed("\n"))
-            table.add_row(*names, tie.size, f"{tie.parameters:,}", f"{tie.saved:,}")
+            saved = "-"
+            if tie.has_several:
+                saved = f"{tie.saved:,}"
+            table.add_row(*names, tie.size, f"{tie.parameters:,}", saved)
         return table
 
     def _remarks(self) -> list[str]:
@@ -161,10 +172,8 @@ class Plan:
         return _remark("some members are equal:", listed)
 
     def _equal_numbers(self) -> list[str]:
-        # A few of many random numbers are equal by chance.
         inside = [tie for tie in self.clusters if isinstance(tie, TensorValues)]
-        some = [tie for tie in inside if 2 * tie.count < tie.numbers]
-        return _remark("some numbers are equal:", [tie.listed("") for tie in some])
+        return _remark("different values:", [tie.listed("") for tie in inside])
 
 
 def _remark(head: str, listed: Sequence[str]) -> list[str]:

@@ -422,10 +422,11 @@ class TieViews:
         """Call a step that writes to members; return what it adds to each local member."""
         before = [[w.clone() for w in view.tensors.members] for view in self.views]
         step()
-        for view, own in zip(self.views, before, strict=True):
-            for w, old in zip(view.tensors.members, own, strict=True):
-                old.neg_().add_(w)
-        return before
+        pairs = zip(self.views, before, strict=True)
+        return [
+            [w - old for w, old in zip(view.tensors.members, own, strict=True)]
+            for view, own in pairs
+        ]
 
     def products(
         self, gradients: Mapping[int, Tensor], moves: Sequence[Sequence[Tensor]]

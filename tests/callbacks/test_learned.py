@@ -17,12 +17,12 @@ from lit_share import Learned, Paired, Regularize, SharingMonitor, Ties
 
 from .._two_processes import errors_of
 from . import _learned_in_two
-from ._learned_in_two import Validated, held_out, learned_in
+from ._learned_in_two import Gentle, Validated, held_out, learned_in
 from ._modules import Two, loader, sgd, trainer, two_optimizers, weights
 
 PAIR = Ties("a.*", "b.*")
 # The logarithm of 1 is exact, and changes by this rate are lost in it.
-AT_1 = partial(Learned, start=1.0, rate=1e-300)
+AT_1 = partial(Learned, every=2, start=1.0, rate=1e-300)
 
 
 class Busy(Validated):
@@ -88,7 +88,7 @@ def test_learning_has_no_side_effects(recipe, options, tmp_path):
 def test_strengths_are_those_of_a_plain_loop():
     """One batch of all validation data, so that their order does not matter."""
     for recipe in ("soft_tie", "layer_tie"):
-        module, callback = Validated(), Regularize(recipe, PAIR, Learned())
+        module, callback = Validated(), Regularize(recipe, PAIR, Gentle())
         fit(module, callback, data=held_out(batch_size=40))
         for name, strength in learned_in(recipe).items():
             assert math.isclose(strengths(callback)[name], strength, rel_tol=1e-4)
@@ -110,7 +110,7 @@ def test_resume(recipe, epoch, tmp_path):
 
 def without_dropout(recipe, path, epochs, ckpt_path=None, seed=0):
     torch.manual_seed(seed)
-    module, callback = Busy(), Regularize(recipe, PAIR, Learned(every=3))
+    module, callback = Busy(), Regularize(recipe, PAIR, Gentle(every=3))
     # It draws from the global stream, which a checkpoint does not hold.
     module.drop = nn.Identity()
     saving = ModelCheckpoint(path, filename="last")
@@ -131,9 +131,9 @@ def test_several_penalties_take_the_gradient_of_one_step():
             return super().validation_step(batch, batch_idx)
 
     penalties = [
-        Regularize("soft_tie", PAIR, Learned()),
-        Regularize("l2", Ties("*.weight"), Learned(start=0.01)),
-        Regularize("layer_tie", PAIR, Learned(every=4)),
+        Regularize("soft_tie", PAIR, Gentle()),
+        Regularize("l2", Ties("*.weight"), Gentle(start=0.01)),
+        Regularize("layer_tie", PAIR, Gentle(every=4)),
     ]
     fit(Counting(), *penalties, SharingMonitor())
     # Each has a trial before training begins, which the first makes for all.
@@ -156,14 +156,14 @@ def test_two_optimizers():
 
     module.training_step = training_step
     for recipe in ("soft_tie", "exact_tie"):
-        callback = Regularize(recipe, PAIR, Learned())
+        callback = Regularize(recipe, PAIR, Gentle())
         fit(module, callback)
         assert all(own != 0.1 for own in strengths(callback).values())
 
 
 def test_averaged_weights():
     """Validation reads the average, but strengths are learned at the weights in training."""
-    callback = Regularize("soft_tie", PAIR, Learned())
+    callback = Regularize("soft_tie", PAIR, Gentle())
     fit(Validated(), callback, EMAWeightAveraging(), data=held_out(batch_size=40))
     expected = learned_in("soft_tie")
     assert strengths(callback) == pytest.approx(expected, rel=1e-4)
@@ -187,7 +187,7 @@ def test_a_pair_of_modules():
             return sgd(self)
 
     pair = Paired(a=Child(1), b=Child(2))
-    callback = Regularize("soft_tie", ["a.*", "b.*"], Learned())
+    callback = Regularize("soft_tie", ["a.*", "b.*"], Gentle())
     monitor = SharingMonitor()
     made = trainer(callback, monitor)
     made.fit(pair, {"a": loader(), "b": loader()}, {"a": held_out(), "b": held_out()})
@@ -202,7 +202,7 @@ def test_loader(where):
     """Given to the penalty where the Trainer has none."""
     data = held_out()
     options = {"loader": data} if where == "loader" else {}
-    callback = Regularize("soft_tie", PAIR, Learned(**options))
+    callback = Regularize("soft_tie", PAIR, Gentle(**options))
     made = trainer(callback, **({"limit_val_batches": 0} if where == "loader" else {}))
     made.fit(Validated(), loader(), None if where == "loader" else data)
     assert all(own != 0.1 for own in strengths(callback).values())
@@ -240,14 +240,14 @@ class Iterates(Validated):
 
 
 @pytest.mark.parametrize(("module", "learned", "words"), [
-    (Without, Learned(), r"Without has no validation_step, .*write one that returns its loss"),
-    (Detached, Learned(), r"nor logs a loss with a gradient \(it logs 'val/loss'\): return"),
-    (logs("one", "two"), Learned(), r"neither returns nor logs a loss"),
-    (logs("a/loss", "b/loss"), Learned(), r"logs several losses, 'a/loss', 'b/loss': name one"),
-    (logs("a/loss"), Learned(loss="b/loss"), r"Learned\(loss='b/loss'\): .*write one of 'a/loss'"),
-    (Numpy, Learned(), r"Numpy fails with gradients switched on .*detach what is no part of"),
-    (Numpy, Learned(loss=lambda *_: torch.ones(())), "returned no tensor with a gradient"),
-    (Iterates, Learned(), r"validation_step\(dataloader_iter\) draws its own batches"),
+    (Without, Gentle(), r"Without has no validation_step, .*write one that returns its loss"),
+    (Detached, Gentle(), r"nor logs a loss with a gradient \(it logs 'val/loss'\): return"),
+    (logs("one", "two"), Gentle(), r"neither returns nor logs a loss"),
+    (logs("a/loss", "b/loss"), Gentle(), r"logs several losses, 'a/loss', 'b/loss': name one"),
+    (logs("a/loss"), Gentle(loss="b/loss"), r"Learned\(loss='b/loss'\): .*write one of 'a/loss'"),
+    (Numpy, Gentle(), r"Numpy fails with gradients switched on .*detach what is no part of"),
+    (Numpy, Gentle(loss=lambda *_: torch.ones(())), "returned no tensor with a gradient"),
+    (Iterates, Gentle(), r"validation_step\(dataloader_iter\) draws its own batches"),
 ])  # fmt: skip
 @pytest.mark.filterwarnings("ignore:.*dataloader_iter", "ignore:.*no `validation_step`")
 def test_errors_before_training(module, learned, words):
@@ -259,7 +259,7 @@ def test_errors_before_training(module, learned, words):
 
 @pytest.mark.filterwarnings("ignore:.*no `val_dataloader`")
 def test_no_validation_data():
-    made = trainer(Regularize("soft_tie", PAIR, Learned()))
+    made = trainer(Regularize("soft_tie", PAIR, Gentle()))
     with pytest.raises(ValueError, match=r"does not validate, .*write Learned\(loader=...\)"):
         made.fit(Validated(), loader())
 
@@ -267,15 +267,15 @@ def test_no_validation_data():
 @pytest.mark.parametrize("module", [Numpy, Without, Iterates])
 @pytest.mark.filterwarnings("ignore:.*dataloader_iter", "ignore:.*no `validation_step`")
 def test_a_function_in_place_of_the_step(module):
-    learned = Learned(loader=held_out(40), loss=lambda module, batch: sum(module.losses(batch)))
+    learned = Gentle(loader=held_out(40), loss=lambda module, batch: sum(module.losses(batch)))
     callback = Regularize("soft_tie", PAIR, learned)
     fit(module(), callback, limit_val_batches=0)
     assert strengths(callback) == pytest.approx(learned_in("soft_tie"), rel=1e-4)
 
 
 @pytest.mark.parametrize(("names", "learned"), [
-    (("x",), Learned()), (("val/loss", "accuracy"), Learned()),
-    (("a/loss", "b/loss"), Learned(loss="b/loss")),
+    (("x",), Gentle()), (("val/loss", "accuracy"), Gentle()),
+    (("a/loss", "b/loss"), Gentle(loss="b/loss")),
 ])  # fmt: skip
 def test_which_logged_value_is_the_loss(names, learned):
     callback = Regularize("soft_tie", PAIR, learned)
@@ -284,7 +284,7 @@ def test_which_logged_value_is_the_loss(names, learned):
 
 
 def test_course_is_logged():
-    callback, monitor = Regularize("soft_tie", PAIR, Learned()), SharingMonitor()
+    callback, monitor = Regularize("soft_tie", PAIR, Gentle()), SharingMonitor()
     made = fit(Validated(), callback, monitor)
     assert all(len(course) == 2 for course in callback.steps.learned.course.values())
     for name, strength in callback.learned.items():

@@ -1247,3 +1247,8 @@ def test_members_that_start_apart_are_told_of_at_a_fresh_start(caplog, tmp_path)
     assert warned(same=False)
     assert not warned(same=False, checkpoint=tmp_path / "last.ckpt")
     assert not warned(same=True)
+
+
+def test_value_tie_of_members_is_refused_at_once():
+    with pytest.raises(ValueError, match=r"write 'a\.\*\[...\]', or exact_tie"):
+        Regularize("value_tie", ["a.*", "b.*"], 0.1)

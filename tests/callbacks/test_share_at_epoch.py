@@ -237,7 +237,9 @@ def test_clusters_are_told(caplog):
     module = Five(optimizer=adam)
     with caplog.at_level("INFO"):
         fit(module, *two_ties(), Share(FIVE, where="equal", epoch=1), epochs=2)
-    assert "0 of 4 ties are one parameter now; of others, equal members are:" in caplog.text
+    assert (
+        "20 members are stored as 12 Parameters:\nties: 4, members: 20, clusters: 12" in caplog.text
+    )
     line = "0.weight: a.0.weight = b.0.weight | c.0.weight = d.0.weight | e.0.weight"
     assert line in caplog.text
 
@@ -517,3 +519,84 @@ def test_hooks_are_removed():
     fit(module, Share(PAIR), epochs=1)
     assert not any(p._post_accumulate_grad_hooks for p in module.parameters())
     assert sgd(module).param_groups
+
+
+# Checkpoints from before the epoch, in a module that is shared by now
+
+
+class Evaluated(Two):
+    def test_step(self, batch, batch_idx):
+        self.log("test", sum(self.losses(batch)))
+
+
+@pytest.fixture
+def before_and_after():
+    """A Trainer and its module, shared since epoch 1, with checkpoints of epochs 0 and 2."""
+    module = Evaluated(optimizer=adam)
+
+    class Save(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            trainer.save_checkpoint(f"{trainer.current_epoch}.ckpt")
+            trainer.save_checkpoint(f"{trainer.current_epoch}.weights.ckpt", weights_only=True)
+
+    made = fit(module, MakeEqual(), Share(PAIR, where="equal", epoch=1), Save(), epochs=3)
+    return made, module
+
+
+@pytest.mark.parametrize("kind", ["ckpt", "weights.ckpt"])
+def test_a_checkpoint_from_before_is_tested_in_a_shared_module(before_and_after, kind):
+    made, module = before_and_after
+    for epoch, expected in (("0", []), ("2", SECOND_LAYER), ("0", [])):
+        path = f"{epoch}.{kind}"
+        (found,) = made.test(module, loader(), ckpt_path=path, verbose=False)
+        state = torch.load(path, weights_only=True)["state_dict"]
+        assert_same(module.state_dict(), state)
+        plain = Evaluated()
+        plain.load_state_dict(state)
+        assert [found] == trainer().test(plain, loader(), verbose=False)
+        # Weights alone do not say what was shared: a module that is not shared stays so.
+        if kind == "ckpt" or epoch == "0":
+            assert shared(module) == expected
+
+
+def test_training_resumes_from_before_in_a_shared_module(before_and_after):
+    _, module = before_and_after
+    whole = weights(module)
+    callbacks = MakeEqual(), Share(PAIR, where="equal", epoch=1)
+    fit(module, *callbacks, epochs=3, ckpt_path="0.ckpt")
+    assert_same(weights(module), whole)
+    assert shared(module) == SECOND_LAYER
+
+
+def test_aliases_of_the_user_and_of_before_stay(before_and_after):
+    """Nothing but what `Share` made since then is separate again."""
+    module = Evaluated(optimizer=adam)
+    module.a[0].weight = module.b[0].weight
+    made = trainer(MakeEqual(), Share(PAIR, where="equal", epoch=1), epochs=1)
+    with pytest.warns(UserWarning, match="training ended before epoch 1"):
+        made.fit(module, loader())
+    made.save_checkpoint("tied.ckpt")
+    made.fit_loop.max_epochs = 2
+    made.fit(module, loader())
+    both = [["a.0.weight", "b.0.weight"], *SECOND_LAYER]
+    assert shared(module) == both
+    made.test(module, loader(), ckpt_path="tied.ckpt", verbose=False)
+    assert shared(module) == both[:1]
+
+
+def test_a_checkpoint_of_version_0_1_from_before_is_tested(before_and_after):
+    made, module = before_and_after
+    saved = torch.load("0.ckpt", weights_only=True)
+    for state in saved["callbacks"].values():
+        state.pop("aliases", None)
+    torch.save(saved, "old.ckpt")
+    made.test(module, loader(), ckpt_path="old.ckpt", verbose=False)
+    assert_same(module.state_dict(), saved["state_dict"])
+    assert shared(module) == []
+
+
+def test_it_is_said_of_which_epoch_the_checkpoint_is(before_and_after, caplog):
+    made, module = before_and_after
+    with caplog.at_level("INFO"):
+        made.test(module, loader(), ckpt_path="0.ckpt", verbose=False)
+    assert "the checkpoint is of epoch 0, when fewer parameters were shared" in caplog.text

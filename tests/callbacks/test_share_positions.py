@@ -333,3 +333,20 @@ def test_positions_that_cannot_be_shared_are_refused_before_training():
     with pytest.raises(TieError, match="has a bias for each position, too"):
         train(module, Share(Ties("net.0.weight[:]"), epoch=1))
     assert module.steps_taken == 0
+
+
+@pytest.mark.filterwarnings(f"ignore:{NEW_STATE}")
+def test_a_checkpoint_of_positions_does_not_fit_the_convolution_of_later():
+    class Save(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            trainer.save_checkpoint(f"{trainer.current_epoch}.ckpt")
+
+    module = Net(apart=0.5)
+    made = soft_to_hard(module, Save(), epochs=3)
+    made.fit_loop.max_epochs = 4
+    message = r"is of epoch 1, before Share\(.*epoch=2\), and 'net.0' is a convolution now"
+    with pytest.raises(TieError, match=message):
+        made.fit(module, images(), ckpt_path="1.ckpt")
+    new = Net(apart=0.5)
+    soft_to_hard(new, ckpt_path="1.ckpt")
+    assert type(new.net[0]) is nn.Conv2d

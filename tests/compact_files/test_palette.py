@@ -104,6 +104,7 @@ def test_a_small_file_does_not_make_a_large_tensor():
     """A palette of one value needs an index, too."""
     stored = Palette(dtype="F32", shape=(2**40,), nonzero=0, values=1)
     assert stored.entries({})["index"] == ("U8", (2**37,))
+    assert str(stored) == "palette of 1 value"
 
 
 @pytest.mark.parametrize("values", [0, 4])

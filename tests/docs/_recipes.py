@@ -21,6 +21,18 @@ $W_1, \\dots, W_N$, with the terms of [the algebra](algebra.md). *strength* is t
 
 """
 
+# Where a recipe is explained or measured.
+MORE = {
+    "cluster_tie": "[find the groups](howto/hard_sharing.md#find-the-groups-then-train-without-the-"
+    "penalty); [who belongs together](experiments.md#who-belongs-together)",
+    "depth_tie": "[how many layers](experiments.md#how-many-layers)",
+    "robust_tie": "[one rotten site](experiments.md#one-rotten-site), and its program "
+    "[one_rotten_site.py](../benchmarks/one_rotten_site.py)",
+    "ewc": "[how to get a precision](algebra.md#precision-what-is-known-of-each-element); [one "
+    "task after the other](experiments.md#one-task-after-the-other), and its program "
+    "[sequential_tasks.py](../benchmarks/sequential_tasks.py)",
+}
+
 
 def page() -> str:
     lines = ["| recipe | norm, groups, center | penalty | strength |", "|---|---|---|---|"]
@@ -35,6 +47,8 @@ def page() -> str:
             f"- **When**: {recipe.use}\n- **When not**: {recipe.avoid}\n"
             f"- **Source**: {recipe.source}\n"
         )
+        if name in MORE:
+            parts.append(f"- **More**: {MORE[name]}\n")
     return "".join(parts)
 
 

@@ -38,7 +38,9 @@ def first_of(override: Override) -> str:
     text = override.input_line
     if not override.is_sweep_override():
         return text
-    value = next(iter(override.sweep_string_iterator()))
+    value = override.value().start if override.is_interval_sweep() else None
+    if value is None:
+        value = next(iter(override.sweep_string_iterator()))
     return f"{text.partition('=')[0]}={value}"
 
 

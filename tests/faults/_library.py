@@ -413,6 +413,14 @@ SECTIONS: dict[str, list[Row]] = {
             "depth_tie, robust_tie, value_tie, follow, l2_sp, ewc, joint_lasso, trace_norm",
         ),
         Row(
+            "value_tie of members",
+            'ls.Regularize("value_tie", ["a.*", "b.*"], strength=0.1)',
+            "at once",
+            "ValueError",
+            "'a.*' compares members, and this penalty the numbers of a tensor: write 'a.*[...]', "
+            "or exact_tie, which makes members equal",
+        ),
+        Row(
             "ewc without a precision",
             'ls.Regularize("ewc", ["*"], strength=0.1)',
             "at once",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import cvxpy
 import numpy as np
@@ -281,6 +282,12 @@ def test_what_does_not_fit_a_tie_inside_a_tensor_is_refused():
         needing.check([(3,)], inside=True)
     with pytest.raises(ValueError, match="needs at least 2 members"):
         VALUE_TIE.value([w])
+    numbers_only = replace(VALUE_TIE, needs_inside=True)
+    assert torch.equal(numbers_only.value([w], inside=True), VALUE_TIE.value([w], inside=True))
+    with pytest.raises(
+        ValueError, match=r"not members: end the pattern in \[...\], or write exact"
+    ):
+        numbers_only.value([w, w])
 
 
 @each_penalty

@@ -11,6 +11,8 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
+from hydra.core.utils import setup_globals
+from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 
 from lit_share.lab.app.config import register_schema
@@ -18,9 +20,10 @@ from lit_share.lab.app.config import register_schema
 CONF = Path(__file__).parents[2] / "conf"
 
 
-@pytest.fixture
-def sweeper() -> Any:
+def make(directory: Path, *overrides: str) -> Any:
+    """Make the sweeper of `train.py`, whose launcher fails the test that uses it."""
     register_schema()
+    setup_globals()
     loader = ConfigLoaderImpl(create_config_search_path(f"file://{CONF}"))
     # Hydra executes plugins again when it finds them, so this class must be Hydra's.
     found = Plugins.instance().class_name_to_class[
@@ -28,8 +31,15 @@ def sweeper() -> Any:
     ]
     made: Any = found(max_batch_size=None)
     made.hydra_context = SimpleNamespace(config_loader=loader)
-    made.config = loader.load_configuration("train", overrides=[], run_mode=RunMode.MULTIRUN)
+    own = [f"hydra.sweep.dir={directory}", *overrides]
+    made.config = loader.load_configuration("train", overrides=own, run_mode=RunMode.MULTIRUN)
+    made.launcher = SimpleNamespace()
     return made
+
+
+@pytest.fixture
+def sweeper(tmp_path: Path) -> Any:
+    return make(tmp_path / "sweep")
 
 
 def cells(
@@ -77,3 +87,43 @@ def test_ties_vary_only_where_they_are_read(sweeper: Any) -> None:
         ["regularizer=hard_tie", "ties=all"],
         ["regularizer=hard_tie", "ties=first_layer"],
     ]
+
+
+def test_ranges_are_for_another_sweeper(sweeper: Any) -> None:
+    with pytest.raises(CompactHydraException, match=r"strength=interval\(0.1,1\): a grid lists"):
+        cells(sweeper, "strength=interval(0.1,1)")
+
+
+GRID = ("regularizer=none,soft_tie", "strength=0.1,-1", "seed=0,1")
+
+
+def test_nothing_is_run_if_a_cell_is_wrong(sweeper: Any, tmp_path: Path) -> None:
+    told = r"(?s)Nothing was run.*strength must be .* got -1.0 \(2 of 6 cells, first .*seed=0\)"
+    with pytest.raises(CompactHydraException, match=told):
+        sweeper.sweep([*GRID])
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_a_dry_run_lists_cells_and_mistakes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dry = make(tmp_path / "sweep", "dry_run=true")
+    with pytest.raises(SystemExit) as stopped:
+        dry.sweep([*GRID, "regularizer=none,soft_tie,soft_tye", "dry_run=true"])
+    assert stopped.value.code == 1
+    printed = capsys.readouterr().out
+    assert "10 cells: 4 to run, 6 wrong" in printed
+    assert "Could not find 'regularizer/soft_tye'" in printed
+    assert "got -1.0 (2 of 10 cells" in printed
+    assert "dry_run" not in printed
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_a_dry_run_of_correct_cells_succeeds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dry = make(tmp_path / "sweep", "dry_run=true")
+    with pytest.raises(SystemExit) as stopped:
+        dry.sweep(["regularizer=none,soft_tie", "seed=0,1"])
+    assert stopped.value.code == 0
+    assert "4 cells: 4 to run" in capsys.readouterr().out

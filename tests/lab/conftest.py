@@ -2,6 +2,15 @@ import json
 from pathlib import Path
 
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from hydra.core.utils import setup_globals
+from hydra.types import RunMode
+
+from lit_share.lab.app.config import register_schema
+from lit_share.lab.sweeps import Composer
+
+CONF = Path(__file__).parents[2] / "conf"
 
 
 @pytest.fixture
@@ -71,3 +80,15 @@ def sweep(tmp_path, write):
             run("soft_tie", n, seed, 0.1)
             run("soft_tie", n, seed, 0.01)
     return tmp_path / "sweep"
+
+
+@pytest.fixture
+def composer(tmp_path):
+    """What a sweep of `train.py` composes its cells with."""
+    register_schema()
+    # Configs refer to Hydra's resolvers.
+    setup_globals()
+    loader = ConfigLoaderImpl(create_config_search_path(f"file://{CONF}"))
+    overrides = [f"hydra.sweep.dir={tmp_path}"]
+    config = loader.load_configuration("train", overrides, run_mode=RunMode.MULTIRUN)
+    return Composer(loader, config)

@@ -94,6 +94,30 @@ def test_training_step(net, data):
     assert_close({name[4:]: f for name, f in found.items()}, by_vmap(net, data))
 
 
+class OnlyBatch(Lit):
+    def training_step(self, batch):
+        return cross_entropy(self.net, batch)
+
+
+class WithDefault(Lit):
+    def training_step(self, batch, batch_idx=None, factor=1.0):
+        return factor * cross_entropy(self.net, batch)
+
+
+class Variadic(Lit):
+    def training_step(self, *arguments):
+        batch, _ = arguments
+        return cross_entropy(self.net, batch)
+
+
+@pytest.mark.parametrize("kind", [OnlyBatch, WithDefault, Variadic])
+def test_training_steps_that_a_trainer_calls(net, data, kind):
+    module = kind()
+    module.net = net
+    found = fisher(module, DataLoader(data, 4))
+    assert_close({name[4:]: f for name, f in found.items()}, by_vmap(net, data))
+
+
 def test_nothing_else_changes(net, data):
     module = Lit().train()
     module.net.norm.eval()
@@ -162,6 +186,20 @@ class TestErrors:
 
         with pytest.raises(TypeError, match="training_step of Silent returned no loss"):
             fisher(Silent(), DataLoader(data, 4))
+
+    def test_training_steps_of_other_arguments(self, data):
+        class Draws(Lit):
+            def training_step(self, dataloader_iter):
+                return None
+
+        class Three(Lit):
+            def training_step(self, batch, batch_idx, hidden):
+                return None
+
+        with pytest.raises(TypeError, match="Draws draws its own batches from dataloader_iter"):
+            fisher(Draws(), DataLoader(data, 4))
+        with pytest.raises(TypeError, match=r"takes \(batch, batch_idx, hidden\), not \(batch\)"):
+            fisher(Three(), DataLoader(data, 4))
 
     def test_manual_optimization(self, data):
         module = Lit()

@@ -661,7 +661,7 @@ def test_a_precision_inside_a_tensor_is_refused():
 
 
 def test_a_single_member_says_how_its_numbers_are_compared():
-    with pytest.raises(ValueError, match=r"end the pattern in \[\.\.\.\] to compare the numbers"):
+    with pytest.raises(ValueError, match=r"numbers of a tensor .* end the pattern in \[\.\.\.\]"):
         apply_prox(mlp(0), "value_tie", Ties("0.weight"), 0.1)
 
 
@@ -708,3 +708,31 @@ class TestComplexMembers:
         steps = PenaltySteps(penalty, ties, 0.1)
         with pytest.raises(ValueError, match=re.escape(message)):
             steps.attach(module, torch.optim.SGD(module.parameters(), lr=0.1))
+
+
+class TestValueTieOfMembers:
+    """It would be `exact_tie`."""
+
+    @pytest.mark.parametrize(
+        ("patterns", "write"), [(("a.*", "b.*"), "a.*[...]"), (("a.weight[:]",), "a.weight[...]")]
+    )
+    def test_is_refused_with_the_pattern_to_write(self, patterns, write):
+        message = f"write '{write}', or exact_tie"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            PenaltySteps("value_tie", Ties(*patterns), 0.1)
+
+    def test_is_refused_in_functions(self):
+        pair = nn.ModuleDict({name: nn.Linear(3, 2) for name in "ab"})
+        for act in (apply_prox, add_penalty_gradient):
+            with pytest.raises(ValueError, match=r"a\.weight.* end the pattern in \[...\]"):
+                act(pair, "value_tie", Ties("a.*", "b.*"), 0.1)
+
+    def test_the_penalty_itself_is_not_refused(self):
+        pair = nn.ModuleDict({name: nn.Linear(3, 2) for name in "ab"})
+        apply_prox(pair, Penalty("l1", "element", "graph", edges="all"), Ties("a.*", "b.*"), 9.0)
+        assert torch.equal(pair["a"].weight, pair["b"].weight)
+
+
+def test_keep_tied_of_clusters_says_what_keeps_them():
+    with pytest.raises(ValueError, match=r'write Share\(ties, where="equal", epoch=...\)'):
+        PenaltySteps("cluster_tie", ["a.*", "b.*", "c.*"], 0.1, keep_tied=True)

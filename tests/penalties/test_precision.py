@@ -406,6 +406,18 @@ class TestRefusals:
         with pytest.raises(ValueError, match=r"is not a file: save what lit_share\.fisher"):
             attach(pair, precision=tmp_path / "none.pt")
 
+    @pytest.mark.parametrize(
+        ("ending", "save"),
+        [
+            ("pt", "torch.save"),
+            ("pth", "torch.save"),
+            ("safetensors", "safetensors.torch.save_file"),
+        ],
+    )
+    def test_missing_files_are_saved_by_the_tool_of_their_ending(self, pair, ending, save):
+        with pytest.raises(ValueError, match=f"there, with {re.escape(save)}$"):
+            attach(pair, precision=f"none.{ending}")
+
     def test_files_of_other_things(self, pair, tmp_path):
         torch.save([1, 2], tmp_path / "list.pt")
         with pytest.raises(ValueError, match="must contain a dict from names of parameters"):

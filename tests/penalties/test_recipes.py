@@ -24,7 +24,8 @@ def settings(penalty: Penalty) -> tuple[object, ...]:
         if callable(penalty.weights)
         else penalty.weights
     )
-    return penalty.norm, penalty.groups, penalty.center, penalty.needs_precision, weights
+    needs = penalty.needs_precision, penalty.needs_inside
+    return penalty.norm, penalty.groups, penalty.center, penalty.edges, needs, weights
 
 
 def test_every_recipe_has_a_config() -> None:
@@ -40,6 +41,17 @@ def test_the_config_is_that_of_the_registry(name: str) -> None:
     assert list(config) == [name]
     assert config[name]["_target_"] == "lit_share.Regularize"
     assert settings(instantiate(config[name].penalty)) == settings(penalty)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_scale_is_a_key_where_groups_have_sizes(name: str) -> None:
+    penalty, own = RECIPES[name].penalty, OmegaConf.load(FILES[name]).get(name, {})
+    config = own.get("penalty")
+    if penalty is None or penalty.is_smooth or penalty.groups in ("element", "spectrum"):
+        return
+    assert config.scaled is True
+    config.scaled = False
+    assert instantiate(config).scaled is False
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -12,7 +12,15 @@ from rich.console import Console
 from torch import nn
 
 from lit_share.sharing import share
-from lit_share.ties import TieError, Ties, cluster_labels, cluster_ties, clusters
+from lit_share.ties import (
+    ClusteredTie,
+    ClusterReport,
+    TieError,
+    Ties,
+    cluster_labels,
+    cluster_ties,
+    clusters,
+)
 
 from .._modules import mlp, module_of, pair_of
 
@@ -109,6 +117,38 @@ def test_as_text():
         "ties: 1, members: 5, clusters: 3",
         "  a.0.bias: a.0.bias = e.0.bias | b.0.bias = c.0.bias | d.0.bias",
     ]
+
+
+def labelled(*labels):
+    """A report of a tie of members a, b, … with these labels."""
+    members = tuple("abcdefghijklmnopqrstuvwxyz"[: len(labels)])
+    return ClusterReport((ClusteredTie("w", members, labels),))
+
+
+@pytest.mark.parametrize(
+    ("labels", "line"),
+    [
+        ((0, 1, 2, 3, 4, 3), "d = f | 4 alone: a, b, c, e"),
+        ((0, 1, 2, 3, 3), "a | b | c | d = e"),
+        ((0, 1, 2, 3, 4, 5, 6, 7, 7), "h = i | 7 alone: a, b, c, … 3 more …, g"),
+        ((0, 1, 2, 3), "4 alone: a, b, c, d"),
+        ((0,) * 7, "a = b = c = … 3 more … = g"),
+        ((0,) * 7 + (1,), "a = b = c = d = e = f = g | h"),
+        ((0,) * 25 + (1,), "a = b = c = … 21 more … = y | z"),
+        (
+            (0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6),
+            "a = b | c = d | e = f | g = h | i = j | k = l | m = n",
+        ),
+    ],
+)
+def test_members_that_equal_others_are_not_left_out(labels, line):
+    assert str(labelled(*labels)).splitlines()[1] == f"  w: {line}"
+
+
+def test_one_tie_is_no_ties():
+    console = Console(file=io.StringIO(), width=80)
+    console.print(labelled(0, 1, 1))
+    assert "1 tie " in console.file.getvalue()
 
 
 def test_as_a_table():

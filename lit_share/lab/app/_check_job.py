@@ -109,11 +109,16 @@ def _print_plan(job: Job, config: DictConfig) -> None:
                 plan = replace(plan, unaligned=tuple(left))
             plans[name] = plan
     log_plans(job.trainer.loggers, plans)
+    # Regularizers that follow each other, such as a penalty and `Share`, may have the same ties.
+    names: dict[str, list[str]] = {}
     for name, plan in plans.items():
+        names.setdefault(str(plan), []).append(name)
+    for text, own in names.items():
+        title = ", ".join(own)
         if sweep_name() is not None:
-            if (name, str(plan)) in _printed:
+            if (title, text) in _printed:
                 continue
-            _printed.add((name, str(plan)))
-        rich.print(Text(visible(name), style="bold"), plan)
+            _printed.add((title, text))
+        rich.print(Text(visible(title), style="bold"), plans[own[0]])
     if not job.regularizers and sweep_name() is None:
         rich.print("[bold]none[/bold]: nothing is shared")

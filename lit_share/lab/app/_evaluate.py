@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-from lit_share.callbacks import Regularize
+from lit_share.callbacks import Regularize, Share
 from lit_share.functional import Comparison
 from lit_share.lab.app._check_job import warn_of_missing_test_metric
 from lit_share.lab.app._objective import can_be_tested, unknown_objective
@@ -15,6 +16,8 @@ from lit_share.lab.app._train import Trained
 from lit_share.lab.app.build import evaluator
 from lit_share.metrics import compare_found, sharing_stats
 from lit_share.ties import cluster_ties
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ def evaluate(trained: Trained, config: DictConfig) -> Evaluation:
         ValueError: If the objective is not among the validation metrics.
     """
     job, best = trained.job, trained.checkpoint
+    _say_if_too_early(trained)
     model, data = job.model, job.data
     tester = evaluator(job, config)
     validation = tester.validate(model, datamodule=data, ckpt_path=best, verbose=False)
@@ -57,6 +61,21 @@ def evaluate(trained: Trained, config: DictConfig) -> Evaluation:
         # Layers with tied rows store a codebook, to which the patterns of ties do not apply.
         return Evaluation(measured, _merged(test), sharing_stats(model).as_dict(), {}, {})
     return Evaluation(measured, _merged(test), *_sharing(trained))
+
+
+def _say_if_too_early(trained: Trained) -> None:
+    """Log that the best checkpoint is from before members are shared, so that none are."""
+    if trained.checkpoint is None:
+        return
+    for name, regularizer in trained.job.regularizers.items():
+        if isinstance(regularizer, Share) and trained.epoch < regularizer.epoch:
+            log.info(
+                "the best checkpoint is of epoch %d, before regularizer.%s.epoch=%d: its members "
+                "are not shared",
+                trained.epoch,
+                name,
+                regularizer.epoch,
+            )
 
 
 def _sharing(

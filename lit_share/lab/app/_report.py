@@ -22,6 +22,8 @@ def finished_result(unfinished: Result, trained: Trained, evaluation: Evaluation
     return replace(
         unfinished,
         status="finished",
+        epochs=trained.epochs,
+        course=trained.course.best,
         rows=trained.rows,
         seconds=trained.seconds,
         checkpoint=trained.checkpoint,
@@ -30,6 +32,17 @@ def finished_result(unfinished: Result, trained: Trained, evaluation: Evaluation
         strengths=trained.strengths,
         strength_path=trained.strength_path,
         **asdict(evaluation),
+    )
+
+
+def pruned_result(unfinished: Result, trained: Trained) -> Result:
+    """Return the result of a trial that was stopped early, which is never tested."""
+    return replace(
+        unfinished,
+        status="pruned",
+        epochs=trained.epochs,
+        course=trained.course.best,
+        seconds=trained.seconds,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,11 +27,10 @@ def strength_node(strength: Any, config: DictConfig) -> Any:
         ConfigError: If it is none of these, or the keywords are wrong.
     """
     if isinstance(strength, (int, float)) and not isinstance(strength, bool):
-        if not (math.isfinite(strength) and strength >= 0.0):
-            raise ConfigError(f"strength={strength}: write a finite number of at least 0")
         return float(strength)
     name = strength
     keywords: Any = {}
+    # Hydra's grammar has no calls with keywords, but mappings.
     if isinstance(strength, Mapping) and len(strength) == 1:
         ((name, keywords),) = strength.items()
     if name not in WAYS or not isinstance(keywords, Mapping):

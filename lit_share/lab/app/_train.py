@@ -14,9 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 from lit_share.callbacks import Regularize, Share, SharingMonitor
 from lit_share.lab.app._figures import filters_to_draw, log_positions
 from lit_share.lab.app._path import walked_path
+from lit_share.lab.app._search import course_of
 from lit_share.lab.app.build import Job
 from lit_share.lab.app.retrain import retrain, wants_retraining
 from lit_share.lab.app.tracking import read_csv_columns
+from lit_share.lab.search import Course
 from lit_share.metrics import count_numbers
 from lit_share.sharing import share
 
@@ -37,6 +39,8 @@ class Trained:
         distances: For each monitored tie, the distances between its members.
         strengths: For each tie whose strength was learned, the strengths.
         rows: How a second phase tied the rows of each layer; `None` without a second phase.
+        epochs: The number of epochs of all phases; `None` if only spawned processes trained.
+        course: How the objective went, in a search.
         strength_path: The knots of a path of strengths and the choice; see `walked_path`.
     """
 
@@ -50,6 +54,8 @@ class Trained:
     distances: dict[str, list[float]] = field(default_factory=dict)
     rows: list[dict[str, Any]] | None = None
     strengths: dict[str, list[float]] = field(default_factory=dict)
+    epochs: int | None = None
+    course: Course = field(default_factory=Course)
     strength_path: dict[str, Any] | None = None
 
 
@@ -80,10 +86,11 @@ def train(job: Job, config: DictConfig) -> Trained:
         distances = monitors[0].history
     training_bytes, strengths = _training_bytes(job), _learned_strengths(job)
     walked = walked_path(job)
-    rows = None
-    if wants_retraining(job, config):
+    rows, epochs, course = None, trainer.current_epoch, course_of(trainer)
+    if wants_retraining(job, config) and not course.is_pruned:
         read_csv_columns(trainer.loggers)
         job, rows = retrain(job, config)
+        epochs += job.trainer.current_epoch
     seconds = time.perf_counter() - begin
     log_positions(trainer.loggers, model, filters, job.trainer.global_step)
     read_csv_columns(trainer.loggers)
@@ -102,9 +109,21 @@ def train(job: Job, config: DictConfig) -> Trained:
         distances = states.get(monitors[0].state_key, {}).get("history", {})
     if not strengths:
         strengths = _learned_strengths(job, states)
-    measured = training_bytes, distances, rows, strengths
-    own = job, best, step, epoch, states, seconds
-    return Trained(*own, *measured, strength_path=walked)
+    return Trained(
+        job,
+        best,
+        step,
+        epoch,
+        states,
+        seconds,
+        training_bytes,
+        distances,
+        rows,
+        strengths,
+        epochs or None,
+        course,
+        walked,
+    )
 
 
 def _parameter_counts(job: Job) -> dict[str, int]:

@@ -67,6 +67,7 @@ class TrainSchema:
     threads: int | None = None
     retrain: RetrainSchema = field(default_factory=RetrainSchema)
     ckpt_path: str | None = None
+    dry_run: bool = False
 
 
 CONFIG_FILE = "config.yaml"
@@ -183,12 +184,27 @@ def unfinished_result(config: DictConfig, overrides: Sequence[str], output_dir: 
 
 
 def strategy(config: DictConfig) -> str:
-    """Return the name of a strategy: its regularizers, or ``"none"``.
+    """Return the name of a strategy: its config, or its regularizers; ``"none"`` without.
 
+    A config of another name than its regularizers, as ``found_groups``, gives its name, unless
+    overrides add or remove regularizers.
     Strengths that are found in training make another strategy, as ``"soft_tie learned"``.
     """
     name = "+".join(map(str, config.regularizer)) or "none"
+    chosen = choice("regularizer")
+    if name != "none" and chosen is not None and chosen.isidentifier() and not _changes_group():
+        name = chosen
     return f"{name} {way_of(config)}".strip()
+
+
+def _changes_group() -> bool:
+    """Whether overrides add, replace or remove whole regularizers, rather than keys of one."""
+    keys = [override.partition("=")[0].strip("+~") for override in _overrides()]
+    return any(key.startswith("regularizer.") and key.count(".") == 1 for key in keys)
+
+
+def _overrides() -> list[str]:
+    return list(HydraConfig.get().overrides.task)
 
 
 def strength(config: DictConfig) -> float | None:

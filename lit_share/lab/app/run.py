@@ -15,7 +15,8 @@ from lit_share.lab.app._check import ConfigError
 from lit_share.lab.app._check_job import check_job
 from lit_share.lab.app._compose import compose
 from lit_share.lab.app._evaluate import evaluate
-from lit_share.lab.app._report import finished_result, report
+from lit_share.lab.app._report import finished_result, pruned_result, report
+from lit_share.lab.app._search import prune_of
 from lit_share.lab.app._train import train
 from lit_share.lab.app.build import build
 from lit_share.lab.app.config import CONFIG_FILE, strength, sweep_name, unfinished_result
@@ -26,7 +27,7 @@ from lit_share.lab.results import Result
 log = logging.getLogger(__name__)
 
 
-def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float:
+def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float | None:
     """Run the job that a config describes.
 
     Args:
@@ -35,7 +36,8 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float:
         overrides: The overrides of the command line.
 
     Returns:
-        The best checkpoint's objective on validation data.
+        The best objective on validation data, of the best checkpoint or of a run that was pruned;
+        `None` after a dry run.
 
     Raises:
         ConfigError: Before anything is built, if the config is wrong.
@@ -48,6 +50,9 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float:
         if sweep_name() is not None:
             _write_failure(unfinished_result(config, overrides, output_dir), error)
         raise
+    if prepared.dry_run:
+        # Nothing is logged to W&B.
+        prepared.logger = {}
     OmegaConf.save(prepared, output_dir / CONFIG_FILE)
     result = unfinished_result(prepared, overrides, output_dir)
     result = replace(result, strength=strength(prepared))
@@ -58,8 +63,17 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float:
             seed_everything(prepared.seed, workers=True, verbose=False)
             job = build(prepared)
             check_job(job, prepared, overrides)
+            if prepared.dry_run:
+                print("dry run: everything was built and checked, and nothing is trained")
+                return None
+            prune = prune_of(prepared, output_dir)
+            if prune is not None:
+                job.trainer.callbacks.append(prune)  # type: ignore[attr-defined]
             trained = train(job, prepared)
-            result = finished_result(result, trained, evaluate(trained, prepared))
+            if trained.course.is_pruned:
+                result = pruned_result(result, trained)
+            else:
+                result = finished_result(result, trained, evaluate(trained, prepared))
             report(result, trained)
     except Exception as error:
         # A run that was interrupted has no result, so that it is resumed rather than repeated.
@@ -67,6 +81,8 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float:
         raise
     if is_first_rank() and sweep_name() is None:
         print(f"written to {output_dir}")
+    if result.status == "pruned":
+        return result.course[-1]
     return result.validation[result.objective]
 
 

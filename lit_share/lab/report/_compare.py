@@ -31,10 +31,11 @@ def compare(
 
     For each strategy and seed, the run with the best objective on validation data is chosen among
     those of all strengths and other tuned keys; ties go to the smallest strength. Test metrics
-    choose nothing. Strategies are compared over seeds, and with the baseline seed by seed, because
-    runs with the same seed have the same data and initial weights. A run has failed if it ended
-    with an error or if its objective is not finite. Failures of earlier commands in the same
-    sweep's directory are listed, but are in no row unless there are only failures.
+    choose nothing, and runs that a search has pruned are not chosen. Strategies are compared over
+    seeds, and with the baseline seed by seed, because runs with the same seed have the same data
+    and initial weights. A run has failed if it ended with an error or if its objective is not
+    finite. Failures of earlier commands in the same sweep's directory are listed, but are in no row
+    unless there are only failures.
 
     Args:
         results: The results of `read_results`. Different data, models, ties and overrides other
@@ -67,6 +68,8 @@ def compare(
         l2 0.1 0.75
     """
     results = [replace(result, tune=[*result.tune, *tune]) for result in results]
+    pruned = sum(result.status == "pruned" for result in results)
+    results = [result for result in results if result.status != "pruned"]
     if not results:
         raise ValueError("there are no results to compare")
     failures = [result for result in results if result.failure is not None]
@@ -95,7 +98,7 @@ def compare(
     for setting in sorted(groups, key=lambda s: (*map(_natural, s[:4]), s[4] != baseline, s[4])):
         compared = _baseline(setting, chosen, baseline)
         rows.append(_row(setting, chosen[setting], compared, groups[setting], metric))
-    return Comparison(tuple(rows), metric, objective, mode, tuple(failures), baseline)
+    return Comparison(tuple(rows), metric, objective, mode, tuple(failures), baseline, pruned)
 
 
 def _natural(name: str | None) -> list[tuple[str, float]]:

@@ -29,7 +29,7 @@ class Row:
         model: See `data`.
         ties: See `data`.
         overrides: Other overrides, such as `data.n_b=20`.
-        strategy: The regularizers' names joined by `+`.
+        strategy: The name of the config of regularizers, or of several joined by `+`.
         failed: Number of runs that failed or diverged.
         score: The metric over seeds; `None` without finished runs.
         difference: The metric minus the baseline's, over common seeds; `None` without them.
@@ -76,6 +76,7 @@ class Comparison:
         mode: Whether a large (`max`) or a small (`min`) objective is better.
         failures: The runs that failed or diverged.
         baseline: The strategy that the others are compared with.
+        pruned: Number of runs that a search stopped early; they are in no row.
     """
 
     rows: tuple[Row, ...]
@@ -84,6 +85,7 @@ class Comparison:
     mode: Literal["min", "max"]
     failures: tuple[Result, ...]
     baseline: str = "none"
+    pruned: int = 0
 
     @property
     def is_tuned(self) -> bool:
@@ -149,7 +151,10 @@ class Comparison:
 
     def __rich__(self) -> RenderableType:
         chosen = f"chosen by {self.objective} ({self.mode})"
-        caption = _literal(f"mean ± 95 % t-interval over n seeds; median strength, {chosen}")
+        words = f"mean ± 95 % t-interval over n seeds; median strength, {chosen}"
+        if self.pruned:
+            words += f"; not compared, as a search pruned them: {self.pruned}"
+        caption = _literal(words)
         table = Table(box=SIMPLE_HEAD, padding=0, caption=caption, caption_justify="left")
         settings = [setting_of(row.tried[0]) for row in self.rows]
         differing = varying(settings)

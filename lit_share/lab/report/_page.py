@@ -151,6 +151,8 @@ def _facts(comparison: Comparison) -> list[tuple[int, str]]:
         (len(settings), ("settings", "setting")),
     ]
     facts = [(n, words[n == 1]) for n, words in counts]
+    if comparison.pruned:
+        facts.append((comparison.pruned, "pruned"))
     return [*facts, (len(comparison.failures), "failed")]
 
 

@@ -191,9 +191,11 @@ def _sizes(comparison: Comparison, rows: Mapping[str, list[Row]], styles: Styles
             words = f"{metric} over the number of unique parameters"
             groups.append(Group(title, [Panel(figure, words)]))
     lead = (
-        "Unique parameters are the numbers that have to be stored: not zero, and equal numbers "
-        "once. Filled markers are the runs chosen on validation data, small open markers the means "
-        "of all strengths tried. "
+        "Unique parameters are numbers other than zero, where those count once that are exactly "
+        "equal in members of a tie: also weights that started equal and never had a gradient, as "
+        "of pixels that are always black. Compact files store whole tensors or rows once, so they "
+        "may be larger. Filled markers are the runs chosen on validation data, small open markers "
+        "the means of all strengths tried. "
     )
     if comparison.better:
         lead += (
@@ -332,7 +334,10 @@ def _clusters(rows: Mapping[str, list[Row]]) -> Section:
     )
     missing = ""
     if separate:
-        missing = f"In some settings no members are equal after {', '.join(separate)}."
+        start = "No members are equal"
+        if len(rows) > 1:
+            start = "In some settings no members are equal"
+        missing = f"{start} after {', '.join(separate)}."
     elif not groups:
         missing = f"No run ties three to {MOST_MEMBERS} members: pairs are in the section above."
     return Section("clusters", "Who shares with whom", lead, groups, missing)

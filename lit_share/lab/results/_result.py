@@ -21,8 +21,8 @@ class Result:
     Attributes:
         path: The `result.json`.
         schema: Version of the file's format.
-        status: How the run ended.
-        strategy: The names of the regularizers, joined by `+`; `none` without.
+        status: How the run ended; `pruned` if a search stopped it early, without testing it.
+        strategy: The name of the regularizers' config, or of several joined by `+`; or `none`.
         seed: Seed of the data's split, the initial weights and the order of batches.
         objective: Name of the validation metric by which runs are chosen.
         mode: Whether a large or a small objective is better.
@@ -38,6 +38,8 @@ class Result:
         sharing: The penalty, the distance between members, numbers of parameters and bytes.
         rows: For a run with a second phase, how the rows of each layer were tied.
         seconds: Duration of training.
+        epochs: Number of epochs trained, in all phases; `None` in older results.
+        course: In a search, the best objective on validation data until each epoch.
         checkpoint: The checkpoint that was tested.
         tied: For each tie, the fraction of its elements that are exactly equal.
         clusters: For each tie, the number of each member's cluster by the member's name: members of
@@ -55,7 +57,7 @@ class Result:
 
     path: Path
     schema: Literal[1]
-    status: Literal["finished", "failed"]
+    status: Literal["finished", "failed", "pruned"]
     strategy: str
     seed: int
     objective: str
@@ -72,6 +74,8 @@ class Result:
     sharing: dict[str, Any] = field(default_factory=dict)
     rows: list[dict[str, Any]] | None = None
     seconds: float | None = None
+    epochs: int | None = None
+    course: list[float] = field(default_factory=list)
     checkpoint: str | None = None
     tied: dict[str, float] = field(default_factory=dict)
     clusters: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -83,7 +87,7 @@ class Result:
 
     @property
     def failure(self) -> str | None:
-        """The error or non-finite objective for which the run cannot be compared, if any."""
+        """Why the run cannot be compared, if so: an error, an objective that is not finite."""
         why = self._why_it_failed()
         if why is not None and self.earlier:
             return f"in an earlier command: {why}"
@@ -101,6 +105,8 @@ class Result:
     def _why_it_failed(self) -> str | None:
         if self.status == "failed":
             return self.error or "failed"
+        if self.status == "pruned":
+            return "pruned: a search stopped it early"
         value = self.validation.get(self.objective)
         if value is None:
             known = ", ".join(self.validation) or "there are none"

@@ -1,4 +1,4 @@
-"""Sweeps: the folders of their cells, what runs in a cell, and the comparison as a W&B run.
+"""Sweeps: their cells and folders, what runs in a cell, and the comparison as a W&B run.
 
 Hydra imports this package whenever it starts, so nothing heavy may be imported here.
 """
@@ -8,22 +8,31 @@ from lit_share.lab.sweeps._cells import (
     checkpoint_to_resume,
     fingerprint,
     group_of,
+    known_cells,
     settle,
+    states,
     status,
 )
+from lit_share.lab.sweeps._composer import Composer
 from lit_share.lab.sweeps._contained import CellFailed, Contained
+from lit_share.lab.sweeps._plan import SweepPlan, described
 from lit_share.lab.sweeps._progress import Progress
 from lit_share.lab.sweeps._track import TrackComparison
 
 __all__ = [
     "Cell",
     "CellFailed",
+    "Composer",
     "Contained",
     "Progress",
+    "SweepPlan",
     "TrackComparison",
     "checkpoint_to_resume",
+    "described",
     "fingerprint",
     "group_of",
+    "known_cells",
     "settle",
+    "states",
     "status",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from types import TracebackType
 
 from lit_share.lab.sweeps._cells import status
@@ -18,23 +18,37 @@ class Progress:
         directory: The sweep's directory.
         folders: Names of all its cells' folders.
         seconds: Seconds between two counts of `result.json` files.
+        total: The number of all cells, if there will be others.
     """
 
     # A thread counts files, because launchers return only after all cells.
-    def __init__(self, directory: Path, folders: Collection[str], seconds: float = 1.0) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        folders: Collection[str],
+        seconds: float = 1.0,
+        total: int | None = None,
+    ) -> None:
+        self.directory, self.seconds = directory, seconds
+        self.total = total or len(folders)
         self.waiting = {directory / folder for folder in folders}
-        self.total, self.seconds = len(folders), seconds
-        self.failed = 0
+        self.done = self.failed = self.pruned = 0
+        self._counting = Lock()
         self._update()
         # Cells that a resumed sweep does not run again would make the estimate too small.
         self.before, self.begin = self.done, time.monotonic()
         self._stop = Event()
         self._thread = Thread(target=self._watch, daemon=True)
 
-    @property
-    def done(self) -> int:
-        """The number of cells that have ended."""
-        return self.total - len(self.waiting)
+    def expect(self, folders: Collection[str]) -> None:
+        """Watch the folders of other cells, which are among the total."""
+        self._print_if_changed()
+        before = self.done
+        with self._counting:
+            self.waiting = self.waiting | {self.directory / folder for folder in folders}
+        # Cells that have finished before this command say nothing about its pace.
+        self._update()
+        self.before += self.done - before
 
     def __enter__(self) -> Progress:
         self._thread.start()
@@ -54,9 +68,12 @@ class Progress:
         text = f"{self.done}/{self.total} cells done"
         if self.failed:
             text += f", {self.failed} failed"
-        if self.waiting and self.done > self.before:
+        if self.pruned:
+            text += f", {self.pruned} pruned"
+        left = self.total - self.done
+        if left and self.done > self.before:
             each = (time.monotonic() - self.begin) / (self.done - self.before)
-            text += f", about {_duration(each * len(self.waiting))} left"
+            text += f", about {duration(each * left)} left"
         return text
 
     def _watch(self) -> None:
@@ -68,13 +85,23 @@ class Progress:
             print(self, flush=True)
 
     def _update(self) -> bool:
-        ended = {folder: how for folder in self.waiting if (how := status(folder)) is not None}
-        self.waiting -= set(ended)
-        self.failed += sum(how == "failed" for how in ended.values())
+        # The sweeper counts, too, when it adds folders.
+        with self._counting:
+            ended = {folder: how for folder in self.waiting if (how := status(folder)) is not None}
+            self.waiting = self.waiting - set(ended)
+            self.done += len(ended)
+            self.failed += sum(how == "failed" for how in ended.values())
+            self.pruned += sum(how == "pruned" for how in ended.values())
         return bool(ended)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Format seconds for people.
+
+    Example:
+        >>> duration(20), duration(1200), duration(10_000)
+        ('20 s', '20 min', '2.8 h')
+    """
     minutes = seconds / 60
     if minutes < 1:
         return f"{seconds:.0f} s"

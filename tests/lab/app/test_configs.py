@@ -56,6 +56,7 @@ TOGETHER = {
     Path("ties/six_sites"): ("data=six_sites",),
     Path("experiment/six_sites"): ("callbacks=means",),
     Path("regularizer/found_groups"): (*SIX, *FOUND),
+    Path("regularizer/value_tie"): ("ties.patterns=['a.net.*.weight[...]']",),
     **dict.fromkeys(
         map(Path, ("regularizer/known_groups", "regularizer/known_groups_shared")), SIX
     ),

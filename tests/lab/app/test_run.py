@@ -12,9 +12,11 @@ import pytest
 import torch
 import wandb
 from lightning.pytorch.loggers import WandbLogger
+from omegaconf import open_dict
 
+from lit_share.lab.app._check import ConfigError
 from lit_share.lab.app._report import table_of
-from lit_share.lab.app.config import prepare
+from lit_share.lab.app.config import prepare, strategy
 from lit_share.lab.app.run import run
 from lit_share.lab.app.tracking import resume_in_wandb
 from lit_share.lab.results import read_results
@@ -81,6 +83,38 @@ def test_clusters_of_three_models(compose_config: Compose, tmp_path: Path) -> No
     )
 
 
+FOUND = (
+    *("data=six_sites", "ties=six_sites", "regularizer=found_groups", "logger=none"),
+    *("callbacks=quiet", "trainer.max_epochs=5"),
+    *("regularizer.share.epoch=4", "regularizer.cluster_tie.schedule.begin=1"),
+    *("strength=1000.0", "model.net.hidden=[]", "objective=a/val/acc"),
+)
+
+
+def test_the_best_checkpoint_may_be_from_before_members_are_shared(
+    compose_config: Compose,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What found_groups with a large strength does: its groups are worse than separate models."""
+    with caplog.at_level("INFO"):
+        run(compose_config(*FOUND), tmp_path, [])
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["status"] == "finished"
+    assert result["strategy"] == "found_groups"
+    saved = torch.load(result["checkpoint"], weights_only=True)
+    assert saved["epoch"] < 4
+    said = f"is of epoch {saved['epoch']}, before regularizer.share.epoch=4: its members are not"
+    assert said in caplog.text
+    weights = saved["state_dict"]["a.net.head.weight"], saved["state_dict"]["f.net.head.weight"]
+    assert not torch.equal(*weights)
+    assert result["clusters"]["head"] == {f"{n}.net.head.weight": i for i, n in enumerate("abcdef")}
+    printed = capsys.readouterr().out
+    assert printed.count("Tie plan") == 1
+    assert "cluster_tie, share" in printed
+
+
 def test_same_seed_same_numbers(compose_config: Compose, tmp_path: Path) -> None:
     results = []
     for name in ("first", "second"):
@@ -104,6 +138,36 @@ def test_goes_on_from_a_checkpoint(compose_config: Compose, tmp_path: Path) -> N
 def test_strength_is_every_regularizers_own(compose_config: Compose) -> None:
     prepared = prepare(compose_config("regularizer=[soft_tie,l2]", "strength=0.25"))
     assert [node.strength for node in prepared.regularizer.values()] == [0.25, 0.25]
+
+
+def test_strengths_that_are_learned(compose_config: Compose, tmp_path: Path) -> None:
+    """They are a strategy of their own, and their course is in the result."""
+    config = compose_config(
+        *FAST, "regularizer=[soft_tie,l2]", "strength={learned:{start:0.02,per:all}}",
+        "trainer.max_epochs=2", "trainer.limit_train_batches=6",
+    )  # fmt: skip
+    run(config, tmp_path, [])
+    (result,) = read_results([tmp_path])
+    assert result.strategy == "soft_tie+l2 learned"
+    assert result.strength is None
+    assert result.strengths.keys() == {"soft_tie: all", "l2: all"}
+    for course in result.strengths.values():
+        assert len(course) == 3
+        assert course[0] == 0.02 not in course[1:]
+
+
+@pytest.mark.parametrize(
+    ("strength", "words"),
+    [
+        ("learnt", r"strength=learnt: write a number, learned, or .*did you mean 'learned'"),
+        ("{learned:0.1}", r"strength=\{'learned': 0.1\}: write a number, learned, or such a name"),
+        ("{learned:{begin:1}}", r"strength: .*unexpected keyword argument 'begin'"),
+        ("{learned:{every:0}}", r"strength: Learned\(every=0\): write a whole number"),
+    ],
+)
+def test_wrong_strengths(compose_config: Compose, strength: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        prepare(compose_config(f"strength={strength}"))
 
 
 def test_strength_without_a_regularizer_that_has_one_is_said(
@@ -248,3 +312,25 @@ def test_ties_of_another_model_are_named_whatever_the_strategy(
             ["ties.patterns=[x.*]"],
         )
     assert "ties=all" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (("regularizer=found_groups", "regularizer.share.epoch=4"), "found_groups"),
+        (("regularizer=found_groups", "regularizer.share=null"), "cluster_tie"),
+        (("regularizer=found_groups", "~regularizer.cluster_tie"), "share"),
+        (("regularizer=[growl,l2]",), "growl+l2"),
+        (("regularizer=soft_tie",), "soft_tie"),
+        (("regularizer=none",), "none"),
+        (("regularizer=soft_tie", "regularizer.soft_tie=null"), "none"),
+    ],
+)
+def test_a_strategy_has_the_name_of_its_config(
+    compose_config: Compose, overrides: tuple[str, ...], name: str
+) -> None:
+    config = compose_config("data=six_sites", "ties=six_sites", *overrides)
+    with open_dict(config.regularizer):
+        for key in [key for key, node in config.regularizer.items() if node is None]:
+            del config.regularizer[key]
+    assert strategy(config) == name

@@ -127,6 +127,39 @@ def test_a_killed_sweep_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert table(killed) == table(whole)
 
 
+def test_a_killed_search_has_the_trials_of_a_whole_one(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    options = (
+        "hydra/sweeper=optuna",
+        "hydra.sweeper.n_trials=4",
+        "hydra.sweeper.pruner.n_warmup_steps=1",
+        "regularizer=none,soft_tie",
+        "strength=tag(log,interval(0.001,10))",
+        "seed=0,1",
+        "trainer.max_epochs=8",
+    )
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    planned = sweep(whole, *options, "dry_run=true")
+    assert planned.returncode == 0, planned.stderr
+    assert "10 cells: 10 to run" in planned.stdout
+    assert not whole.exists()
+    done = sweep(whole, *options, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert done.returncode == 0, done.stderr
+    ended = results(whole)
+    assert len(ended) == 10
+    pruned = [result for result in ended.values() if result["status"] == "pruned"]
+    assert pruned
+    assert all(result["epochs"] < 8 for result in pruned)
+    assert f"as a search pruned them: {len(pruned)}" in done.stdout
+
+    sweep_until(lambda: len(results(killed)) > 5, signal.SIGKILL, killed, *options)
+    assert sweep(killed, *options).returncode == 0
+    assert {cell: r["course"] for cell, r in results(killed).items()} == {
+        cell: r["course"] for cell, r in ended.items()
+    }
+    assert table(killed) == table(whole)
+
+
 def check_failures(directory: Path, done: subprocess.CompletedProcess[str]) -> None:
     assert done.returncode == 1, done.stderr
     cells = results(directory)

@@ -488,3 +488,20 @@ def test_what_is_common_to_all_rows_is_said_once():
     text = printed(compare([run(data="digits"), run(data="mnist")]))
     assert "all with model=mlp, ties=all\n" in text
     assert "overrides" not in text
+
+
+def test_pruned_runs_are_counted_and_not_compared():
+    pruned = replace(run("l2", val=0.9, strength=0.1), status="pruned", validation={}, test={})
+    comparison = compare([run("l2", strength=1.0), pruned])
+    (row,) = comparison.rows
+    assert [tried.strength for tried in row.tried] == [1.0]
+    assert (comparison.pruned, comparison.failures) == (1, ())
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(comparison)
+    assert "not compared, as a search pruned them: 1" in capture.get()
+
+
+def test_nothing_but_pruned_runs():
+    with pytest.raises(ValueError, match="there are no results to compare"):
+        compare([replace(run("l2"), status="pruned")])

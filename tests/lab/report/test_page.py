@@ -259,6 +259,13 @@ def test_failures(results):
     assert found.all("section")[-1]["id"] == "failures"
     assert "OSError: 2\nmore" in found.text["pre"]
     assert "6 failed" in " ".join(found.text["ul"].split())
+    assert "pruned" not in found.text["ul"]
+
+
+def test_pruned_runs_are_counted(results):
+    pruned = [replace(r, status="pruned") for r in results if r.strength == 0.01]
+    found = parsed([r for r in results if r.strength != 0.01] + pruned)
+    assert "6 pruned" in " ".join(found.text["ul"].split())
 
 
 def test_one_seed_has_no_interval(results):

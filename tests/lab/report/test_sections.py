@@ -10,17 +10,9 @@ from lit_share.lab.report import compare
 from lit_share.lab.results import read_results
 
 KEYS = [
-    "scores",
-    "strengths",
-    "paths",
-    "sizes",
-    "curves",
-    "distances",
-    "learned",
-    "tied",
-    "clusters",
+    "scores", "strengths", "paths", "sizes", "curves", "distances", "learned", "tied", "clusters",
     "costs",
-]
+]  # fmt: skip
 
 
 def sections(results, **keywords):
@@ -46,12 +38,10 @@ def test_a_figure_per_setting(results):
     # two ties; memory, bytes and time
     assert [len(group.panels) for group in found["distances"].groups] == [2, 2]
     assert [len(group.panels) for group in found["costs"].groups] == [3, 3]
-    # The sweep ties pairs.
+    # The sweep ties pairs, by strengths that are given.
     assert [key for key, section in found.items() if section.missing] == [
-        "paths",
-        "learned",
-        "clusters",
-    ]
+        "paths", "learned", "clusters"
+    ]  # fmt: skip
 
 
 def test_the_same_strategy_has_the_same_colour_everywhere(results):
@@ -209,6 +199,8 @@ def test_strategies_after_which_no_members_are_equal_are_named(results):
     found = sections(of_three(results, lambda *_: (0, 1, 2)))["clusters"]
     assert not found.groups
     assert found.missing == "In some settings no members are equal after soft_tie."
+    one = [r for r in of_three(results, lambda *_: (0, 1, 2)) if "data.n_b=20" in r.overrides]
+    assert sections(one)["clusters"].missing == "No members are equal after soft_tie."
 
 
 def test_clusters_of_many_members_are_not_drawn(results):
@@ -216,6 +208,20 @@ def test_clusters_of_many_members_are_not_drawn(results):
     found = sections([replace(run, clusters=many) for run in results])["clusters"]
     assert not found.groups
     assert "No run ties three to 40 members" in found.missing
+
+
+def test_learned_strengths(results):
+    for i, result in enumerate(results):
+        own = {"weight": [0.1, 0.2 * (1 + i % 2)]} if result.strategy == "soft_tie" else {}
+        results[i] = replace(result, strengths=own)
+    found = sections(results)["learned"]
+    assert found.missing == ""
+    (figure, *_) = figures(found)
+    assert figure.layout.yaxis.type == "log"
+    (line,) = figure.data
+    assert line.name == "soft_tie"
+    assert line.y[0] == pytest.approx(0.1)
+    assert 0.2 <= line.y[1] <= 0.401
 
 
 def test_of_many_ties_the_first_are_drawn(results):

@@ -156,7 +156,8 @@ def test_what_is_written_is_what_is_read(tmp_path):
         sharing={"penalty": 0.5, "distance": None}, rows=[{"name": "a"}], seconds=1.5,
         checkpoint="last.ckpt", tied={"weight": 0.5}, training_bytes=12,
         clusters={"weight": {"a.weight": 0, "b.weight": 1, "c.weight": 0}},
-        distances={"weight": [1.0, 0.5]},
+        distances={"weight": [1.0, 0.5]}, strengths={"weight": [0.1, 0.2]}, epochs=2,
+        course=[0.25, 0.5],
     )  # fmt: skip
     empty = {f.name for f in fields(Result) if not getattr(written, f.name)}
     assert empty == {"error", "earlier"}
