@@ -329,7 +329,7 @@ SECTIONS: dict[str, list[Row]] = {
             'ls.Regularize(soft, ties, strength="0.1")',
             "at once",
             "TypeError",
-            "strength must be a number, got '0.1'",
+            "strength must be a number, a lit_share.Learned or a lit_share.Path, got '0.1'",
         ),
         Row(
             "strength of a plain loop is nan",

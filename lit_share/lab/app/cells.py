@@ -122,7 +122,7 @@ def _check_strength(prepared: DictConfig, strength: Any) -> str | None:
         try:
             if strength is not None and "strength" in node:
                 # Ways of finding one become nodes, as in `prepare`.
-                options["strength"] = strength_node(strength)
+                options["strength"] = strength_node(strength, prepared)
             instantiate(node, _convert_="all", **options)
         # As above, classes of the user may raise anything.
         except Exception as error:
