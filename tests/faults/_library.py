@@ -318,6 +318,21 @@ SECTIONS: dict[str, list[Row]] = {
             "strength must be a finite number >= 0, got inf",
         ),
         Row(
+            "learned strength starts at zero",
+            "ls.Learned(start=0.0)",
+            "at once",
+            "ValueError",
+            "Learned(start=0.0): write a finite number > 0",
+        ),
+        Row(
+            "learned strength without validation",
+            'fit(pair, ls.Regularize("l2", one, strength=ls.Learned()))',
+            "before training",
+            "ValueError",
+            "Pair has no validation_step, whose loss tells how strong a penalty should be: write "
+            "one that returns its loss, or Learned(loss=function)",
+        ),
+        Row(
             "strength is negative",
             "ls.Regularize(soft, ties, strength=-0.1)",
             "at once",
