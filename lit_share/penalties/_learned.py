@@ -57,7 +57,9 @@ class Learned:
             one whose name ends in "loss".
         rate: The change η of the logarithm in an update whose cosine has the sign of all before.
         least: The smallest strength, > 0 and at most ``start``.
-        most: The largest strength, at least ``start``.
+        most: The largest strength, at least ``start``. For penalties that are gradients, without a
+            precision, it is at most 1 / (2 lr), at which two members meet in one step of SGD: its
+            steps would diverge soon after.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -129,13 +131,15 @@ class LearnedStrengths:
         past = steps - self.steps_at_update
         return past >= self.settings.every or past < 0
 
-    def update(self, ties: Sequence[Tie], products: Tensor) -> None:
+    def update(self, ties: Sequence[Tie], products: Tensor, most: float = math.inf) -> None:
         """Move the strengths.
 
         Args:
             ties: The ties.
             products: What `TieViews.products` returns of the validation loss and the last move.
+            most: The largest strength, if it is less than that of the settings.
         """
+        least, most = self.settings.least, min(most, self.settings.most)
         # Ties with a common strength are one vector, whose products are sums.
         sums: dict[str, list[float]] = {}
         for tie, row in zip(ties, products.tolist(), strict=True):
@@ -146,9 +150,12 @@ class LearnedStrengths:
             # Under fp16, gradients may overflow. Without a move there is nothing to learn from.
             if not (math.isfinite(product) and math.isfinite(size) and size > 0.0):
                 continue
-            self._follow(key, -product / size)
+            log = self._logs.get(key, math.log(self.settings.start))
+            log += self.settings.rate * self._normalised(key, -product / size)
+            self._logs[key] = min(max(log, math.log(least)), math.log(max(least, most)))
 
-    def _follow(self, key: str, cosine: float) -> None:
+    def _normalised(self, key: str, cosine: float) -> float:
+        """Return the running mean of cosines over the root of that of their squares."""
         updates, mean, square = self._moments.get(key, (0, 0.0, 0.0))
         updates += 1
         mean += (1.0 - MEAN) * (cosine - mean)
@@ -157,10 +164,7 @@ class LearnedStrengths:
         # Both begin at 0, which is corrected as in Adam.
         mean /= 1.0 - MEAN**updates
         square /= 1.0 - SQUARE**updates
-        settings = self.settings
-        log = self._logs.get(key, math.log(settings.start))
-        log += settings.rate * mean / (math.sqrt(square) + LEAST)
-        self._logs[key] = min(max(log, math.log(settings.least)), math.log(settings.most))
+        return mean / (math.sqrt(square) + LEAST)
 
     def end_epoch(self, ties: Sequence[Tie]) -> None:
         """Add the present strengths to the course."""

@@ -386,6 +386,7 @@ class PenaltySteps:
         if self._strengths_at(self.steps_done, self.epochs_done) == 0.0:
             return
         self._refresh()
+        most = math.inf
         if self.uses_prox:
             # The last step's moves are of no more use, and take as much memory as the members.
             moves, self._moves = self._moves, None
@@ -394,8 +395,11 @@ class PenaltySteps:
                 self._read_moments()
             moves = [[own.neg_() for own in of_tie] for of_tie in self.views.increments()]
             gradients = rescaled(gradients, self._steps.rates)
+            largest = max(rate for own in self._steps.rates for rate in own.rates())
+            if self.precision.given is None and largest > 0.0:
+                most = 0.5 / largest
         if moves is not None:
-            self.learned.update(self.found, self.views.products(gradients, moves))
+            self.learned.update(self.found, self.views.products(gradients, moves), most)
 
     def new_gradients(self) -> None:
         """Discard increments kept for other optimizers; call it at each backward pass."""

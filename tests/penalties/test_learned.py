@@ -156,8 +156,7 @@ def test_per(per, names, pair):
     steps.learn(found)
     assert sorted(strengths(steps)) == sorted(names)
     if per != "tie":
-        members = [[*pair[key].parameters()] for key in "ab"]
-        a, b = members
+        a, b = members = members_of(pair)
         apart = [(p - q).flatten() for p, q in zip(a, b, strict=True)]
         pulls = [*apart, *(-own for own in apart)]
         own = [found[id(p)].flatten() for x in members for p in x]
@@ -210,6 +209,24 @@ def test_limits(pair):
     steps.learn(gradients(pair))
     for strength in strengths(steps).values():
         assert strength in (pytest.approx(0.09), pytest.approx(0.11))
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_steps_do_not_diverge(make, pair):
+    """Where validation wants equal members, whatever it costs."""
+    optimizer = make(pair.parameters())
+    steps = PenaltySteps("soft_tie", PAIR, Learned(rate=5.0, every=1))
+    steps.attach(pair, optimizer)
+    for _ in range(200):
+        take(steps, optimizer, pair)
+        apart = sum((p - q).square().sum() for p, q in zip(*members_of(pair), strict=True))
+        steps.learn(gradients(pair, apart))
+    assert strengths(steps)["weight"] == pytest.approx(0.5 / optimizer.param_groups[0]["lr"])
+    assert float(apart.detach()) < 1e-3
+
+
+def members_of(pair):
+    return [[*pair[key].parameters()] for key in "ab"]
 
 
 @pytest.mark.parametrize("nothing", [0.0, math.nan, math.inf])
