@@ -23,6 +23,7 @@ from benchmarks.speed._clock import Row
 QUESTIONS = (
     "penalty_step",
     "trainer_step",
+    "learned_strengths",
     "peak_memory",
     "owl_prox",
     "graph_prox",
