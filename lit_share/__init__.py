@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from lit_share.penalties import (
         RECIPES,
         Learned,
+        Path,
         PenaltySteps,
         Ramp,
         Recipe,
@@ -62,6 +63,7 @@ __all__ = [
     "LocallyConnected2d",
     "OwlWeights",
     "Paired",
+    "Path",
     "Penalty",
     "PenaltySteps",
     "Ramp",

@@ -165,6 +165,7 @@ ORDINARY = {
     "sharing/_share.py": {"mean", "first"},  # init=
     "callbacks/_share.py": {"mean"},  # init=
     "functional/__init__.py": {"mean"},  # the function
+    "penalties/_path.py": {"first"},  # first=
     "codebooks/_tie_rows.py": {"zero"},  # a column of a table
     "cli/_compact.py": {"output"},  # a file
     "alignment/_align.py": {"first", "mean"},  # references

@@ -47,6 +47,10 @@ class Batches:
         self.drawn = [drawn + 1 for drawn in self.drawn]
         return batches
 
+    def in_order(self) -> list[Iterator[Any]]:
+        """Return the batches of one pass over each loader, in the loader's order."""
+        return [own.in_order() for own in self._sources]
+
 
 class _Shuffled:
     """Batches of a map-style dataset, of the size of the loader's."""
@@ -63,7 +67,13 @@ class _Shuffled:
         epoch, index = divmod(number, len(self.batches))
         if epoch != self.epoch:
             self.epoch, self.order = epoch, self._shuffled(epoch)
-        dataset, indices = self.loader.dataset, self.order[index]
+        return self._fetch(self.order[index])
+
+    def in_order(self) -> Iterator[Any]:
+        return map(self._fetch, self.batches)
+
+    def _fetch(self, indices: list[Any]) -> Any:
+        dataset = self.loader.dataset
         fetch = getattr(dataset, "__getitems__", None)
         examples = fetch(indices) if fetch else [dataset[i] for i in indices]
         return self.loader.collate_fn(examples)
@@ -84,7 +94,7 @@ class _InOrder:
 
     def __init__(self, loader: Any, limit: float) -> None:
         self.loader, self.stop = _without_workers(loader), _stop(limit)
-        self.passed, self.iterator = 0, self._begin()
+        self.passed, self.iterator = 0, self.in_order()
 
     def batch(self, number: int) -> Any:
         # A resumed run has drawn more than this iterator.
@@ -96,10 +106,10 @@ class _InOrder:
     def _next(self) -> Any:
         for batch in self.iterator:
             return batch
-        self.iterator = self._begin()
+        self.iterator = self.in_order()
         return next(self.iterator)
 
-    def _begin(self) -> Iterator[Any]:
+    def in_order(self) -> Iterator[Any]:
         batches = iter(self.loader)
         for batch in islice(batches, self.stop):
             # Iterating over a CombinedLoader also gives the index of the batch and of its loader.

@@ -15,10 +15,11 @@ from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
 from lit_share.callbacks._align import Align
+from lit_share.callbacks._path_walk import PathWalk, join_walk
 from lit_share.callbacks._strategies import refuse_strategy
 from lit_share.callbacks._validation_loss import ValidationLoss
 from lit_share.functional import Penalty
-from lit_share.penalties import Apply, Every, Learned, PenaltySteps, Precision, Schedule
+from lit_share.penalties import Apply, Every, Learned, Path, PenaltySteps, Precision, Schedule
 from lit_share.ties import Tie, TieError, Ties, unaligned_remark
 
 
@@ -56,7 +57,11 @@ class Regularize(Callback):
         penalty: A penalty, or the name of one of `lit_share.RECIPES`.
         ties: Which parameters are tied, or a list of patterns for `Ties`.
         strength: A finite number ≥ 0; for the ``l2`` recipe it equals PyTorch's ``weight_decay``.
-            `lit_share.Learned` learns one for each tie from validation data.
+            `lit_share.Learned` learns one for each tie from validation data. `lit_share.Path` walks
+            from 0 upward and chooses on validation data: after training, the module has the weights
+            of the chosen knot, as later callbacks and whoever reads the module expect of a trained
+            model, and ``path`` has all knots, with their checkpoints. `ModelCheckpoint` knows
+            nothing of it: test with ``ckpt_path=regularize.path.best_path``, or no ``ckpt_path``.
         schedule: A factor of the strength: a `Ramp`, or a function of the numbers of optimizer
             steps and epochs done. ``None``: constant.
         apply: ``"gradient"``, ``"prox"``, or ``"auto"``: gradient for smooth penalties, else prox.
@@ -96,7 +101,7 @@ class Regularize(Callback):
         self,
         penalty: Penalty | str,
         ties: Ties | Sequence[str],
-        strength: float | Learned,
+        strength: float | Learned | Path,
         schedule: Schedule | None = None,
         apply: Apply = "auto",
         every: Every = "step",
@@ -117,6 +122,7 @@ class Regularize(Callback):
         # The steps and epochs done when an epoch was last ended.
         self._ended: tuple[int, int] | None = None
         self._validation: ValidationLoss | None = None
+        self._path: PathWalk | None = None
         # Batches of validation data that a checkpoint's training has drawn.
         self._drawn: list[int] = []
 
@@ -131,9 +137,14 @@ class Regularize(Callback):
         return self.steps.ties
 
     @property
-    def strength(self) -> float | Learned:
-        """The strength, before the schedule's factor, or how it is learned."""
+    def strength(self) -> float | Learned | Path:
+        """The strength, before the schedule's factor, or how it is found."""
         return self.steps.strength
+
+    @property
+    def path(self) -> PathWalk | None:
+        """The knots of a `Path` and the choice, from the beginning of training; else ``None``."""
+        return self._path
 
     @property
     def found(self) -> list[Tie]:
@@ -160,12 +171,18 @@ class Regularize(Callback):
     def state_dict(self) -> dict[str, Any]:
         if self._validation is not None:
             self._drawn = list(self._validation.batches.drawn)
-        return {**self.steps.state_dict(), "drawn": self._drawn}
+        state = {**self.steps.state_dict(), "drawn": self._drawn}
+        if self._path is not None:
+            state["path"] = self._path.state()
+        return state
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.steps.load_state_dict(state_dict)
         self._drawn = state_dict.get("drawn", [])
+        # Tests restore callbacks, too: those of a knot know nothing of later ones.
+        if self._path is not None and self._path.chosen is None:
+            self._path.restore(state_dict.get("path", {}))
 
     @property
     def learned(self) -> dict[str, float]:
@@ -230,16 +247,24 @@ class Regularize(Callback):
         refuse_strategy(self, trainer.strategy)
         if stage != "fit":
             return
-        if trainer.global_step == 0 or pl_module is not self._module:
+        is_new = trainer.global_step == 0 or pl_module is not self._module
+        if is_new:
             # `fit` starts a new training; resuming loads a checkpoint only after `setup`.
             self.steps.reset()
             self._drawn = []
         self._module = pl_module
+        if isinstance(self.strength, Path):
+            before = self._path
+            self._path = join_walk(self.strength, self._earlier_walks(trainer))
+            if before is not None and not is_new:
+                self._path.restore({**before.state(), "chosen": None})
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.steps.steps_done, self.steps.epochs_done = trainer.global_step, trainer.current_epoch
         self.steps.check(pl_module, trainer.optimizers)
+        if self._path is not None and self._leads(trainer):
+            self._path.check(trainer)
         if trainer.global_step == 0 and trainer.ckpt_path is None:
             callbacks: Sequence[Callback] = trainer.callbacks  # type: ignore[attr-defined]
             aligned = [callback for callback in callbacks if isinstance(callback, Align)]
@@ -268,6 +293,13 @@ class Regularize(Callback):
         self._ended = None
         if isinstance(self.strength, Learned):
             self._validation = self._validation_loss(trainer, pl_module, self.strength)
+        if self._path is not None and self._leads(trainer):
+            self._path.begin(trainer, pl_module)
+
+    @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._path is not None and self._leads(trainer):
+            self._path.end_validation(trainer)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -280,6 +312,14 @@ class Regularize(Callback):
                 "the ties",
                 stacklevel=2,
             )
+        if self._path is not None and self._leads(trainer):
+            self._path.finish(trainer)
+
+    @override
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Without an epoch left, as of a resumed training that had ended, no training ends.
+        if self._path is not None and self._leads(trainer):
+            self._path.finish(trainer)
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
@@ -299,11 +339,14 @@ class Regularize(Callback):
         # `on_train_epoch_end` would be too late: validation and its checkpoints come before it.
         if trainer.is_last_batch:
             self._end_epoch(trainer)
+            self._end_epoch_of_path(trainer)
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # An epoch that `max_steps` ends early has no last batch.
         self._end_epoch(trainer)
+        if self._path is not None and self._leads(trainer):
+            self._path.save(trainer)
 
     @override
     def on_before_backward(
@@ -317,7 +360,7 @@ class Regularize(Callback):
     ) -> None:
         self._announced.add(optimizer)
         # Only schedules need them here, and they take longer to read than most of the hook.
-        if self.steps.schedule is not None:
+        if self.steps.schedule is not None or self._path is not None:
             now = trainer.global_step, trainer.current_epoch
             self.steps.steps_done, self.steps.epochs_done = now
         # Under fp16, fused optimizers unscale gradients inside their step, so `.grad` is still
@@ -333,6 +376,8 @@ class Regularize(Callback):
         if self._validation is not None:
             self._drawn = list(self._validation.batches.drawn)
         self._validation = None
+        if self._path is not None:
+            self._path.end()
 
     @override
     def on_exception(
@@ -378,6 +423,28 @@ class Regularize(Callback):
         self._ended = now
         self.steps.steps_done, self.steps.epochs_done = now
         self.steps.end_epoch()
+
+    def _end_epoch_of_path(self, trainer: Trainer) -> None:
+        if self._path is None or not self._leads(trainer):
+            return
+        callbacks: Sequence[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        penalties = [callback for callback in callbacks if isinstance(callback, Regularize)]
+        for penalty in penalties:
+            # A knot ends after the last proximal steps of all penalties.
+            penalty._end_epoch(trainer)
+        walking = [penalty for penalty in penalties if penalty.path is self._path]
+        self._path.end_epoch(trainer, [tie for penalty in walking for tie in penalty.found])
+
+    def _leads(self, trainer: Trainer) -> bool:
+        """Whether this is the first of the penalties that walk a path."""
+        return not self._earlier_walks(trainer)
+
+    def _earlier_walks(self, trainer: Trainer) -> list[PathWalk]:
+        """Return the paths that earlier callbacks of the Trainer walk."""
+        callbacks: Sequence[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        before = callbacks[: callbacks.index(self)]
+        paths = [callback.path for callback in before if isinstance(callback, Regularize)]
+        return [path for path in paths if path is not None]
 
     def _remove_hooks(self) -> None:
         for handle in self._handles:

@@ -37,6 +37,9 @@ class ValidationLoss:
         ValueError: If there is no `validation_step`, no batch or no loss.
     """
 
+    # Who asks for the loss, for messages.
+    way = "Learned"
+
     def __init__(
         self,
         trainer: Trainer,
@@ -55,8 +58,8 @@ class ValidationLoss:
             loader = loop._combined_loader
             if loader is None:
                 raise ValueError(
-                    "the Trainer does not validate, so there is no data to learn strengths from: "
-                    "give fit a validation loader, or write Learned(loader=...)"
+                    "the Trainer does not validate, so there is no data to find strengths with: "
+                    f"give fit a validation loader, or write {self.way}(loader=...)"
                 )
             limits = loop._max_batches
         with self._as_in_validation({}):
@@ -72,12 +75,13 @@ class ValidationLoss:
         if not is_overridden("validation_step", module):
             raise ValueError(
                 f"{type(module).__name__} has no validation_step, whose loss tells how strong a "
-                "penalty should be: write one that returns its loss, or Learned(loss=function)"
+                "penalty should be: write one that returns its loss, or "
+                f"{self.way}(loss=function)"
             )
         if is_param_in_hook_signature(module.validation_step, "dataloader_iter", explicit=True):
             raise ValueError(
                 "validation_step(dataloader_iter) draws its own batches: let it take a batch, or "
-                "write Learned(loss=function)"
+                f"write {self.way}(loss=function)"
             )
 
     def _try(self) -> None:
@@ -90,7 +94,8 @@ class ValidationLoss:
                 raise
             raise ValueError(
                 f"validation_step of {type(self.module).__name__} fails with gradients switched "
-                f"on ({error}): detach what is no part of the loss, or write Learned(loss=function)"
+                f"on ({error}): detach what is no part of the loss, or write "
+                f"{self.way}(loss=function)"
             ) from error
         self.batches.drawn = drawn
 
@@ -152,33 +157,41 @@ class ValidationLoss:
 
     def _loss(self, logged: dict[str, Any]) -> Tensor:
         losses = []
-        drawn = self.batches.draw()
-        for index, batch in enumerate(drawn):
+        for index, batch in enumerate(self.batches.draw()):
             # Each loader's step logs under the same names.
             logged.clear()
-            plugin, strategy = self.trainer.precision_plugin, self.trainer.strategy
-            batch = plugin.convert_input(batch)
-            batch = self.module.on_before_batch_transfer(batch, dataloader_idx=index)
-            batch = strategy.batch_to_device(batch, dataloader_idx=index)
-            if self.function is not None:
-                with plugin.val_step_context():
-                    loss = self.function(self.module, batch)
-                if not (isinstance(loss, Tensor) and loss.requires_grad):
-                    raise ValueError(
-                        "Learned(loss=function) has returned no tensor with a gradient: return the "
-                        "loss, and do not detach it"
-                    )
-                losses.append(loss.sum())
-                continue
-            arguments = [batch]
-            if is_param_in_hook_signature(self.module.validation_step, "batch_idx", min_args=2):
-                arguments.append(self.batches.drawn[index] - 1)
-            if len(drawn) > 1 and not self.batches.together:
-                arguments.append(index)
-            with plugin.val_step_context():
-                output = self.module.validation_step(*arguments)
-            losses.append(self._find_loss(output, logged))
+            number = self.batches.drawn[index] - 1
+            losses.append(self._loss_of(batch, index, number, logged))
         return torch.stack([loss.float() for loss in losses]).sum()
+
+    def _loss_of(self, batch: Any, index: int, number: int, logged: dict[str, Any]) -> Tensor:
+        """Return the loss of a batch of the loader ``index``, with a gradient."""
+        output = self._output(batch, index, number)
+        if self.function is None:
+            return self._find_loss(output, logged)
+        if not (isinstance(output, Tensor) and output.requires_grad):
+            raise ValueError(
+                f"{self.way}(loss=function) has returned no tensor with a gradient: return the "
+                "loss, and do not detach it"
+            )
+        return output.sum()
+
+    def _output(self, batch: Any, index: int, number: int) -> Any:
+        """Return what `validation_step`, or the user's function, returns of a batch."""
+        plugin, strategy = self.trainer.precision_plugin, self.trainer.strategy
+        batch = plugin.convert_input(batch)
+        batch = self.module.on_before_batch_transfer(batch, dataloader_idx=index)
+        batch = strategy.batch_to_device(batch, dataloader_idx=index)
+        if self.function is not None:
+            with plugin.val_step_context():
+                return self.function(self.module, batch)
+        arguments = [batch]
+        if is_param_in_hook_signature(self.module.validation_step, "batch_idx", min_args=2):
+            arguments.append(number)
+        if len(self.batches.drawn) > 1 and not self.batches.together:
+            arguments.append(index)
+        with plugin.val_step_context():
+            return self.module.validation_step(*arguments)
 
     def _find_loss(self, output: Any, logged: Mapping[str, Any]) -> Tensor:
         if isinstance(output, Mapping):
@@ -205,16 +218,16 @@ class ValidationLoss:
         step = f"validation_step of {type(self.module).__name__}"
         if self.name is not None and known:
             return (
-                f"Learned(loss={self.name!r}): {step} logs no value of this name that depends on "
-                f"the weights: write one of {', '.join(map(repr, known))}"
+                f"{self.way}(loss={self.name!r}): {step} logs no value of this name that depends "
+                f"on the weights: write one of {', '.join(map(repr, known))}"
             )
         if len(known) > 1:
             names = ", ".join(map(repr, known))
-            return f"{step} logs several losses, {names}: name one, as Learned(loss=...)"
+            return f"{step} logs several losses, {names}: name one, as {self.way}(loss=...)"
         return (
             f"{step} neither returns nor logs a loss with a gradient (it logs "
             f"{', '.join(map(repr, logged)) or 'nothing'}): return the loss, without "
-            "torch.no_grad(), detach() or item(), or write Learned(loss=function)"
+            f"torch.no_grad(), detach() or item(), or write {self.way}(loss=function)"
         )
 
     @contextmanager

@@ -4,6 +4,7 @@ from lit_share.penalties._fisher import Per, fisher
 from lit_share.penalties._functions import add_penalty_gradient, apply_prox, starting_values
 from lit_share.penalties._learned import Learned, LearnedStrengths
 from lit_share.penalties._optimizers import find_unowned
+from lit_share.penalties._path import Path
 from lit_share.penalties._penalty_steps import Apply, Every, PenaltySteps
 from lit_share.penalties._precision import Precision, second_moments
 from lit_share.penalties._ramp import Ramp, Schedule
@@ -15,6 +16,7 @@ __all__ = [
     "Every",
     "Learned",
     "LearnedStrengths",
+    "Path",
     "PenaltySteps",
     "Per",
     "Precision",

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from lit_share.functional import CENTERS, NORMS, Penalty, either
 from lit_share.penalties._learned import Learned
 from lit_share.penalties._optimizers import find_unowned, parameters_of
+from lit_share.penalties._path import Path
 from lit_share.text import check_choice
 from lit_share.ties import Tie, Ties, names_of, sum_over_shards
 
@@ -25,8 +26,10 @@ def check_arguments(steps: PenaltySteps) -> None:
     """Raise `TypeError` or `ValueError` for wrong or conflicting arguments of `PenaltySteps`."""
     strength, schedule, penalty = steps.strength, steps.schedule, steps.penalty
     # A bool is an int, but strength=True is a mistake, as of an argument in the wrong position.
-    if isinstance(strength, bool) or not isinstance(strength, (int, float, Learned)):
-        raise TypeError(f"strength must be a number or a lit_share.Learned, got {strength!r}")
+    if isinstance(strength, bool) or not isinstance(strength, (int, float, Learned, Path)):
+        raise TypeError(
+            f"strength must be a number, a lit_share.Learned or a lit_share.Path, got {strength!r}"
+        )
     if schedule is not None and not callable(schedule):
         raise TypeError(
             f"schedule must be a function of (steps, epochs), got {schedule!r}: write "
@@ -34,7 +37,7 @@ def check_arguments(steps: PenaltySteps) -> None:
         )
     check_choice("apply", steps.apply, Literal["auto", "gradient", "prox"])
     check_choice("every", steps.every, Literal["step", "epoch"])
-    if not isinstance(strength, Learned) and not (math.isfinite(strength) and strength >= 0.0):
+    if isinstance(strength, (int, float)) and not 0.0 <= strength < math.inf:
         raise ValueError(f"strength must be a finite number >= 0, got {strength}")
     if steps.every == "epoch" and not steps.uses_prox:
         raise ValueError(

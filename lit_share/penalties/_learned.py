@@ -14,6 +14,10 @@ from lit_share.ties import Tie
 
 Of = Literal["tie", "layer", "all"]
 
+# The decay of the running means of cosines and of their squares, and the cosine below which none
+# counts: gradients of different batches differ by more.
+MEAN, SQUARE, LEAST = 0.9, 0.99, 1e-3
+
 
 @dataclass(frozen=True)
 class Learned:
@@ -23,16 +27,18 @@ class Learned:
     :math:`\Delta` of the members has lowered the validation loss. With its gradient :math:`g`,
 
     .. math::
-        \log \lambda \leftarrow \log \lambda
-        - \eta \cos(g, \Delta), \qquad
-        \cos(g, \Delta) = \frac{\langle g, \Delta \rangle}{\lVert g \rVert \lVert \Delta \rVert}
+        c = -\frac{\langle g, \Delta \rangle}{\lVert g \rVert \lVert \Delta \rVert}, \qquad
+        \log \lambda \leftarrow \log \lambda + \eta \frac{m}{\sqrt v}
+
+    in which m and v are running means of c and c², as in Adam: a strength moves by a factor of at
+    most :math:`e^\eta`, and by less the more the cosines c contradict each other.
 
     For penalties that are gradients, :math:`\Delta = -P\, \nabla\Omega(W)`, in which P are the
     learning rates, and with Adam its factors :math:`1 / (\sqrt{v} + \epsilon)`; the cosine is that
     of :math:`P g` and :math:`-\nabla\Omega(W)`, whose product is the same. For proximal steps,
     :math:`\Delta = \operatorname{prox}(W) - W` is what the last step has moved, so that equal
-    groups still tell whether they should come apart. The cosine does not depend on the scales of
-    loss, penalty and learning rate.
+    groups still tell whether they should come apart. Nothing depends on the scales of loss, penalty
+    and learning rate.
 
     This looks one step ahead. What a penalty is worth only after many steps is not seen.
 
@@ -49,7 +55,7 @@ class Learned:
             function that returns the loss, given the module and a batch, in place of
             `validation_step`. ``None``: the only logged value that depends on the weights, or the
             one whose name ends in "loss".
-        rate: The largest change η of the logarithm in an update, > 0.
+        rate: The change η of the logarithm in an update whose cosine has the sign of all before.
         least: The smallest strength, > 0 and at most ``start``.
         most: The largest strength, at least ``start``.
 
@@ -63,7 +69,7 @@ class Learned:
 
     Source:
         Luketina, Berglund, Greff and Raiko: *Scalable gradient-based tuning of continuous
-        regularization hyperparameters*, ICML 2016, which take the product rather than the cosine.
+        regularization hyperparameters*, ICML 2016, which take the product in place of the cosine.
     """
 
     start: float = 0.01
@@ -71,7 +77,7 @@ class Learned:
     per: Of = "tie"
     loader: Any = None
     loss: str | Callable[[Any, Any], Tensor] | None = None
-    rate: float = 2.0
+    rate: float = 0.5
     least: float = 1e-6
     most: float = 1e3
 
@@ -130,18 +136,31 @@ class LearnedStrengths:
             ties: The ties.
             products: What `TieViews.products` returns of the validation loss and the last move.
         """
+        # Ties with a common strength are one vector, whose products are sums.
         sums: dict[str, list[float]] = {}
         for tie, row in zip(ties, products.tolist(), strict=True):
             total = sums.setdefault(self._key(tie), [0.0] * 3)
             sums[self._key(tie)] = [x + y for x, y in zip(total, row, strict=True)]
-        least, most = math.log(self.settings.least), math.log(self.settings.most)
         for key, (product, of_gradient, of_move) in sums.items():
             size = math.sqrt(of_gradient) * math.sqrt(of_move)
             # Under fp16, gradients may overflow. Without a move there is nothing to learn from.
             if not (math.isfinite(product) and math.isfinite(size) and size > 0.0):
                 continue
-            log = self._logs.get(key, math.log(self.settings.start))
-            self._logs[key] = min(max(log - self.settings.rate * product / size, least), most)
+            self._follow(key, -product / size)
+
+    def _follow(self, key: str, cosine: float) -> None:
+        updates, mean, square = self._moments.get(key, (0, 0.0, 0.0))
+        updates += 1
+        mean += (1.0 - MEAN) * (cosine - mean)
+        square += (1.0 - SQUARE) * (cosine * cosine - square)
+        self._moments[key] = updates, mean, square
+        # Both begin at 0, which is corrected as in Adam.
+        mean /= 1.0 - MEAN**updates
+        square /= 1.0 - SQUARE**updates
+        settings = self.settings
+        log = self._logs.get(key, math.log(settings.start))
+        log += settings.rate * mean / (math.sqrt(square) + LEAST)
+        self._logs[key] = min(max(log, math.log(settings.least)), math.log(settings.most))
 
     def end_epoch(self, ties: Sequence[Tie]) -> None:
         """Add the present strengths to the course."""
@@ -152,6 +171,7 @@ class LearnedStrengths:
         """Return numbers by name, for a checkpoint."""
         return {
             "logs": dict(self._logs),
+            "moments": dict(self._moments),
             "course": {key: list(own) for key, own in self.course.items()},
             "steps_at_update": self.steps_at_update,
         }
@@ -159,6 +179,9 @@ class LearnedStrengths:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Set what `state` returned; the start of training if it is empty."""
         self._logs: dict[str, float] = dict(state.get("logs", {}))
+        self._moments: dict[str, tuple[int, float, float]] = {
+            key: tuple(own) for key, own in state.get("moments", {}).items()
+        }
         self.course: dict[str, list[float]] = {
             key: list(own) for key, own in state.get("course", {}).items()
         }

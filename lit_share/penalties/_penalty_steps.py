@@ -22,6 +22,7 @@ from lit_share.penalties._functions import penalty_value, starting_values
 from lit_share.penalties._learned import Learned, LearnedStrengths
 from lit_share.penalties._member_precision import MemberPrecision
 from lit_share.penalties._optimizers import LearningRates, refuse_unsupported, skipped_its_step
+from lit_share.penalties._path import Path
 from lit_share.penalties._pending import MemberSteps, PendingSteps
 from lit_share.penalties._precision import Precision, moments_of_members
 from lit_share.penalties._ramp import Schedule
@@ -64,7 +65,8 @@ class PenaltySteps:
     Args:
         penalty: The penalty, or the name of one of `RECIPES`.
         ties: Which parameters are tied, or a list of patterns for `Ties`.
-        strength: Finite number ≥ 0, or `Learned`, whose updates `learn` makes.
+        strength: Finite number ≥ 0; `Learned`, whose updates `learn` makes; or `Path`, whose knots
+            are those of ``epochs_done``, and among which `Regularize` chooses.
         schedule: Factor of the strength, a `Ramp` or any function of the numbers of finished steps
             and epochs; constant if ``None``.
         apply: ``"gradient"``, ``"prox"``, or ``"auto"``: gradient for smooth penalties, else prox.
@@ -108,7 +110,7 @@ class PenaltySteps:
         self,
         penalty: Penalty | str,
         ties: Ties | Sequence[str],
-        strength: float | Learned,
+        strength: float | Learned | Path,
         schedule: Schedule | None = None,
         apply: Apply = "auto",
         every: Every = "step",
@@ -263,6 +265,8 @@ class PenaltySteps:
                 f"the schedule of {self.ties} must return finite factors >= 0, got {factor} after "
                 f"{step} steps and {epoch} epochs"
             )
+        if isinstance(self.strength, Path):
+            return factor * self.strength.at(epoch)
         if self.learned is None:
             return factor * float(self.strength)  # type: ignore[arg-type]
         own = self.learned.of(self.found if ties is None else ties)

@@ -25,6 +25,7 @@ def rescaled(gradients: Mapping[int, Tensor], rates: Sequence[LearningRates]) ->
     scaled: dict[int, Tensor] = {}
     for own in rates:
         of_groups, groups = own.rates(), own.optimizer.param_groups
+        # Others may keep moments, too, but divide by them in another way.
         state: Mapping[Tensor, Any] = {}
         if all(isinstance(part, (Adam, AdamW)) for part in parts_of(own.optimizer)):
             state = own.optimizer.state

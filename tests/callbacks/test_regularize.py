@@ -940,7 +940,10 @@ def test_strength(strength):
             r"penalty must be a lit_share\.Penalty\(\.\.\.\) or the name of a recipe, got 0\.1",
         ),
         ((SOFT_TIE, "a.*", 0.1), r"ties must be a lit_share\.Ties\(\.\.\.\), got 'a\.\*'"),
-        ((SOFT_TIE, PAIR, "0.1"), "strength must be a number, got '0.1'"),
+        (
+            (SOFT_TIE, PAIR, "0.1"),
+            "strength must be a number, a lit_share.Learned or a lit_share.Path, got '0.1'",
+        ),
     ],
 )
 def test_types(arguments, message):

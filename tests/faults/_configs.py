@@ -55,9 +55,10 @@ SECTIONS: dict[str, list[Row]] = {
         Row(
             "strength is not a number",
             "python train.py strength=much",
-            "at once",
-            "ConfigCompositionException",
-            "Error merging override strength=much",
+            "before training",
+            "ConfigError",
+            "strength=much: write a number, learned or path, or such a name with keywords, as "
+            "strength={learned:{start:0.01}}: choose from learned, path",
         ),
         Row(
             "config strength is negative",

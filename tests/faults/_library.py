@@ -318,6 +318,21 @@ SECTIONS: dict[str, list[Row]] = {
             "strength must be a finite number >= 0, got inf",
         ),
         Row(
+            "learned strength starts at zero",
+            "ls.Learned(start=0.0)",
+            "at once",
+            "ValueError",
+            "Learned(start=0.0): write a finite number > 0",
+        ),
+        Row(
+            "learned strength without validation",
+            'fit(pair, ls.Regularize("l2", one, strength=ls.Learned()))',
+            "before training",
+            "ValueError",
+            "Pair has no validation_step, whose loss tells how strong a penalty should be: write "
+            "one that returns its loss, or Learned(loss=function)",
+        ),
+        Row(
             "strength is negative",
             "ls.Regularize(soft, ties, strength=-0.1)",
             "at once",
@@ -329,7 +344,7 @@ SECTIONS: dict[str, list[Row]] = {
             'ls.Regularize(soft, ties, strength="0.1")',
             "at once",
             "TypeError",
-            "strength must be a number, got '0.1'",
+            "strength must be a number, a lit_share.Learned or a lit_share.Path, got '0.1'",
         ),
         Row(
             "strength of a plain loop is nan",

@@ -30,6 +30,7 @@ def finished_result(unfinished: Result, trained: Trained, evaluation: Evaluation
         training_bytes=trained.training_bytes,
         distances=trained.distances,
         strengths=trained.strengths,
+        strength_path=trained.strength_path,
         **asdict(evaluation),
     )
 
@@ -94,6 +95,9 @@ def table_of(result: Result) -> Table:
     else:
         table.add_row("sparsity", f"{sharing['sparsity']:.3f}")
         table.add_row("sharing", f"{sharing['sharing']:.2f}")
+    if result.strength_path is not None:
+        knot = result.strength_path["knots"][result.strength_path["chosen"]]
+        table.add_row("chosen strength", f"{knot['strength']:.4g}")
     table.add_row("parameters", f"{sharing['total']:,}")
     table.add_row("unique parameters", f"{sharing['unique']:,}")
     table.add_row("compression", f"{sharing['compression']:.2f}")

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lit_share.callbacks import Regularize, Share, SharingMonitor
 from lit_share.lab.app._figures import filters_to_draw, log_positions
+from lit_share.lab.app._path import walked_path
 from lit_share.lab.app._search import course_of
 from lit_share.lab.app.build import Job
 from lit_share.lab.app.retrain import retrain, wants_retraining
@@ -40,6 +41,7 @@ class Trained:
         rows: How a second phase tied the rows of each layer; `None` without a second phase.
         epochs: The number of epochs of all phases; `None` if only spawned processes trained.
         course: How the objective went, in a search.
+        strength_path: The knots of a path of strengths and the choice; see `walked_path`.
     """
 
     job: Job
@@ -54,6 +56,7 @@ class Trained:
     strengths: dict[str, list[float]] = field(default_factory=dict)
     epochs: int | None = None
     course: Course = field(default_factory=Course)
+    strength_path: dict[str, Any] | None = None
 
 
 def train(job: Job, config: DictConfig) -> Trained:
@@ -82,6 +85,7 @@ def train(job: Job, config: DictConfig) -> Trained:
         # Evaluation restores the monitor's state of the best checkpoint, which lacks later epochs.
         distances = monitors[0].history
     training_bytes, strengths = _training_bytes(job), _learned_strengths(job)
+    walked = walked_path(job)
     rows, epochs, course = None, trainer.current_epoch, course_of(trainer)
     if wants_retraining(job, config) and not course.is_pruned:
         read_csv_columns(trainer.loggers)
@@ -91,6 +95,9 @@ def train(job: Job, config: DictConfig) -> Trained:
     log_positions(trainer.loggers, model, filters, job.trainer.global_step)
     read_csv_columns(trainer.loggers)
     best = getattr(job.trainer.checkpoint_callback, "best_model_path", "") or None
+    if walked is not None and rows is None:
+        # The best checkpoint of all epochs may be of any strength.
+        best = walked["knots"][walked["chosen"]]["checkpoint"]
     step, epoch, states = job.trainer.global_step, job.trainer.current_epoch, {}
     if best is not None:
         # Spawned processes do not return their progress and the states of their callbacks.
@@ -115,6 +122,7 @@ def train(job: Job, config: DictConfig) -> Trained:
         strengths,
         epochs or None,
         course,
+        walked,
     )
 
 

@@ -54,7 +54,7 @@ def check_cells(
     # Configs that differ in seed and strength only have the same problems, but for what their
     # regularizers say of the strength. To check each of 500 would take 20 seconds.
     seen: dict[str, _Checked] = {}
-    built: dict[tuple[str, float | None], str | None] = {}
+    built: dict[tuple[str, str], str | None] = {}
     for cell in cells:
         try:
             config, hydra = composer.compose(cell), composer.hydra_of(cell)
@@ -64,7 +64,7 @@ def check_cells(
         checked.prints[cell] = fingerprint(config)
         if not is_ours:
             continue
-        key, strength = _without_numbers(config), config.strength
+        key, strength = _without_numbers(config), str(config.strength)
         if key not in seen:
             with _as_in_a_cell(hydra, directory):
                 seen[key] = _check(config, look_around)
@@ -72,7 +72,7 @@ def check_cells(
         if (key, strength) not in built:
             problem = found.problem
             if found.prepared is not None:
-                problem = _check_strength(found.prepared, strength)
+                problem = _check_strength(found.prepared, config.strength)
             built[key, strength] = problem
         problem = built[key, strength]
         if problem is not None:
@@ -111,15 +111,18 @@ def _check(config: DictConfig, look_around: bool) -> _Checked:
     return _Checked(None, prepared)
 
 
-def _check_strength(prepared: DictConfig, strength: float | None) -> str | None:
+def _check_strength(prepared: DictConfig, strength: Any) -> str | None:
     """Build the regularizers with a strength, and return what is wrong with one of them."""
     from hydra.utils import instantiate
 
+    from lit_share.lab.app._strength import strength_node
+
     for name, node in prepared.regularizer.items():
         options: dict[str, Any] = {}
-        if strength is not None and "strength" in node:
-            options["strength"] = strength
         try:
+            if strength is not None and "strength" in node:
+                # Ways of finding one become nodes, as in `prepare`.
+                options["strength"] = strength_node(strength, prepared)
             instantiate(node, _convert_="all", **options)
         # As above, classes of the user may raise anything.
         except Exception as error:
@@ -185,7 +188,7 @@ def _without_numbers(config: DictConfig) -> str:
     content: Any = OmegaConf.to_container(config, enum_to_str=True)
     if isinstance(content.get("seed"), int) and content["seed"] >= 0:
         del content["seed"]
-    if isinstance(content.get("strength"), float):
+    if isinstance(content.get("strength"), (int, float)):
         # A strength is not the same as none, which leaves that of each recipe.
         content["strength"] = "a number"
     return json.dumps(content, sort_keys=True, default=str)

@@ -114,7 +114,7 @@ def prepare(config: DictConfig) -> DictConfig:
                 )
     for regularizer in prepared.regularizer.values():
         if "strength" in regularizer and prepared.strength is not None:
-            regularizer.strength = strength_node(prepared.strength)
+            regularizer.strength = strength_node(prepared.strength, prepared)
     _check_mode(prepared.objective, prepared.mode)
     _check_tuned(prepared.tune, config)
     if not 0.0 < prepared.retrain.similarity <= 1.0:

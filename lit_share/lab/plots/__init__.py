@@ -5,6 +5,7 @@ from lit_share.lab.plots._clusters import cluster_map
 from lit_share.lab.plots._curves import Curve, curves
 from lit_share.lab.plots._front import Point, pareto_front, score_against_size
 from lit_share.lab.plots._intervals import Interval, intervals
+from lit_share.lab.plots._knot_path import KnotPoint, knot_path
 from lit_share.lab.plots._members import member_clusters
 from lit_share.lab.plots._palette import OKABE_ITO, Style, styles
 from lit_share.lab.plots._positions import position_filters
@@ -15,6 +16,7 @@ __all__ = [
     "OKABE_ITO",
     "Curve",
     "Interval",
+    "KnotPoint",
     "Point",
     "StrengthPath",
     "Style",
@@ -22,6 +24,7 @@ __all__ = [
     "cluster_path",
     "curves",
     "intervals",
+    "knot_path",
     "member_clusters",
     "pareto_front",
     "position_filters",

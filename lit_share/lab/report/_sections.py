@@ -27,6 +27,7 @@ from lit_share.lab.plots import (
 from lit_share.lab.report._compare import best_of_each_seed
 from lit_share.lab.report._comparison import Comparison, Row
 from lit_share.lab.report._estimate import Estimate, estimate
+from lit_share.lab.report._paths import path_figures
 from lit_share.lab.report._settings import label, number, setting_of, varying
 from lit_share.lab.results import Result
 
@@ -84,6 +85,7 @@ def sections(comparison: Comparison, styles: Styles) -> list[Section]:
     return [
         _scores(comparison, rows, styles),
         _strengths(comparison, rows, styles),
+        _paths(rows, styles),
         _sizes(comparison, rows, styles),
         _over_numbers(comparison, styles),
         _distances(rows, styles),
@@ -151,6 +153,25 @@ def _strengths(comparison: Comparison, rows: Mapping[str, list[Row]], styles: St
     )
     missing = "No strategy was tried with several strengths: try for instance strength=0.01,0.1,1."
     return Section("strengths", "Strength", lead, groups, _if_empty(groups, missing))
+
+
+def _paths(rows: Mapping[str, list[Row]], styles: Styles) -> Section:
+    groups = []
+    for title, members in rows.items():
+        panels = []
+        for row in members:
+            name = _joined(title, f"{row.strategy}: ")
+            drawn = path_figures(row, styles[row.strategy], name)
+            panels += [Panel(figure, words) for figure, words in drawn]
+        if panels:
+            groups.append(Group(title, panels))
+    lead = (
+        "The strengths that one run has walked upward, each from the weights of the one before: "
+        "the score on validation data with bars of one standard error, and below it how equal the "
+        "tied parameters were. The filled marker is the strength whose weights were tested."
+    )
+    reason = "No run has walked a path of strengths: try strength=path."
+    return Section("paths", "Paths in one run", lead, groups, _if_empty(groups, reason))
 
 
 def _sizes(comparison: Comparison, rows: Mapping[str, list[Row]], styles: Styles) -> Section:

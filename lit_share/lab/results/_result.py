@@ -51,6 +51,9 @@ class Result:
             epoch.
         strengths: For each tie or layer whose strength was learned, the strength before training
             and after every epoch.
+        strength_path: For a run that walked a path of strengths, the name of its "score", its
+            "knots" with strength, score, standard error ("error"), distance, tied fractions and
+            numbers of clusters, and the index of the "chosen" knot.
         earlier: Whether the last command in the sweep's directory no longer asked for this run.
     """
 
@@ -82,6 +85,7 @@ class Result:
     training_bytes: int | None = None
     distances: dict[str, list[float]] = field(default_factory=dict)
     strengths: dict[str, list[float]] = field(default_factory=dict)
+    strength_path: dict[str, Any] | None = None
     earlier: bool = False
 
     @property

@@ -1,4 +1,5 @@
 import gzip
+import pickle
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from lit_share.lab.data import SOURCES, fashion_mnist, mnist, standardised
+from lit_share.lab.data._sources import missing_fashion_mnist
 
 
 @pytest.fixture(params=SOURCES)
@@ -106,3 +108,15 @@ def test_standardised_learns_nothing_from_other_rows(table, other):
     using = np.arange(8)
     changed = np.concatenate([table[:8], other[8:]])
     np.testing.assert_array_equal(standardised(changed, using)[:8], standardised(table, using)[:8])
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_sources_can_be_sent_to_other_processes(name):
+    assert pickle.loads(pickle.dumps(SOURCES[name])) == SOURCES[name]
+
+
+def test_what_is_missing_is_named_without_loading(monkeypatch, tmp_path):
+    monkeypatch.setattr("lit_share.lab.data._sources.find_spec", lambda _: None)
+    assert 'pip install "lit-share[mnist]"' in SOURCES["mnist"].missing()
+    assert SOURCES["wine"].missing() is None
+    assert "train-images-idx3-ubyte.gz is missing" in missing_fashion_mnist(tmp_path)

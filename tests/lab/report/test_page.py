@@ -79,6 +79,7 @@ def test_it_has_all_parts(results):
         "table",
         "scores",
         "strengths",
+        "paths",
         "sizes",
         "curves",
         "distances",

@@ -10,7 +10,8 @@ from lit_share.lab.report import compare
 from lit_share.lab.results import read_results
 
 KEYS = [
-    "scores", "strengths", "sizes", "curves", "distances", "learned", "tied", "clusters", "costs",
+    "scores", "strengths", "paths", "sizes", "curves", "distances", "learned", "tied", "clusters",
+    "costs",
 ]  # fmt: skip
 
 
@@ -38,7 +39,9 @@ def test_a_figure_per_setting(results):
     assert [len(group.panels) for group in found["distances"].groups] == [2, 2]
     assert [len(group.panels) for group in found["costs"].groups] == [3, 3]
     # The sweep ties pairs, by strengths that are given.
-    assert [key for key, section in found.items() if section.missing] == ["learned", "clusters"]
+    assert [key for key, section in found.items() if section.missing] == [
+        "paths", "learned", "clusters"
+    ]  # fmt: skip
 
 
 def test_the_same_strategy_has_the_same_colour_everywhere(results):
@@ -50,7 +53,7 @@ def test_the_same_strategy_has_the_same_colour_everywhere(results):
                 if trace.name in expected:
                     assert trace.marker.color == expected[trace.name]
                     seen.add((section.key, trace.name))
-    assert len(seen) == 2 * len(set(KEYS) - {"learned", "tied", "clusters"})
+    assert len(seen) == 2 * len(set(KEYS) - {"paths", "learned", "tied", "clusters"})
 
 
 def test_scores_are_those_of_the_table(results):
