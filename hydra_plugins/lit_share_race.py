@@ -128,8 +128,8 @@ class RaceSweeper(StrategySweeper):
         """Return the race that begins with a cell.
 
         Raises:
-            CompactHydraException: If the config does not say what is better, or trials would be no
-                shorter than runs.
+            CompactHydraException: If the config does not say what is better, trials would be no
+                shorter than runs, or the penalty begins after them.
         """
         from lit_share.lab.race import Race
 
@@ -138,6 +138,13 @@ class RaceSweeper(StrategySweeper):
             raise CompactHydraException(
                 "hydra/sweeper=race needs the keys objective, mode, ties and trainer in the "
                 "config, as in conf/train.yaml"
+            )
+        strength = config.get("strength")
+        # The name of a path, or a mapping from it to keywords.
+        if strength == "path" or (isinstance(strength, DictConfig) and "path" in strength):
+            raise CompactHydraException(
+                f"strength={strength}: a path begins without the penalty, so that trials of "
+                "a race would have none: write a number, or learned"
             )
         key = "ties.exclude"
         if key.partition(".")[2] not in config.ties:

@@ -209,6 +209,11 @@ def test_trials_have_a_quarter_of_the_epochs(tmp_path: Path) -> None:
         (["hydra.sweeper.epochs=0"], "hydra.sweeper.epochs=0: trials train fewer than"),
         (["hydra.sweeper.epochs=5", "trainer.max_epochs=5"], "epochs=5: trials train fewer than"),
         (["+trainer.min_epochs=9", "hydra.sweeper.epochs=5"], "trainer.min_epochs=9 keeps trials"),
+        (["regularizer=soft_tie", "strength=path"], "strength=path: a path begins without"),
+        (
+            ["regularizer=soft_tie", "strength={path:{steps:2,epochs:2}}"],
+            "strength=.*path.*: a path begins without",
+        ),
         (["regularizer=hard_tye"], "(?s)Nothing was run.*regularizer/hard_tye"),
     ],
 )
