@@ -16,7 +16,7 @@ from lit_share.lab.app._check_job import check_job
 from lit_share.lab.app._compose import compose
 from lit_share.lab.app._evaluate import evaluate
 from lit_share.lab.app._report import finished_result, pruned_result, report
-from lit_share.lab.app._search import prune_of
+from lit_share.lab.app._search import join_search
 from lit_share.lab.app._train import train
 from lit_share.lab.app.build import build
 from lit_share.lab.app.config import CONFIG_FILE, strength, sweep_name, unfinished_result
@@ -66,9 +66,7 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float | N
             if prepared.dry_run:
                 print("dry run: everything was built and checked, and nothing is trained")
                 return None
-            prune = prune_of(prepared, output_dir)
-            if prune is not None:
-                job.trainer.callbacks.append(prune)  # type: ignore[attr-defined]
+            result = join_search(job, prepared, output_dir, result)
             trained = train(job, prepared)
             if trained.course.is_pruned:
                 result = pruned_result(result, trained)

@@ -153,7 +153,7 @@ class Comparison:
         chosen = f"chosen by {self.objective} ({self.mode})"
         words = f"mean ± 95 % t-interval over n seeds; median strength, {chosen}"
         if self.pruned:
-            words += f"; not compared, as a search pruned them: {self.pruned}"
+            words += f"; not compared, as a search or a race pruned them: {self.pruned}"
         caption = _literal(words)
         table = Table(box=SIMPLE_HEAD, padding=0, caption=caption, caption_justify="left")
         settings = [setting_of(row.tried[0]) for row in self.rows]

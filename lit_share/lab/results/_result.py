@@ -21,7 +21,8 @@ class Result:
     Attributes:
         path: The `result.json`.
         schema: Version of the file's format.
-        status: How the run ended; `pruned` if a search stopped it early, without testing it.
+        status: How the run ended; `pruned` if a search or a race stopped it early, without
+            testing it.
         strategy: The name of the regularizers' config, or of several joined by `+`; or `none`.
         seed: Seed of the data's split, the initial weights and the order of batches.
         objective: Name of the validation metric by which runs are chosen.
@@ -39,7 +40,8 @@ class Result:
         rows: For a run with a second phase, how the rows of each layer were tied.
         seconds: Duration of training.
         epochs: Number of epochs trained, in all phases; `None` in older results.
-        course: In a search, the best objective on validation data until each epoch.
+        course: In a search or a race, the best objective on validation data until each epoch.
+        layers: In a race, for each layer that is tied, the patterns that exclude it from the ties.
         checkpoint: The checkpoint that was tested.
         tied: For each tie, the fraction of its elements that are exactly equal.
         clusters: For each tie, the number of each member's cluster by the member's name: members of
@@ -76,6 +78,7 @@ class Result:
     seconds: float | None = None
     epochs: int | None = None
     course: list[float] = field(default_factory=list)
+    layers: dict[str, list[str]] = field(default_factory=dict)
     checkpoint: str | None = None
     tied: dict[str, float] = field(default_factory=dict)
     clusters: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -106,7 +109,7 @@ class Result:
         if self.status == "failed":
             return self.error or "failed"
         if self.status == "pruned":
-            return "pruned: a search stopped it early"
+            return "pruned: a search or a race stopped it early"
         value = self.validation.get(self.objective)
         if value is None:
             known = ", ".join(self.validation) or "there are none"

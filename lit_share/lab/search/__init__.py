@@ -5,6 +5,7 @@ cells are the only record of a study, which is built from them whenever Optuna i
 """
 
 from lit_share.lab.search._course import Course
+from lit_share.lab.search._note import NoteCourse
 from lit_share.lab.search._optuna import load_optuna
 from lit_share.lab.search._prune import Prune
 from lit_share.lab.search._space import Choices, Range, Space, searched
@@ -14,6 +15,7 @@ from lit_share.lab.search._trial import Trial, trials_of
 __all__ = [
     "Choices",
     "Course",
+    "NoteCourse",
     "Prune",
     "Range",
     "Space",

@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch import LightningModule, Trainer
 from typing_extensions import override
 
-from lit_share.lab.search._course import Course
+from lit_share.lab.search._note import NoteCourse
 from lit_share.lab.search._optuna import load_optuna
 from lit_share.lab.search._trial import Trial
 
 
-class Prune(Callback):
+class Prune(NoteCourse):
     """Stops a run if Optuna's pruner says so after a validation, and notes its course.
 
     What is reported to the pruner is the best objective so far, as the best checkpoint counts. A
@@ -39,18 +38,9 @@ class Prune(Callback):
         trials: Sequence[Trial],
         pruner: Any,
     ) -> None:
-        self.folder, self.objective, self.mode = folder, objective, mode
+        super().__init__(folder, objective, mode)
         self.study, self.trials, self.pruner = study, list(trials), pruner
-        self.course = Course()
         self._trial: Any = None
-
-    @override
-    def state_dict(self) -> dict[str, Any]:
-        return {"best": list(self.course.best)}
-
-    @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.course = Course(list(state_dict["best"]))
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -73,29 +63,13 @@ class Prune(Callback):
         _replay(self._trial, self.course.best)
 
     @override
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report the objective, and stop the run if it is not promising."""
-        is_fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
-        if not is_fitting or self.objective not in trainer.callback_metrics:
-            return
+    def stops(self, trainer: Trainer) -> bool:
+        """Report the objective to the pruner, and return whether it is not promising."""
+        if self._trial is None:
+            return False
         best = self.course.best
-        value = trainer.callback_metrics[self.objective].item()
-        if best and self.mode == "max":
-            value = max(value, best[-1])
-        elif best:
-            value = min(value, best[-1])
-        best.append(value)
-        pruned = False
-        # A run that ends anyway has cost what it costs.
-        ends = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
-        if self._trial is not None and not ends:
-            self._trial.report(value, len(best) - 1)
-            pruned = bool(self._trial.should_prune())
-        self.course.is_pruned = trainer.strategy.reduce_boolean_decision(pruned, all=False)
-        trainer.should_stop = trainer.should_stop or self.course.is_pruned
-        # All ranks have the same metrics, but one writes.
-        if trainer.is_global_zero:
-            self.course.write(self.folder)
+        self._trial.report(best[-1], len(best) - 1)
+        return bool(self._trial.should_prune())
 
 
 def _replay(trial: Any, course: Sequence[float]) -> None:

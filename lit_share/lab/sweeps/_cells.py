@@ -51,13 +51,14 @@ def settle(
 
     A cell keeps its folder, with result and checkpoints if it has finished or was interrupted. They
     are removed if it failed or if its config has changed, because it must run again. A cell that
-    was pruned is resumed if it is no trial of a search any more. Folders of other cells are
+    was pruned is resumed if it is no trial any more. Folders of other cells are
     unchanged, but marked for reports.
 
     Args:
         directory: The sweep's directory, which exists.
         cells: The fingerprint of each cell's config.
-        trials: For the cells of a search, which trial of which study each is.
+        trials: For the cells of a search or a race, what `cells.json` says of each besides: the
+            number of its "trial", for instance.
         ran: Cells that this command has run; those that failed keep their result.
 
     Returns:
@@ -70,7 +71,7 @@ def settle(
     free = 1 + max([*taken, *map(int, known)], default=-1)
     folders, again = {}, set(ran)
     for cell, config in cells.items():
-        folder = owners.get(_identity(cell))
+        folder, own = owners.get(_identity(cell)), (trials or {}).get(cell, {})
         if folder is None:
             folder, free = str(free), free + 1
         elif known[folder]["config"] != config or (
@@ -78,10 +79,10 @@ def settle(
         ):
             shutil.rmtree(directory / folder / CHECKPOINTS, ignore_errors=True)
             (directory / folder / RESULT_FILE).unlink(missing_ok=True)
-        elif trials is None and status(directory / folder) == "pruned":
+        elif "trial" not in own and status(directory / folder) == "pruned":
             (directory / folder / RESULT_FILE).unlink()
         folders[cell] = folder
-        known[folder] = {"overrides": list(cell), "config": config, **(trials or {}).get(cell, {})}
+        known[folder] = {"overrides": list(cell), "config": config, **own}
     for folder, entry in known.items():
         entry["earlier"] = folder not in folders.values()
     write_json(directory / CELLS_FILE, known)

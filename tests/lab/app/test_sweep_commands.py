@@ -150,12 +150,51 @@ def test_a_killed_search_has_the_trials_of_a_whole_one(tmp_path: Path) -> None:
     pruned = [result for result in ended.values() if result["status"] == "pruned"]
     assert pruned
     assert all(result["epochs"] < 8 for result in pruned)
-    assert f"as a search pruned them: {len(pruned)}" in done.stdout
+    assert f"as a search or a race pruned them: {len(pruned)}" in done.stdout
 
     sweep_until(lambda: len(results(killed)) > 5, signal.SIGKILL, killed, *options)
     assert sweep(killed, *options).returncode == 0
     assert {cell: r["course"] for cell, r in results(killed).items()} == {
         cell: r["course"] for cell, r in ended.items()
+    }
+    assert table(killed) == table(whole)
+
+
+def has_winner(directory: Path) -> bool:
+    """Whether the winner of a race has begun to train to the end."""
+    file = directory / "cells.json"
+    cells = json.loads(file.read_text()) if file.exists() else {}
+    return any("race" in cell and "trial" not in cell for cell in cells.values())
+
+
+@pytest.mark.parametrize(
+    "there", [lambda path: len(results(path)) > 2, has_winner], ids=["trials", "winner"]
+)
+def test_a_killed_race_has_the_winners_of_a_whole_one(
+    tmp_path: Path, there: Callable[[Path], bool]
+) -> None:
+    options = (
+        "hydra/sweeper=race",
+        "hydra.sweeper.epochs=2",
+        "regularizer=none,hard_tie",
+        "data.domain=inverted",
+        "seed=0,1",
+        "trainer.max_epochs=6",
+    )
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = sweep(whole, *options, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert done.returncode == 0, done.stderr
+    assert "2 of 4 cells run without a race" in done.stdout
+    ended = results(whole)
+    winners = [r for r in ended.values() if r["status"] == "finished" and r["layers"]]
+    assert {winner["seed"] for winner in winners} == {0, 1}
+    assert all(winner["epochs"] == len(winner["course"]) == 6 for winner in winners)
+    assert all(r["epochs"] == 2 for r in ended.values() if r["status"] == "pruned")
+
+    sweep_until(lambda: there(killed), signal.SIGKILL, killed, *options)
+    assert sweep(killed, *options).returncode == 0
+    assert {cell: (r["status"], r["course"]) for cell, r in results(killed).items()} == {
+        cell: (r["status"], r["course"]) for cell, r in ended.items()
     }
     assert table(killed) == table(whole)
 

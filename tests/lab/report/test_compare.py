@@ -499,7 +499,7 @@ def test_pruned_runs_are_counted_and_not_compared():
     console = Console(width=200)
     with console.capture() as capture:
         console.print(comparison)
-    assert "not compared, as a search pruned them: 1" in capture.get()
+    assert "not compared, as a search or a race pruned them: 1" in capture.get()
 
 
 def test_nothing_but_pruned_runs():

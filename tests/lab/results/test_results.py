@@ -157,7 +157,8 @@ def test_what_is_written_is_what_is_read(tmp_path):
         checkpoint="last.ckpt", tied={"weight": 0.5}, training_bytes=12,
         clusters={"weight": {"a.weight": 0, "b.weight": 1, "c.weight": 0}},
         distances={"weight": [1.0, 0.5]}, strengths={"weight": [0.1, 0.2]}, epochs=2,
-        course=[0.25, 0.5],
+        course=[0.25, 0.5], layers={"a.head": ["a.head.*"]},
+        strength_path={"chosen": 1},
     )  # fmt: skip
     empty = {f.name for f in fields(Result) if not getattr(written, f.name)}
     assert empty == {"error", "earlier"}

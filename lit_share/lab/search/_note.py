@@ -1,0 +1,63 @@
+"""Note how the objective goes while a run trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from typing_extensions import override
+
+from lit_share.lab.search._course import Course
+
+
+class NoteCourse(Callback):
+    """Writes the best objective so far to a file after each validation; subclasses stop the run.
+
+    Args:
+        folder: The run's folder.
+        objective: Name of the validation metric.
+        mode: Whether a large or a small objective is better.
+    """
+
+    def __init__(self, folder: Path, objective: str, mode: str) -> None:
+        self.folder, self.objective, self.mode = folder, objective, mode
+        self.course = Course()
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": list(self.course.best)}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.course = Course(list(state_dict["best"]))
+
+    @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the objective, and stop the run if a subclass says so."""
+        is_fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if not is_fitting or self.objective not in trainer.callback_metrics:
+            return
+        # The best so far, as the best checkpoint counts; a single validation of a few hundred
+        # examples says less.
+        best = self.course.best
+        value = trainer.callback_metrics[self.objective].item()
+        if best and self.mode == "max":
+            value = max(value, best[-1])
+        elif best:
+            value = min(value, best[-1])
+        best.append(value)
+        stops = False
+        # A run that ends anyway has cost what it costs.
+        if not trainer.should_stop and trainer.current_epoch + 1 != trainer.max_epochs:
+            stops = self.stops(trainer)
+        self.course.is_pruned = trainer.strategy.reduce_boolean_decision(stops, all=False)
+        trainer.should_stop = trainer.should_stop or self.course.is_pruned
+        # All ranks have the same metrics, but one writes.
+        if trainer.is_global_zero:
+            self.course.write(self.folder)
+
+    def stops(self, trainer: Trainer) -> bool:  # noqa: ARG002
+        """Return whether to stop the run after the last value of the course."""
+        return False
