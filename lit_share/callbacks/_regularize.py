@@ -187,9 +187,13 @@ class Regularize(Callback):
     @property
     def learned(self) -> dict[str, float]:
         """The learned strengths by the names of ties or layers; empty if they are given."""
-        if self.steps.learned is None:
+        learned = self.steps.learned
+        if learned is None:
             return {}
-        return self.steps.learned.by_name(self.found)
+        if self.found:
+            return learned.by_name(self.found)
+        # After training, the ties are released with the module.
+        return {name: course[-1] for name, course in learned.course.items()}
 
     def strength_at(self, step: int, epoch: int) -> float:
         """Return the strength after `step` optimizer steps and `epoch` epochs.
@@ -293,6 +297,8 @@ class Regularize(Callback):
         self._ended = None
         if isinstance(self.strength, Learned):
             self._validation = self._validation_loss(trainer, pl_module, self.strength)
+            # Before the first gradient, so that all penalties learn from the same batches.
+            self._validation.want([p for tie in self.found for p in tie.parameters])
         if self._path is not None and self._leads(trainer):
             self._path.begin(trainer, pl_module)
 
@@ -331,7 +337,10 @@ class Regularize(Callback):
     @override
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         steps = self.steps
-        if steps.learned is not None and steps.can_learn(trainer.global_step):
+        # Strengths are learned from the last proximal step, which checkpoints do not have.
+        if trainer.is_last_batch and steps.every == "epoch":
+            self._end_epoch(trainer)
+        if steps.can_learn(trainer.global_step):
             assert self._validation is not None
             steps.steps_done, steps.epochs_done = trainer.global_step, trainer.current_epoch
             parameters = [p for tie in self.found for p in tie.parameters]

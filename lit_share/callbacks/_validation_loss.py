@@ -99,6 +99,10 @@ class ValidationLoss:
             ) from error
         self.batches.drawn = drawn
 
+    def want(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Compute the gradients of these parameters, too, from now on."""
+        self._wanted |= {id(parameter): parameter for parameter in parameters}
+
     def gradients(self, parameters: Sequence[nn.Parameter]) -> Mapping[int, Tensor]:
         """Return the gradient at the present weights, by the ``id`` of parameters.
 
@@ -107,8 +111,9 @@ class ValidationLoss:
         of the same batches.
         """
         step = self.trainer.global_step
-        new = {id(p): p for p in parameters if p.requires_grad and id(p) not in self._wanted}
-        self._wanted |= new
+        # Parameters may have been replaced.
+        new = [p for p in parameters if id(p) not in self._wanted]
+        self.want(new)
         if new or step != self._step:
             self._step = step
             self._gradients = self._compute()
@@ -116,7 +121,8 @@ class ValidationLoss:
 
     def _compute(self) -> dict[int, Tensor]:
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        parameters = list(self._wanted.values())
+        # They may be frozen in training.
+        parameters = [p for p in self._wanted.values() if p.requires_grad]
         # Before the forward pass, in which FSDP2 puts full parameters in the place of shards.
         kept = [(parameter, parameter.grad) for parameter in self.module.parameters()]
         logged: dict[str, Any] = {}
@@ -133,15 +139,16 @@ class ValidationLoss:
                 for parameter, own in kept:
                     parameter.grad = own
             elif parameters:
-                found = self._mean_over_ranks(
-                    torch.autograd.grad(loss, parameters, allow_unused=True)
-                )
+                gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+                found = self._mean_over_ranks(parameters, gradients)
             else:
                 found = []
         pairs = zip(parameters, found, strict=True)
         return {id(parameter): each for parameter, each in pairs if each is not None}
 
-    def _mean_over_ranks(self, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+    def _mean_over_ranks(
+        self, parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]
+    ) -> list[Tensor | None]:
         # Its default is the average.
         reduce = self.trainer.strategy.reduce
         if self.trainer.world_size == 1:
@@ -149,7 +156,7 @@ class ValidationLoss:
         # A parameter may be unused on some ranks only, which must send the same messages.
         filled = [
             torch.zeros_like(parameter) if own is None else own
-            for parameter, own in zip(self._wanted.values(), gradients, strict=True)
+            for parameter, own in zip(parameters, gradients, strict=True)
         ]
         message = torch.cat([own.flatten().float() for own in filled])
         received = reduce(message).split([own.numel() for own in filled])

@@ -45,7 +45,8 @@ class Learned:
     The validation data choose the strengths, so they are training data for one number per tie.
 
     Args:
-        start: The strengths before the first update, > 0.
+        start: The strengths before the first update, > 0. ``None``: 0.01 for penalties that are
+            gradients, and 0.1 for proximal steps.
         every: The number of optimizer steps between updates, at least 1.
         per: One strength for each ``"tie"``; for each ``"layer"``, whose weights and biases have
             one in common; or for ``"all"``.
@@ -56,7 +57,9 @@ class Learned:
             `validation_step`. ``None``: the only logged value that depends on the weights, or the
             one whose name ends in "loss".
         rate: The change η of the logarithm in an update whose cosine has the sign of all before.
-        least: The smallest strength, > 0 and at most ``start``.
+        least: The smallest strength, > 0 and at most ``start``. ``None``: 1e-6 for gradients, and
+            0.01 for proximal steps. These hardly act there, and models that start alike learn
+            faster without them at first, so that strengths would fall too far to return.
         most: The largest strength, at least ``start``. For penalties that are gradients, without a
             precision, it is at most 1 / (2 lr), at which two members meet in one step of SGD: its
             steps would diverge soon after.
@@ -74,31 +77,46 @@ class Learned:
         regularization hyperparameters*, ICML 2016, which take the product in place of the cosine.
     """
 
-    start: float = 0.01
+    start: float | None = None
     every: int = 5
     per: Of = "tie"
     loader: Any = None
     loss: str | Callable[[Any, Any], Tensor] | None = None
     rate: float = 0.5
-    least: float = 1e-6
+    least: float | None = None
     most: float = 1e3
 
     def __post_init__(self) -> None:
         check_choice("per", self.per, Of)
         for entry in fields(self):
             value = getattr(self, entry.name)
-            if entry.type != "float":
+            if not str(entry.type).startswith("float") or value is None:
                 continue
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not is_number or not math.isfinite(value) or value <= 0.0:
                 raise ValueError(f"Learned({entry.name}={value!r}): write a finite number > 0")
         if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
             raise ValueError(f"Learned(every={self.every!r}): write a whole number of at least 1")
-        if not self.least <= self.start <= self.most:
+
+    def limits(self, uses_prox: bool) -> tuple[float, float, float]:
+        """Return the first, smallest and largest strength of proximal steps, or of gradients.
+
+        Raises:
+            ValueError: If the first is not between the others.
+        """
+        start, least = 0.01, 1e-6
+        if uses_prox:
+            start, least = 0.1, 0.01
+        if self.start is not None:
+            start, least = self.start, min(least, self.start)
+        if self.least is not None:
+            least = self.least
+        if not least <= start <= self.most:
             raise ValueError(
-                f"Learned(start={self.start}) is not between least={self.least} and "
-                f"most={self.most}: write another start, or move these limits"
+                f"Learned(start={start:g}) is not between least={least:g} and most={self.most:g}: "
+                "write another start, or move these limits"
             )
+        return start, least, self.most
 
 
 class LearnedStrengths:
@@ -106,19 +124,21 @@ class LearnedStrengths:
 
     Args:
         settings: How they are learned.
+        uses_prox: Whether the penalty takes proximal steps.
 
     Attributes:
         course: Each strength at the end of every epoch, by the name of its tie or layer.
         steps_at_update: The number of optimizer steps at the last update.
     """
 
-    def __init__(self, settings: Learned) -> None:
+    def __init__(self, settings: Learned, uses_prox: bool) -> None:
         self.settings = settings
+        self.start, self.least, self.most = settings.limits(uses_prox)
         self.restore({})
 
     def of(self, ties: Sequence[Tie]) -> list[float]:
         """Return the strength of each tie."""
-        start = math.log(self.settings.start)
+        start = math.log(self.start)
         return [math.exp(self._logs.get(self._key(tie), start)) for tie in ties]
 
     def by_name(self, ties: Sequence[Tie]) -> dict[str, float]:
@@ -139,7 +159,7 @@ class LearnedStrengths:
             products: What `TieViews.products` returns of the validation loss and the last move.
             most: The largest strength, if it is less than that of the settings.
         """
-        least, most = self.settings.least, min(most, self.settings.most)
+        most = max(self.least, min(most, self.most))
         # Ties with a common strength are one vector, whose products are sums.
         sums: dict[str, list[float]] = {}
         for tie, row in zip(ties, products.tolist(), strict=True):
@@ -150,9 +170,9 @@ class LearnedStrengths:
             # Under fp16, gradients may overflow. Without a move there is nothing to learn from.
             if not (math.isfinite(product) and math.isfinite(size) and size > 0.0):
                 continue
-            log = self._logs.get(key, math.log(self.settings.start))
+            log = self._logs.get(key, math.log(self.start))
             log += self.settings.rate * self._normalised(key, -product / size)
-            self._logs[key] = min(max(log, math.log(least)), math.log(max(least, most)))
+            self._logs[key] = min(max(log, math.log(self.least)), math.log(most))
 
     def _normalised(self, key: str, cosine: float) -> float:
         """Return the running mean of cosines over the root of that of their squares."""

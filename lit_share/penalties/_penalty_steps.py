@@ -125,9 +125,9 @@ class PenaltySteps:
         check_arguments(self)
         self.learned: LearnedStrengths | None = None
         if isinstance(strength, Learned):
-            self.learned = LearnedStrengths(strength)
-        # The last proximal step of each tie, as learned strengths need it.
-        self._moves: list[list[Tensor]] | None = None
+            self.learned = LearnedStrengths(strength, self.uses_prox)
+        # The last proximal step of ties by their names, as learned strengths need it.
+        self._moves: dict[str, list[Tensor]] = {}
         self.precision = MemberPrecision(self.penalty, precision)
         self.steps_done = self.epochs_done = 0
         self.found: list[Tie] = []
@@ -363,11 +363,14 @@ class PenaltySteps:
     def can_learn(self, steps: int) -> bool:
         """Whether `learn` is due after so many optimizer steps, and there is a move to learn from.
 
-        Proximal steps that follow epochs are learned from in the next epoch.
+        A penalty that does not act yet, or no longer, has no effect to learn from.
         """
         if self.learned is None or not self.learned.is_due(steps):
             return False
-        return not self.uses_prox or self._moves is not None
+        if self.uses_prox:
+            return bool(self._moves)
+        is_trained = any(p.requires_grad for tie in self.found for p in tie.parameters)
+        return is_trained and self._strengths_at(self.steps_done, self.epochs_done) != 0.0
 
     def learn(self, gradients: Mapping[int, Tensor]) -> None:
         """Update learned strengths, after a step and its `after_step`.
@@ -382,14 +385,12 @@ class PenaltySteps:
         if self.learned is None:
             raise ValueError(f"strength={self.strength} is given: write strength=Learned()")
         self.learned.steps_at_update = self.steps_done
-        # A penalty that does not act yet, or no longer, has no effect to learn from.
-        if self._strengths_at(self.steps_done, self.epochs_done) == 0.0:
-            return
         self._refresh()
         most = math.inf
         if self.uses_prox:
             # The last step's moves are of no more use, and take as much memory as the members.
-            moves, self._moves = self._moves, None
+            by_name, self._moves = self._moves, {}
+            moves = [by_name.get(tie.name) for tie in self.found]
         else:
             if self.precision.is_live:
                 self._read_moments()
@@ -398,8 +399,7 @@ class PenaltySteps:
             largest = max(rate for own in self._steps.rates for rate in own.rates())
             if self.precision.given is None and largest > 0.0:
                 most = 0.5 / largest
-        if moves is not None:
-            self.learned.update(self.found, self.views.products(gradients, moves), most)
+        self.learned.update(self.found, self.views.products(gradients, moves), most)
 
     def new_gradients(self) -> None:
         """Discard increments kept for other optimizers; call it at each backward pass."""
@@ -624,8 +624,13 @@ class PenaltySteps:
         moving = self.views.set_steps(sizes)
         if not moving:
             return moving
-        if self.learned is not None and self.learned.is_due(self.steps_done + 1):
-            self._moves = self.views.moved_by(self.views.take_prox)
+        # All optimizers of an iteration step before it is learned from.
+        after = self.steps_done + len(self.optimizers)
+        if self.learned is not None and self.learned.is_due(after):
+            moves = self.views.moved_by(self.views.take_prox)
+            pairs = zip(self.found, moves, strict=True)
+            # Those of other optimizers' ties are kept.
+            self._moves |= {tie.name: own for tie, own in pairs if tie.name in moving}
         else:
             self.views.take_prox()
         return moving

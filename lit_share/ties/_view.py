@@ -429,13 +429,13 @@ class TieViews:
         ]
 
     def products(
-        self, gradients: Mapping[int, Tensor], moves: Sequence[Sequence[Tensor]]
+        self, gradients: Mapping[int, Tensor], moves: Sequence[Sequence[Tensor] | None]
     ) -> Tensor:
         """Return inner products of gradients and moves.
 
         Args:
             gradients: By the ``id`` of parameters, sharded like these; 0 for others.
-            moves: For each tie, a tensor like each local member.
+            moves: For each tie, a tensor like each local member; ``None`` if it has not moved.
 
         Returns:
             For each tie, ⟨gradient, move⟩, ‖gradient‖² and ‖move‖², summed over members and shards;
@@ -443,8 +443,10 @@ class TieViews:
         """
         rows: list[Tensor] = []
         for view, own in zip(self.views, moves, strict=True):
-            products = [torch.zeros(3, device=own[0].device)]
-            for gradient, move in zip(view.of_parameters(gradients), own, strict=True):
+            members = view.tensors.members
+            products = [torch.zeros(3, device=members[0].device)]
+            # Not strict, as there may be no moves.
+            for gradient, move in zip(view.of_parameters(gradients), own or (), strict=False):
                 if gradient is not None:
                     g, m = gradient.flatten().float(), move.flatten().float()
                     products.append(torch.stack([g.dot(m), g.dot(g), m.dot(m)]))

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 from torchmetrics import MeanMetric
 
-from lit_share import Learned, Paired, Regularize, SharingMonitor, Ties
+from lit_share import Learned, Paired, Ramp, Regularize, SharingMonitor, Ties
 
 from .._two_processes import errors_of
 from . import _learned_in_two
@@ -119,6 +119,72 @@ def without_dropout(recipe, path, epochs, ckpt_path=None, seed=0):
         ckpt_path=ckpt_path, enable_checkpointing=True,
     )  # fmt: skip
     return weights(module), callback.steps.learned.course, made.checkpoint_callback.best_model_path
+
+
+@pytest.mark.parametrize("recipe", ["soft_tie", "layer_tie"])
+def test_penalties_of_other_ties_resume(recipe, tmp_path):
+    """Both learn from the same batches, also in the first update after resuming."""
+
+    def train(epochs, ckpt_path=None):
+        module = Validated()
+        penalties = [
+            Regularize(recipe, Ties(f"a.{i}.*", f"b.{i}.*"), Gentle(every=3)) for i in (0, 2)
+        ]
+        made = fit(
+            module, *penalties, data=held_out(batch_size=9), epochs=epochs, ckpt_path=ckpt_path
+        )
+        made.save_checkpoint(tmp_path / f"{epochs}.ckpt")
+        return weights(module), [penalty.steps.learned.course for penalty in penalties]
+
+    train(1)
+    resumed, whole = train(3, str(tmp_path / "1.ckpt")), train(3)
+    assert resumed[1] == whole[1]
+    for name, value in whole[0].items():
+        assert torch.equal(value, resumed[0][name])
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory", "ignore:The dirpath has changed")
+def test_a_step_at_the_end_of_an_epoch_is_learned_from_at_once(tmp_path):
+    def train(epochs, ckpt_path=None):
+        module = Validated()
+        callback = Regularize("layer_tie", PAIR, Gentle(), every="epoch")
+        fit(module, callback, ModelCheckpoint(tmp_path, f"{epochs}"), epochs=epochs,
+            ckpt_path=ckpt_path, enable_checkpointing=True)  # fmt: skip
+        return callback.steps.learned.by_name(PAIR.find(Validated()))
+
+    train(2)
+    whole, resumed = train(4), train(4, str(tmp_path / "2.ckpt"))
+    assert resumed == whole
+    assert all(own != 0.1 for own in whole.values())
+
+
+def test_members_that_are_frozen_in_training():
+    class Freezes(Validated):
+        def on_train_epoch_start(self):
+            self.b.requires_grad_(self.current_epoch == 0)
+
+    for recipe in ("soft_tie", "layer_tie"):
+        callback = Regularize(recipe, PAIR, Gentle())
+        fit(Freezes(), callback)
+        first, last = callback.steps.learned.course["0.weight"]
+        assert first != last
+
+
+def test_a_penalty_that_does_not_act_costs_nothing():
+    steps = []
+
+    class Counting(Validated):
+        def validation_step(self, batch, batch_idx):
+            if torch.is_grad_enabled():
+                steps.append(self.trainer.global_step)
+            return super().validation_step(batch, batch_idx)
+
+    ramp = Ramp(duration=1, begin=4, start=0.0, stop=9)
+    for recipe in ("soft_tie", "layer_tie"):
+        steps.clear()
+        fit(Counting(), Regularize(recipe, PAIR, Gentle(), schedule=ramp))
+        assert steps[0] == 0
+        assert 4 <= min(steps[1:]) <= max(steps) <= 10
 
 
 def test_several_penalties_take_the_gradient_of_one_step():
@@ -291,7 +357,9 @@ def test_course_is_logged():
         assert float(made.callback_metrics[f"sharing/strength_of/{name}"]) == pytest.approx(
             strength
         )
-    assert callback.learned == {}
+    # After training, the callback still says what it has learned.
+    assert callback.found == []
+    assert callback.learned == strengths(callback)
 
 
 @pytest.mark.multiprocess

@@ -244,9 +244,10 @@ def test_a_schedule_of_0_learns_nothing(pair):
     optimizer = SGD(pair.parameters(), lr=0.1)
     steps = PenaltySteps("soft_tie", PAIR, Gentle(), schedule=lambda step, _: float(step > 5))
     steps.attach(pair, optimizer)
-    take(steps, optimizer, pair)
-    steps.learn(gradients(pair))
-    assert strengths(steps)["weight"] == pytest.approx(0.1)
+    take(steps, optimizer, pair, 4)
+    assert not steps.can_learn(steps.steps_done)
+    take(steps, optimizer, pair, 4)
+    assert steps.can_learn(steps.steps_done)
     assert steps.strength_at(0, 0) == 0.0
     assert steps.strength_at(9, 0) == pytest.approx(0.1)
 
@@ -283,11 +284,40 @@ def test_state(recipe, pair):
     ({"every": 0}, r"Learned\(every=0\): write a whole number of at least 1"),
     ({"every": 1.5}, r"Learned\(every=1.5\)"),
     ({"per": "parameter"}, r"unknown per 'parameter': write one of 'tie', 'layer', 'all'"),
-    ({"start": 1e4}, r"start=10000.0\) is not between least=1e-06 and most=1000.0"),
+    ({"least": -1.0}, r"Learned\(least=-1.0\): write a finite number > 0"),
 ])  # fmt: skip
 def test_wrong_arguments(wrong, words):
     with pytest.raises(ValueError, match=words):
         Learned(**wrong)
+
+
+def test_strengths_begin_where_penalties_act():
+    """Unless the user says otherwise."""
+    for recipe, start, least in (("soft_tie", 0.01, 1e-6), ("layer_tie", 0.1, 0.01)):
+        learned = PenaltySteps(recipe, PAIR, Learned()).learned
+        assert (learned.start, learned.least) == (start, least)
+        learned = PenaltySteps(recipe, PAIR, Learned(start=1e-3)).learned
+        assert (learned.start, learned.least) == (1e-3, min(1e-3, least))
+    with pytest.raises(ValueError, match=r"start=0.01\) is not between least=0.05 and most=1000"):
+        PenaltySteps("soft_tie", PAIR, Learned(least=0.05))
+    with pytest.raises(ValueError, match=r"start=10000\) is not between least=1e-06 and most=1000"):
+        PenaltySteps("soft_tie", PAIR, Learned(start=1e4))
+
+
+def test_moves_of_several_optimizers(pair):
+    """Of ties that each belong to one."""
+    optimizers = [SGD([pair[key].weight for key in "ab"], lr=0.1),
+                  SGD([pair[key].bias for key in "ab"], lr=0.1)]  # fmt: skip
+    steps = PenaltySteps("layer_tie", PAIR, Gentle(every=2))
+    steps.attach(pair, optimizers)
+    loss(pair).backward()
+    for optimizer in optimizers:
+        steps.before_step(optimizer)
+        optimizer.step()
+        steps.after_step(optimizer)
+    assert steps.can_learn(steps.steps_done)
+    steps.learn(gradients(pair))
+    assert all(own != pytest.approx(0.1) for own in strengths(steps).values())
 
 
 def test_learn_without_learned_strengths(pair):

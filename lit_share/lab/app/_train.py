@@ -144,7 +144,7 @@ def _learned_strengths(job: Job, states: Mapping[str, Any] | None = None) -> dic
             own = learned.course
             if states is not None:
                 own = states.get(regularizer.state_key, {}).get("strengths", {}).get("course", {})
-            start = learned.settings.start
+            start = learned.start
             courses[name] = {tie: [start, *strengths] for tie, strengths in own.items()}
     if len(courses) == 1:
         return next(iter(courses.values()))
