@@ -8,11 +8,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from lit_share.lab.app._check import ConfigError
-from lit_share.penalties import Learned, Path
 from lit_share.text import suggest
 
-# What `strength=<name>` stands for.
-WAYS = {"learned": Learned, "path": Path}
+# The class of this package that `strength=<name>` stands for.
+WAYS = {"learned": "Learned", "path": "Path"}
 
 
 def strength_node(strength: Any, config: DictConfig) -> Any:
@@ -38,14 +37,16 @@ def strength_node(strength: Any, config: DictConfig) -> Any:
             f"strength={strength}: write a number, {' or '.join(WAYS)}, or such a name with "
             f"keywords, as strength={{learned:{{start:0.01}}}}{suggest(str(name), WAYS)}"
         )
+    # It takes seconds, which `--help` saves.
+    from lit_share import penalties
+
     try:
         if name == "path":
             keywords = _of_path(keywords, config)
-        WAYS[name](**keywords)
+        getattr(penalties, WAYS[name])(**keywords)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"strength: {error}") from None
-    way = WAYS[name]
-    return {"_target_": f"lit_share.{way.__name__}", **keywords}
+    return {"_target_": f"lit_share.{WAYS[name]}", **keywords}
 
 
 def _of_path(keywords: Mapping[str, Any], config: DictConfig) -> dict[str, Any]:
@@ -54,6 +55,8 @@ def _of_path(keywords: Mapping[str, Any], config: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: If the knots have not as many epochs as the Trainer.
     """
+    from lit_share.penalties import Path
+
     given = dict(keywords)
     # Grids choose by the objective, too.
     if not {"monitor", "loss"} & given.keys():
@@ -76,7 +79,7 @@ def _of_path(keywords: Mapping[str, Any], config: DictConfig) -> dict[str, Any]:
 
 def way_of(config: DictConfig) -> str:
     """Return the name of the way in which the regularizers' strengths are found; "" if given."""
-    targets = {f"lit_share.{way.__name__}": name for name, way in WAYS.items()}
+    targets = {f"lit_share.{way}": name for name, way in WAYS.items()}
     for node in config.regularizer.values():
         strength = node.get("strength")
         if isinstance(strength, Mapping) and strength.get("_target_") in targets:

@@ -159,8 +159,14 @@ def test_strengths_that_are_learned(compose_config: Compose, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("strength", "words"),
     [
-        ("learnt", r"strength=learnt: write a number, learned, or .*did you mean 'learned'"),
-        ("{learned:0.1}", r"strength=\{'learned': 0.1\}: write a number, learned, or such a name"),
+        (
+            "learnt",
+            r"strength=learnt: write a number, learned or path, or .*did you mean 'learned'",
+        ),
+        (
+            "{learned:0.1}",
+            r"strength=\{'learned': 0.1\}: write a number, learned or path, or such a name",
+        ),
         ("{learned:{begin:1}}", r"strength: .*unexpected keyword argument 'begin'"),
         ("{learned:{every:0}}", r"strength: Learned\(every=0\): write a whole number"),
     ],
