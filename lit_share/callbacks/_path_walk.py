@@ -79,6 +79,8 @@ class PathWalk:
         self._unscored: Knot | None = None
         # Whether the last knot has no checkpoint yet.
         self._is_unsaved = False
+        # The checkpoints that this training has written.
+        self._written: set[str] = set()
         self.restore({})
 
     @property
@@ -182,7 +184,9 @@ class PathWalk:
         # saved in `on_train_batch_end` of a last batch. So these are saved later.
         if self._is_unsaved:
             self._is_unsaved = False
-            trainer.save_checkpoint(self.knots[-1].checkpoint, weights_only=False)
+            path = self.knots[-1].checkpoint
+            trainer.save_checkpoint(path, weights_only=False)
+            self._written.add(path)
 
     def finish(self, trainer: Trainer) -> None:
         """Choose a knot, load its weights, and say so."""
@@ -205,14 +209,19 @@ class PathWalk:
                 "metric that validation_step logs for each batch, or write Path(choose='best')"
             )
         knot = self.knots[self.chosen]
-        _load_weights(trainer, knot.checkpoint)
-        rank_zero_info(self.report())
         if trainer.is_global_zero:
             content = {"score": self.score_name, **self.state()}
             folder = knot.checkpoint.rpartition("/")[0]
             # Processes that were spawned return no state of callbacks, but files.
             with get_filesystem(folder).open(f"{folder}/{PATH_FILE}", "w") as file:
                 json.dump(content, file, indent=2)
+        # Hyperparameters may be any objects. A path that was restored may name a file of others, in
+        # which objects could run code.
+        weights_only = None
+        if knot.checkpoint in self._written:
+            weights_only = False
+        _load_weights(trainer, knot.checkpoint, weights_only)
+        rank_zero_info(self.report())
 
     def end(self) -> None:
         """Drop what belongs to a Trainer."""
@@ -346,13 +355,13 @@ def join_walk(path: Path, others: Sequence[PathWalk]) -> PathWalk:
     return others[0]
 
 
-def _load_weights(trainer: Trainer, path: str) -> None:
+def _load_weights(trainer: Trainer, path: str, weights_only: bool | None) -> None:
     """Load the module of a checkpoint as Lightning does, and leave the optimizers."""
     strategy = trainer.strategy
     optimizers, strategy.optimizers = strategy.optimizers, []
     try:
         # With FSDP2 this reads into the module, and into the optimizers that the strategy has.
-        checkpoint = strategy.load_checkpoint(path)
+        checkpoint = strategy.load_checkpoint(path, weights_only=weights_only)
     finally:
         strategy.optimizers = optimizers
     trainer.lightning_module.on_load_checkpoint(checkpoint)

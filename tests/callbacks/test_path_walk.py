@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path as File
+from pickle import UnpicklingError
 
 import pytest
 import torch
@@ -114,6 +116,20 @@ def test_the_chosen_weights_are_in_the_module(path):
     assert content["score"] == "validation loss"
     assert content["chosen"] == walk.chosen
     assert content["knots"][2]["strength"] == pytest.approx(0.1)
+
+
+def test_checkpoints_have_any_hyperparameters(path):
+    class Configured(Validated):
+        def __init__(self, make):
+            super().__init__()
+            self.save_hyperparameters()
+
+    walking, module = Regularize("soft_tie", TIES, path), Configured(partial(torch.nn.Linear, 3))
+    fit(module, walking)
+    with pytest.raises(UnpicklingError):
+        torch.load(walking.path.best_path, weights_only=True)
+    content = torch.load(walking.path.best_path, weights_only=False)
+    assert_same(dict(module.state_dict()), content["state_dict"])
 
 
 def test_score_and_standard_error_are_those_of_the_formula(path):
