@@ -188,10 +188,14 @@ class PathWalk:
             trainer.save_checkpoint(path, weights_only=False)
             self._written.add(path)
 
-    def finish(self, trainer: Trainer) -> None:
-        """Choose a knot, load its weights, and say so."""
+    def finish(self, trainer: Trainer) -> Mapping[str, Any]:
+        """Choose a knot, load its weights, and say so.
+
+        Returns:
+            The states of callbacks in its checkpoint, by their keys; empty if nothing was chosen.
+        """
         if self._is_trial or self.chosen is not None:
-            return
+            return {}
         steps = len(self.path.strengths)
         if len(self.knots) < steps:
             rank_zero_warn(
@@ -199,7 +203,7 @@ class PathWalk:
                 f"{self._why_missing()}: the choice is among these"
             )
         if not self.knots:
-            return
+            return {}
         scores, errors = [k.score for k in self.knots], [k.error for k in self.knots]
         # All ranks have the same numbers; the choice is sent so that they cannot disagree.
         self.chosen = int(trainer.strategy.broadcast(self.path.choice(scores, errors)))
@@ -220,8 +224,9 @@ class PathWalk:
         weights_only = None
         if knot.checkpoint in self._written:
             weights_only = False
-        _load_weights(trainer, knot.checkpoint, weights_only)
+        states = _load_weights(trainer, knot.checkpoint, weights_only)
         rank_zero_info(self.report())
+        return states
 
     def end(self) -> None:
         """Drop what belongs to a Trainer."""
@@ -355,8 +360,11 @@ def join_walk(path: Path, others: Sequence[PathWalk]) -> PathWalk:
     return others[0]
 
 
-def _load_weights(trainer: Trainer, path: str, weights_only: bool | None) -> None:
-    """Load the module of a checkpoint as Lightning does, and leave the optimizers."""
+def _load_weights(trainer: Trainer, path: str, weights_only: bool | None) -> Mapping[str, Any]:
+    """Load the module of a checkpoint as Lightning does, and return the states of callbacks.
+
+    Those of optimizers are left as they are.
+    """
     strategy = trainer.strategy
     optimizers, strategy.optimizers = strategy.optimizers, []
     try:
@@ -366,3 +374,5 @@ def _load_weights(trainer: Trainer, path: str, weights_only: bool | None) -> Non
         strategy.optimizers = optimizers
     trainer.lightning_module.on_load_checkpoint(checkpoint)
     strategy.load_model_state_dict(checkpoint, strict=True)
+    states: Mapping[str, Any] = checkpoint["callbacks"]
+    return states

@@ -318,14 +318,12 @@ class Regularize(Callback):
                 "the ties",
                 stacklevel=2,
             )
-        if self._path is not None and self._leads(trainer):
-            self._path.finish(trainer)
+        self._finish_path(trainer)
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Without an epoch left, as of a resumed training that had ended, no training ends.
-        if self._path is not None and self._leads(trainer):
-            self._path.finish(trainer)
+        self._finish_path(trainer)
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
@@ -436,13 +434,21 @@ class Regularize(Callback):
     def _end_epoch_of_path(self, trainer: Trainer) -> None:
         if self._path is None or not self._leads(trainer):
             return
-        callbacks: Sequence[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        penalties = [callback for callback in callbacks if isinstance(callback, Regularize)]
+        penalties = _penalties_of(trainer)
         for penalty in penalties:
             # A knot ends after the last proximal steps of all penalties.
             penalty._end_epoch(trainer)
         walking = [penalty for penalty in penalties if penalty.path is self._path]
         self._path.end_epoch(trainer, [tie for penalty in walking for tie in penalty.found])
+
+    def _finish_path(self, trainer: Trainer) -> None:
+        if self._path is None or not self._leads(trainer):
+            return
+        states = self._path.finish(trainer)
+        for penalty in _penalties_of(trainer):
+            # Masks and pending steps of a larger strength would not fit the chosen weights.
+            if penalty.state_key in states:
+                penalty.steps.load_state_dict(states[penalty.state_key])
 
     def _leads(self, trainer: Trainer) -> bool:
         """Whether this is the first of the penalties that walk a path."""
@@ -462,3 +468,8 @@ class Regularize(Callback):
         self._announced.clear()
         self._idle.clear()
         self.steps.new_gradients()
+
+
+def _penalties_of(trainer: Trainer) -> list[Regularize]:
+    callbacks: Sequence[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return [callback for callback in callbacks if isinstance(callback, Regularize)]

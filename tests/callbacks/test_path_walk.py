@@ -118,6 +118,24 @@ def test_the_chosen_weights_are_in_the_module(path):
     assert content["knots"][2]["strength"] == pytest.approx(0.1)
 
 
+def test_the_state_of_penalties_is_that_of_the_chosen_weights(path):
+    # Nothing is tied at the chosen knot, and everything at the last one.
+    path = replace(path, low=0.001, high=30.0, choose="best")
+    walking = Regularize("exact_tie", Ties("a.0.*", "b.0.*"), path, keep_tied=True)
+    beside = Regularize("unit_tie", Ties("a.2.*", "b.2.*"), 0.01, every="epoch", keep_tied=True)
+    module = Validated()
+    fit(module, walking, beside)
+    walk = walking.path
+    assert set(walk.knots[walk.chosen].tied.values()) == {0.0}
+    assert set(walk.knots[-1].tied.values()) == {1.0}
+    states = torch.load(walk.best_path, weights_only=True)["callbacks"]
+    for penalty in (walking, beside):
+        expected = states[penalty.state_key]["frozen"]
+        assert_same(penalty.state_dict()["frozen"], expected)
+    last = torch.load(walk.knots[-1].checkpoint, weights_only=True)["callbacks"]
+    assert last[walking.state_key]["frozen"]
+
+
 def test_checkpoints_have_any_hyperparameters(path):
     class Configured(Validated):
         def __init__(self, make):
