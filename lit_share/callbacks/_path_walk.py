@@ -18,7 +18,7 @@ from lit_share.callbacks._path_scores import Score, ValidationScores
 from lit_share.callbacks._share import Share
 from lit_share.functional import Comparison
 from lit_share.metrics import compare_found
-from lit_share.penalties import Path
+from lit_share.penalties import DivergedError, Path
 from lit_share.ties import Tie, cluster_ties, distinctly_named
 
 PATH_FILE = "path.json"
@@ -81,6 +81,8 @@ class PathWalk:
         self._is_unsaved = False
         # The checkpoints that this training has written.
         self._written: set[str] = set()
+        # Why training has ended before the last knot, if that is known.
+        self._reason = ""
         self.restore({})
 
     @property
@@ -140,6 +142,9 @@ class PathWalk:
         """Prepare the validation data and the folder, before the first batch."""
         self._check_steps(trainer)
         self._resume(trainer)
+        if self.chosen is not None:
+            # Training had diverged, and the checkpoint has the weights of the choice.
+            trainer.should_stop = True
         self._unscored = None
         self._scores = ValidationScores(trainer, module, self.path)
         folder = self.path.dirpath
@@ -159,7 +164,7 @@ class PathWalk:
             ties: The ties of all penalties that walk the path.
         """
         epoch = trainer.current_epoch
-        is_done = any(knot.epoch == epoch for knot in self.knots)
+        is_done = self.chosen is not None or any(knot.epoch == epoch for knot in self.knots)
         if self._is_trial or is_done or not self.path.ends_with(epoch):
             return
         assert self._scores is not None
@@ -187,6 +192,20 @@ class PathWalk:
             path = self.knots[-1].checkpoint
             trainer.save_checkpoint(path, weights_only=False)
             self._written.add(path)
+
+    def stop(self, trainer: Trainer, error: DivergedError) -> bool:
+        """End training, which has diverged; return whether there are knots to choose from."""
+        if self._is_trial or self.chosen is not None or not self.knots:
+            return False
+        strength = self.path.at(trainer.current_epoch)
+        self._reason = (
+            f" because it diverged at strength {strength:.4g} ({error}), so write a smaller "
+            "Path(high=...)"
+        )
+        # A later validation is of other weights.
+        self._unscored = None
+        trainer.should_stop = True
+        return True
 
     def finish(self, trainer: Trainer) -> Mapping[str, Any]:
         """Choose a knot, load its weights, and say so.
@@ -232,6 +251,7 @@ class PathWalk:
         """Drop what belongs to a Trainer."""
         self._scores = self._unscored = None
         self._is_unsaved = False
+        self._reason = ""
 
     @property
     def score_name(self) -> str:
@@ -340,7 +360,7 @@ class PathWalk:
     def _why_missing(self) -> str:
         if self._unscored is not None:
             return f" (the last one has no {self.path.monitor!r}, as it was not validated)"
-        return ""
+        return self._reason
 
 
 def join_walk(path: Path, others: Sequence[PathWalk]) -> PathWalk:

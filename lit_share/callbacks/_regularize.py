@@ -19,7 +19,16 @@ from lit_share.callbacks._path_walk import PathWalk, join_walk
 from lit_share.callbacks._strategies import refuse_strategy
 from lit_share.callbacks._validation_loss import ValidationLoss
 from lit_share.functional import Penalty
-from lit_share.penalties import Apply, Every, Learned, Path, PenaltySteps, Precision, Schedule
+from lit_share.penalties import (
+    Apply,
+    DivergedError,
+    Every,
+    Learned,
+    Path,
+    PenaltySteps,
+    Precision,
+    Schedule,
+)
 from lit_share.ties import Tie, TieError, Ties, unaligned_remark
 
 
@@ -88,7 +97,8 @@ class Regularize(Callback):
             the ties do not fit the module (see `Ties.find`) or the penalty (see `Penalty.check`);
             if an optimizer is L-BFGS, has sparse gradients, or has learning rates within a tie for
             which the prox has no closed form; or if the strategy is FSDP1 or DeepSpeed. At the end
-            of an epoch, before validation and checkpoints, if a member is NaN or infinite.
+            of an epoch, before validation and checkpoints, if a member is NaN or infinite; a `Path`
+            ends then, and chooses from its knots if it has finished any.
 
     Example:
         >>> soft_tie = Regularize("soft_tie", Ties("encoder_a.*", "encoder_b.*"), strength=0.1)
@@ -429,7 +439,12 @@ class Regularize(Callback):
             return
         self._ended = now
         self.steps.steps_done, self.steps.epochs_done = now
-        self.steps.end_epoch()
+        try:
+            self.steps.end_epoch()
+        except DivergedError as error:
+            walking = [each for each in _penalties_of(trainer) if each.path is not None]
+            if not walking or not walking[0]._leave_path(trainer, error):
+                raise
 
     def _end_epoch_of_path(self, trainer: Trainer) -> None:
         if self._path is None or not self._leads(trainer):
@@ -440,6 +455,15 @@ class Regularize(Callback):
             penalty._end_epoch(trainer)
         walking = [penalty for penalty in penalties if penalty.path is self._path]
         self._path.end_epoch(trainer, [tie for penalty in walking for tie in penalty.found])
+
+    def _leave_path(self, trainer: Trainer, error: DivergedError) -> bool:
+        """End the path at its finished knots; return whether there are any to choose from."""
+        assert self._path is not None
+        if not self._path.stop(trainer, error):
+            return False
+        # At once, so that validation and checkpoints of this epoch have finite weights.
+        self._finish_path(trainer)
+        return True
 
     def _finish_path(self, trainer: Trainer) -> None:
         if self._path is None or not self._leads(trainer):

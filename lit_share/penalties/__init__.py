@@ -1,5 +1,6 @@
 """Penalties on the parameters of modules, without Lightning."""
 
+from lit_share.penalties._checks import DivergedError
 from lit_share.penalties._fisher import Per, fisher
 from lit_share.penalties._functions import add_penalty_gradient, apply_prox, starting_values
 from lit_share.penalties._learned import Learned, LearnedStrengths
@@ -13,6 +14,7 @@ from lit_share.penalties._recipes import RECIPES, Recipe, as_penalty
 __all__ = [
     "RECIPES",
     "Apply",
+    "DivergedError",
     "Every",
     "Learned",
     "LearnedStrengths",

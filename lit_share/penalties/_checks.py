@@ -97,8 +97,12 @@ def check_weights(penalty: Penalty, ties: Sequence[Tie]) -> None:
             raise ValueError(f"{names_of(tie)}: {error}") from None
 
 
+class DivergedError(ValueError):
+    """A trained member has become NaN or infinite."""
+
+
 def check_finite(ties: Sequence[Tie], steps: int) -> None:
-    """Raise `ValueError`, naming the member, if a trained member has become NaN or infinite."""
+    """Raise `DivergedError`, naming the member, if a trained member has become NaN or infinite."""
     trained: dict[nn.Parameter, str] = {}
     for tie in ties:
         for member, _ in tie.runs:
@@ -111,7 +115,7 @@ def check_finite(ties: Sequence[Tie], steps: int) -> None:
     counts = sum_over_shards(_count_not_finite, [[parameter.detach()] for parameter in trained])
     for name, count in zip(trained.values(), counts.tolist(), strict=True):
         if count > 0:
-            raise ValueError(
+            raise DivergedError(
                 f"{name!r} has NaN or infinite numbers after {steps} steps, so training has "
                 "diverged: resume from an earlier checkpoint with a smaller learning rate or "
                 "strength, or with gradient_clip_val"

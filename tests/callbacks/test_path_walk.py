@@ -378,6 +378,49 @@ def test_training_that_ends_early(path):
     assert walking.path.chosen == 0
 
 
+class Recorded(Validated):
+    """Notes whether the weights that it validates are finite."""
+
+    def __init__(self):
+        super().__init__()
+        self.finite = []
+
+    def on_validation_epoch_start(self):
+        self.finite.append(all(p.isfinite().all() for p in self.parameters()))
+
+
+def test_a_strength_at_which_training_diverges(path, tmp_path):
+    path = replace(path, low=1.0, high=1e200)
+    # The penalty before the path finds it out first.
+    other = Regularize("l2", ["a.0.*"], 0.01)
+    module, walking = Recorded(), Regularize("soft_tie", TIES, path)
+    last = ModelCheckpoint(tmp_path / "last", filename="last")
+    message = "after 2 of the 4 knots of the Path because it diverged at strength 1e\\+100"
+    with pytest.warns(UserWarning, match=message):
+        made = fit(module, other, walking, last, enable_checkpointing=True)
+    assert made.current_epoch == 4
+    assert module.finite == [True] * 4
+    walk = walking.path
+    assert json.loads((File(path.dirpath) / PATH_FILE).read_text())["chosen"] == walk.chosen
+    assert_same(dict(module.state_dict()), saved(walk.knots[walk.chosen]))
+    # What resumes from the choice has ended, too.
+    resumed, again = Regularize("soft_tie", TIES, path), Validated()
+    other = Regularize("l2", ["a.0.*"], 0.01)
+    with pytest.warns(UserWarning, match="Be aware that when using `ckpt_path`"):
+        fit(again, other, resumed, ckpt_path=last.best_model_path)
+    assert again.steps_taken == 0
+    assert resumed.path.chosen == walk.chosen
+    assert_same(weights(again), weights(module))
+
+
+def test_training_that_diverges_without_a_penalty(path):
+    walking = Regularize("soft_tie", TIES, path)
+    module = Validated(optimizer=lambda own: sgd(own, lr=1e300))
+    with pytest.raises(ValueError, match="so training has diverged"):
+        fit(module, walking)
+    assert walking.path.knots == []
+
+
 @pytest.mark.parametrize(
     ("scheduler", "warns"),
     [

@@ -315,7 +315,7 @@ SECTIONS: dict[str, list[Row]] = {
             "training diverges",
             "python train.py model.classifier.optimizer=sgd model.classifier.lr=1e30",
             "in training",
-            "ValueError",
+            "DivergedError",
             "'a.net.trunk.linear0.weight' has NaN or infinite numbers after 5 steps, so training "
             "has diverged: resume from an earlier checkpoint with a smaller learning rate or "
             "strength, or with gradient_clip_val",

@@ -590,7 +590,7 @@ SECTIONS: dict[str, list[Row]] = {
             "nan in a gradient",
             "fit(Pair(poison=nan), ls.Regularize(soft, ties, strength=0.1))",
             "in training",
-            "ValueError",
+            "DivergedError",
             "'a.0.weight' has NaN or infinite numbers after 10 steps, so training has diverged: "
             "resume from an earlier checkpoint with a smaller learning rate or strength, or with "
             "gradient_clip_val",
@@ -599,7 +599,7 @@ SECTIONS: dict[str, list[Row]] = {
             "infinity in a gradient, with a prox",
             "fit(Pair(poison=inf), ls.Regularize(exact, ties, strength=0.1))",
             "in training",
-            "ValueError",
+            "DivergedError",
             "'a.0.weight' has NaN or infinite numbers after 10 steps, so training has diverged: "
             "resume from an earlier checkpoint with a smaller learning rate or strength, or with "
             "gradient_clip_val",
