@@ -159,12 +159,16 @@ class PathWalk:
     def end_epoch(self, trainer: Trainer, ties: Sequence[Tie]) -> None:
         """Measure and save a knot if this was its last epoch; call it after the last batch.
 
+        A call that follows in the same epoch has no effect.
+
         Args:
             trainer: The trainer.
             ties: The ties of all penalties that walk the path.
         """
         epoch = trainer.current_epoch
         is_done = self.chosen is not None or any(knot.epoch == epoch for knot in self.knots)
+        if self._unscored is not None and self._unscored.epoch == epoch:
+            is_done = True
         if self._is_trial or is_done or not self.path.ends_with(epoch):
             return
         assert self._scores is not None
@@ -277,8 +281,8 @@ class PathWalk:
                 f"Path(monitor={monitor!r}): no metric of this name is logged in validation: write "
                 f"one of {', '.join(map(repr, metrics))}"
             )
-        # Epochs inside a knot are validated, too.
-        if self._unscored is not None:
+        # Epochs inside a knot are validated, too, also those after an epoch that was not.
+        if self._unscored is not None and self._unscored.epoch == trainer.current_epoch:
             knot, self._unscored = self._unscored, None
             self._add(knot, Score(float(metrics[monitor]), None))
 

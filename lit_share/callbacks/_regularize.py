@@ -360,8 +360,11 @@ class Regularize(Callback):
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # An epoch that `max_steps` ends early has no last batch.
+        # An epoch that `max_steps` or `on_train_batch_start` ends early has no last batch.
         self._end_epoch(trainer)
+        is_cut = trainer.should_stop or trainer.global_step == trainer.max_steps
+        if not is_cut:
+            self._end_epoch_of_path(trainer)
         if self._path is not None and self._leads(trainer):
             self._path.save(trainer)
 

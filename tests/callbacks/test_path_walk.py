@@ -440,6 +440,40 @@ def test_learning_rates_that_decay(path, scheduler, warns, recwarn):
     assert len(found) == warns
 
 
+def test_epochs_whose_last_batches_are_skipped(path):
+    class Skips(Validated):
+        def on_train_batch_start(self, batch, batch_idx):
+            return -1 if batch_idx == 7 else None
+
+    walking, module = Regularize("exact_tie", TIES, path, every="epoch"), Skips()
+    fit(module, walking)
+    assert [knot.step for knot in walking.path.knots] == [14, 21, 28, 35]
+    by_hand = Skips()
+    same = Regularize(
+        "exact_tie", TIES, 1.0, schedule=lambda _, epoch: path.at(epoch), every="epoch"
+    )
+    fit(by_hand, same)
+    last = saved(walking.path.knots[-1])
+    assert_same({name: last[name] for name in weights(by_hand)}, weights(by_hand))
+
+
+def test_a_knot_that_was_not_validated_has_no_score(path):
+    walking = Regularize("soft_tie", TIES, replace(path, epochs=2, steps=1, monitor="val/end"))
+    message = r"1 of the 2 knots of the Path: the choice"
+    # Epochs 0 to 2 are not validated, and the knot of epoch 1 is not that of epoch 3.
+    with (
+        pytest.warns(UserWarning, match=message),
+        pytest.warns(UserWarning, match="scores have no standard error"),
+    ):
+        fit(Validated(), walking, epochs=4, check_val_every_n_epoch=4)
+    assert [knot.epoch for knot in walking.path.knots] == [3]
+    late = Regularize("soft_tie", TIES, replace(path, epochs=2, steps=1, monitor="val/end"))
+    message = r"0 of the 2 knots of the Path \(the last one has no 'val/end'"
+    with pytest.warns(UserWarning, match=message):
+        fit(Validated(), late, epochs=4, check_val_every_n_epoch=3)
+    assert late.path.chosen is None
+
+
 def test_trials_walk_no_path(path):
     walking = Regularize("soft_tie", TIES, path)
     fit(Validated(), walking, fast_dev_run=True)
