@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -124,6 +124,52 @@ class ValidationScores(ValidationLoss):
                 return float(value)
         return None
 
+    @override
+    def _loss_of(self, batch: Any, index: int, number: int, logged: dict[str, Any]) -> Tensor:
+        """Return the loss of a batch, which needs no gradient."""
+        output = self._output(batch, index, number)
+        if self.function is None:
+            return self._find_loss(output, logged)
+        if not isinstance(output, Tensor):
+            raise ValueError(
+                "Path(loss=function) has returned no tensor: return the loss as a tensor"
+            )
+        return output.sum()
+
+    @override
+    def _find_loss(self, output: Any, logged: Mapping[str, Any]) -> Tensor:
+        returned = output
+        if isinstance(output, Mapping):
+            returned = output.get("loss")
+        known = {key: value for key, value in logged.items() if _is_number(value)}
+        ending, given = "loss", ""
+        if self.name is not None:
+            # The children of a pair log under their own names.
+            ending, given = f"/{self.name}", f"Path(loss={self.name!r}): "
+        named = [value for key, value in known.items() if f"/{key}".endswith(ending)]
+        if self.name is not None and len(named) == 1:
+            return named[0]
+        # Gradients tell which value is the loss, where there are any.
+        if any(isinstance(v, Tensor) and v.requires_grad for v in (*logged.values(), returned)):
+            return super()._find_loss(output, logged)
+        if self.name is None and _is_number(returned):
+            return returned
+        if len(named) == 1:
+            return named[0]
+        raise ValueError(
+            f"{given}validation_step of {type(self.module).__name__} returns no loss, and of what "
+            f"it logs ({', '.join(map(repr, logged)) or 'nothing'}), {len(named)} could be it: "
+            "return the loss, or name a logged value by Path(monitor=...)"
+        )
+
+    @override
+    def _compute(self) -> dict[int, Tensor]:
+        # Scores need no backward pass, whose gradient the loss may not have.
+        logged: dict[str, Any] = {}
+        with self._as_in_validation(logged):
+            self._loss(logged)
+        return {}
+
     def _metrics(self) -> Iterator[Metric]:
         return (own for own in self.module.modules() if isinstance(own, Metric))
 
@@ -171,6 +217,10 @@ def _split(batch: Any, pieces: int) -> list[Any]:
         return tree_map(cut, batch)
 
     return [piece(i) for i in range(pieces)]
+
+
+def _is_number(value: Any) -> TypeGuard[Tensor]:
+    return isinstance(value, Tensor) and value.numel() == 1
 
 
 def _size(batch: Any) -> int:

@@ -64,7 +64,8 @@ class Path:
             return. ``None``: those that the Trainer validates with.
         loss: The name under which `validation_step` logs its loss, if it does not return it; or a
             function that returns the loss, given the module and a batch. ``None``: the only logged
-            value that depends on the weights, or the one whose name ends in "loss".
+            value that depends on the weights, or the one whose name ends in "loss". No loss needs a
+            gradient; of losses without, as under `torch.no_grad`, that name is necessary.
         dirpath: The folder for checkpoints. ``None``: ``path``, in the folder of the Trainer's
             ``ModelCheckpoint`` or else of its logger. Those of an earlier training are overwritten.
 

@@ -125,6 +125,71 @@ def test_a_function_in_place_of_the_validation_step(path):
     assert (knot.score, knot.error) == pytest.approx((2.0 * score, 2.0 * error))
 
 
+class Detached(Validated):
+    """Logs and returns what `results` makes of its loss, without gradients."""
+
+    def __init__(self, results):
+        super().__init__()
+        self.results = results
+
+    @torch.no_grad()
+    def validation_step(self, batch, batch_idx):
+        logged, returned = self.results(sum(self.losses(batch)))
+        for name, value in logged.items():
+            self.log(name, value)
+        return returned
+
+    def on_validation_epoch_end(self):
+        """Log nothing."""
+
+
+@pytest.mark.parametrize(
+    ("results", "name"),
+    [
+        (lambda loss: ({"acc": 1 - loss}, loss), None),
+        (lambda loss: ({"acc": 1 - loss}, {"loss": loss}), None),
+        (lambda loss: ({"acc": 1 - loss, "val_loss": loss}, None), None),
+        (lambda loss: ({"acc": 1 - loss, "val/nll": loss}, loss + 1), "nll"),
+        (lambda loss: ({"val/nll": loss}, loss.clone().requires_grad_()), "nll"),
+    ],
+)
+def test_losses_need_no_gradient(path, results, name):
+    expected = walk(Validated(), path, loader(12, 2)).knots
+    knots = walk(Detached(results), replace(path, loss=name), loader(12, 2)).knots
+    for knot, own in zip(knots, expected, strict=True):
+        assert (knot.score, knot.error) == pytest.approx((own.score, own.error))
+
+
+def test_functions_need_no_gradient(path):
+    path = replace(path, loss=lambda module, batch: sum(module.losses(batch)).detach())
+    expected = walk(Validated(), replace(path, loss=None), loader(12, 2)).knots
+    assert walk(Validated(), path, loader(12, 2)).knots[1].score == pytest.approx(expected[1].score)
+
+
+@pytest.mark.parametrize(
+    ("results", "message"),
+    [
+        (lambda loss: ({"acc": loss}, None), r"logs \('acc'\), 0 could be it: return the loss"),
+        (lambda loss: ({"a_loss": loss, "b_loss": loss}, None), r"2 could be .*monitor=\.\.\."),
+        (lambda loss: ({}, loss.expand(3)), r"logs \(nothing\), 0 could be it"),
+    ],
+)
+def test_losses_without_a_gradient_that_are_not_evident(path, results, message):
+    with pytest.raises(ValueError, match=message):
+        walk(Detached(results), path, loader(12, 2))
+
+
+def test_a_loss_of_a_name_that_is_not_logged(path):
+    with pytest.raises(ValueError, match=r"Path\(loss='nll'\): validation_step of Detached"):
+        walk(Detached(lambda loss: ({}, loss)), replace(path, loss="nll"), loader(12, 2))
+
+
+def test_functions_that_return_no_tensor(path):
+    path = replace(path, loss=lambda module, batch: 0.0)
+    with pytest.raises(ValueError, match=r"Path\(loss=function\) has returned no tensor: return"):
+        walk(Validated(), path, loader(12, 2))
+
+
 def test_statistics_and_random_numbers_are_left_alone(path):
     trained = []
     for strength in (path, 1.0):
