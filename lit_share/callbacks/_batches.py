@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from copy import copy
+from copy import copy, deepcopy
 from itertools import islice
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import CombinedLoader
+from lightning.pytorch.utilities import CombinedLoader, rank_zero_warn
 from torch.utils._pytree import tree_map
 from torch.utils.data import BatchSampler, DataLoader
 
@@ -16,9 +16,10 @@ from torch.utils.data import BatchSampler, DataLoader
 class Batches:
     """Batches of loaders that are evaluated one after the other, or together.
 
-    They are drawn beside the loaders' own passes, without worker processes, so that validation is
-    as without them. Examples of map-style data come in an order that is random in every pass, and
-    the same in all runs; batches of other data in the order of their loader.
+    They are drawn beside the loaders' own passes, by copies of samplers and generators, without
+    worker processes, so that validation is as without them. Examples of map-style data come in an
+    order that is random in every pass, and the same in all runs; batches of other data in the order
+    of their loader.
 
     Args:
         loaders: What a `val_dataloader` hook may return.
@@ -26,6 +27,7 @@ class Batches:
 
     Attributes:
         drawn: The number of batches of each loader.
+        indices: The index of each loader's last batch in its pass.
     """
 
     def __init__(self, loaders: Any, limits: Sequence[float] | None = None) -> None:
@@ -40,11 +42,13 @@ class Batches:
         pairs = zip(parts, least, strict=True)
         self._sources = [_source(loader, limit) for loader, limit in pairs]
         self.drawn = [0] * len(parts)
+        self.indices = [0] * len(parts)
 
     def draw(self) -> list[Any]:
         """Return the next batch of each loader."""
         batches = [own.batch(drawn) for own, drawn in zip(self._sources, self.drawn, strict=True)]
         self.drawn = [drawn + 1 for drawn in self.drawn]
+        self.indices = [own.index for own in self._sources]
         return batches
 
     def in_order(self) -> list[Iterator[Any]]:
@@ -57,17 +61,18 @@ class _Shuffled:
 
     def __init__(self, loader: DataLoader[Any], limit: float) -> None:
         self.loader = loader
-        assert loader.batch_sampler is not None
-        self.batches = list(islice(loader.batch_sampler, _stop(limit)))
+        batch_sampler = _apart(loader).batch_sampler
+        assert batch_sampler is not None
+        self.batches = list(islice(batch_sampler, _stop(limit)))
         # A batch sampler of the user may have reasons for which examples come together.
         self.is_plain = type(loader.batch_sampler) is BatchSampler
-        self.epoch, self.order = -1, self.batches
+        self.epoch, self.index, self.order = -1, 0, self.batches
 
     def batch(self, number: int) -> Any:
-        epoch, index = divmod(number, len(self.batches))
+        epoch, self.index = divmod(number, len(self.batches))
         if epoch != self.epoch:
             self.epoch, self.order = epoch, self._shuffled(epoch)
-        return self._fetch(self.order[index])
+        return self._fetch(self.order[self.index])
 
     def in_order(self) -> Iterator[Any]:
         return map(self._fetch, self.batches)
@@ -93,8 +98,8 @@ class _InOrder:
     """Batches of any iterable."""
 
     def __init__(self, loader: Any, limit: float) -> None:
-        self.loader, self.stop = _without_workers(loader), _stop(limit)
-        self.passed, self.iterator = 0, self.in_order()
+        self.loader, self.stop = _apart(loader), _stop(limit)
+        self.passed, self.index, self.iterator = 0, -1, self.in_order()
 
     def batch(self, number: int) -> Any:
         # A resumed run has drawn more than this iterator.
@@ -105,8 +110,9 @@ class _InOrder:
 
     def _next(self) -> Any:
         for batch in self.iterator:
+            self.index += 1
             return batch
-        self.iterator = self.in_order()
+        self.index, self.iterator = 0, self.in_order()
         return next(self.iterator)
 
     def in_order(self) -> Iterator[Any]:
@@ -123,15 +129,26 @@ def _source(loader: Any, limit: float) -> _Shuffled | _InOrder:
     return _InOrder(loader, limit)
 
 
-def _without_workers(loader: Any) -> Any:
-    """Return a loader that has no state in common with the given one."""
+def _apart(loader: Any) -> Any:
+    """Return a loader that has nothing in common with the given one that a pass changes."""
     if isinstance(loader, CombinedLoader):
-        parts = tree_map(_without_workers, loader.iterables)
-        return CombinedLoader(parts, loader._mode)
+        return CombinedLoader(tree_map(_apart, loader.iterables), loader._mode)
     if not isinstance(loader, DataLoader):
         return loader
+    names = ("batch_sampler", "sampler", "generator")
+    # Copied together, as a sampler has the generator of its loader.
+    state = {name: getattr(loader, name) for name in names}
+    try:
+        state = deepcopy(state, {id(loader.dataset): loader.dataset})
+    except Exception as error:
+        rank_zero_warn(
+            f"{type(loader.sampler).__name__} cannot be copied ({error}), so that drawing from it "
+            "may change which batches validation has: let it make iterators in __iter__"
+        )
     own = copy(loader)
-    vars(own).update(num_workers=0, prefetch_factor=None, persistent_workers=False, _iterator=None)
+    vars(own).update(
+        num_workers=0, prefetch_factor=None, persistent_workers=False, _iterator=None, **state
+    )
     return own
 
 

@@ -55,6 +55,11 @@ class ValidationLoss:
         limits = None
         if loader is None:
             loop = trainer.fit_loop.epoch_loop.val_loop
+            if loop._combined_loader is None and trainer.enable_validation:
+                # Lightning gets the loaders before the first epoch only if that is validated.
+                trainer.validating = True
+                loop.setup_data()
+                trainer.training = True
             loader = loop._combined_loader
             if loader is None:
                 raise ValueError(
@@ -167,8 +172,7 @@ class ValidationLoss:
         for index, batch in enumerate(self.batches.draw()):
             # Each loader's step logs under the same names.
             logged.clear()
-            number = self.batches.drawn[index] - 1
-            losses.append(self._loss_of(batch, index, number, logged))
+            losses.append(self._loss_of(batch, index, self.batches.indices[index], logged))
         return torch.stack([loss.float() for loss in losses]).sum()
 
     def _loss_of(self, batch: Any, index: int, number: int, logged: dict[str, Any]) -> Tensor:
@@ -187,7 +191,7 @@ class ValidationLoss:
         """Return what `validation_step`, or the user's function, returns of a batch."""
         plugin, strategy = self.trainer.precision_plugin, self.trainer.strategy
         batch = plugin.convert_input(batch)
-        batch = self.module.on_before_batch_transfer(batch, dataloader_idx=index)
+        batch = self.module._on_before_batch_transfer(batch, dataloader_idx=index)
         batch = strategy.batch_to_device(batch, dataloader_idx=index)
         if self.function is not None:
             with plugin.val_step_context():

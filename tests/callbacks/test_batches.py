@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import random
 from itertools import chain
 
 import pytest
 import torch
 from lightning.pytorch.utilities import CombinedLoader
-from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Sampler,
+    TensorDataset,
+)
 
 from lit_share.callbacks._batches import Batches
 
@@ -132,3 +140,49 @@ def test_a_pass_of_the_loader_itself_goes_on():
     assert next(own).tolist() == [0, 1, 2, 3]
     drawn(Batches(loader), 3)
     assert next(own).tolist() == [4, 5, 6, 7]
+
+
+class Counted(Sampler):
+    """With random numbers and a state of its own."""
+
+    def __init__(self):
+        self.random, self.passes = random.Random(0), 0
+
+    def __iter__(self):
+        self.passes += 1
+        return iter(self.random.sample(range(10), 8))
+
+    def __len__(self):
+        return 8
+
+
+@pytest.mark.parametrize("make", [
+    lambda rng: DataLoader(TensorDataset(X), 4, sampler=Counted()),
+    lambda rng: DataLoader(TensorDataset(X), 4, shuffle=True, generator=rng),
+    lambda rng: DataLoader(Stream(), 4, generator=rng),
+])  # fmt: skip
+def test_samplers_and_generators_are_left_alone(make):
+    rng = torch.Generator().manual_seed(3)
+    loader = make(rng)
+    drawn(Batches(loader), 5)
+    for own in Batches(loader).in_order():
+        list(own)
+    assert torch.equal(rng.get_state(), torch.Generator().manual_seed(3).get_state())
+    assert getattr(loader.sampler, "passes", 0) == 0
+
+
+def test_a_sampler_that_cannot_be_copied():
+    sampler = Counted()
+    sampler.kept = iter(x for x in X)
+    with pytest.warns(UserWarning, match=r"Counted cannot be copied .*validation"):
+        drawn(Batches(DataLoader(TensorDataset(X), 4, sampler=sampler)), 1)
+
+
+@pytest.mark.parametrize("data", [TensorDataset(X), Stream()])
+def test_indices_are_those_of_a_pass(data):
+    batches, found = Batches(DataLoader(data, 4)), []
+    batches.drawn = [1]
+    for _ in range(5):
+        batches.draw()
+        found += batches.indices
+    assert found == [1, 2, 0, 1, 2]

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
@@ -369,3 +369,38 @@ def test_two_processes(name, tmp_path_factory):
         _learned_in_two.__name__, _learned_in_two.TABLE, tmp_path_factory.getbasetemp()
     )[name]
     assert error is None, error
+
+
+def test_loaders_that_the_trainer_gets_later():
+    callback = Regularize("soft_tie", PAIR, Gentle())
+    fit(Validated(), callback, check_val_every_n_epoch=2, num_sanity_val_steps=0)
+    assert all(own != 0.1 for own in strengths(callback).values())
+
+
+def test_hooks_of_a_datamodule():
+    class Data(LightningDataModule):
+        train_dataloader, val_dataloader = staticmethod(loader), staticmethod(held_out)
+
+        def on_before_batch_transfer(self, batch, dataloader_idx):
+            return {"batch": batch}
+
+    class Unpacks(Validated):
+        def losses(self, batch):
+            return super().losses(batch["batch"])
+
+    callback = Regularize("soft_tie", PAIR, Gentle())
+    trainer(callback).fit(Unpacks(), datamodule=Data())
+    assert all(own != 0.1 for own in strengths(callback).values())
+
+
+def test_the_index_of_a_batch_is_that_of_its_pass():
+    found = []
+
+    class Indexed(Validated):
+        def validation_step(self, batch, batch_idx):
+            if torch.is_grad_enabled():
+                found.append(batch_idx)
+            return super().validation_step(batch, batch_idx)
+
+    fit(Indexed(), Regularize("soft_tie", PAIR, Gentle()))
+    assert set(found) == set(range(len(held_out())))
