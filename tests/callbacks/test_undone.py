@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import random
-from collections import deque
+from collections import Counter, OrderedDict, defaultdict, deque
 
 import numpy as np
 import pytest
@@ -132,3 +133,68 @@ def test_copies_are_independent():
         other = copy.deepcopy(net)
         net.count += 1
     assert other.count == net.count == 0
+
+
+CONTAINERS = {
+    "nested lists": (lambda: [[], [0]], lambda own: own[1].append(1)),
+    "defaultdict": (lambda: defaultdict(list), lambda own: own["a"].append(1)),
+    "counter": (lambda: Counter("a"), lambda own: own.update("ab")),
+    "ordered": (lambda: OrderedDict(a=1, b=2), lambda own: own.move_to_end("a")),
+    "array": (lambda: np.zeros(3), lambda own: own.fill(1)),
+    "list of tensors": (lambda: [torch.zeros(3)], lambda own: own[0].add_(1)),
+    "list of arrays": (lambda: ([np.zeros(3)],), lambda own: own[0][0].fill(1)),
+    "list of metrics": (lambda: [MeanMetric()], lambda own: own[0].update(1.0)),
+    "dict of metrics": (lambda: {"a": CatMetric()}, lambda own: own["a"].update(1.0)),
+    "torch generator": (torch.Generator, lambda own: torch.rand(1, generator=own)),
+    "python generator": (lambda: random.Random(0), lambda own: own.random()),
+    "numpy generator": (lambda: np.random.default_rng(0), lambda own: own.random()),
+    "numpy random state": (lambda: np.random.RandomState(0), lambda own: own.rand()),
+}
+
+
+def content(value):
+    if isinstance(value, nn.Module):
+        return repr(value.metric_state)
+    if isinstance(value, dict):
+        return [(key, content(own)) for key, own in value.items()]
+    if isinstance(value, (list, tuple)):
+        return [content(own) for own in value]
+    if isinstance(value, (np.random.Generator, np.random.RandomState)):
+        return pickle.dumps(value)
+    if isinstance(value, torch.Generator):
+        return value.get_state().tolist()
+    return repr(value.getstate() if isinstance(value, random.Random) else value)
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_containers_and_generators(name):
+    make, change = CONTAINERS[name]
+    net = nn.Module()
+    net.held = held = make()
+    before = content(held)
+    with undone(net):
+        change(net.held)
+        assert content(held) != before
+    assert net.held is held
+    assert content(held) == before
+
+
+def test_a_container_that_holds_its_module():
+    net = Net()
+    net.by_name["net"] = net.outputs
+    net.outputs.append(net)
+    with undone(net):
+        net.outputs.clear()
+    assert net.outputs == [1, net]
+
+
+def test_buffers_that_share_their_memory():
+    """Nothing can be written to what `expand` returns, neither by a step nor afterwards."""
+    net = nn.Module()
+    net.register_buffer("mask", torch.ones(1).expand(4), persistent=False)
+    net.register_buffer("one", torch.ones(1).expand(4)[:1], persistent=False)
+    with undone(net):
+        net.mask = torch.zeros(4)
+        net.one += 1
+    assert net.mask.tolist() == [1.0] * 4
+    assert net.one.tolist() == [1.0]
