@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.loggers.logger import DummyLogger
+from lightning.pytorch.loggers.logger import DummyLogger, Logger
 from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
@@ -73,7 +74,9 @@ class ValidationLoss:
         self._wanted: dict[int, nn.Parameter] = {}
         self._step = -1
         self._gradients: dict[int, Tensor] = {}
+        self._is_trial = True
         self._try()
+        self._is_trial = False
 
     def _check_step(self) -> None:
         module = self.module
@@ -113,7 +116,8 @@ class ValidationLoss:
 
         It is that of one batch of each loader, whose losses are added, and the mean over ranks.
         Under fp16 it is scaled like the training loss. All calls after one optimizer step get those
-        of the same batches.
+        of the same batches. A batch for which `validation_step` returns ``None`` is skipped; there
+        are no gradients if all are.
         """
         step = self.trainer.global_step
         # Parameters may have been replaced.
@@ -133,9 +137,11 @@ class ValidationLoss:
         logged: dict[str, Any] = {}
         with self._as_in_validation(logged):
             loss = self._loss(logged)
-            if scaler is not None:
+            if scaler is not None and loss is not None:
                 loss = loss * scaler.get_scale()
-            if any(isinstance(parameter, DTensor) for parameter, _ in kept):
+            if loss is None:
+                found = self._mean_over_ranks([None] * len(parameters))
+            elif any(isinstance(parameter, DTensor) for parameter, _ in kept):
                 # FSDP2 reduces gradients in hooks of `backward`, which writes them to `.grad`.
                 for parameter, _ in kept:
                     parameter.grad = None
@@ -167,17 +173,24 @@ class ValidationLoss:
         received = reduce(message).split([own.numel() for own in filled])
         return [own.view_as(f) for own, f in zip(received, filled, strict=True)]
 
-    def _loss(self, logged: dict[str, Any]) -> Tensor:
+    def _loss(self, logged: dict[str, Any]) -> Tensor | None:
+        """Return the sum of the losses of the next batches; ``None`` if all are skipped."""
         losses = []
         for index, batch in enumerate(self.batches.draw()):
             # Each loader's step logs under the same names.
             logged.clear()
-            losses.append(self._loss_of(batch, index, self.batches.indices[index], logged))
-        return torch.stack([loss.float() for loss in losses]).sum()
+            output = self._output(batch, index, self.batches.indices[index])
+            # As in Lightning. Of a first batch, nothing tells it from a loss that was forgotten.
+            is_skipped = self.function is None and output is None and not logged
+            if self._is_trial or not is_skipped:
+                losses.append(self._loss_in(output, logged))
+        return torch.stack([loss.float() for loss in losses]).sum() if losses else None
 
     def _loss_of(self, batch: Any, index: int, number: int, logged: dict[str, Any]) -> Tensor:
         """Return the loss of a batch of the loader ``index``, with a gradient."""
-        output = self._output(batch, index, number)
+        return self._loss_in(self._output(batch, index, number), logged)
+
+    def _loss_in(self, output: Any, logged: Mapping[str, Any]) -> Tensor:
         if self.function is None:
             return self._find_loss(output, logged)
         if not (isinstance(output, Tensor) and output.requires_grad):
@@ -257,12 +270,37 @@ class ValidationLoss:
             warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True")
             # Users' code asks for the stage, and calls loggers without `log`.
             trainer.state.stage = RunningStage.VALIDATING
-            trainer.loggers = [DummyLogger() for _ in loggers]
+            silent: list[Any] = [_Silent(own) for own in loggers]
+            trainer.loggers = silent
             vars(module)["log"] = _keep_in(logged)
             try:
                 yield
             finally:
                 trainer.state.stage, trainer.loggers = stage, loggers
+
+
+class _Silent:
+    """A logger to read directories and names from, whose methods do nothing.
+
+    Args:
+        logger: The logger that is read, and whose class `isinstance` finds.
+    """
+
+    def __init__(self, logger: Logger) -> None:
+        self._logger, self.experiment = logger, DummyLogger().experiment
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        # A Trainer's `log_dir` depends on the class of its logger.
+        return type(self._logger)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._logger, name)
+        is_plain = value is None or isinstance(value, (str, int, float, os.PathLike))
+        return value if is_plain else self.experiment.nop
+
+    def __getitem__(self, index: int) -> _Silent:
+        return self
 
 
 def _keep_in(logged: dict[str, Any]) -> Callable[..., None]:

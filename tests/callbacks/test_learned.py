@@ -404,3 +404,42 @@ def test_the_index_of_a_batch_is_that_of_its_pass():
 
     fit(Indexed(), Regularize("soft_tie", PAIR, Gentle()))
     assert set(found) == set(range(len(held_out())))
+
+
+def test_loggers_are_read_and_not_written_to(tmp_path):
+    found, logger = [], CSVLogger(tmp_path, name="own")
+
+    class Reads(Validated):
+        def validation_step(self, batch, batch_idx):
+            own = self.logger
+            assert isinstance(own, CSVLogger)
+            found.append((self.trainer.log_dir, own.log_dir, own.save_dir, own.name, own.version))
+            if torch.is_grad_enabled():
+                own.log_metrics({"never": 1.0})
+                own.experiment.log_metrics({"never": 1.0}, 1)
+                own[0].experiment.add_image("never", 1)
+            return super().validation_step(batch, batch_idx)
+
+    callback = Regularize("soft_tie", PAIR, Gentle())
+    fit(Reads(), callback, logger=logger, log_every_n_steps=2)
+    folder = str(tmp_path / "own" / "version_0")
+    assert set(found) == {(folder, folder, str(tmp_path), "own", 0)}
+    assert "never" not in (tmp_path / "own" / "version_0" / "metrics.csv").read_text()
+
+
+def test_batches_without_a_loss_are_skipped():
+    class Skips(Validated):
+        def validation_step(self, batch, batch_idx, dataloader_idx=0):
+            if self.trainer.global_step > 0 and dataloader_idx in self.left_out:
+                return None
+            return sum(self.losses(batch))
+
+    found = []
+    for left_out, loaders in (({0}, 1), ({1}, 2), ({}, 1)):
+        module, callback = Skips(), Regularize("soft_tie", PAIR, Gentle())
+        module.left_out = left_out
+        fit(module, callback, data=[held_out(batch_size=40)] * loaders)
+        found.append(strengths(callback))
+    none, half, whole = found
+    assert set(none.values()) == {pytest.approx(0.1)}
+    assert half == whole != none
