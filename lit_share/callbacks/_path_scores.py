@@ -125,9 +125,8 @@ class ValidationScores(ValidationLoss):
         return None
 
     @override
-    def _loss_of(self, batch: Any, index: int, number: int, logged: dict[str, Any]) -> Tensor:
-        """Return the loss of a batch, which needs no gradient."""
-        output = self._output(batch, index, number)
+    def _loss_in(self, output: Any, logged: Mapping[str, Any]) -> Tensor:
+        """Return the loss in an output, which needs no gradient."""
         if self.function is None:
             return self._find_loss(output, logged)
         if not isinstance(output, Tensor):

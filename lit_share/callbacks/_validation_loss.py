@@ -140,7 +140,7 @@ class ValidationLoss:
             if scaler is not None and loss is not None:
                 loss = loss * scaler.get_scale()
             if loss is None:
-                found = self._mean_over_ranks([None] * len(parameters))
+                found = self._mean_over_ranks(parameters, [None] * len(parameters))
             elif any(isinstance(parameter, DTensor) for parameter, _ in kept):
                 # FSDP2 reduces gradients in hooks of `backward`, which writes them to `.grad`.
                 for parameter, _ in kept:
