@@ -44,6 +44,8 @@ def strength_node(strength: Any, config: DictConfig) -> Any:
         if name == "path":
             keywords = _of_path(keywords, config)
         getattr(penalties, WAYS[name])(**keywords)
+    except ConfigError:
+        raise
     except (TypeError, ValueError) as error:
         raise ConfigError(f"strength: {error}") from None
     return {"_target_": f"lit_share.{WAYS[name]}", **keywords}

@@ -50,7 +50,7 @@ def test_keywords(compose_config: Compose) -> None:
     [
         (
             "path",
-            "with 5 epochs each leaves none of trainer.max_epochs=20 for models without .* than 30",
+            r"^strength: a path of 6 .* leaves none of trainer.max_epochs=20 for .* than 30",
         ),
         ("{path:{steps:2,epochs:3,first:4}}", "the path needs trainer.max_epochs=10"),
         ("{path:{low:-1}}", r"strength: Path\(low=-1\)"),
