@@ -279,7 +279,13 @@ class StrategySweeper(BasicSweeper):
         self, overrides: list[Override], max_batch_size: int | None
     ) -> list[list[list[str]]]:
         """Return the overrides of each cell, in batches of at most ``max_batch_size``."""
+        from lit_share.lab.search import refuse_range_in_list
+
         for override in overrides:
+            try:
+                refuse_range_in_list(override)
+            except ValueError as error:
+                raise CompactHydraException(str(error)) from None
             if override.is_interval_sweep():
                 raise CompactHydraException(
                     f"{override.input_line}: a grid lists values, as in "

@@ -43,7 +43,9 @@ class OptunaSweeper(StrategySweeper):
     Ranges such as `strength=tag(log,interval(0.001,1))`, and lists of `strength` and of keys in
     `tune`, are chosen by Optuna; all other lists are a grid. Each of its combinations, which has a
     strategy and a seed, is a study of its own, so that choices are made as in a grid: for each
-    strategy and seed, on validation data. One trial of each study runs at a time.
+    strategy and seed, on validation data. Numbers, `learned` and `path` in a list of `strength` are
+    strategies of their own there, and so they are studies of their own. One trial of each study
+    runs at a time.
 
     The results are the only record of a study. A search that is repeated in its directory goes on
     with the trials that it lacks, and has the same trials as if it had not been interrupted.
@@ -114,7 +116,7 @@ class OptunaSweeper(StrategySweeper):
 
     def _studies(self, overrides: Sequence[Override]) -> list[Study]:
         """Return the studies: one for each combination of what is not searched."""
-        from lit_share.lab.search import Study, load_optuna, searched
+        from lit_share.lab.search import Study, apart, load_optuna, searched
 
         fixed = [o.input_line for o in overrides if not o.is_sweep_override() and o.input_line]
         common = self._compose(fixed)
@@ -128,8 +130,10 @@ class OptunaSweeper(StrategySweeper):
             space = searched(overrides, common.get("tune", ()))
         except (ImportError, ValueError) as error:
             raise CompactHydraException(str(error)) from None
-        if self.n_trials < 1:
-            raise CompactHydraException(f"hydra.sweeper.n_trials={self.n_trials}: write 1 or more")
+        if not isinstance(self.n_trials, int) or self.n_trials < 1:
+            raise CompactHydraException(
+                f"hydra.sweeper.n_trials={self.n_trials}: write 1 or more, a whole number"
+            )
         self._check_options()
         mode = str(getattr(common.mode, "name", common.mode))
         studies: dict[str, Study] = {}
@@ -139,8 +143,9 @@ class OptunaSweeper(StrategySweeper):
             chosen = tuple(space[k] for k in keys if k in space and k.lstrip("+") not in idle)
             names = {choice.key for choice in chosen}
             rest = tuple(o for o in cell if o.partition("=")[0] not in names)
-            study = Study(rest, chosen, mode, self.n_trials)
-            studies[study.name] = study
+            for given, own in apart(chosen):
+                study = Study((*rest, *given), own, mode, self.n_trials)
+                studies[study.name] = study
         return [*studies.values()]
 
     def _check_options(self) -> None:

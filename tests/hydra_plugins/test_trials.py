@@ -48,7 +48,9 @@ class Launcher:
         folder = Path(parsed["hydra.sweep.dir"]) / parsed["hydra.sweep.subdir"]
         folder.mkdir(parents=True, exist_ok=True)
         overrides = [o for o in cell if not o.startswith("hydra.")]
-        strength = float(parsed.get("strength", 0.5))
+        strength = parsed.get("strength", 0.5)
+        if not isinstance(strength, (int, float)):
+            strength = 0.5
         result = {
             "schema": 1,
             "strategy": parsed["regularizer"],
@@ -144,6 +146,28 @@ def test_lists_of_strengths_are_tried_entirely(tmp_path: Path) -> None:
     assert [cell[-1] for cell in cells] == ["seed=0", "strength=0.1", "strength=0.01", "strength=1"]
 
 
+def test_ways_to_find_strengths_are_studies_of_their_own(tmp_path: Path) -> None:
+    ways = "learned", "{path:{steps:2,epochs:1}}", "{path:{steps:3,epochs:1}}"
+    cells = search(
+        tmp_path,
+        "regularizer=none,l2",
+        "seed=0",
+        f"strength=0.1,{','.join(ways)},0.2,0.3",
+        "trainer.max_epochs=4",
+        "hydra.sweeper.n_trials=2",
+    )
+    strengths = [o.partition("=")[2] for cell in cells for o in cell if o.startswith("strength=")]
+    # Each number of a study is tried before the next one.
+    assert sorted(strengths) == sorted([*ways, "0.2", "0.1"])
+    known = json.loads((tmp_path / "cells.json").read_text())
+    studies = {cell["study"] for cell in known.values() if "regularizer=l2" in cell["overrides"]}
+    assert {study.partition("strength=")[2].partition(" ")[0] for study in studies} == {
+        "0.1,0.2,0.3",
+        "learned",
+        ",".join(ways[1:]),
+    }
+
+
 def test_ties_that_are_not_read_are_not_searched(tmp_path: Path) -> None:
     tuned = ("ties=all,first_layer", "tune=[ties]", "strength=0.1,0.2")
     cells = search(tmp_path, "regularizer=none,hard_tie,soft_tie", "seed=0", *tuned)
@@ -191,6 +215,8 @@ def test_a_grid_of_the_same_cells_finishes_what_was_pruned(tmp_path: Path) -> No
     [
         (["seed=0,1"], "hydra/sweeper=optuna has nothing to choose"),
         ([RANGE, "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials=0: write 1 or more"),
+        ([RANGE, "hydra.sweeper.n_trials=abc"], "hydra.sweeper.n_trials=abc: write 1 or more, a"),
+        (["strength=interval(0.1,1),5"], r"strength=interval\(0.1,1\),5: a range stands alone"),
         (["model.classifier.lr=interval(0.1,1)"], r"write tune=\[model.classifier.lr\]"),
         ([RANGE, "regularizer=l2,soft_tye"], "(?s)Nothing was run.*regularizer/soft_tye"),
         (

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+import re
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override
 
 from lit_share.lab.search._optuna import load_optuna
+from lit_share.lab.sweeps import Cell
 
 # Ranges of fewer whole numbers are lists.
 MOST_LISTED = 100
@@ -150,6 +152,7 @@ def searched(overrides: Iterable[Override], tune: Collection[str]) -> Space:
     overrides = list(overrides)
     space: Space = {}
     for override in overrides:
+        refuse_range_in_list(override)
         key, name = override.get_key_element(), override.key_or_group
         is_tuned = name == "strength" or name in tune
         if override.is_interval_sweep():
@@ -166,6 +169,63 @@ def searched(overrides: Iterable[Override], tune: Collection[str]) -> Space:
             "tune; or leave hydra/sweeper out"
         )
     return space
+
+
+def refuse_range_in_list(override: Override) -> None:
+    """Raise `ValueError` if a list of values has a range among them."""
+    value = override.value()
+    if isinstance(value, ChoiceSweep) and any(isinstance(v, IntervalSweep) for v in value.list):
+        raise ValueError(
+            f"{override.input_line}: a range stands alone: write interval(...) without other "
+            "values, or values without interval(...)"
+        )
+
+
+def apart(space: Sequence[Range | Choices]) -> list[tuple[Cell, tuple[Range | Choices, ...]]]:
+    """Split a list of strengths that are found in different ways, as ``0.1,1,learned``.
+
+    Comparisons have rows of their own for learned strengths and for paths.
+
+    Args:
+        space: What is to be chosen.
+
+    Returns:
+        For each way, the overrides that are given and what is left to choose.
+
+    Example:
+        >>> for given, chosen in apart([Choices("strength", ("0.1", "1", "learned"))]):
+        ...     print(given, *chosen)
+        () 0.1,1
+        ('strength=learned',)
+    """
+    for i, choice in enumerate(space):
+        if choice.key.lstrip("+") != "strength" or not isinstance(choice, Choices):
+            continue
+        ways: dict[str, list[str]] = {}
+        for value in choice.values:
+            ways.setdefault(_way(value), []).append(value)
+        if len(ways) == 1:
+            break
+        found = []
+        for values in ways.values():
+            own = Choices(choice.key, tuple(values))
+            before, after = space[:i], space[i + 1 :]
+            if len(values) == 1:
+                found.append((own.ends(), (*before, *after)))
+            else:
+                found.append(((), (*before, own, *after)))
+        return found
+    return [((), tuple(space))]
+
+
+def _way(value: str) -> str:
+    """Return the name in a strength such as ``{learned:{start:0.01}}``; "" of a number."""
+    try:
+        float(value)
+    except ValueError:
+        # Interpolations have no name here, and are numbers as far as is known.
+        return "".join(re.findall(r"^[{'\"\s]*([A-Za-z]\w*)", value))
+    return ""
 
 
 def _range(override: Override, is_tuned: bool) -> Range:

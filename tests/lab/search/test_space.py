@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from lit_share.lab.search import Choices, Range, Space, searched
+from lit_share.lab.search import Choices, Range, Space, apart, searched
 
 
 def space(*overrides: str, tune: tuple[str, ...] = ()) -> Space:
@@ -39,6 +39,29 @@ def test_lists_of_what_is_tuned_are_searched_and_others_are_a_grid() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (("0.1", "1e-3", "${x}"), [((), "0.1,1e-3,${x}")]),
+        (("learned", "0.1"), [(("+strength=learned",), ""), (("+strength=0.1",), "")]),
+        (
+            ("0.1", "'path'", "1", "{ path:{steps:2}}"),
+            [((), "0.1,1"), ((), "'path',{ path:{steps:2}}")],
+        ),
+    ],
+)
+def test_ways_to_find_strengths_are_apart(values: Any, expected: Any) -> None:
+    lr = Range("lr", 0.1, 1.0)
+    found = apart([lr, Choices("+strength", values)])
+    assert all(chosen[0] is lr for _, chosen in found)
+    assert [(given, "".join(map(str, chosen[1:]))) for given, chosen in found] == expected
+
+
+def test_other_lists_are_not_taken_apart() -> None:
+    space_ = (Choices("ties", ("all", "{path:x}")), Range("strength", 0.1, 1.0))
+    assert apart(space_) == [((), space_)]
+
+
 def test_the_last_override_of_a_key_counts() -> None:
     assert list(space("strength=0.1,1", "lr=interval(1,2)", "strength=1", tune=("lr",))) == ["lr"]
 
@@ -51,6 +74,7 @@ def test_the_last_override_of_a_key_counts() -> None:
         (["seed=interval(0,9)"], r"seed=interval\(0,9\): that would be choosing the luckiest run"),
         (["data.n_b=interval(0,9)"], "scores on different data cannot be compared"),
         (["strength=interval(1,0.1)"], r"strength=interval\(1,0.1\): write the smaller end first"),
+        (["seed=interval(0,1),5"], r"seed=interval\(0,1\),5: a range stands alone: write"),
         (["strength=tag(log,interval(0,1))"], "a range with the tag log begins above 0"),
         (["strength=tag(lgo,interval(1,2))"], "unknown tag 'lgo': the only one is log"),
     ],
