@@ -81,8 +81,14 @@ def _worth(choice: Choice, words: Words) -> str:
     interval = f"95 % interval of {seeds([contrast])}"
     if contrast.comparisons > 1:
         interval += f", corrected for {contrast.comparisons} strategies"
-    change = words.change(contrast)
-    return f"Compared with {words.baseline}, {subject} {change} ({interval}){end}."
+    text = f"Compared with {words.baseline}, {subject} {words.change(contrast)}"
+    # Gains that do not vary have no interval.
+    if contrast.is_even:
+        text += f" in each of {seeds([contrast])}"
+        if contrast.gain.mean != 0:
+            text += ", which leaves no chance to judge by"
+        return f"{text}."
+    return f"{text} ({interval}){end}."
 
 
 def _undecided(choice: Choice, words: Words) -> str:

@@ -47,6 +47,11 @@ class Words:
         gain = self._scaled(contrast.gain)
         if self.is_lower:
             gain = _negative(gain)
+        if contrast.is_even and gain.mean == 0:
+            return f"leaves `{self.metric}` as it is"
+        if contrast.is_even:
+            sign = "-+"[gain.mean > 0]
+            return f"changes `{self.metric}` by {sign}{self.amount(abs(contrast.gain.mean))}"
         if contrast.sign == 0:
             return f"changes `{self.metric}` by {'+' * (gain.mean > 0)}{gain}{self.unit}"
         if gain.mean < 0:

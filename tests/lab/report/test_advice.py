@@ -243,6 +243,26 @@ def test_equal_scores():
     )
 
 
+@pytest.mark.parametrize(
+    ("gain", "words"),
+    [
+        (0.1, "changes `b/test/acc` by +10 points in each of 6 seeds, which leaves"),
+        (-0.1, "changes `b/test/acc` by -10 points in each of 6 seeds, which leaves"),
+        (0.0, "leaves `b/test/acc` as it is in each of 6 seeds."),
+    ],
+)
+def test_equal_gains_have_no_interval(gain, words):
+    _, worth, _ = advice(runs("none", NONE), runs("l2", plus(NONE, gain)))
+    assert worth.startswith(f"Compared with `none`, `l2` {words}")
+    assert "interval" not in worth
+    assert "\N{EN DASH}" not in worth
+
+
+def test_an_equal_gain_of_an_error():
+    _, worth, _ = advice(runs("none", NONE, kind=MSE), runs("l2", plus(NONE, 0.1), kind=MSE))
+    assert worth.startswith("Compared with `none`, `l2` changes `test/mse` by +0.1 in each of 6 ")
+
+
 def test_many_that_cannot_be_told_apart():
     strategies = [runs(f"l{i}", plus(NONE, 0.001 * i, -0.01)) for i in range(7)]
     *_, undecided = advice(runs("none", NONE), *strategies)
