@@ -18,19 +18,22 @@ class Batches:
 
     They are drawn beside the loaders' own passes, by copies of samplers and generators, without
     worker processes, so that validation is as without them. Examples of map-style data come in an
-    order that is random in every pass, and the same in all runs; batches of other data in the order
-    of their loader.
+    order that is random in every pass, and the same in all runs; batches of other data, and those
+    of samplers without an end, in the order of their loader.
 
     Args:
         loaders: What a `val_dataloader` hook may return.
         limits: For each loader, the number of batches of a pass, at most.
+        way: Who draws batches, for messages.
 
     Attributes:
-        drawn: The number of batches of each loader.
         indices: The index of each loader's last batch in its pass.
     """
 
-    def __init__(self, loaders: Any, limits: Sequence[float] | None = None) -> None:
+    def __init__(
+        self, loaders: Any, limits: Sequence[float] | None = None, way: str = "Learned"
+    ) -> None:
+        self.way = way
         if not isinstance(loaders, CombinedLoader):
             loaders = CombinedLoader(loaders, "sequential")
         self.together = loaders._mode != "sequential"
@@ -41,13 +44,30 @@ class Batches:
             least = [min(limits)] if self.together else list(limits)
         pairs = zip(parts, least, strict=True)
         self._sources = [_source(loader, limit) for loader, limit in pairs]
-        self.drawn = [0] * len(parts)
+        self._drawn = [0] * len(parts)
         self.indices = [0] * len(parts)
 
+    @property
+    def drawn(self) -> list[int]:
+        """The number of batches that are drawn of each loader."""
+        return list(self._drawn)
+
+    @drawn.setter
+    def drawn(self, drawn: Sequence[int]) -> None:
+        # A run may resume with another number of loaders, which begin anew.
+        same = len(drawn) == len(self._drawn)
+        self._drawn = list(drawn) if same else [0] * len(self._drawn)
+
     def draw(self) -> list[Any]:
-        """Return the next batch of each loader."""
-        batches = [own.batch(drawn) for own, drawn in zip(self._sources, self.drawn, strict=True)]
-        self.drawn = [drawn + 1 for drawn in self.drawn]
+        """Return the next batch of each loader, all of which must have one."""
+        pairs = zip(self._sources, self._drawn, strict=True)
+        batches = [batch for own, drawn in pairs for batch in own.batch(drawn)]
+        if not batches or len(batches) < len(self._sources):
+            raise ValueError(
+                "validation data have a loader without a batch: leave it out, give it examples "
+                f"(and with drop_last=True, a whole batch of them), or write {self.way}(loader=...)"
+            )
+        self._drawn = [drawn + 1 for drawn in self._drawn]
         self.indices = [own.index for own in self._sources]
         return batches
 
@@ -59,20 +79,23 @@ class Batches:
 class _Shuffled:
     """Batches of a map-style dataset, of the size of the loader's."""
 
-    def __init__(self, loader: DataLoader[Any], limit: float) -> None:
+    def __init__(self, loader: DataLoader[Any], limit: int) -> None:
         self.loader = loader
         batch_sampler = _apart(loader).batch_sampler
         assert batch_sampler is not None
-        self.batches = list(islice(batch_sampler, _stop(limit)))
+        self.batches = list(islice(batch_sampler, limit))
         # A batch sampler of the user may have reasons for which examples come together.
         self.is_plain = type(loader.batch_sampler) is BatchSampler
         self.epoch, self.index, self.order = -1, 0, self.batches
 
-    def batch(self, number: int) -> Any:
+    def batch(self, number: int) -> list[Any]:
+        """Return a list of the batch, empty if there is none."""
+        if not self.batches:
+            return []
         epoch, self.index = divmod(number, len(self.batches))
         if epoch != self.epoch:
             self.epoch, self.order = epoch, self._shuffled(epoch)
-        return self._fetch(self.order[self.index])
+        return [self._fetch(self.order[self.index])]
 
     def in_order(self) -> Iterator[Any]:
         return map(self._fetch, self.batches)
@@ -98,26 +121,33 @@ class _InOrder:
     """Batches of any iterable."""
 
     def __init__(self, loader: Any, limit: float) -> None:
-        self.loader, self.stop = _apart(loader), _stop(limit)
+        self.loader, self.limit = _apart(loader), limit
         self.passed, self.index, self.iterator = 0, -1, self.in_order()
 
-    def batch(self, number: int) -> Any:
+    def batch(self, number: int) -> list[Any]:
+        """Return a list of the batch, empty if there is none."""
         # A resumed run has drawn more than this iterator.
-        for _ in range(number - self.passed):
-            self._next()
-        self.passed = number + 1
+        while self.passed < number:
+            before = self.index
+            if not self._next():
+                return []
+            if self.index <= before:
+                # The length of a pass is known, so that all others need not be read.
+                self.passed += (number - self.passed) // (before + 1) * (before + 1)
         return self._next()
 
-    def _next(self) -> Any:
-        for batch in self.iterator:
-            self.index += 1
-            return batch
-        self.index, self.iterator = 0, self.in_order()
-        return next(self.iterator)
+    def _next(self) -> list[Any]:
+        batch = list(islice(self.iterator, 1))
+        if not batch:
+            self.index, self.iterator = -1, self.in_order()
+            batch = list(islice(self.iterator, 1))
+        self.index += 1
+        self.passed += 1
+        return batch
 
     def in_order(self) -> Iterator[Any]:
         batches = iter(self.loader)
-        for batch in islice(batches, self.stop):
+        for batch in islice(batches, _stop(self.limit)):
             # Iterating over a CombinedLoader also gives the index of the batch and of its loader.
             yield batch[0] if isinstance(self.loader, CombinedLoader) else batch
 
@@ -125,7 +155,12 @@ class _InOrder:
 def _source(loader: Any, limit: float) -> _Shuffled | _InOrder:
     is_map = isinstance(loader, DataLoader) and loader.batch_sampler is not None
     if is_map and hasattr(loader.dataset, "__getitem__") and hasattr(loader.dataset, "__len__"):
-        return _Shuffled(loader, limit)
+        try:
+            return _Shuffled(loader, int(min(limit, len(loader))))
+        except TypeError:
+            # A sampler without a length may be endless, which only a limit ends.
+            if limit < float("inf"):
+                return _Shuffled(loader, int(limit))
     return _InOrder(loader, limit)
 
 

@@ -69,7 +69,7 @@ class ValidationLoss:
                 )
             limits = loop._max_batches
         with self._as_in_validation({}):
-            self.batches = Batches(loader, limits)
+            self.batches = Batches(loader, limits, self.way)
         # Gradients of all who need those of one step, by the `id` of parameters.
         self._wanted: dict[int, nn.Parameter] = {}
         self._step = -1

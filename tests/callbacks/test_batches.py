@@ -186,3 +186,56 @@ def test_indices_are_those_of_a_pass(data):
         batches.draw()
         found += batches.indices
     assert found == [1, 2, 0, 1, 2]
+
+
+class Endless(Sampler):
+    def __iter__(self):
+        while True:
+            yield from range(10)
+
+
+def test_a_sampler_without_an_end():
+    endless = DataLoader(TensorDataset(X), 5, sampler=Endless())
+    assert numbers(drawn(Batches(endless), 3)) == [[*range(5)], [*range(5, 10)], [*range(5)]]
+    limited = Batches(endless, [2])
+    assert sorted(chain(*numbers(drawn(limited, 2)))) == X.tolist()
+
+
+@pytest.mark.parametrize("loaders", [
+    DataLoader(TensorDataset(X), 11, drop_last=True),
+    [DataLoader(TensorDataset(X), 4), DataLoader(TensorDataset(X), 11, drop_last=True)],
+    Items([]), [],
+])  # fmt: skip
+def test_loaders_without_a_batch(loaders):
+    batches = Batches(loaders, way="Path")
+    with pytest.raises(ValueError, match=r"without a batch: .* write Path\(loader=...\)"):
+        batches.draw()
+    if len(batches.drawn) == 1:
+        batches.drawn = [3]
+        with pytest.raises(ValueError, match="without a batch"):
+            batches.draw()
+
+
+def test_another_number_of_loaders_begins_anew():
+    batches = Batches([Items(X), Items(X)])
+    batches.drawn = [3]
+    assert batches.drawn == [0, 0]
+    assert [x.item() for x in batches.draw()] == [0, 0]
+
+
+@pytest.mark.parametrize("before", [301, 300, 309, 9, 10, 11])
+def test_past_passes_are_not_read_again(before):
+    read = []
+
+    class Reads:
+        def __iter__(self):
+            for x in X.tolist():
+                read.append(x)
+                yield x
+
+    batches = Batches(Reads())
+    batches.drawn = [before]
+    assert batches.draw() == batches.indices == [before % 10]
+    # A pass, of which the length is learned, and the part of one that is left.
+    assert len(read) <= 21
+    assert batches.draw() == [(before + 1) % 10]
