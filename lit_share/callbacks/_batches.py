@@ -44,6 +44,10 @@ class Batches:
             least = [min(limits)] if self.together else list(limits)
         pairs = zip(parts, least, strict=True)
         self._sources = [_source(loader, limit) for loader, limit in pairs]
+        self._is_prepared = any(
+            isinstance(own, DataLoader) and own.num_workers and own.worker_init_fn is not None
+            for own in loaders.flattened
+        )
         self._drawn = [0] * len(parts)
         self.indices = [0] * len(parts)
 
@@ -61,7 +65,16 @@ class Batches:
     def draw(self) -> list[Any]:
         """Return the next batch of each loader, all of which must have one."""
         pairs = zip(self._sources, self._drawn, strict=True)
-        batches = [batch for own, drawn in pairs for batch in own.batch(drawn)]
+        try:
+            batches = [batch for own, drawn in pairs for batch in own.batch(drawn)]
+        except Exception as error:
+            if not self._is_prepared:
+                raise
+            raise ValueError(
+                f"{self.way} reads validation data without worker processes, so that no "
+                f"worker_init_fn has run, and this fails ({error}): open what examples are read "
+                f"from in the dataset, or write {self.way}(loader=...)"
+            ) from error
         if not batches or len(batches) < len(self._sources):
             raise ValueError(
                 "validation data have a loader without a batch: leave it out, give it examples "

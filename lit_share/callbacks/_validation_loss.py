@@ -20,6 +20,9 @@ from torch.distributed.tensor import DTensor
 from lit_share.callbacks._batches import Batches
 from lit_share.callbacks._undone import undone
 
+# What Lightning calls before a `validation_step`, which it may depend on.
+_HOOKS = ("on_validation_start", "on_validation_epoch_start", "on_validation_batch_start")
+
 
 class ValidationLoss:
     """The loss of a module's `validation_step`, without its effects on anything else.
@@ -53,23 +56,13 @@ class ValidationLoss:
         self.name = loss if isinstance(loss, str) else None
         if self.function is None:
             self._check_step()
-        limits = None
+        # Those that the Trainer has when batches were last made of them.
+        self._loader: Any = None
         if loader is None:
-            loop = trainer.fit_loop.epoch_loop.val_loop
-            if loop._combined_loader is None and trainer.enable_validation:
-                # Lightning gets the loaders before the first epoch only if that is validated.
-                trainer.validating = True
-                loop.setup_data()
-                trainer.training = True
-            loader = loop._combined_loader
-            if loader is None:
-                raise ValueError(
-                    "the Trainer does not validate, so there is no data to find strengths with: "
-                    f"give fit a validation loader, or write {self.way}(loader=...)"
-                )
-            limits = loop._max_batches
-        with self._as_in_validation({}):
-            self.batches = Batches(loader, limits, self.way)
+            self._get_loaders()
+        else:
+            with self._as_in_validation({}):
+                self.batches = Batches(loader, way=self.way)
         # Gradients of all who need those of one step, by the `id` of parameters.
         self._wanted: dict[int, nn.Parameter] = {}
         self._step = -1
@@ -91,6 +84,24 @@ class ValidationLoss:
                 "validation_step(dataloader_iter) draws its own batches: let it take a batch, or "
                 f"write {self.way}(loss=function)"
             )
+
+    def _get_loaders(self) -> None:
+        """Make batches of the Trainer's loaders, which may be others in a later epoch."""
+        trainer = self.trainer
+        loop = trainer.fit_loop.epoch_loop.val_loop
+        if loop._combined_loader is None and trainer.enable_validation:
+            # Lightning gets the loaders before the first epoch only if that is validated.
+            trainer.validating = True
+            loop.setup_data()
+            trainer.training = True
+        self._loader = loop._combined_loader
+        if self._loader is None:
+            raise ValueError(
+                "the Trainer does not validate, so there is no data to find strengths with: "
+                f"give fit a validation loader, or write {self.way}(loader=...)"
+            )
+        with self._as_in_validation({}):
+            self.batches = Batches(self._loader, loop._max_batches, self.way)
 
     def _try(self) -> None:
         """Find out before training whether there is a loss with a gradient."""
@@ -125,6 +136,11 @@ class ValidationLoss:
         self.want(new)
         if new or step != self._step:
             self._step = step
+            loop = self.trainer.fit_loop.epoch_loop.val_loop
+            if self._loader is not None and self._loader is not loop._combined_loader:
+                drawn = self.batches.drawn
+                self._get_loaders()
+                self.batches.drawn = drawn
             self._gradients = self._compute()
         return self._gradients
 
@@ -214,8 +230,23 @@ class ValidationLoss:
             arguments.append(number)
         if len(self.batches.drawn) > 1 and not self.batches.together:
             arguments.append(index)
-        with plugin.val_step_context():
+        with plugin.val_step_context(), self._naming_hooks():
             return self.module.validation_step(*arguments)
+
+    @contextmanager
+    def _naming_hooks(self) -> Iterator[None]:
+        """Name the hooks that have not run, if an error may be due to these."""
+        try:
+            yield
+        except Exception as error:
+            hooks = [hook for hook in _HOOKS if is_overridden(hook, self.module)]
+            if not hooks:
+                raise
+            raise ValueError(
+                f"validation_step of {type(self.module).__name__} fails where {self.way} calls it, "
+                f"which is without {' and '.join(hooks)} ({error}): make what it needs in "
+                f"__init__, or write {self.way}(loss=function)"
+            ) from error
 
     def _find_loss(self, output: Any, logged: Mapping[str, Any]) -> Tensor:
         if isinstance(output, Mapping):

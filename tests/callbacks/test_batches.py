@@ -239,3 +239,29 @@ def test_past_passes_are_not_read_again(before):
     # A pass, of which the length is learned, and the part of one that is left.
     assert len(read) <= 21
     assert batches.draw() == [(before + 1) % 10]
+
+
+class Opened(Dataset):
+    """With examples that only workers open."""
+
+    x: torch.Tensor | None = None
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        return self.x[index]
+
+
+def open_in_worker(_):
+    """Never called, as batches are drawn without workers."""
+
+
+@pytest.mark.parametrize(("prepare", "error", "words"), [
+    (open_in_worker, ValueError, r"Learned reads .* no worker_init_fn has run, .*\(loader=...\)"),
+    (None, TypeError, "not subscriptable"),
+])  # fmt: skip
+def test_data_that_workers_open(prepare, error, words):
+    batches = Batches(DataLoader(Opened(), 4, num_workers=1, worker_init_fn=prepare))
+    with pytest.raises(error, match=words):
+        batches.draw()

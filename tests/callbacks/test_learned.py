@@ -11,6 +11,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MeanMetric
 
 from lit_share import Learned, Paired, Ramp, Regularize, SharingMonitor, Ties
@@ -449,3 +450,45 @@ def test_loaders_without_a_batch():
     callback = Regularize("soft_tie", PAIR, Gentle(loader=[]))
     with pytest.raises(ValueError, match=r"without a batch: .*write Learned\(loader=...\)"):
         fit(Validated(), callback)
+
+
+def test_loaders_that_are_made_again():
+    """Lightning makes them at the end of an epoch, where it validates."""
+    found = set()
+
+    class Data(LightningDataModule):
+        made = 0
+        train_dataloader = staticmethod(loader)
+
+        def val_dataloader(self):
+            self.made += 1
+            return DataLoader(TensorDataset(torch.full((4,), self.made)), 4)
+
+    class Reads(Validated):
+        def validation_step(self, batch, batch_idx):
+            if torch.is_grad_enabled():
+                found.add((self.current_epoch, int(batch[0][0])))
+            return sum(own.sum() for own in self.parameters())
+
+    callback = Regularize("soft_tie", PAIR, Gentle())
+    made = trainer(callback, epochs=3, reload_dataloaders_every_n_epochs=1)
+    made.fit(Reads(), datamodule=Data())
+    assert found == {(0, 1), (1, 1), (2, 2)}
+
+
+class Collects(Validated):
+    def on_validation_epoch_start(self):
+        self.outputs = []
+
+    def on_validation_epoch_end(self):
+        del self.outputs
+
+    def validation_step(self, batch, batch_idx):
+        self.outputs.append(batch_idx)
+        return super().validation_step(batch, batch_idx)
+
+
+def test_a_step_that_needs_hooks():
+    words = r"Collects fails .*without on_validation_epoch_start .*Learned\(loss=function\)"
+    with pytest.raises(ValueError, match=words):
+        fit(Collects(), Regularize("soft_tie", PAIR, Gentle()))
