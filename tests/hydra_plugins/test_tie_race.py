@@ -123,7 +123,7 @@ def test_a_race_unties_two_of_three_layers(
         TWO,
     ]
     assert [name for name, end in ends(tmp_path).items() if end == "finished"] == [TWO]
-    told = [record.message for record in caplog.records if record.name.endswith("share_race")]
+    told = [record.message for record in caplog.records if record.name.endswith("tie_race")]
     assert told == [
         "race, round 1: untied second, from 0.5 to 0.7 (+0.2000)",
         "race, round 2: untied head, from 0.7 to 0.8 (+0.1000)",

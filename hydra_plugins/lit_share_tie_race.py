@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 PARTS = 4
 
 
+# Hydra executes plugins in the order of their files: this one has to come after `StrategySweeper`.
 class RaceSweeper(StrategySweeper):
     """Untie one layer after the other, while that is better on validation data.
 
