@@ -363,6 +363,7 @@ def test_course_is_logged():
     assert callback.learned == strengths(callback)
 
 
+@pytest.mark.slow
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("name", _learned_in_two.TABLE)
 def test_two_processes(name, tmp_path_factory):

@@ -241,6 +241,7 @@ def test_a_schedule_multiplies(path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("monitor", [None, "val/end"])
 @pytest.mark.parametrize("penalty", ["soft_tie", "exact_tie"])
 @pytest.mark.filterwarnings("ignore:the Path's scores have no standard error")

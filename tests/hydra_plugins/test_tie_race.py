@@ -131,6 +131,7 @@ def test_a_race_unties_two_of_three_layers(
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [1, 3, 6])
 def test_an_interrupted_race_has_the_same_cells(tmp_path: Path, stop: int) -> None:
     whole = race(tmp_path / "whole", "regularizer=hard_tie", "seed=0")

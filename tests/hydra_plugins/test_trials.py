@@ -116,6 +116,7 @@ def test_each_strategy_and_seed_has_the_same_budget(tmp_path: Path) -> None:
     assert not any(cell["earlier"] for cell in known.values())
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_has_the_same_trials(tmp_path: Path) -> None:
     arguments = (*GRID, RANGE, "hydra.sweeper.n_trials=4")
     whole = search(tmp_path / "whole", *arguments)

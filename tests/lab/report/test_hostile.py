@@ -65,6 +65,7 @@ def hostile(sweep):
     return hostile
 
 
+@pytest.mark.slow
 def test_the_page_has_no_more_elements_than_without_attacks(hostile, sweep):
     tags = _tags(_page_of(hostile("plain")))
     before = "plain"
@@ -204,6 +205,7 @@ def test_no_name_commands_the_terminal_at_the_end_of_a_sweep(hostile, capsys):
     assert all(line.isprintable() for line in capsys.readouterr().out.split("\n"))
 
 
+@pytest.mark.slow
 def test_the_picture_of_the_table_is_a_picture(hostile, tmp_path, capsys):
     from xml.etree import ElementTree
 

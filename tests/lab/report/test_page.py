@@ -201,6 +201,7 @@ def nasty(results):
     ]
 
 
+@pytest.mark.slow
 def test_what_users_name_is_escaped(nasty, sweep):
     for directory in sweep.iterdir():
         (directory / "config.yaml").write_text(f"name: {NASTY}\n")
@@ -216,6 +217,7 @@ def test_what_users_name_is_escaped(nasty, sweep):
     )
 
 
+@pytest.mark.slow
 def test_what_users_name_is_no_tag_in_figures_either(nasty):
     html = page(compare(nasty))
     scripts = re.findall(r'<script type="application/json">(.*?)</script>', html, flags=re.DOTALL)
