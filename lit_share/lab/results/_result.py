@@ -90,7 +90,7 @@ class Result:
 
     @property
     def failure(self) -> str | None:
-        """Why the run cannot be compared, if so: an error, an objective that is not finite."""
+        """Why the run cannot be compared, such as its error, or ``None``."""
         why = self._why_it_failed()
         if why is not None and self.earlier:
             return f"in an earlier command: {why}"
