@@ -32,6 +32,7 @@ from lit_share.lab.sweeps import (
     Progress,
     SweepPlan,
     described,
+    fingerprint,
     settle,
     states,
     status,
@@ -329,6 +330,16 @@ class StrategySweeper(BasicSweeper):
 
     def _compose(self, cell: Sequence[str]) -> DictConfig:
         return self._composer.compose(cell)
+
+    @cached_property
+    def _prints(self) -> dict[Cell, str]:
+        return {}
+
+    def _print_of(self, cell: Cell) -> str:
+        # Searches and races ask for the fingerprints of all their trials in each round.
+        if cell not in self._prints:
+            self._prints[cell] = fingerprint(self._compose(cell))
+        return self._prints[cell]
 
 
 def _place(folder: Path) -> tuple[str, str]:

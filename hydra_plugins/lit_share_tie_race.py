@@ -20,7 +20,6 @@ from lit_share.lab.sweeps import (
     Cell,
     Progress,
     SweepPlan,
-    fingerprint,
     known_cells,
     settle,
     states,
@@ -58,7 +57,6 @@ class RaceSweeper(StrategySweeper):
     def __init__(self, epochs: int | None, **options: Any) -> None:
         super().__init__(**options)
         self.epochs = epochs
-        self._prints: dict[Cell, str] = {}
         self._told: set[tuple[str, int]] = set()
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
@@ -258,12 +256,6 @@ class RaceSweeper(StrategySweeper):
             if (race.name, i) not in self._told:
                 self._told.add((race.name, i))
                 log.info(line)
-
-    def _print_of(self, cell: Cell) -> str:
-        # Each round asks for the fingerprints of all trials.
-        if cell not in self._prints:
-            self._prints[cell] = fingerprint(self._compose(cell))
-        return self._prints[cell]
 
 
 def _flat(excluded: Any) -> list[str]:

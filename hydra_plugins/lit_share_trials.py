@@ -24,7 +24,6 @@ from lit_share.lab.sweeps import (
     Cell,
     Progress,
     SweepPlan,
-    fingerprint,
     known_cells,
     settle,
     states,
@@ -69,7 +68,6 @@ class OptunaSweeper(StrategySweeper):
         super().__init__(**options)
         self.n_trials, self.seed = n_trials, seed
         self.sampler, self.pruner = sampler, pruner
-        self._prints: dict[Cell, str] = {}
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
         """Run the trials that have not finished, and return their results.
@@ -213,12 +211,6 @@ class OptunaSweeper(StrategySweeper):
                 cells[_all_of(study)] = ""
                 trials[_all_of(study)] = study.trials - len(known)
         return SweepPlan(directory, states(directory, cells), trials=trials)
-
-    def _print_of(self, cell: Cell) -> str:
-        # Each round asks for the fingerprints of all trials.
-        if cell not in self._prints:
-            self._prints[cell] = fingerprint(self._compose(cell))
-        return self._prints[cell]
 
 
 def _all_of(study: Study) -> Cell:

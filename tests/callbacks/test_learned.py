@@ -52,6 +52,18 @@ class Busy(Validated):
         self.outputs.clear()
 
 
+def counting(steps):
+    """A module that notes the steps after which strengths are learned, in a list of the test's."""
+
+    class Counting(Validated):
+        def validation_step(self, batch, batch_idx):
+            if torch.is_grad_enabled():
+                steps.append(self.trainer.global_step)
+            return super().validation_step(batch, batch_idx)
+
+    return Counting()
+
+
 def fit(module, *callbacks, data=None, ckpt_path=None, **options):
     made = trainer(*callbacks, **options)
     made.fit(module, loader(), held_out() if data is None else data, ckpt_path=ckpt_path)
@@ -172,37 +184,22 @@ def test_members_that_are_frozen_in_training():
 
 
 def test_a_penalty_that_does_not_act_costs_nothing():
-    steps = []
-
-    class Counting(Validated):
-        def validation_step(self, batch, batch_idx):
-            if torch.is_grad_enabled():
-                steps.append(self.trainer.global_step)
-            return super().validation_step(batch, batch_idx)
-
     ramp = Ramp(duration=1, begin=4, start=0.0, stop=9)
     for recipe in ("soft_tie", "layer_tie"):
-        steps.clear()
-        fit(Counting(), Regularize(recipe, PAIR, Gentle(), schedule=ramp))
+        steps = []
+        fit(counting(steps), Regularize(recipe, PAIR, Gentle(), schedule=ramp))
         assert steps[0] == 0
         assert 4 <= min(steps[1:]) <= max(steps) <= 10
 
 
 def test_several_penalties_take_the_gradient_of_one_step():
-    steps = []
-
-    class Counting(Validated):
-        def validation_step(self, batch, batch_idx):
-            if torch.is_grad_enabled():
-                steps.append(self.trainer.global_step)
-            return super().validation_step(batch, batch_idx)
-
     penalties = [
         Regularize("soft_tie", PAIR, Gentle()),
         Regularize("l2", Ties("*.weight"), Gentle(start=0.01)),
         Regularize("layer_tie", PAIR, Gentle(every=4)),
     ]
-    fit(Counting(), *penalties, SharingMonitor())
+    steps = []
+    fit(counting(steps), *penalties, SharingMonitor())
     # Each has a trial before training begins, which the first makes for all.
     assert steps == [0, *range(2, 21, 2)]
     for penalty in penalties:

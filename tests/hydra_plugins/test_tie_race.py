@@ -6,23 +6,15 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.utils import create_config_search_path
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.errors import CompactHydraException
-from hydra.types import RunMode
-from hydra.utils import instantiate
 
-from lit_share.lab.app.config import register_schema
 from lit_share.lab.results import write_json
 
-CONF = Path(__file__).parents[2] / "conf"
+from . import _sweeps
+
 LAYERS = {name: [f"a.net.{name}.*"] for name in ("head", "second", "first")}
 # What untying a layer gains, in the trials of this launcher.
 GAINS = {"a.net.head.*": 0.1, "a.net.second.*": 0.2, "a.net.first.*": -0.1}
@@ -31,27 +23,10 @@ ALL, ONE, TWO = (
 )
 
 
-class Launcher:
-    """Writes the results of cells; `stop` interrupts the sweep before this cell."""
-
-    def __init__(self, stop: int | None = None, failing: Sequence[int] = ()) -> None:
-        self.ran: list[tuple[str, ...]] = []
-        self.stop, self.failing = stop, failing
-
-    def launch(self, cells: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
-        for cell in cells:
-            if len(self.ran) == self.stop:
-                raise KeyboardInterrupt
-            self.run([*cell])
-        return [JobReturn(status=JobStatus.UNKNOWN) for _ in cells]
-
-    def run(self, cell: list[str]) -> None:
-        parsed = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(cell)}
-        directory, name = Path(parsed["hydra.sweep.dir"]), parsed["hydra.sweep.subdir"]
-        (directory / name).mkdir(parents=True, exist_ok=True)
-        entry = json.loads((directory / "cells.json").read_text())[name]
-        overrides = [o for o in cell if not o.startswith("hydra.")]
-        score = 0.5 + sum(GAINS.get(pattern, 0.0) for pattern in parsed.get("ties.exclude", ()))
+class Launcher(_sweeps.Launcher):
+    def run(self, folder: Path, values: dict[str, Any], overrides: tuple[str, ...]) -> None:
+        entry = json.loads((folder.parent / "cells.json").read_text())[folder.name]
+        score = 0.5 + sum(GAINS.get(pattern, 0.0) for pattern in values.get("ties.exclude", ()))
         result: dict[str, Any] = {
             "objective": "b/val/acc",
             "overrides": overrides,
@@ -64,37 +39,16 @@ class Launcher:
             result["status"] = "failed"
         elif "trial" in entry:
             result["status"] = "pruned"
-        write_json(directory / name / "result.json", result)
-        self.ran.append(tuple(overrides))
+        write_json(folder / "result.json", result)
 
 
 def make(directory: Path, *overrides: str, launcher: Any = None) -> Any:
-    register_schema()
-    setup_globals()
-    # Hydra executes plugins when it looks for them.
-    Plugins.instance()
-    loader = ConfigLoaderImpl(create_config_search_path(f"file://{CONF}"))
-    own = ["hydra/sweeper=race", f"hydra.sweep.dir={directory}", *overrides]
-    config = loader.load_configuration("train", own, run_mode=RunMode.MULTIRUN)
-    made: Any = instantiate(config.hydra.sweeper)
-    made.hydra_context = SimpleNamespace(
-        config_loader=loader, callbacks=SimpleNamespace(on_multirun_end=lambda *_, **__: None)
-    )
-    made.config, made.launcher = config, launcher or Launcher()
-    return made
+    return _sweeps.make("race", directory, *overrides, launcher=launcher or Launcher())
 
 
 def race(directory: Path, *overrides: str, stop: int | None = None) -> list[tuple[str, ...]]:
     """Race, and return the cells that ran."""
-    launcher = Launcher(stop)
-    sweeper = make(directory, *[o for o in overrides if o.startswith("hydra.")], launcher=launcher)
-    arguments = [o for o in overrides if not o.startswith("hydra.")]
-    if stop is None:
-        sweeper.sweep(arguments)
-    else:
-        with pytest.raises(SystemExit):
-            sweeper.sweep(arguments)
-    return launcher.ran
+    return _sweeps.sweep("race", directory, *overrides, launcher=Launcher(stop))
 
 
 def excluded(cells: Sequence[Sequence[str]]) -> list[str]:

@@ -6,97 +6,50 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.utils import create_config_search_path
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.errors import CompactHydraException
-from hydra.types import RunMode
-from hydra.utils import instantiate
 
-from lit_share.lab.app.config import register_schema
 from lit_share.lab.results import write_json
+
+from . import _sweeps
 
 pytest.importorskip("optuna")
 
-CONF = Path(__file__).parents[2] / "conf"
 RANGE = "strength=tag(log,interval(0.001,1))"
 GRID = ("regularizer=none,l2", "seed=0,1,2")
 
 
-class Launcher:
-    """Writes the results of cells; `stop` interrupts the sweep before this cell."""
-
-    def __init__(self, stop: int | None = None, failing: Any = ()) -> None:
-        self.ran: list[tuple[str, ...]] = []
-        self.stop, self.failing = stop, failing
-
-    def launch(self, cells: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
-        for cell in cells:
-            if len(self.ran) == self.stop:
-                raise KeyboardInterrupt
-            self.run([*cell])
-        return [JobReturn(status=JobStatus.UNKNOWN) for _ in cells]
-
-    def run(self, cell: list[str]) -> None:
-        parsed = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(cell)}
-        folder = Path(parsed["hydra.sweep.dir"]) / parsed["hydra.sweep.subdir"]
-        folder.mkdir(parents=True, exist_ok=True)
-        overrides = [o for o in cell if not o.startswith("hydra.")]
-        strength = parsed.get("strength", 0.5)
+class Launcher(_sweeps.Launcher):
+    def run(self, folder: Path, values: dict[str, Any], overrides: tuple[str, ...]) -> None:
+        strength = values.get("strength", 0.5)
         if not isinstance(strength, (int, float)):
             strength = 0.5
         result = {
             "schema": 1,
-            "strategy": parsed["regularizer"],
-            "seed": parsed["seed"],
+            "strategy": values["regularizer"],
+            "seed": values["seed"],
             "objective": "b/val/acc",
             "mode": "max",
             "overrides": overrides,
             "course": [1.0 - strength],
         }
         ended = {"status": "finished", "validation": {"b/val/acc": 1.0 - strength}}
-        if (len(self.ran), parsed["regularizer"]) in self.failing:
+        if (len(self.ran), values["regularizer"]) in self.failing:
             ended = {"status": "failed"}
         elif strength > 0.7:
             ended = {"status": "pruned"}
         write_json(folder / "result.json", result | ended)
-        self.ran.append(tuple(overrides))
 
 
 def make(directory: Path, *overrides: str, launcher: Any = None) -> Any:
-    register_schema()
-    setup_globals()
-    # Hydra executes plugins when it looks for them.
-    Plugins.instance()
-    loader = ConfigLoaderImpl(create_config_search_path(f"file://{CONF}"))
-    own = ["hydra/sweeper=optuna", f"hydra.sweep.dir={directory}", *overrides]
-    config = loader.load_configuration("train", own, run_mode=RunMode.MULTIRUN)
-    made: Any = instantiate(config.hydra.sweeper)
-    made.hydra_context = SimpleNamespace(
-        config_loader=loader, callbacks=SimpleNamespace(on_multirun_end=lambda *_, **__: None)
-    )
-    made.config, made.launcher = config, launcher or Launcher()
-    return made
+    return _sweeps.make("optuna", directory, *overrides, launcher=launcher or Launcher())
 
 
 def search(directory: Path, *overrides: str, stop: int | None = None) -> list[tuple[str, ...]]:
     """Search, and return the cells that ran."""
-    launcher = Launcher(stop)
-    options = [o for o in overrides if o.startswith("hydra.")]
-    sweeper = make(directory, *options, launcher=launcher)
-    arguments = [o for o in overrides if not o.startswith("hydra.")]
-    if stop is None:
-        sweeper.sweep(arguments)
-    else:
-        with pytest.raises(SystemExit):
-            sweeper.sweep(arguments)
-    return launcher.ran
+    return _sweeps.sweep("optuna", directory, *overrides, launcher=Launcher(stop))
 
 
 def strategies(cells: Sequence[tuple[str, ...]]) -> list[str]:
@@ -192,10 +145,10 @@ def test_failures_stay_until_the_next_command(tmp_path: Path) -> None:
 
 def test_a_launcher_that_fails_ends_the_search(tmp_path: Path) -> None:
     class Broken(Launcher):
-        def run(self, cell: list[str]) -> None:
+        def run(self, *cell: Any) -> None:
             if self.ran:
                 raise OSError("no space left")
-            super().run(cell)
+            super().run(*cell)
 
     sweeper = make(tmp_path, "hydra.sweeper.n_trials=4", launcher=Broken())
     with pytest.raises(CompactHydraException, match="1 of 2 cells have not finished"):
