@@ -48,12 +48,6 @@ class ValidationScores(ValidationLoss):
 
     def __init__(self, trainer: Trainer, module: LightningModule, path: Path) -> None:
         self.monitor, self.is_of_batches = path.monitor, True
-        loop = trainer.fit_loop.epoch_loop.val_loop
-        if path.loader is None and loop._combined_loader is None:
-            # Lightning gets the loaders before the first epoch only if that is validated.
-            trainer.validating = True
-            loop.setup_data()
-            trainer.training = True
         super().__init__(trainer, module, path.loader, path.loss)
 
     def measure(self) -> Score:
@@ -109,7 +103,7 @@ class ValidationScores(ValidationLoss):
     def _value(self, batch: Any, index: int, number: int, logged: dict[str, Any]) -> float | None:
         logged.clear()
         if self.monitor is None:
-            return float(self._loss_of(batch, index, number, logged).detach())
+            return float(self._loss_in(self._output(batch, index, number), logged).detach())
         # A metric adds batches up, whose values are asked for one by one; its state is put back.
         for metric in self._metrics():
             metric.reset()

@@ -180,7 +180,7 @@ class Regularize(Callback):
     @override
     def state_dict(self) -> dict[str, Any]:
         if self._validation is not None:
-            self._drawn = list(self._validation.batches.drawn)
+            self._drawn = self._validation.batches.drawn
         state = {**self.steps.state_dict(), "drawn": self._drawn}
         if self._path is not None:
             state["path"] = self._path.state()
@@ -394,7 +394,7 @@ class Regularize(Callback):
         self._remove_hooks()
         self.steps.detach()
         if self._validation is not None:
-            self._drawn = list(self._validation.batches.drawn)
+            self._drawn = self._validation.batches.drawn
         self._validation = None
         if self._path is not None:
             self._path.end()
@@ -409,16 +409,16 @@ class Regularize(Callback):
         self, trainer: Trainer, module: LightningModule, learned: Learned
     ) -> ValidationLoss:
         """Return the validation loss of an earlier callback if it is the same, or a new one."""
-        callbacks: Sequence[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        for callback in callbacks[: callbacks.index(self)]:
-            if isinstance(callback, Regularize) and isinstance(callback.strength, Learned):
-                other = callback.strength
-                if other.loader is learned.loader and other.loss == learned.loss:
-                    assert callback._validation is not None
-                    return callback._validation
+        for penalty in self._earlier(trainer):
+            other = penalty.strength
+            if not isinstance(other, Learned):
+                continue
+            if other.loader is learned.loader and other.loss == learned.loss:
+                assert penalty._validation is not None
+                return penalty._validation
         validation = ValidationLoss(trainer, module, learned.loader, learned.loss)
         if self._drawn:
-            validation.batches.drawn = list(self._drawn)
+            validation.batches.drawn = self._drawn
         return validation
 
     def _after_step(self, trainer: Trainer, optimizer: Optimizer, *_: Any) -> None:
@@ -483,10 +483,12 @@ class Regularize(Callback):
 
     def _earlier_walks(self, trainer: Trainer) -> list[PathWalk]:
         """Return the paths that earlier callbacks of the Trainer walk."""
-        callbacks: Sequence[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        before = callbacks[: callbacks.index(self)]
-        paths = [callback.path for callback in before if isinstance(callback, Regularize)]
-        return [path for path in paths if path is not None]
+        return [penalty.path for penalty in self._earlier(trainer) if penalty.path is not None]
+
+    def _earlier(self, trainer: Trainer) -> list[Regularize]:
+        """Return the penalties of the Trainer before this one."""
+        penalties = _penalties_of(trainer)
+        return penalties[: penalties.index(self)]
 
     def _remove_hooks(self) -> None:
         for handle in self._handles:

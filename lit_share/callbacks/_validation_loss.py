@@ -105,7 +105,7 @@ class ValidationLoss:
 
     def _try(self) -> None:
         """Find out before training whether there is a loss with a gradient."""
-        drawn = list(self.batches.drawn)
+        drawn = self.batches.drawn
         try:
             self._compute()
         except RuntimeError as error:
@@ -202,11 +202,8 @@ class ValidationLoss:
                 losses.append(self._loss_in(output, logged))
         return torch.stack([loss.float() for loss in losses]).sum() if losses else None
 
-    def _loss_of(self, batch: Any, index: int, number: int, logged: dict[str, Any]) -> Tensor:
-        """Return the loss of a batch of the loader ``index``, with a gradient."""
-        return self._loss_in(self._output(batch, index, number), logged)
-
     def _loss_in(self, output: Any, logged: Mapping[str, Any]) -> Tensor:
+        """Return the loss in what a step has returned or logged, with a gradient."""
         if self.function is None:
             return self._find_loss(output, logged)
         if not (isinstance(output, Tensor) and output.requires_grad):
