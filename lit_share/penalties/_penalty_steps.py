@@ -457,7 +457,7 @@ class PenaltySteps:
         """Drop starting values, masks, edge weights, pending steps and counts of a training."""
         self._start, self._frozen, self._pending = {}, {}, PendingSteps()
         self.precision.restore({})
-        self._edge_weights = {}
+        self._edge_weights, self._moves = {}, {}
         if self.learned is not None:
             self.learned.restore({})
         self.steps_done = self.epochs_done = 0
@@ -483,6 +483,8 @@ class PenaltySteps:
         self._pending = PendingSteps(state_dict.get("pending"))
         self.precision.restore(state_dict.get("precision", {}))
         self._edge_weights = dict(state_dict.get("edge_weights", {}))
+        # Moves of other weights say nothing of those that are restored.
+        self._moves = {}
         if self.learned is not None:
             self.learned.restore(state_dict.get("strengths", {}))
         self._frozen, self._owner = {}, None

@@ -277,6 +277,18 @@ def test_state(recipe, pair):
     assert [len(course) for course in whole.learned.course.values()] == [4, 4]
 
 
+def test_moves_of_another_training_are_forgotten(pair):
+    """Where it ended between a step and its update."""
+    optimizer = SGD(pair.parameters(), lr=0.1)
+    steps = PenaltySteps("layer_tie", PAIR, Gentle(every=1))
+    steps.attach(pair, optimizer)
+    for forget in (steps.reset, lambda: steps.load_state_dict(steps.state_dict())):
+        take(steps, optimizer, pair)
+        assert steps.can_learn(1)
+        forget()
+        assert not steps.can_learn(1)
+
+
 @pytest.mark.parametrize(("wrong", "words"), [
     ({"start": 0.0}, r"Learned\(start=0.0\): write a finite number > 0"),
     ({"start": "0.1"}, r"Learned\(start='0.1'\): write a finite number"),
