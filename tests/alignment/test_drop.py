@@ -50,7 +50,10 @@ DROPPED = {
 }  # fmt: skip
 
 
-SLOW = {"resnet", "bottlenecks", "encoder", "encoder_norm_first"}
+SLOW = {
+    "resnet", "bottlenecks", "convnext", "densenet", "gru_both_ways", "cells", "multihead",
+    "encoder", "encoder_norm_first",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ import torch
 from benchmarks import growl_synthetic as benchmark
 from benchmarks.growl_synthetic import Fit, error, fit, spread
 
+pytestmark = pytest.mark.slow
+
 NOISE = 0.3
 PROBLEMS = [benchmark.problem(0.9999, seed, NOISE) for seed in range(3)]
 

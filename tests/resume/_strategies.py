@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import pytest
 import torch
 
 from lit_share import Penalty, Ramp, Regularize, Share, SharingMonitor, Ties
@@ -37,6 +38,9 @@ def strategy(optimizer, *makes):
 
 
 # An optimizer, and what makes the callbacks of one training.
+# One of each kind: a gradient, a step at the end of an epoch, state of its own, and sharing.
+ONE_OF_EACH = {"soft_tie", "unit_tie, every epoch", "cluster_tie", "unit_tie, then hard"}
+
 STRATEGIES = {
     "soft_tie": strategy(adam, partial(Regularize, SOFT, PAIR, 0.4, STEPS)),
     "exact_tie": strategy(sgd, partial(Regularize, EXACT, PAIR, 0.3, EPOCHS)),
@@ -78,3 +82,8 @@ STRATEGIES = {
         partial(Share, PAIR, init="first", epoch=2),
     ),
 }
+
+# For long tests.
+MARKED = [
+    pytest.param(name, marks=[pytest.mark.slow] * (name not in ONE_OF_EACH)) for name in STRATEGIES
+]

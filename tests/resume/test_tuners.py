@@ -18,6 +18,9 @@ from ._trainers import (
     trainer,
 )
 
+# A gradient, a proximal step and sharing: trying batch sizes takes two seconds for each.
+QUICK = {"soft_tie", "layer_tie", "hard_tie"}
+
 by_row = pytest.mark.parametrize("row", ROWS)
 
 
@@ -31,8 +34,18 @@ def find_batch_size(tuner, module):
 
 
 @by_row
-@pytest.mark.parametrize("find", [find_rate, find_batch_size])
-def test_before_a_fit(row, find):
+def test_a_rate_before_a_fit(row):
+    check_before_a_fit(row, find_rate)
+
+
+@pytest.mark.parametrize(
+    "row", [pytest.param(row, marks=[pytest.mark.slow] * (row not in QUICK)) for row in ROWS]
+)
+def test_a_batch_size_before_a_fit(row):
+    check_before_a_fit(row, find_batch_size)
+
+
+def check_before_a_fit(row, find):
     module, callback, hooks = Lit(), strategy(row), Hooks()
     made = trainer(callback, hooks, epochs=1)
     find(Tuner(made), module)

@@ -123,7 +123,13 @@ def _cell(request, record_property):
 @pytest.mark.filterwarnings(
     "ignore:The .grad attribute of a Tensor that is not a leaf Tensor:UserWarning"
 )
-@pytest.mark.parametrize(("column", "case", "place"), list(product(HERE, CASES, PLACES)))
+@pytest.mark.parametrize(
+    ("column", "case", "place"),
+    [
+        pytest.param(*cell, marks=[pytest.mark.slow] * cell[0].startswith("compile"))
+        for cell in product(HERE, CASES, PLACES)
+    ],
+)
 def test_one_process(column, case, place):
     HERE[column](PLACES[place], case)
 
