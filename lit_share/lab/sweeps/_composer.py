@@ -33,6 +33,8 @@ class Composer:
         self.loader, self.config = loader, config
         self.parser = OverridesParser.create(config_loader=loader)
         self._bases: dict[Cell, _Base] = {}
+        # Each text's override, and whether that is of groups: texts recur in hundreds of cells.
+        self._parsed: dict[str, tuple[Override, bool]] = {}
 
     def compose(self, cell: Sequence[str]) -> DictConfig:
         """Compose a cell's config, without the node `hydra`.
@@ -60,8 +62,12 @@ class Composer:
 
     def _split(self, cell: Iterable[str]) -> tuple[Cell, list[Override]]:
         groups, values = [], []
-        for text, override in zip(cell, self.parser.parse_overrides([*cell]), strict=True):
-            if self._is_of_groups(override):
+        for text in cell:
+            if text not in self._parsed:
+                (override,) = self.parser.parse_overrides([text])
+                self._parsed[text] = override, self._is_of_groups(override)
+            override, is_of_groups = self._parsed[text]
+            if is_of_groups:
                 groups.append(text)
             else:
                 values.append(override)
