@@ -57,7 +57,7 @@ class ValidationScores(ValidationLoss):
         with self._as_in_validation(logged), torch.set_grad_enabled(self.monitor is None):
             for index, batches in enumerate(self.batches.in_order()):
                 own: list[tuple[float, int]] = []
-                for number, batch in enumerate(_pieces(batches)):
+                for number, batch in _pieces(batches):
                     value = self._value(batch, index, number, logged)
                     if value is not None:
                         own.append((value, _size(batch)))
@@ -65,7 +65,9 @@ class ValidationScores(ValidationLoss):
         scores = [self._of_loader(own) for own in records]
         known = [score for score in scores if score is not None]
         if not known:
-            raise ValueError(f"the Trainer's validation data have no batch: {self._hint}")
+            raise ValueError(
+                f"the Trainer's validation data have no batch, or none is evaluated: {self._hint}"
+            )
         # Loaders have different examples, so their errors are independent.
         errors = [score.error for score in known]
         error = None
@@ -103,7 +105,10 @@ class ValidationScores(ValidationLoss):
     def _value(self, batch: Any, index: int, number: int, logged: dict[str, Any]) -> float | None:
         logged.clear()
         if self.monitor is None:
-            return float(self._loss_in(self._output(batch, index, number), logged).detach())
+            output = self._output(batch, index, number)
+            if self._is_skipped(output, logged):
+                return None
+            return float(self._loss_in(output, logged).detach())
         # A metric adds batches up, whose values are asked for one by one; its state is put back.
         for metric in self._metrics():
             metric.reset()
@@ -185,12 +190,12 @@ class ValidationScores(ValidationLoss):
         self.is_of_batches = ranks > 0.0
 
 
-def _pieces(batches: Iterator[Any]) -> Iterator[Any]:
-    """Yield batches; if they are few, pieces of them."""
+def _pieces(batches: Iterator[Any]) -> Iterator[tuple[int, Any]]:
+    """Yield batches with their numbers; if they are few, pieces of them."""
     first = list(islice(batches, LEAST_BATCHES))
     pieces = math.ceil(LEAST_BATCHES / max(1, len(first)))
-    for batch in chain(first, batches):
-        yield from _split(batch, pieces)
+    for number, batch in enumerate(chain(first, batches)):
+        yield from ((number, piece) for piece in _split(batch, pieces))
 
 
 def _split(batch: Any, pieces: int) -> list[Any]:

@@ -196,11 +196,14 @@ class ValidationLoss:
             # Each loader's step logs under the same names.
             logged.clear()
             output = self._output(batch, index, self.batches.indices[index])
-            # As in Lightning. Of a first batch, nothing tells it from a loss that was forgotten.
-            is_skipped = self.function is None and output is None and not logged
-            if self._is_trial or not is_skipped:
+            if not self._is_skipped(output, logged):
                 losses.append(self._loss_in(output, logged))
         return torch.stack([loss.float() for loss in losses]).sum() if losses else None
+
+    def _is_skipped(self, output: Any, logged: Mapping[str, Any]) -> bool:
+        """Whether a step leaves its batch out, by returning ``None`` as in Lightning."""
+        # Of a first batch, nothing tells this from a loss that was forgotten.
+        return not self._is_trial and self.function is None and output is None and not logged
 
     def _loss_in(self, output: Any, logged: Mapping[str, Any]) -> Tensor:
         """Return the loss in what a step has returned or logged, with a gradient."""

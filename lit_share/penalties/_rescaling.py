@@ -29,15 +29,13 @@ def rescaled(gradients: Mapping[int, Tensor], rates: Sequence[LearningRates]) ->
         state: Mapping[Tensor, Any] = {}
         if all(isinstance(part, (Adam, AdamW)) for part in parts_of(own.optimizer)):
             state = own.optimizer.state
-        moments: dict[int, Tensor] = {}
         for group, rate in zip(groups, of_groups, strict=True):
             for parameter in group["params"]:
-                if id(parameter) in gradients:
-                    scaled[id(parameter)] = gradients[id(parameter)] * rate
-                    moment = state.get(parameter, {}).get("exp_avg_sq")
-                    if moment is not None:
-                        moments[id(parameter)] = moment.sqrt() + group["eps"]
-        if moments:
-            divided = torch._foreach_div([scaled[key] for key in moments], [*moments.values()])
-            scaled |= dict(zip(moments, divided, strict=True))
+                gradient = gradients.get(id(parameter))
+                if gradient is None:
+                    continue
+                moment = state.get(parameter, {}).get("exp_avg_sq")
+                if moment is not None:
+                    gradient = gradient / moment.sqrt().add_(group["eps"])
+                scaled[id(parameter)] = gradient * rate
     return scaled

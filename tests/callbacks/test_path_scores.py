@@ -82,6 +82,33 @@ def test_the_metric_of_one_of_several_loaders(path):
     assert (knot.score, knot.error) == pytest.approx(expected)
 
 
+def test_pieces_of_a_batch_have_its_number(path):
+    numbers = []
+
+    class Indexed(Validated):
+        def validation_step(self, batch, batch_idx):
+            numbers.append(batch_idx)
+            return super().validation_step(batch, batch_idx)
+
+    walk(Indexed(), path, loader(3, 8))
+    assert set(numbers) == {0, 1, 2}
+    # Of twelve pieces, to ten or more of which batches are split.
+    assert any(numbers[i : i + 12] == [0] * 4 + [1] * 4 + [2] * 4 for i in range(len(numbers)))
+
+
+def test_batches_that_are_skipped_do_not_count(path):
+    class Skips(Validated):
+        def validation_step(self, batch, batch_idx):
+            return None if batch_idx % 2 else super().validation_step(batch, batch_idx)
+
+    data = loader(12, 2)
+    knot = walk(Skips(), path, data).knots[0]
+    module = Validated()
+    module.load_state_dict(saved(knot))
+    expected = mean_and_error(losses_by_hand(module, list(data)[::2]))
+    assert (knot.score, knot.error) == pytest.approx(expected)
+
+
 @pytest.mark.filterwarnings("ignore:Trying to infer the `batch_size` from an ambiguous")
 def test_batches_that_cannot_be_split_stay_whole(path):
     class TakesThree(Validated):
