@@ -70,7 +70,7 @@ class Learned:
     Example:
         >>> learned = Learned(start=0.1, per="layer")
         >>> learned.every
-        5
+        8
 
     Source:
         Luketina, Berglund, Greff and Raiko: *Scalable gradient-based tuning of continuous
@@ -78,11 +78,11 @@ class Learned:
     """
 
     start: float | None = None
-    every: int = 5
+    every: int = 8
     per: Of = "tie"
     loader: Any = None
     loss: str | Callable[[Any, Any], Tensor] | None = None
-    rate: float = 0.5
+    rate: float = 0.8
     least: float | None = None
     most: float = 1e3
 
