@@ -28,6 +28,7 @@ from lit_share.penalties import (
     PenaltySteps,
     Precision,
     Schedule,
+    register_after_step,
 )
 from lit_share.ties import Tie, TieError, Ties, unaligned_remark
 
@@ -130,6 +131,7 @@ class Regularize(Callback):
         # Optimizers that have not stepped: the proximal steps of their ties never became due.
         self._idle: set[Optimizer] = set()
         # The steps and epochs done when an epoch was last ended.
+        self._first_epoch = 0
         self._ended: tuple[int, int] | None = None
         self._validation: ValidationLoss | None = None
         self._path: PathWalk | None = None
@@ -302,8 +304,9 @@ class Regularize(Callback):
                 "moments before its first"
             )
         after_step = partial(self._after_step, trainer)
-        self._handles = [o.register_step_post_hook(after_step) for o in trainer.optimizers]
+        self._handles = [register_after_step(o, after_step) for o in trainer.optimizers]
         self._idle = set(trainer.optimizers)
+        self._first_epoch = trainer.current_epoch
         self._ended = None
         if isinstance(self.strength, Learned):
             self._validation = self._validation_loss(trainer, pl_module, self.strength)
@@ -362,6 +365,15 @@ class Regularize(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # An epoch that `max_steps` or `on_train_batch_start` ends early has no last batch.
         self._end_epoch(trainer)
+        # A GradScaler skips steps that were announced.
+        none_stepped = self._idle == set(trainer.optimizers) and not self._announced
+        if trainer.current_epoch == self._first_epoch and none_stepped:
+            warnings.warn(
+                "the penalty did not act in this epoch, because no optimizer called step(): ties "
+                f"of {self.ties} need optimizers that move weights by step(), not by methods of "
+                "other names",
+                stacklevel=2,
+            )
         is_cut = trainer.should_stop or trainer.global_step == trainer.max_steps
         if not is_cut:
             self._end_epoch_of_path(trainer)

@@ -4,7 +4,7 @@ from lit_share.penalties._checks import DivergedError
 from lit_share.penalties._fisher import Per, fisher
 from lit_share.penalties._functions import add_penalty_gradient, apply_prox, starting_values
 from lit_share.penalties._learned import Learned, LearnedStrengths
-from lit_share.penalties._optimizers import find_unowned
+from lit_share.penalties._optimizers import find_unowned, register_after_step
 from lit_share.penalties._path import Path
 from lit_share.penalties._penalty_steps import Apply, Every, PenaltySteps
 from lit_share.penalties._precision import Precision, second_moments
@@ -30,6 +30,7 @@ __all__ = [
     "as_penalty",
     "find_unowned",
     "fisher",
+    "register_after_step",
     "second_moments",
     "starting_values",
 ]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.optim import LBFGS, Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from lit_share.ties import Tie
 
@@ -50,28 +52,92 @@ def find_unowned(optimizers: Sequence[Optimizer], ties: Sequence[Tie]) -> list[s
     return [name for p, name in names.items() if p.requires_grad and p not in owned]
 
 
-def refuse_unsupported(optimizers: Sequence[Optimizer], ties: Sequence[Tie]) -> None:
-    """Raise `ValueError` for L-BFGS, missing learning rates and sparse gradients."""
+def register_after_step(optimizer: Optimizer, hook: Callable[..., None]) -> RemovableHandle:
+    """Call a hook after every step of an optimizer.
+
+    Raises:
+        ValueError: If steps of the optimizer call no hooks.
+    """
+    # Wrappers may leave out `Optimizer.__init__`, which torch makes up for at a first `zero_grad`:
+    # this may be within the first step.
+    if not hasattr(optimizer, "_zero_grad_profile_name"):
+        for name in ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"):
+            vars(optimizer).setdefault(name, OrderedDict())
+        optimizer._patch_step_function()
+    # A scheduler that was made before has bound the step without hooks.
+    if not getattr(optimizer.step, "hooked", False):
+        kind = type(optimizer).__name__
+        raise ValueError(
+            f"the steps of {kind} call no hooks, on which penalties depend: call "
+            f"super().__init__(params, defaults) in {kind}.__init__"
+        )
+    return optimizer.register_step_post_hook(hook)
+
+
+def refuse_unsupported(
+    optimizers: Sequence[Optimizer], ties: Sequence[Tie], uses_prox: bool
+) -> None:
+    """Raise `ValueError` for optimizers and members that cannot be trained with a penalty."""
     members = [member for tie in ties for member in tie.members]
-    for optimizer in optimizers:
-        if isinstance(optimizer, LBFGS):
+    for part in chain.from_iterable(map(parts_of, optimizers)):
+        kind = type(part).__name__
+        if isinstance(part, LBFGS):
             raise ValueError(
                 "Regularize cannot serve LBFGS, whose line search needs the penalty in the loss: "
                 "add strength * penalty.value([...]) to the loss in training_step instead"
             )
         without: set[nn.Parameter] = set()
-        for group in optimizer.param_groups:
-            if "lr" not in group:
+        for group in part.param_groups:
+            if group.get("lr") is None:
                 without.update(group["params"])
         if any(member.parameter in without for member in members):
-            kind = type(optimizer).__name__
-            raise ValueError(f'the parameter groups of {kind} have no learning rate "lr"')
+            raise ValueError(
+                f'the parameter groups of {kind} have no learning rate "lr", which is the size of '
+                "proximal steps: give it one"
+            )
+        for tie in ties:
+            _check_signs(part, tie)
+        reason = _other_steps(part)
+        if uses_prox and reason is not None:
+            raise ValueError(
+                f"{kind} {reason}: take a penalty that is added as a gradient, such as "
+                '"soft_tie", or another optimizer'
+            )
     for member in members:
         if getattr(member.ref.owner, "sparse", False):
             raise ValueError(
                 f"{member.name!r} belongs to an embedding with sparse gradients: make it with "
                 "sparse=False, or exclude it from the ties"
             )
+
+
+def _other_steps(optimizer: Optimizer) -> str | None:
+    """Say why proximal steps of the size of the learning rate do not fit an optimizer's steps."""
+    # Names rather than classes, as several packages have optimizers of one name.
+    names = {kind.__name__.lower() for kind in type(optimizer).__mro__}
+    if callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None)):
+        return (
+            "trains other weights than those that are evaluated, which a proximal step would not "
+            "make equal"
+        )
+    if "rprop" in names:
+        return "does not use its learning rate as the size of its steps, which proximal steps need"
+    if "asgd" in names:
+        return "lowers the size of its steps itself, which proximal steps need to know"
+    if any(group.get("lr_decay") for group in optimizer.param_groups):
+        return "lowers the size of its steps by lr_decay, which proximal steps need to know"
+    return None
+
+
+def _check_signs(optimizer: Optimizer, tie: Tie) -> None:
+    owned = {id(parameter) for parameter in tie.parameters}
+    groups = [g for g in optimizer.param_groups if any(id(p) in owned for p in g["params"])]
+    if len({bool(group.get("maximize")) for group in groups}) > 1:
+        raise ValueError(
+            f"maximize={groups[0].get('maximize', False)} and "
+            f"maximize={groups[-1].get('maximize', False)} in groups of members of the tie "
+            f"{tie.name!r}: write the same for all"
+        )
 
 
 class LearningRates:
@@ -114,5 +180,28 @@ class LearningRates:
         return own
 
     def rates(self) -> list[float]:
-        """Return the learning rate of every group; 0 for groups without members that have none."""
-        return [float(group.get("lr", 0.0)) for group in self.optimizer.param_groups]
+        """Return the learning rate of every group; 0 for groups without members that have none.
+
+        With optimizers that estimate a distance d, such as Prodigy, it is d times the group's rate.
+        """
+        groups = self.optimizer.param_groups
+        return [float(group.get("lr") or 0.0) * float(group.get("d", 1.0)) for group in groups]
+
+    def signed(
+        self, ties: Sequence[Tie], strengths: float | Sequence[float]
+    ) -> float | Sequence[float]:
+        """Return strengths, negative for ties in groups whose optimizer maximizes.
+
+        So a penalty is minimised whatever becomes of the loss, as it is by ``weight_decay``.
+        """
+        groups = self.optimizer.param_groups
+        if not any(group.get("maximize") for group in groups):
+            return strengths
+        if isinstance(strengths, float):
+            strengths = [strengths] * len(ties)
+        signed = []
+        for tie, strength in zip(ties, strengths, strict=True):
+            if any(groups[group].get("maximize") for _, _, group in self.of_tie(tie)):
+                strength = -strength
+            signed.append(strength)
+        return signed

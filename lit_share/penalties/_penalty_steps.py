@@ -201,7 +201,7 @@ class PenaltySteps:
         if len(self.optimizers) == 1:
             self._numbers[None] = 0
         self._find()
-        refuse_unsupported(self.optimizers, self.found)
+        refuse_unsupported(self.optimizers, self.found, self.uses_prox)
         # These views are for checks only: a checkpoint, which may have other starting values, is
         # loaded between `check` and `begin`.
         start = None
@@ -321,10 +321,12 @@ class PenaltySteps:
         self._refresh(number)
         if self.precision.is_live:
             self._read_moments()
+        rates = self._steps.rates[number]
+        signed = rates.signed(self.found, strengths)
         if len(self.optimizers) == 1:
-            self.views.add_gradient(strengths, self._steps.rates[number].groups)
+            self.views.add_gradient(signed, rates.groups)
         else:
-            self._add_increments(number, strengths)
+            self._add_increments(number, signed)
 
     def after_step(self, optimizer: Optimizer | None = None) -> None:
         """Take the proximal step after an optimizer's step, and restore frozen groups.
@@ -574,7 +576,7 @@ class PenaltySteps:
                     total[i] += step
         views.set_steps(totals)
 
-    def _add_increments(self, number: int, strengths: float | list[float]) -> None:
+    def _add_increments(self, number: int, strengths: float | Sequence[float]) -> None:
         # Gradients of the loss belong to the weights at the backward pass. So the increments are
         # computed before the first optimizer steps, and kept for the others.
         if number in self._added:

@@ -394,7 +394,7 @@ class TieViews:
         """Add ``strength`` times the penalty's gradient to the ``.grad`` of parameters.
 
         Args:
-            strength: Finite number ≥ 0, or one for each tie.
+            strength: Finite number, or one for each tie.
             owned: See `TieView.open_grads`.
         """
         for view in self.views:
