@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -13,6 +12,11 @@ from torch.optim import LBFGS, Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lit_share.ties import Tie
+
+# Names rather than classes, as several packages have optimizers of one name. These compute weights
+# from sums of gradients (or normalise them), and those take steps that the learning rate is not in.
+_ANEW = {"a2grad", "dadaptadagrad", "dadaptsgd", "ftrl", "madgrad", "nero", "srmm"}
+_OWN_SIZES = {"alig", "asgd", "rprop"}
 
 
 def skipped_its_step(optimizer: Optimizer) -> bool:
@@ -61,8 +65,6 @@ def register_after_step(optimizer: Optimizer, hook: Callable[..., None]) -> Remo
     # Wrappers may leave out `Optimizer.__init__`, which torch makes up for at a first `zero_grad`:
     # this may be within the first step.
     if not hasattr(optimizer, "_zero_grad_profile_name"):
-        for name in ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"):
-            vars(optimizer).setdefault(name, OrderedDict())
         optimizer._patch_step_function()
     # A scheduler that was made before has bound the step without hooks.
     if not getattr(optimizer.step, "hooked", False):
@@ -113,19 +115,16 @@ def refuse_unsupported(
 
 def _other_steps(optimizer: Optimizer) -> str | None:
     """Say why proximal steps of the size of the learning rate do not fit an optimizer's steps."""
-    # Names rather than classes, as several packages have optimizers of one name.
-    names = {kind.__name__.lower() for kind in type(optimizer).__mro__}
     if callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None)):
-        return (
-            "trains other weights than those that are evaluated, which a proximal step would not "
-            "make equal"
-        )
-    if "rprop" in names:
-        return "does not use its learning rate as the size of its steps, which proximal steps need"
-    if "asgd" in names:
-        return "lowers the size of its steps itself, which proximal steps need to know"
-    if any(group.get("lr_decay") for group in optimizer.param_groups):
-        return "lowers the size of its steps by lr_decay, which proximal steps need to know"
+        return "trains other weights than those that are evaluated, which would not become equal"
+    names = {kind.__name__.lower() for kind in type(optimizer).__mro__}
+    if names & _ANEW:
+        return "computes weights anew in each step, which undoes proximal steps"
+    for key in ("lr_decay", "relative_step"):
+        if any(group.get(key) for group in optimizer.param_groups):
+            return f"sets the size of its steps itself ({key}), which proximal steps need to know"
+    if names & _OWN_SIZES:
+        return "sets the size of its steps itself, which proximal steps need to know"
     return None
 
 
@@ -138,6 +137,14 @@ def _check_signs(optimizer: Optimizer, tie: Tie) -> None:
             f"maximize={groups[-1].get('maximize', False)} in groups of members of the tie "
             f"{tie.name!r}: write the same for all"
         )
+
+
+def _rate_of(group: Mapping[str, Any]) -> float:
+    rate = float(group.get("lr") or 0.0)
+    # In torch's Adafactor, d is a threshold.
+    if "d" in group and "beta2_decay" not in group:
+        rate *= float(group["d"])
+    return rate
 
 
 class LearningRates:
@@ -184,8 +191,7 @@ class LearningRates:
 
         With optimizers that estimate a distance d, such as Prodigy, it is d times the group's rate.
         """
-        groups = self.optimizer.param_groups
-        return [float(group.get("lr") or 0.0) * float(group.get("d", 1.0)) for group in groups]
+        return [_rate_of(group) for group in self.optimizer.param_groups]
 
     def signed(
         self, ties: Sequence[Tie], strengths: float | Sequence[float]
