@@ -216,7 +216,5 @@ class LearnedStrengths:
         if self.settings.per == "all":
             return "all"
         if self.settings.per == "layer":
-            # A parameter of the module itself has no layer.
-            name = tie.members[0].ref.name
-            return name.rpartition(".")[0] or name
+            return tie.layer
         return tie.name
