@@ -67,9 +67,9 @@ class ValidationLoss:
         self._wanted: dict[int, nn.Parameter] = {}
         self._step = -1
         self._gradients: dict[int, Tensor] = {}
-        self._is_trial = True
+        self._is_first = True
         self._try()
-        self._is_trial = False
+        self._is_first = False
 
     def _check_step(self) -> None:
         module = self.module
@@ -203,7 +203,7 @@ class ValidationLoss:
     def _is_skipped(self, output: Any, logged: Mapping[str, Any]) -> bool:
         """Whether a step leaves its batch out, by returning ``None`` as in Lightning."""
         # Of a first batch, nothing tells this from a loss that was forgotten.
-        return not self._is_trial and self.function is None and output is None and not logged
+        return not self._is_first and self.function is None and output is None and not logged
 
     def _loss_in(self, output: Any, logged: Mapping[str, Any]) -> Tensor:
         """Return the loss in what a step has returned or logged, with a gradient."""
