@@ -16,10 +16,10 @@ from torch.utils.data import BatchSampler, DataLoader
 class Batches:
     """Batches of loaders that are evaluated one after the other, or together.
 
-    They are drawn beside the loaders' own passes, by copies of samplers and generators, without
-    worker processes, so that validation is as without them. Examples of map-style data come in an
-    order that is random in every pass, and the same in all runs; batches of other data, and those
-    of samplers without an end, in the order of their loader.
+    They are drawn independently of the loaders' own passes, by copies of samplers and generators,
+    without worker processes, so that validation has the batches that it would have without them.
+    Examples of map-style data are shuffled anew in every pass, by its number, so that all runs have
+    the same order. Batches of other data, and of endless samplers, keep the order of their loader.
 
     Args:
         loaders: What a `val_dataloader` hook may return.

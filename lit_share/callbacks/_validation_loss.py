@@ -41,7 +41,7 @@ class ValidationLoss:
         ValueError: If there is no `validation_step`, no batch or no loss.
     """
 
-    # Who asks for the loss, for messages.
+    # The class that users write, for messages.
     way = "Learned"
 
     def __init__(
@@ -56,14 +56,15 @@ class ValidationLoss:
         self.name = loss if isinstance(loss, str) else None
         if self.function is None:
             self._check_step()
-        # Those that the Trainer has when batches were last made of them.
+        # The Trainer's loaders of which `batches` were made; they may be replaced in training.
         self._loader: Any = None
         if loader is None:
             self._get_loaders()
         else:
             with self._as_in_validation({}):
                 self.batches = Batches(loader, way=self.way)
-        # Gradients of all who need those of one step, by the `id` of parameters.
+        # The parameters of all callbacks that ask, and their gradients after step `_step`, which
+        # are computed once. Both by the `id` of parameters.
         self._wanted: dict[int, nn.Parameter] = {}
         self._step = -1
         self._gradients: dict[int, Tensor] = {}
@@ -86,7 +87,7 @@ class ValidationLoss:
             )
 
     def _get_loaders(self) -> None:
-        """Make batches of the Trainer's loaders, which may be others in a later epoch."""
+        """Make batches of the Trainer's loaders, which it may replace in a later epoch."""
         trainer = self.trainer
         loop = trainer.fit_loop.epoch_loop.val_loop
         if loop._combined_loader is None and trainer.enable_validation:
