@@ -57,7 +57,7 @@ class RaceSweeper(StrategySweeper):
     def __init__(self, epochs: int | None, **options: Any) -> None:
         super().__init__(**options)
         self.epochs = epochs
-        self._told: set[tuple[str, int]] = set()
+        self._logged: set[tuple[str, int]] = set()
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
         """Run the trials and the winners that have not finished, and return their results.
@@ -206,7 +206,7 @@ class RaceSweeper(StrategySweeper):
         entries: dict[Cell, dict[str, Any]] = {cell: {} for cell in others}
         for race in races:
             standing = race.standing(tried)
-            self._tell(race, standing, races)
+            self._log_rounds(race, standing, races)
             for cell, number in standing.trials.items():
                 entry = {"race": race.name, "epochs": race.epochs, "trial": number}
                 known = tried.get(cell)
@@ -241,8 +241,8 @@ class RaceSweeper(StrategySweeper):
             # A cell of an earlier command may have keys that the configs no longer have.
             return False
 
-    def _tell(self, race: Race, standing: Standing, races: Sequence[Race]) -> None:
-        """Log the rounds that are new."""
+    def _log_rounds(self, race: Race, standing: Standing, races: Sequence[Race]) -> None:
+        """Log the rounds that this command has not logged yet."""
         common = set.intersection(*({*other.fixed} for other in races))
         name = " ".join(o for o in race.fixed if o not in common) or "race"
         lines = [
@@ -253,8 +253,8 @@ class RaceSweeper(StrategySweeper):
         if standing.winner is not None:
             lines.append(f"{name}: {', '.join(standing.tied)} stay tied, and the winner trains on")
         for i, line in enumerate(lines):
-            if (race.name, i) not in self._told:
-                self._told.add((race.name, i))
+            if (race.name, i) not in self._logged:
+                self._logged.add((race.name, i))
                 log.info(line)
 
 

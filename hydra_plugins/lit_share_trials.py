@@ -114,7 +114,7 @@ class OptunaSweeper(StrategySweeper):
 
     def _studies(self, overrides: Sequence[Override]) -> list[Study]:
         """Return the studies: one for each combination of what is not searched."""
-        from lit_share.lab.search import Study, apart, load_optuna, searched
+        from lit_share.lab.search import Study, load_optuna, searched, split_by_way
 
         fixed = [o.input_line for o in overrides if not o.is_sweep_override() and o.input_line]
         common = self._compose(fixed)
@@ -141,7 +141,7 @@ class OptunaSweeper(StrategySweeper):
             chosen = tuple(space[k] for k in keys if k in space and k.lstrip("+") not in idle)
             names = {choice.key for choice in chosen}
             rest = tuple(o for o in cell if o.partition("=")[0] not in names)
-            for given, own in apart(chosen):
+            for given, own in split_by_way(chosen):
                 study = Study((*rest, *given), own, mode, self.n_trials)
                 studies[study.name] = study
         return [*studies.values()]

@@ -298,6 +298,7 @@ NO_STEP = {
     ("ties/_view.py", "open_grads"),
     ("functional/_tie_tensors.py", "in_full"),
     ("penalties/_penalty_steps.py", "move_units"),  # starting values
+    ("penalties/_rescaling.py", "rescaled"),  # a root of second moments
     ("ties/_transposed.py", "_load_transposes"),  # while a state dict is loaded
 }
 

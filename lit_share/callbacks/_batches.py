@@ -16,10 +16,10 @@ from torch.utils.data import BatchSampler, DataLoader
 class Batches:
     """Batches of loaders that are evaluated one after the other, or together.
 
-    They are drawn beside the loaders' own passes, by copies of samplers and generators, without
-    worker processes, so that validation is as without them. Examples of map-style data come in an
-    order that is random in every pass, and the same in all runs; batches of other data, and those
-    of samplers without an end, in the order of their loader.
+    They are drawn independently of the loaders' own passes, by copies of samplers and generators,
+    without worker processes, so that validation has the batches that it would have without them.
+    Examples of map-style data are shuffled anew in every pass, by its number, so that all runs have
+    the same order. Batches of other data, and of endless samplers, keep the order of their loader.
 
     Args:
         loaders: What a `val_dataloader` hook may return.
@@ -94,7 +94,7 @@ class _Shuffled:
 
     def __init__(self, loader: DataLoader[Any], limit: int) -> None:
         self.loader = loader
-        batch_sampler = _apart(loader).batch_sampler
+        batch_sampler = _independent(loader).batch_sampler
         assert batch_sampler is not None
         self.batches = list(islice(batch_sampler, limit))
         # A batch sampler of the user may have reasons for which examples come together.
@@ -134,7 +134,7 @@ class _InOrder:
     """Batches of any iterable."""
 
     def __init__(self, loader: Any, limit: float) -> None:
-        self.loader, self.limit = _apart(loader), limit
+        self.loader, self.limit = _independent(loader), limit
         self.passed, self.index, self.iterator = 0, -1, self.in_order()
 
     def batch(self, number: int) -> list[Any]:
@@ -177,10 +177,10 @@ def _source(loader: Any, limit: float) -> _Shuffled | _InOrder:
     return _InOrder(loader, limit)
 
 
-def _apart(loader: Any) -> Any:
-    """Return a loader that has nothing in common with the given one that a pass changes."""
+def _independent(loader: Any) -> Any:
+    """Return a copy of a loader, whose passes change no sampler or generator of the loader."""
     if isinstance(loader, CombinedLoader):
-        return CombinedLoader(tree_map(_apart, loader.iterables), loader._mode)
+        return CombinedLoader(tree_map(_independent, loader.iterables), loader._mode)
     if not isinstance(loader, DataLoader):
         return loader
     names = ("batch_sampler", "sampler", "generator")

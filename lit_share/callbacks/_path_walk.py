@@ -73,7 +73,7 @@ class PathWalk:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.folder = ""
-        self._is_trial = False
+        self._is_dev_run = False
         self._scores: ValidationScores | None = None
         # What was measured at the end of a knot whose score the module has not logged yet.
         self._unscored: Knot | None = None
@@ -105,8 +105,8 @@ class PathWalk:
     def check(self, trainer: Trainer) -> None:
         """Raise `ValueError` if the Trainer cannot walk the path, and warn of what disturbs it."""
         path, given = self.path, trainer.max_epochs
-        self._is_trial = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
-        if self._is_trial:
+        self._is_dev_run = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+        if self._is_dev_run:
             # A few batches are no knot.
             return
         if given != path.max_epochs:
@@ -169,7 +169,7 @@ class PathWalk:
         is_done = self.chosen is not None or any(knot.epoch == epoch for knot in self.knots)
         if self._unscored is not None and self._unscored.epoch == epoch:
             is_done = True
-        if self._is_trial or is_done or not self.path.ends_with(epoch):
+        if self._is_dev_run or is_done or not self.path.ends_with(epoch):
             return
         assert self._scores is not None
         # Distances come first: with FSDP2, a forward pass leaves parameters gathered.
@@ -199,7 +199,7 @@ class PathWalk:
 
     def stop(self, trainer: Trainer, error: DivergedError) -> bool:
         """End training, which has diverged; return whether there are knots to choose from."""
-        if self._is_trial or self.chosen is not None or not self.knots:
+        if self._is_dev_run or self.chosen is not None or not self.knots:
             return False
         strength = self.path.at(trainer.current_epoch)
         self._reason = (
@@ -217,7 +217,7 @@ class PathWalk:
         Returns:
             The states of callbacks in its checkpoint, by their keys; empty if nothing was chosen.
         """
-        if self._is_trial or self.chosen is not None:
+        if self._is_dev_run or self.chosen is not None:
             return {}
         steps = len(self.path.strengths)
         if len(self.knots) < steps:
@@ -334,7 +334,7 @@ class PathWalk:
         )
 
     def _check_steps(self, trainer: Trainer) -> None:
-        if trainer.max_steps == -1 or self._is_trial:
+        if trainer.max_steps == -1 or self._is_dev_run:
             return
         batches = trainer.num_training_batches
         each = math.inf

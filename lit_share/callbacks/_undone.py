@@ -42,7 +42,7 @@ def undone(module: nn.Module) -> Iterator[None]:
 
 
 class _Before:
-    """What objects hold, and what these hold in turn."""
+    """The content of objects, and of all objects within."""
 
     def __init__(self) -> None:
         self._restorers: list[Callable[[], Any]] = []

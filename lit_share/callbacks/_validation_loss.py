@@ -41,7 +41,7 @@ class ValidationLoss:
         ValueError: If there is no `validation_step`, no batch or no loss.
     """
 
-    # Who asks for the loss, for messages.
+    # The class that users write, for messages.
     way = "Learned"
 
     def __init__(
@@ -56,20 +56,21 @@ class ValidationLoss:
         self.name = loss if isinstance(loss, str) else None
         if self.function is None:
             self._check_step()
-        # Those that the Trainer has when batches were last made of them.
+        # The Trainer's loaders of which `batches` were made; they may be replaced in training.
         self._loader: Any = None
         if loader is None:
             self._get_loaders()
         else:
             with self._as_in_validation({}):
                 self.batches = Batches(loader, way=self.way)
-        # Gradients of all who need those of one step, by the `id` of parameters.
+        # The parameters of all callbacks that ask, and their gradients after step `_step`, which
+        # are computed once. Both by the `id` of parameters.
         self._wanted: dict[int, nn.Parameter] = {}
         self._step = -1
         self._gradients: dict[int, Tensor] = {}
-        self._is_trial = True
+        self._is_first = True
         self._try()
-        self._is_trial = False
+        self._is_first = False
 
     def _check_step(self) -> None:
         module = self.module
@@ -86,7 +87,7 @@ class ValidationLoss:
             )
 
     def _get_loaders(self) -> None:
-        """Make batches of the Trainer's loaders, which may be others in a later epoch."""
+        """Make batches of the Trainer's loaders, which it may replace in a later epoch."""
         trainer = self.trainer
         loop = trainer.fit_loop.epoch_loop.val_loop
         if loop._combined_loader is None and trainer.enable_validation:
@@ -203,7 +204,7 @@ class ValidationLoss:
     def _is_skipped(self, output: Any, logged: Mapping[str, Any]) -> bool:
         """Whether a step leaves its batch out, by returning ``None`` as in Lightning."""
         # Of a first batch, nothing tells this from a loss that was forgotten.
-        return not self._is_trial and self.function is None and output is None and not logged
+        return not self._is_first and self.function is None and output is None and not logged
 
     def _loss_in(self, output: Any, logged: Mapping[str, Any]) -> Tensor:
         """Return the loss in what a step has returned or logged, with a gradient."""

@@ -30,8 +30,9 @@ class Learned:
         c = -\frac{\langle g, \Delta \rangle}{\lVert g \rVert \lVert \Delta \rVert}, \qquad
         \log \lambda \leftarrow \log \lambda + \eta \frac{m}{\sqrt v}
 
-    in which m and v are running means of c and c², as in Adam: a strength moves by a factor of at
-    most :math:`e^\eta`, and by less the more the cosines c contradict each other.
+    in which m and v are running means of c and c², as in Adam: a strength moves by a factor of
+    :math:`e^\eta` while the cosines c are equal, and by less the more they contradict each other.
+    Where they grow suddenly, v lags behind m: the factor is at most :math:`e^{2.35 \eta}`.
 
     For penalties that are gradients, :math:`\Delta = -P\, \nabla\Omega(W)`, in which P are the
     learning rates, and with Adam its factors :math:`1 / (\sqrt{v} + \epsilon)`; the cosine is that
@@ -56,7 +57,7 @@ class Learned:
             function that returns the loss, given the module and a batch, in place of
             `validation_step`. ``None``: the only logged value that depends on the weights, or the
             one whose name ends in "loss".
-        rate: The change η of the logarithm in an update whose cosine has the sign of all before.
+        rate: The change η of the logarithm in an update, if all cosines so far are equal.
         least: The smallest strength, > 0 and at most ``start``. ``None``: 1e-6 for gradients, and
             0.01 for proximal steps. These hardly act there, and models that start alike learn
             faster without them at first, so that strengths would fall too far to return.
@@ -120,7 +121,7 @@ class Learned:
 
 
 class LearnedStrengths:
-    """The strengths of a penalty's ties, and how they came to be.
+    """The learned strengths of a penalty's ties, and their course over the epochs.
 
     Args:
         settings: How they are learned.
@@ -215,7 +216,5 @@ class LearnedStrengths:
         if self.settings.per == "all":
             return "all"
         if self.settings.per == "layer":
-            # A parameter of the module itself has no layer.
-            name = tie.members[0].ref.name
-            return name.rpartition(".")[0] or name
+            return tie.layer
         return tie.name

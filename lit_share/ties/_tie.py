@@ -118,6 +118,15 @@ class Tie:
         return [Run(members[0], len(members)) for members in runs]
 
     @property
+    def layer(self) -> str:
+        """The first member's module, by which the ties of a weight and of its bias belong together.
+
+        A parameter of the outermost module is a layer of its own.
+        """
+        name = self.members[0].ref.name
+        return name.rpartition(".")[0] or name
+
+    @property
     def inside(self) -> bool:
         """Whether the numbers of the only member are compared with each other."""
         return self.members[0].suffix.compares_numbers

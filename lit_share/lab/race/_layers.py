@@ -30,11 +30,8 @@ def layers_of(ties: Sequence[Tie]) -> dict[str, list[str]]:
     names: dict[str, set[str]] = defaultdict(set)
     sizes: Counter[str] = Counter()
     for tie in ties:
-        name = tie.members[0].ref.name
-        # A parameter of the outermost module is a layer of its own.
-        layer = name.rpartition(".")[0] or name
-        names[layer].add(name)
-        sizes[layer] += tie.numel
+        names[tie.layer].add(tie.members[0].ref.name)
+        sizes[tie.layer] += tie.numel
     every = set().union(*names.values())
     excluded = {}
     # Among equally good layers, a race unties the first: the model stays small.

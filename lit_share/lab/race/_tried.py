@@ -1,4 +1,4 @@
-"""What a race knows of a cell that it has tried."""
+"""The outcome of a trial of a race, as its folder has it."""
 
 from __future__ import annotations
 

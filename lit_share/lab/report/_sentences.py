@@ -5,7 +5,7 @@ from __future__ import annotations
 from lit_share.lab.report._choice import Choice, Contrast, is_smaller
 from lit_share.lab.report._words import Words, all_of, fraction, listed, seeds
 
-# A setting that needs more seeds than these is not worth them.
+# More seeds than these are not recommended.
 MOST_SEEDS = 200
 # Of the strategies that cannot be told apart, those that need the fewest seeds are named.
 MOST_NAMES = 4

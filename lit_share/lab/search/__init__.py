@@ -8,7 +8,14 @@ from lit_share.lab.search._course import Course
 from lit_share.lab.search._note import NoteCourse
 from lit_share.lab.search._optuna import load_optuna
 from lit_share.lab.search._prune import Prune
-from lit_share.lab.search._space import Choices, Range, Space, apart, refuse_range_in_list, searched
+from lit_share.lab.search._space import (
+    Choices,
+    Range,
+    Space,
+    refuse_range_in_list,
+    searched,
+    split_by_way,
+)
 from lit_share.lab.search._study import Study
 from lit_share.lab.search._trial import Trial, trials_of
 
@@ -21,9 +28,9 @@ __all__ = [
     "Space",
     "Study",
     "Trial",
-    "apart",
     "load_optuna",
     "refuse_range_in_list",
     "searched",
+    "split_by_way",
     "trials_of",
 ]

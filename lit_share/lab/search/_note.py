@@ -49,7 +49,7 @@ class NoteCourse(Callback):
             value = min(value, best[-1])
         best.append(value)
         stops = False
-        # A run that ends anyway has cost what it costs.
+        # In its last epoch, stopping a run saves nothing.
         if not trainer.should_stop and trainer.current_epoch + 1 != trainer.max_epochs:
             stops = self.stops(trainer)
         self.course.is_pruned = trainer.strategy.reduce_boolean_decision(stops, all=False)

@@ -51,7 +51,7 @@ class Prune(NoteCourse):
             study_name=self.study, direction=f"{self.mode}imize", pruner=self.pruner
         )
         for other in self.trials:
-            # Some pruners keep notes when they are asked, so that they have to be asked again.
+            # Some pruners keep state of what they were asked, so each question is asked again.
             trial = study.ask()
             course, (state, value) = other.result.course, other.end()
             if value is not None and course:

@@ -181,8 +181,10 @@ def refuse_range_in_list(override: Override) -> None:
         )
 
 
-def apart(space: Sequence[Range | Choices]) -> list[tuple[Cell, tuple[Range | Choices, ...]]]:
-    """Split a list of strengths that are found in different ways, as ``0.1,1,learned``.
+def split_by_way(
+    space: Sequence[Range | Choices],
+) -> list[tuple[Cell, tuple[Range | Choices, ...]]]:
+    """Split a list of strengths by the way in which they are found, as ``0.1,1,learned``.
 
     Comparisons have rows of their own for learned strengths and for paths.
 
@@ -193,7 +195,7 @@ def apart(space: Sequence[Range | Choices]) -> list[tuple[Cell, tuple[Range | Ch
         For each way, the overrides that are given and what is left to choose.
 
     Example:
-        >>> for given, chosen in apart([Choices("strength", ("0.1", "1", "learned"))]):
+        >>> for given, chosen in split_by_way([Choices("strength", ("0.1", "1", "learned"))]):
         ...     print(given, *chosen)
         () 0.1,1
         ('strength=learned',)
@@ -223,7 +225,7 @@ def _way(value: str) -> str:
     try:
         float(value)
     except ValueError:
-        # Interpolations have no name here, and are numbers as far as is known.
+        # Interpolations are not resolved yet, and count as numbers.
         return "".join(re.findall(r"^[{'\"\s]*([A-Za-z]\w*)", value))
     return ""
 

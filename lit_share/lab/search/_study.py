@@ -25,7 +25,7 @@ class Study:
         fixed: The overrides that all trials have.
         space: What is chosen.
         mode: Whether a large or a small objective is better.
-        budget: The number of trials, if there are as many.
+        budget: The largest number of trials; lists may have fewer combinations.
     """
 
     fixed: Cell
@@ -85,7 +85,7 @@ class Study:
             cell = (*self.fixed, *(choice.write(params[choice.key]) for choice in self.space))
             if cell not in known:
                 return cell
-        # Samplers may prefer one combination of lists for ever.
+        # A sampler may return the same combination of lists again and again.
         others = [(*self.fixed, *combination) for combination in combinations or ()]
         return next((other for other in others if other not in known), cell)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from lit_share.lab.search import Choices, Range, Space, apart, searched
+from lit_share.lab.search import Choices, Range, Space, searched, split_by_way
 
 
 def space(*overrides: str, tune: tuple[str, ...] = ()) -> Space:
@@ -52,14 +52,14 @@ def test_lists_of_what_is_tuned_are_searched_and_others_are_a_grid() -> None:
 )
 def test_ways_to_find_strengths_are_apart(values: Any, expected: Any) -> None:
     lr = Range("lr", 0.1, 1.0)
-    found = apart([lr, Choices("+strength", values)])
+    found = split_by_way([lr, Choices("+strength", values)])
     assert all(chosen[0] is lr for _, chosen in found)
     assert [(given, "".join(map(str, chosen[1:]))) for given, chosen in found] == expected
 
 
 def test_other_lists_are_not_taken_apart() -> None:
     space_ = (Choices("ties", ("all", "{path:x}")), Range("strength", 0.1, 1.0))
-    assert apart(space_) == [((), space_)]
+    assert split_by_way(space_) == [((), space_)]
 
 
 def test_the_last_override_of_a_key_counts() -> None:
