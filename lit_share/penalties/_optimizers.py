@@ -153,6 +153,7 @@ class LearningRates:
     Attributes:
         sizes: The number of parameters in each group, when `look_up` was called.
         groups: The index of a parameter's group, by the parameter's ``id``.
+        maximized: The indices of groups whose gradients are ascended.
     """
 
     # Loading an optimizer's state replaces its group dicts, and groups may be added in training.
@@ -170,6 +171,7 @@ class LearningRates:
         """Look up which group each parameter belongs to."""
         groups: list[dict[str, Any]] = self.optimizer.param_groups
         self.sizes = [len(group["params"]) for group in groups]
+        self.maximized = {i for i, group in enumerate(groups) if group.get("maximize")}
         # Ids, because `hash(tensor)` is slow; they stay valid as the groups keep parameters alive.
         self.groups = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
         self._of_ties: dict[str, list[tuple[int, nn.Parameter, int]]] = {}
@@ -193,21 +195,16 @@ class LearningRates:
         """
         return [_rate_of(group) for group in self.optimizer.param_groups]
 
-    def signed(
-        self, ties: Sequence[Tie], strengths: float | Sequence[float]
-    ) -> float | Sequence[float]:
+    def signed(self, ties: Sequence[Tie], strengths: float | Sequence[float]) -> list[float]:
         """Return strengths, negative for ties in groups whose optimizer maximizes.
 
         So a penalty is minimised whatever becomes of the loss, as it is by ``weight_decay``.
         """
-        groups = self.optimizer.param_groups
-        if not any(group.get("maximize") for group in groups):
-            return strengths
         if isinstance(strengths, float):
             strengths = [strengths] * len(ties)
         signed = []
         for tie, strength in zip(ties, strengths, strict=True):
-            if any(groups[group].get("maximize") for _, _, group in self.of_tie(tie)):
+            if any(group in self.maximized for _, _, group in self.of_tie(tie)):
                 strength = -strength
             signed.append(strength)
         return signed

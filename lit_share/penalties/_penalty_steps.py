@@ -322,11 +322,12 @@ class PenaltySteps:
         if self.precision.is_live:
             self._read_moments()
         rates = self._steps.rates[number]
-        signed = rates.signed(self.found, strengths)
+        if rates.maximized:
+            strengths = rates.signed(self.found, strengths)
         if len(self.optimizers) == 1:
-            self.views.add_gradient(signed, rates.groups)
+            self.views.add_gradient(strengths, rates.groups)
         else:
-            self._add_increments(number, signed)
+            self._add_increments(number, strengths)
 
     def after_step(self, optimizer: Optimizer | None = None) -> None:
         """Take the proximal step after an optimizer's step, and restore frozen groups.
