@@ -7,6 +7,7 @@ import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import count
 from typing import Any
 
 from lightning.fabric.utilities.cloud_io import get_filesystem
@@ -152,6 +153,10 @@ class PathWalk:
             # Whatever the callback's class is called, `ModelCheckpoint` is what has a folder.
             saved = getattr(trainer.checkpoint_callback, "dirpath", None)
             folder = f"{saved or trainer.log_dir or trainer.default_root_dir}/path"
+            if self.knots:
+                folder = self.knots[0].checkpoint.rpartition("/")[0]
+            else:
+                folder = _unused(folder)
         if "://" not in folder:
             folder = str(pathlib.Path(folder).absolute())
         self.folder = trainer.strategy.broadcast(folder)
@@ -220,13 +225,17 @@ class PathWalk:
         if self._is_dev_run or self.chosen is not None:
             return {}
         steps = len(self.path.strengths)
+        if not self.knots:
+            rank_zero_warn(
+                f"training ended before the first of the {steps} knots of the Path"
+                f"{self._why_missing()}: nothing is chosen, and the module keeps its last weights"
+            )
+            return {}
         if len(self.knots) < steps:
             rank_zero_warn(
                 f"training ended after {len(self.knots)} of the {steps} knots of the Path"
                 f"{self._why_missing()}: the choice is among these"
             )
-        if not self.knots:
-            return {}
         scores, errors = [k.score for k in self.knots], [k.error for k in self.knots]
         # All ranks have the same numbers; the choice is sent so that they cannot disagree.
         self.chosen = int(trainer.strategy.broadcast(self.path.choice(scores, errors)))
@@ -275,7 +284,11 @@ class PathWalk:
         return "\n".join(lines)
 
     def _read_score(self, trainer: Trainer) -> None:
-        monitor, metrics = self.path.monitor, trainer.callback_metrics
+        monitor, results = str(self.path.monitor), trainer._results
+        # `callback_metrics` has those of training, too.
+        metrics: Mapping[str, Any] = trainer.callback_metrics
+        if results is not None:
+            metrics = results.metrics(on_step=False)["callback"]
         if monitor not in metrics:
             raise ValueError(
                 f"Path(monitor={monitor!r}): no metric of this name is logged in validation: write "
@@ -382,6 +395,16 @@ def join_walk(path: Path, others: Sequence[PathWalk]) -> PathWalk:
             "give them the same Path, or a number to all but one"
         )
     return others[0]
+
+
+def _unused(folder: str) -> str:
+    """Return a folder in which no earlier training has left knots, with a version as Lightning."""
+    exists, candidate = get_filesystem(folder).exists, folder
+    for version in count(1):
+        if not (exists(f"{candidate}/{PATH_FILE}") or exists(f"{candidate}/knot_0.ckpt")):
+            break
+        candidate = f"{folder}-v{version}"
+    return candidate
 
 
 def _load_weights(trainer: Trainer, path: str, weights_only: bool | None) -> Mapping[str, Any]:

@@ -331,6 +331,13 @@ class Regularize(Callback):
                 "the ties",
                 stacklevel=2,
             )
+        learned = self.steps.learned
+        if learned is not None and not learned.is_moved and trainer.global_step:
+            warnings.warn(
+                f"no strength was learned in {trainer.global_step} steps, so that all are what "
+                f"they were at the start: write a smaller Learned(every=...)",
+                stacklevel=2,
+            )
         self._finish_path(trainer)
 
     @override

@@ -23,6 +23,8 @@ from lit_share.callbacks._undone import undone
 # What Lightning calls before a `validation_step`, which it may depend on.
 _HOOKS = ("on_validation_start", "on_validation_epoch_start", "on_validation_batch_start")
 
+_CONVERTED = "Converting a tensor with requires_grad=True"
+
 
 class ValidationLoss:
     """The loss of a module's `validation_step`, without its effects on anything else.
@@ -264,22 +266,27 @@ class ValidationLoss:
             named = {k: v for k, v in known.items() if f"/{k}".endswith(f"/{self.name}")}
             if len(named) == 1:
                 return next(iter(named.values()))
-        elif len(known) > 1:
-            known = {key: value for key, value in known.items() if key.endswith("loss")}
-        if self.name is None and len(known) == 1:
-            return next(iter(known.values()))
+        else:
+            losses = {key: value for key, value in known.items() if key.endswith("loss")}
+            if len(losses or known) == 1:
+                return next(iter((losses or known).values()))
         raise ValueError(self._no_loss(logged, known))
 
     def _no_loss(self, logged: Mapping[str, Any], known: Mapping[str, Tensor]) -> str:
         step = f"validation_step of {type(self.module).__name__}"
+        # Each child of a pair logs under its own name, and all have the same losses.
+        bare = {key.rpartition("/")[2] for key in known}
+        names = ", ".join(map(repr, sorted(bare if len(bare) == len(known) else known)))
         if self.name is not None and known:
             return (
                 f"{self.way}(loss={self.name!r}): {step} logs no value of this name that depends "
-                f"on the weights: write one of {', '.join(map(repr, known))}"
+                f"on the weights: write one of {names}"
             )
         if len(known) > 1:
-            names = ", ".join(map(repr, known))
-            return f"{step} logs several losses, {names}: name one, as {self.way}(loss=...)"
+            return (
+                f"{step} logs several values that depend on the weights, {names}, of which none, "
+                f'or more than one, ends in "loss": name one, as {self.way}(loss=...)'
+            )
         return (
             f"{step} neither returns nor logs a loss with a gradient (it logs "
             f"{', '.join(map(repr, logged)) or 'nothing'}): return the loss, without "
@@ -296,10 +303,8 @@ class ValidationLoss:
             undone(module),
             torch.enable_grad(),
             _without_cudnn(cuda),
-            warnings.catch_warnings(),
         ):
-            # In validation, no tensor requires a gradient.
-            warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True")
+            _ignore_conversions()
             # Users' code asks for the stage, and calls loggers without `log`.
             trainer.state.stage = RunningStage.VALIDATING
             silent: list[Any] = [_Silent(own) for own in loggers]
@@ -340,6 +345,14 @@ def _keep_in(logged: dict[str, Any]) -> Callable[..., None]:
         logged[name] = value
 
     return log
+
+
+def _ignore_conversions() -> None:
+    # In validation, no tensor requires a gradient. Not `catch_warnings`, which would show again all
+    # warnings that are shown once.
+    patterns = [pattern.pattern for _, pattern, *_ in warnings.filters if pattern is not None]
+    if _CONVERTED not in patterns:
+        warnings.filterwarnings("ignore", message=_CONVERTED)
 
 
 def _without_cudnn(is_recurrent: bool) -> Any:

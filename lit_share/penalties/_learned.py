@@ -146,6 +146,11 @@ class LearnedStrengths:
         """Return the strengths by the names of ties or layers."""
         return {self._key(tie): own for tie, own in zip(ties, self.of(ties), strict=True)}
 
+    @property
+    def is_moved(self) -> bool:
+        """Whether any strength has been updated."""
+        return bool(self._moments)
+
     def is_due(self, steps: int) -> bool:
         """Whether the next update is due after so many optimizer steps."""
         # A loop that resumes may count from 0 again.

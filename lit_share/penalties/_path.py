@@ -67,7 +67,8 @@ class Path:
             value that depends on the weights, or the one whose name ends in "loss". No loss needs a
             gradient; of losses without, as under `torch.no_grad`, that name is necessary.
         dirpath: The folder for checkpoints. ``None``: ``path``, in the folder of the Trainer's
-            ``ModelCheckpoint`` or else of its logger. Those of an earlier training are overwritten.
+            ``ModelCheckpoint`` or else of its logger, or ``path-v1`` if that has the knots of an
+            earlier training. In a folder that is given, these are overwritten.
 
     Raises:
         ValueError: If an argument is out of its range.

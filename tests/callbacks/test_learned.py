@@ -306,9 +306,9 @@ class Iterates(Validated):
 @pytest.mark.parametrize(("module", "learned", "words"), [
     (Without, Gentle(), r"Without has no validation_step, .*write one that returns its loss"),
     (Detached, Gentle(), r"nor logs a loss with a gradient \(it logs 'val/loss'\): return"),
-    (logs("one", "two"), Gentle(), r"neither returns nor logs a loss"),
-    (logs("a/loss", "b/loss"), Gentle(), r"logs several losses, 'a/loss', 'b/loss': name one"),
-    (logs("a/loss"), Gentle(loss="b/loss"), r"Learned\(loss='b/loss'\): .*write one of 'a/loss'"),
+    (logs("a/one", "a/two"), Gentle(), r"several values .*, 'one', 'two', of which none"),
+    (logs("a/loss", "b/loss"), Gentle(), r"several values .*, 'a/loss', 'b/loss', of which"),
+    (logs("a/loss"), Gentle(loss="b/loss"), r"Learned\(loss='b/loss'\): .*write one of 'loss'"),
     (Numpy, Gentle(), r"Numpy fails with gradients switched on .*detach what is no part of"),
     (Numpy, Gentle(loss=lambda *_: torch.ones(())), "returned no tensor with a gradient"),
     (Iterates, Gentle(), r"validation_step\(dataloader_iter\) draws its own batches"),

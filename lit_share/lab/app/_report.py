@@ -95,6 +95,9 @@ def table_of(result: Result) -> Table:
     else:
         table.add_row("sparsity", f"{sharing['sparsity']:.3f}")
         table.add_row("sharing", f"{sharing['sharing']:.2f}")
+    if result.strengths:
+        last = [course[-1] for course in result.strengths.values() if course]
+        table.add_row("learned strengths", f"{min(last):.4g} to {max(last):.4g}")
     if result.strength_path is not None:
         knot = result.strength_path["knots"][result.strength_path["chosen"]]
         table.add_row("chosen strength", f"{knot['strength']:.4g}")
