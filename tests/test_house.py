@@ -298,6 +298,7 @@ NO_STEP = {
     ("ties/_view.py", "open_grads"),
     ("functional/_tie_tensors.py", "in_full"),
     ("penalties/_penalty_steps.py", "move_units"),  # starting values
+    ("ties/_same_start.py", "same_start"),  # before training
     ("ties/_transposed.py", "_load_transposes"),  # while a state dict is loaded
 }
 

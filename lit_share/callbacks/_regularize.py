@@ -64,7 +64,7 @@ class Regularize(Callback):
 
     Args:
         penalty: A penalty, or the name of one of `lit_share.RECIPES`.
-        ties: Which parameters are tied, or a list of patterns for `Ties`.
+        ties: Which parameters are tied, a list of several `Ties`, or of patterns for one.
         strength: A finite number ≥ 0; for the ``l2`` recipe it equals PyTorch's ``weight_decay``.
             `lit_share.Learned` learns one for each tie from validation data. `lit_share.Path` walks
             from 0 upward and chooses on validation data: after training, the module has the weights
@@ -110,7 +110,7 @@ class Regularize(Callback):
     def __init__(
         self,
         penalty: Penalty | str,
-        ties: Ties | Sequence[str],
+        ties: Ties | Sequence[Ties] | Sequence[str],
         strength: float | Learned | Path,
         schedule: Schedule | None = None,
         apply: Apply = "auto",
