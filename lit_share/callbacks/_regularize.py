@@ -62,6 +62,11 @@ class Regularize(Callback):
     asks to freeze it. If the members of a tie belong to several optimizers, their proximal step
     follows the last of these optimizers' steps.
 
+    Checkpoints know the callbacks of a Trainer by their penalty and ties, so that Lightning refuses
+    two that are equal: "Found more than one stateful callback". Write one with the sum of their
+    strengths; of two ramps, a function that adds them up:
+    ``schedule=lambda step, epoch: first(step, epoch) + second(step, epoch)``.
+
     Args:
         penalty: A penalty, or the name of one of `lit_share.RECIPES`.
         ties: Which parameters are tied, a list of several `Ties`, or of patterns for one.

@@ -129,8 +129,7 @@ SECTIONS: dict[str, list[Row]] = {
             "before training",
             "ValueError",
             'a.0.bias: groups="input" needs tensors of at least 2 dimensions, not of shape (3,): '
-            "exclude them "
-            "(for instance exclude=['*.bias', '*norm*']) or choose other groups",
+            "leave the others out, by Ties(..., min_ndim=2), or choose other groups",
         ),
         Row(
             "members of two shapes",
