@@ -196,8 +196,10 @@ def test_what_python_can_import(run, project, source):
         ),
         (
             ["elsewhere/my_project.py:Pair", "a.*"],
-            "is a path, and code is imported: write PYTHONPATH=elsewhere before the command, and "
-            "my_project:Pair in place of it",
+            (
+                "is a path, and code is imported: write PYTHONPATH=elsewhere before the command, "
+                "and my_project:Pair in place of it"
+            ),
         ),
         (
             ["my_project.models:Pair", "a.*"],

@@ -287,8 +287,10 @@ def test_hydras_own_keys():
         ("omegaconff.OmegaConf", "no module 'omegaconff': did you mean 'omegaconf'?"),
         (
             "qqzzqq.Layer",
-            f"no module 'qqzzqq', neither installed nor in {Path.cwd()}: run the command in the "
-            "folder of qqzzqq.py, or with PYTHONPATH=FOLDER before it",
+            (
+                f"no module 'qqzzqq', neither installed nor in {Path.cwd()}: run the command in "
+                "the folder of qqzzqq.py, or with PYTHONPATH=FOLDER before it"
+            ),
         ),
         ("importlib", "it is neither a class nor a function, but of type module"),
         (f"{HERE}.not_callable", "it is neither a class nor a function, but of type int"),
