@@ -259,8 +259,9 @@ SECTIONS: dict[str, list[Row]] = {
             'ls.Ties("a.0.*", "a.2.*").find(pair)',
             "at once",
             "TieError",
-            "members of a tie must have one shape: 'a.0.weight' is (3, 4), 'a.2.weight' is (2, "
-            "3); exclude them: exclude=['a.0.weight'], in a config ties.exclude=[a.0.weight]",
+            "members of a tie must have one shape:\n  'a.0.weight' is (3, 4), 'a.2.weight' is (2, "
+            "3)\n  'a.0.bias' is (3,), 'a.2.bias' is (2,)\nexclude them: exclude=['a.0.weight', "
+            "'a.0.bias'], in a config ties.exclude=[a.0.weight,a.0.bias]",
         ),
         Row(
             "named twice",
