@@ -47,7 +47,7 @@ if TYPE_CHECKING:
         starting_values,
     )
     from lit_share.sharing import share, unique_parameters, unshare
-    from lit_share.ties import ClusterReport, Tie, TieError, Ties, clusters
+    from lit_share.ties import ClusterReport, Tie, TieError, Ties, clusters, same_start
 
 __all__ = [
     "RECIPES",
@@ -89,6 +89,7 @@ __all__ = [
     "prox_owl",
     "relative_distance",
     "repair",
+    "same_start",
     "save_compact",
     "second_moments",
     "share",

@@ -299,6 +299,7 @@ NO_STEP = {
     ("functional/_tie_tensors.py", "in_full"),
     ("penalties/_penalty_steps.py", "move_units"),  # starting values
     ("penalties/_rescaling.py", "rescaled"),  # a root of second moments
+    ("ties/_same_start.py", "same_start"),  # before training
     ("ties/_transposed.py", "_load_transposes"),  # while a state dict is loaded
 }
 

@@ -197,8 +197,12 @@ def member_names(ties: Ties) -> list[str]:
     """Return the names of the submodules that ties are between: the text before the first stars.
 
     Raises:
-        AlignError: If there are fewer than two, or a pattern has no star.
+        AlignError: If there are fewer than two, a pattern has no star, or these are several `Ties`.
     """
+    if len(ties.parts) > 1:
+        raise AlignError(
+            f"{ties} are several Ties, and units are permuted by one: align each of them"
+        )
     names: list[str] = []
     for pattern in ties.patterns:
         before, star, _ = pattern.text.partition("*")

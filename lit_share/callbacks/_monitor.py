@@ -56,8 +56,8 @@ class SharingMonitor(Callback):
     and for ties of three or more members the clusters, ties × members: ``sharing/cluster_map``.
 
     Args:
-        ties: The parameters to compare, or a list of patterns for `Ties`. ``None``: those of the
-            Trainer's `Regularize` and `Share` callbacks.
+        ties: The parameters to compare, a list of several `Ties`, or of patterns for one. ``None``:
+            those of the Trainer's `Regularize` and `Share` callbacks.
         per_tie: Whether each tie's distance is logged.
         heatmap: Whether these figures are logged.
         prog_bar: The metrics that the progress bar shows, such as ``["sharing/distance"]``. Put
@@ -74,7 +74,7 @@ class SharingMonitor(Callback):
 
     def __init__(
         self,
-        ties: Ties | Sequence[str] | None = None,
+        ties: Ties | Sequence[Ties] | Sequence[str] | None = None,
         per_tie: bool = True,
         heatmap: bool = True,
         prog_bar: Sequence[str] = (),

@@ -63,9 +63,14 @@ class Regularize(Callback):
     asks to freeze it. If the members of a tie belong to several optimizers, their proximal step
     follows the last of these optimizers' steps.
 
+    Checkpoints know the callbacks of a Trainer by their penalty and ties, so that Lightning refuses
+    two that are equal: "Found more than one stateful callback". Write one with the sum of their
+    strengths; of two ramps, a function that adds them up:
+    ``schedule=lambda step, epoch: first(step, epoch) + second(step, epoch)``.
+
     Args:
         penalty: A penalty, or the name of one of `lit_share.RECIPES`.
-        ties: Which parameters are tied, or a list of patterns for `Ties`.
+        ties: Which parameters are tied, a list of several `Ties`, or of patterns for one.
         strength: A finite number ≥ 0; for the ``l2`` recipe it equals PyTorch's ``weight_decay``.
             `lit_share.Learned` learns one for each tie from validation data. `lit_share.Path` walks
             from 0 upward and chooses on validation data: after training, the module has the weights
@@ -111,7 +116,7 @@ class Regularize(Callback):
     def __init__(
         self,
         penalty: Penalty | str,
-        ties: Ties | Sequence[str],
+        ties: Ties | Sequence[Ties] | Sequence[str],
         strength: float | Learned | Path,
         schedule: Schedule | None = None,
         apply: Apply = "auto",

@@ -75,7 +75,7 @@ class Share(Callback):
     ``trainer.test(ckpt_path="best")``: the module gets the aliases that it had at that time.
 
     Args:
-        ties: Which parameters are shared, or a list of patterns for `Ties`.
+        ties: Which parameters are shared, a list of several `Ties`, or of patterns for one.
         init: The shared value: the ``"mean"`` of the members, or the ``"first"`` member.
         where: Share ``"all"`` members, or only clusters of ``"equal"`` ones; see `share`.
         buffers: Whether buffers whose names match the patterns are shared, too.
@@ -96,7 +96,7 @@ class Share(Callback):
 
     def __init__(
         self,
-        ties: Ties | Sequence[str],
+        ties: Ties | Sequence[Ties] | Sequence[str],
         init: Init = "mean",
         where: Where = "all",
         buffers: bool = False,

@@ -41,6 +41,8 @@ def module_of(source: str) -> nn.Module:
     path = Path(source)
     if not path.exists() and is_importable(source):
         return build_module(source)
+    if not path.exists():
+        _refuse_path_of_code(source)
     # Opening raises Python's own errors if the file is missing or a folder.
     path.open("rb").close()
     if is_compact(path):
@@ -98,6 +100,15 @@ def imported(source: str, kinds: tuple[type, ...], what: str) -> Any:
                 found = getattr(found, component)
             if not isinstance(found, kinds):
                 found = found()
+    except ModuleNotFoundError as error:
+        # The user's module may itself import another that does not exist.
+        if error.name not in _packages_of(name):
+            raise ValueError(f"{source!r} cannot be built ({error}): install it") from error
+        raise ValueError(
+            f"{source!r} cannot be built ({error}, neither installed nor in {Path.cwd()}): write "
+            "package.module:name as in an import, and run the command in the folder of the "
+            "package, or with PYTHONPATH=FOLDER before it"
+        ) from error
     # The user's code may raise anything.
     except (Exception, SystemExit) as error:
         raise ValueError(
@@ -109,6 +120,24 @@ def imported(source: str, kinds: tuple[type, ...], what: str) -> Any:
     if not isinstance(found, kinds):
         raise ValueError(f"{source!r} gave a {type(found).__name__}, not {what}")
     return found
+
+
+def _packages_of(name: str) -> list[str]:
+    """Return a module's name and those of the packages that it is in."""
+    components = name.split(".")
+    return [".".join(components[:i]) for i in range(1, len(components) + 1)]
+
+
+def _refuse_path_of_code(source: str) -> None:
+    """Raise `ValueError` if a text is a path of Python code, followed by a name in it."""
+    file, colon, name = source.partition(":")
+    if not colon or "/" not in file:
+        return
+    path = Path(file).with_suffix("")
+    raise ValueError(
+        f"{source!r} is a path, and code is imported: write PYTHONPATH={path.parent} before the "
+        f"command, and {path.name}:{name} in place of it"
+    )
 
 
 def _empty(shape: Iterable[int], code: str) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from lit_share.aliases import replace_module, shared_with
 from lit_share.codebooks._cluster_rows import MethodName, cluster_rows
 from lit_share.codebooks._layers import CODEBOOKS, CodebookLayer, with_codebook, without_codebook
 from lit_share.codebooks._replaceable import reason_to_stay
-from lit_share.ties import ParameterRef, TieError, Ties, check_ties, unwrapped
+from lit_share.ties import ParameterRef, TieError, Ties, as_ties, unwrapped
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -85,7 +85,10 @@ class RowReport:
 
 @torch.no_grad()
 def tie_rows(
-    module: nn.Module, ties: Ties, similarity: float = 0.7, method: MethodName = "auto"
+    module: nn.Module,
+    ties: Ties | Sequence[Ties],
+    similarity: float = 0.7,
+    method: MethodName = "auto",
 ) -> RowReport:
     """Cluster the rows of layers, and replace the rows of each cluster by their mean, stored once.
 
@@ -124,7 +127,7 @@ def tie_rows(
         Zhang et al., *Learning to Share: Simultaneous Parameter Tying and Sparsification in Deep
         Learning*, ICLR 2018, Section 3.
     """
-    check_ties(ties)
+    ties = as_ties(ties)
     ties.refuse_numbers("compares numbers, and tie_rows compares rows: leave out [...]")
     # All layers are checked and clustered first: an error leaves the module unchanged.
     layers = [_layer(module, ref) for ref in _weights(module, ties)]

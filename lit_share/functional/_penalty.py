@@ -27,6 +27,7 @@ from lit_share.functional._owl import check_owl_weights
 from lit_share.functional._owl_weights import OwlWeights
 from lit_share.functional._steps import check_steps, common_step
 from lit_share.functional._tie_tensors import TieTensors
+from lit_share.text import described
 
 # `OwlWeights` is a callable, too, but LightningCLI needs its name to build it from a config.
 Weights = Tensor | Sequence[float] | OwlWeights | Callable[[int], Tensor]
@@ -150,6 +151,11 @@ class Penalty:
             raise ValueError(
                 f"weights= belong to norm={either(NORMS, lambda norm: norm.weighted)}; "
                 f"norm={self.norm!r} has none"
+            )
+        if isinstance(self.weights, type):
+            raise TypeError(
+                f"weights= must be a tensor or a function, got {described(self.weights)}: write "
+                "lit_share.OwlWeights(lambda1=1.0, lambda2=0.1)"
             )
         if not isinstance(self.scaled, bool):
             raise TypeError(f"scaled must be True or False, got {self.scaled!r}")
@@ -474,8 +480,8 @@ class Penalty:
         if len(shapes[0]) < min_ndim:
             raise ValueError(
                 f'groups="{self.groups}" needs tensors of at least {min_ndim} dimensions, not of '
-                f"shape {tuple(shapes[0])}: exclude them (for instance exclude=['*.bias', "
-                "'*norm*']) or choose other groups"
+                f"shape {tuple(shapes[0])}: leave the others out, by "
+                f"Ties(..., min_ndim={min_ndim}), or choose other groups"
             )
         if start is not None:
             self.check_start(start, shapes)

@@ -15,6 +15,7 @@ from lit_share.functional import Comparison, compare_members, compare_numbers
 from lit_share.ties import (
     Tie,
     Ties,
+    find_ties,
     full_tensor,
     map_ties,
     parameter_refs,
@@ -65,7 +66,9 @@ class SharingStats:
         return asdict(self) | {name: getattr(self, name) for name in ratios}
 
 
-def sharing_stats(module: nn.Module, ties: Ties | Sequence[Tie] | None = None) -> SharingStats:
+def sharing_stats(
+    module: nn.Module, ties: Ties | Sequence[Ties] | Sequence[Tie] | None = None
+) -> SharingStats:
     """Count the total, unique and zero numbers of a module's parameters, and their bytes.
 
     Args:
@@ -101,7 +104,9 @@ def sharing_stats(module: nn.Module, ties: Ties | Sequence[Tie] | None = None) -
 
 
 @torch.no_grad()
-def count_numbers(module: nn.Module, ties: Ties | Sequence[Tie] | None = None) -> SharingStats:
+def count_numbers(
+    module: nn.Module, ties: Ties | Sequence[Ties] | Sequence[Tie] | None = None
+) -> SharingStats:
     """Return `sharing_stats` without the bytes, which take longer to count."""
     refs = list(parameter_refs(module))
     parameters = list(dict.fromkeys(ref.parameter for ref in refs))
@@ -124,9 +129,8 @@ def count_numbers(module: nn.Module, ties: Ties | Sequence[Tie] | None = None) -
     # Aliases are stored once. A computed tensor (None) is stored nowhere.
     stored = dict.fromkeys(ref.stored for ref in refs if ref.stored is not None)
     unique = sum(counts[parameter] for parameter in stored)
-    if isinstance(ties, Ties):
-        ties = ties.find(module)
-    unique -= _repeated_nonzeros(ties or ())
+    if ties is not None:
+        unique -= _repeated_nonzeros(find_ties(module, ties))
     return SharingStats(total=total, unique=unique, zeros=zeros)
 
 

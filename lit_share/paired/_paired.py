@@ -21,7 +21,9 @@ from torch.nn.parameter import UninitializedParameter
 
 from lit_share.paired import _checkpoint
 from lit_share.paired._hooks import REFUSED, STEPS, Delegating
+from lit_share.paired._hyperparameters import readable_hyperparameters
 from lit_share.paired._optimizer import PairedOptimizer, compose
+from lit_share.text import described
 
 # Attributes that Lightning reads once per fit, so that children must agree on a value.
 _SETTINGS = (
@@ -59,7 +61,7 @@ class Paired(Delegating):
         **children: LightningModules with automatic optimization, by name. Names become attributes.
 
     Raises:
-        TypeError: If there is no child, or a child is not a LightningModule.
+        TypeError: If there is no child, or a child has no name or is not a LightningModule.
         ValueError: If a name cannot be an attribute, two names refer to the same module, or a child
             overrides a hook that cannot act on a single child.
 
@@ -73,8 +75,15 @@ class Paired(Delegating):
         0.2
     """
 
-    def __init__(self, *, same_init: bool = False, **children: LightningModule) -> None:
+    def __init__(
+        self, *unnamed: LightningModule, same_init: bool = False, **children: LightningModule
+    ) -> None:
         super().__init__()
+        if unnamed:
+            raise TypeError(
+                f"Paired takes its children by name, but {len(unnamed)} have none: write "
+                "Paired(a=LitA(), b=LitB()), as parameters and metrics are named after them"
+            )
         if not children:
             raise TypeError(
                 "Paired needs at least one LightningModule: write Paired(a=LitA(), b=LitB())"
@@ -192,7 +201,8 @@ class Paired(Delegating):
         if name not in self.child_names:
             raise ValueError(f"no child {name!r}: the children are {list(self.child_names)}")
         if checkpoint is not None:
-            full = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            with readable_hyperparameters(self, *self.by_name().values()):
+                full = torch.load(checkpoint, map_location="cpu", weights_only=True)
             if name not in full.get(_checkpoint.CHILDREN, {}):
                 raise ValueError(
                     f"{checkpoint} has no child {name!r}: it must be a checkpoint of this pair"
@@ -241,6 +251,11 @@ def _check_child(pair: Paired, name: str, child: object) -> None:
     if not name.isidentifier() or keyword.iskeyword(name) or name in {*dir(pair), "loss"}:
         raise ValueError(
             f"{name!r} cannot name a child, because it is taken or no Python name: rename it"
+        )
+    if isinstance(child, type):
+        raise TypeError(
+            f"child {name!r} must be a LightningModule, got {described(child)}: write "
+            f"Paired({name}={child.__name__}(...))"
         )
     if not isinstance(child, LightningModule):
         raise TypeError(

@@ -15,7 +15,7 @@ from lit_share.functional import CENTERS, NORMS, Penalty, either
 from lit_share.penalties._learned import Learned
 from lit_share.penalties._optimizers import find_unowned, parameters_of
 from lit_share.penalties._path import Path
-from lit_share.text import check_choice
+from lit_share.text import check_choice, described
 from lit_share.ties import Tie, Ties, names_of, sum_over_shards
 
 if TYPE_CHECKING:
@@ -28,11 +28,13 @@ def check_arguments(steps: PenaltySteps) -> None:
     # A bool is an int, but strength=True is a mistake, as of an argument in the wrong position.
     if isinstance(strength, bool) or not isinstance(strength, (int, float, Learned, Path)):
         raise TypeError(
-            f"strength must be a number, a lit_share.Learned or a lit_share.Path, got {strength!r}"
+            "strength must be a number, a lit_share.Learned or a lit_share.Path, got "
+            f"{described(strength)}"
         )
-    if schedule is not None and not callable(schedule):
+    # A class is callable, too, but returns no factor.
+    if schedule is not None and (not callable(schedule) or isinstance(schedule, type)):
         raise TypeError(
-            f"schedule must be a function of (steps, epochs), got {schedule!r}: write "
+            f"schedule must be a function of (steps, epochs), got {described(schedule)}: write "
             "lit_share.Ramp(duration=1000)"
         )
     check_choice("apply", steps.apply, Literal["auto", "gradient", "prox"])

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from lit_share.functional import Penalty, TieBatch, TieTensors
+from lit_share.penalties._numbers import plain_number
 from lit_share.penalties._precision import like_members, precision_of_members
 from lit_share.penalties._recipes import as_penalty
-from lit_share.ties import Tie, Ties, TieViews, check_ties, local_slices, reshard
+from lit_share.ties import Tie, Ties, TieViews, find_ties, local_slices, reshard
 
 Start = Mapping[str, Tensor]
 
@@ -18,7 +19,7 @@ Start = Mapping[str, Tensor]
 def add_penalty_gradient(
     module: nn.Module,
     penalty: Penalty | str,
-    ties: Ties | Sequence[Tie],
+    ties: Ties | Sequence[Ties] | Sequence[Tie],
     strength: float,
     *,
     start: Start | None = None,
@@ -56,6 +57,7 @@ def add_penalty_gradient(
         >>> torch.allclose(pair["a"].weight.grad, 0.1 * (pair["a"].weight - pair["b"].weight))
         True
     """
+    strength = plain_number("strength", strength)
     if not (math.isfinite(strength) and strength >= 0.0):
         raise ValueError(f"strength must be a finite number >= 0, got {strength}")
     views = _views(module, as_penalty(penalty), ties, start, precision)
@@ -65,7 +67,7 @@ def add_penalty_gradient(
 def apply_prox(
     module: nn.Module,
     penalty: Penalty | str,
-    ties: Ties | Sequence[Tie],
+    ties: Ties | Sequence[Ties] | Sequence[Tie],
     step: float,
     *,
     start: Start | None = None,
@@ -98,6 +100,7 @@ def apply_prox(
         >>> torch.equal(pair["a"].weight, pair["b"].weight)
         True
     """
+    step = plain_number("step", step)
     views = _views(module, as_penalty(penalty), ties, start, precision)
     # Members whose step size is zero are not written to.
     views.set_steps([[step * p.requires_grad for p in tie.parameters] for tie in views.ties])
@@ -166,7 +169,7 @@ def penalty_value(
 def _views(
     module: nn.Module,
     penalty: Penalty,
-    ties: Ties | Sequence[Tie],
+    ties: Ties | Sequence[Ties] | Sequence[Tie],
     start: Start | None,
     precision: Mapping[str, Tensor] | None,
 ) -> TieViews:
@@ -177,12 +180,9 @@ def _views(
             "compute start = lit_share.starting_values(ties.find(module)), and pass start=start in "
             "every step"
         )
-    if not isinstance(ties, Sequence) or not all(isinstance(tie, Tie) for tie in ties):
-        check_ties(ties)
     # FSDP2 modules may still hold full parameters, and what is written to these is lost.
     reshard(module)
-    if isinstance(ties, Ties):
-        ties = ties.find(module)
+    found = find_ties(module, ties)
     if precision is not None:
-        precision = like_members(precision_of_members(module, ties, precision), ties)
-    return TieViews(penalty, ties, start, precision=precision)
+        precision = like_members(precision_of_members(module, found, precision), found)
+    return TieViews(penalty, found, start, precision=precision)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from lit_share.penalties._numbers import plain_number
 from lit_share.text import check_choice
 from lit_share.ties import Tie
 
@@ -90,7 +91,8 @@ class Learned:
     def __post_init__(self) -> None:
         check_choice("per", self.per, Of)
         for entry in fields(self):
-            value = getattr(self, entry.name)
+            value = plain_number(entry.name, getattr(self, entry.name))
+            object.__setattr__(self, entry.name, value)
             if not str(entry.type).startswith("float") or value is None:
                 continue
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)

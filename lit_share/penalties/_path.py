@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from lit_share.penalties._numbers import plain_number
 from lit_share.text import check_choice
 
 Choose = Literal["one_standard_error", "best"]
@@ -105,6 +106,8 @@ class Path:
     def __post_init__(self) -> None:
         check_choice("choose", self.choose, Choose)
         check_choice("mode", self.mode, Mode)
+        for key in ("low", "high", "steps", "epochs", "first"):
+            object.__setattr__(self, key, plain_number(key, getattr(self, key)))
         for key in ("low", "high"):
             value = getattr(self, key)
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -21,6 +21,7 @@ from lit_share.penalties._checks import (
 from lit_share.penalties._functions import penalty_value, starting_values
 from lit_share.penalties._learned import Learned, LearnedStrengths
 from lit_share.penalties._member_precision import MemberPrecision
+from lit_share.penalties._numbers import plain_number
 from lit_share.penalties._optimizers import LearningRates, refuse_unsupported, skipped_its_step
 from lit_share.penalties._path import Path
 from lit_share.penalties._pending import MemberSteps, PendingSteps
@@ -28,6 +29,7 @@ from lit_share.penalties._precision import Precision, moments_of_members
 from lit_share.penalties._ramp import Schedule
 from lit_share.penalties._recipes import as_penalty
 from lit_share.penalties._rescaling import rescaled
+from lit_share.text import described
 from lit_share.ties import (
     Member,
     Tie,
@@ -64,7 +66,7 @@ class PenaltySteps:
 
     Args:
         penalty: The penalty, or the name of one of `RECIPES`.
-        ties: Which parameters are tied, or a list of patterns for `Ties`.
+        ties: Which parameters are tied, a list of several `Ties`, or of patterns for one.
         strength: Finite number ≥ 0; `Learned`, whose updates `learn` makes; or `Path`, whose knots
             are those of ``epochs_done``, and among which `Regularize` chooses.
         schedule: Factor of the strength, a `Ramp` or any function of the numbers of finished steps
@@ -109,7 +111,7 @@ class PenaltySteps:
     def __init__(
         self,
         penalty: Penalty | str,
-        ties: Ties | Sequence[str],
+        ties: Ties | Sequence[Ties] | Sequence[str],
         strength: float | Learned | Path,
         schedule: Schedule | None = None,
         apply: Apply = "auto",
@@ -119,6 +121,7 @@ class PenaltySteps:
         precision: Precision | None = None,
     ) -> None:
         self.penalty, self.ties = as_penalty(penalty), as_ties(ties)
+        strength = plain_number("strength", strength)
         self.strength, self.schedule, self.apply, self.every = strength, schedule, apply, every
         self.keep_zeros, self.keep_tied = keep_zeros, keep_tied
         self.uses_prox = apply == "prox" or (apply == "auto" and not self.penalty.is_smooth)
@@ -188,13 +191,19 @@ class PenaltySteps:
             ValueError: If members do not fit the penalty (see `Penalty.check`), an optimizer is not
                 supported (L-BFGS, no learning rates, sparse gradients), the proximal step has no
                 closed form for the learning rates within a tie, or the precision does not fit.
-            TypeError: If ``precision="adam"`` and an optimizer is neither ``Adam`` nor ``AdamW``.
+            TypeError: If an argument is no optimizer, or ``precision="adam"`` and an optimizer is
+                neither ``Adam`` nor ``AdamW``.
 
         Warns:
             UserWarning: If no optimizer owns a member that requires a gradient.
         """
         if isinstance(optimizers, Optimizer):
             optimizers = [optimizers]
+        if not isinstance(optimizers, Sequence) or any(isinstance(o, type) for o in optimizers):
+            raise TypeError(
+                f"optimizers must be those of torch.optim, got {described(optimizers)}: write one, "
+                "such as torch.optim.SGD(module.parameters(), lr=0.1), or a list of several"
+            )
         self.module, self.optimizers = module, list(optimizers)
         self._steps = MemberSteps([LearningRates(optimizer) for optimizer in self.optimizers])
         self._numbers = {optimizer: i for i, optimizer in enumerate(self.optimizers)}

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Literal, get_args
 
+from lit_share.penalties._numbers import plain_number
+
 Shape = Literal["linear", "cosine"]
 Unit = Literal["steps", "epochs"]
 
@@ -62,6 +64,8 @@ class Ramp:
         unit: Unit = "steps",
         stop: int | None = None,
     ) -> None:
+        numbers = (duration, start, end, begin, stop)
+        duration, start, end, begin, stop = (plain_number("a Ramp", each) for each in numbers)
         if not (_is_finite(duration) and _is_finite(begin)) or duration < 1 or begin < 0:
             raise ValueError(
                 f"a Ramp needs duration >= 1 and begin >= 0, got duration={duration!r}, "

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from types import MappingProxyType
 
 from lit_share.functional import OwlWeights, Penalty
+from lit_share.text import described
 
 
 @dataclass(frozen=True)
@@ -354,7 +355,8 @@ def as_penalty(penalty: Penalty | str) -> Penalty:
         return penalty
     if not isinstance(penalty, str):
         raise TypeError(
-            f"penalty must be a lit_share.Penalty(...) or the name of a recipe, got {penalty!r}"
+            "penalty must be a lit_share.Penalty(...) or the name of a recipe, got "
+            f"{described(penalty)}"
         )
     recipe = RECIPES.get(penalty)
     if recipe is None:

@@ -26,9 +26,9 @@ from lit_share.ties import (
     Tie,
     TieError,
     Ties,
+    as_ties,
     buffer_refs,
     check_not_meta,
-    check_ties,
     cluster_labels,
     distinctly_named,
     parameter_refs,
@@ -47,7 +47,7 @@ CANNOT_SHARE_NUMBERS = (
 @torch.no_grad()
 def share(
     module: nn.Module,
-    ties: Ties,
+    ties: Ties | Sequence[Ties],
     init: Init = "mean",
     *,
     where: Where = "all",
@@ -96,7 +96,7 @@ def share(
         >>> sum(parameter.numel() for parameter in pair.parameters())
         8
     """
-    check_ties(ties)
+    ties = as_ties(ties)
     ties.refuse_numbers(CANNOT_SHARE_NUMBERS)
     check_choice("init", init, Init)
     check_choice("where", where, Where)
@@ -134,7 +134,7 @@ def share(
 
 
 @torch.no_grad()
-def unshare(module: nn.Module, ties: Ties | None = None) -> None:
+def unshare(module: nn.Module, ties: Ties | Sequence[Ties] | None = None) -> None:
     """Give each member its own copy of a shared parameter again.
 
     Call it before the optimizer is made. Convolutions with shared positions are not changed: see
@@ -156,7 +156,7 @@ def unshare(module: nn.Module, ties: Ties | None = None) -> None:
         False
     """
     if ties is not None:
-        check_ties(ties)
+        ties = as_ties(ties)
         ties.refuse_numbers(CANNOT_SHARE_NUMBERS)
     separate_parameters(_sides(module, ties))
     groups = [list(buffer_refs(module))]
@@ -172,8 +172,11 @@ def _sides(module: nn.Module, ties: Ties | None) -> Iterator[tuple[int, Paramete
     if ties is None:
         yield from enumerate(parameter_refs(module))
         return
-    for _, refs in ties.refs(module):
-        yield from enumerate(refs)
+    first = 0
+    for part in ties.parts:
+        for _, refs in part.refs(module):
+            yield from enumerate(refs, first)
+        first += len(part.patterns)
 
 
 def _names_of_shared(module: nn.Module, ties: Sequence[Tie]) -> list[list[ParameterRef]]:

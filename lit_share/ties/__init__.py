@@ -1,6 +1,6 @@
 """Which tensors of a module are tied, and how they are read and written."""
 
-from lit_share.ties._arguments import as_ties, check_ties
+from lit_share.ties._arguments import as_ties, check_ties, find_ties
 from lit_share.ties._clusters import (
     ClusteredTie,
     ClusterReport,
@@ -21,6 +21,7 @@ from lit_share.ties._layers import (
 from lit_share.ties._names import shortened, unwrapped, unwrapped_name
 from lit_share.ties._plan import Plan, PlannedTie
 from lit_share.ties._refs import BufferRef, ParameterRef, buffer_refs, parameter_refs
+from lit_share.ties._same_start import same_start
 from lit_share.ties._shards import (
     full_on_host,
     full_tensor,
@@ -67,6 +68,7 @@ __all__ = [
     "clusters",
     "distinctly_named",
     "equal_slice",
+    "find_ties",
     "find_unaligned",
     "full_on_host",
     "full_tensor",
@@ -79,6 +81,7 @@ __all__ = [
     "parameter_refs",
     "position_count",
     "reshard",
+    "same_start",
     "sharded_modules",
     "shortened",
     "sum_over_shards",

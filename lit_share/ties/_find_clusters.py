@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from lit_share.ties._arguments import check_ties
+from lit_share.ties._arguments import as_ties
 from lit_share.ties._clusters import ClusterReport, cluster_ties
 from lit_share.ties._error import TieError
 from lit_share.ties._shards import reshard
@@ -14,7 +14,7 @@ from lit_share.ties._tie import Tie
 from lit_share.ties._ties import Ties
 
 
-def clusters(module: nn.Module, ties: Ties) -> ClusterReport:
+def clusters(module: nn.Module, ties: Ties | Sequence[Ties]) -> ClusterReport:
     """Find which members of each tie are exactly equal, and so can be stored as one Parameter.
 
     0.0 and −0.0 are equal. NaN is equal to nothing; aliases of a Parameter are equal nevertheless.
@@ -45,7 +45,7 @@ def clusters(module: nn.Module, ties: Ties) -> ClusterReport:
         >>> report.ties[0].groups
         [['a.weight', 'c.weight'], ['b.weight']]
     """
-    check_ties(ties)
+    ties = as_ties(ties)
     found = [tie for tie in ties.find(module) if tie.compares]
     if not found:
         raise TieError(

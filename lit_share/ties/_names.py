@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from lit_share.text import described
+
 # torch.compile, activation checkpointing and FSDP1 insert these into the names of parameters.
 _WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
 # These classes hold the user's module under the given name. They are compared by name, so that
@@ -32,10 +34,7 @@ def unwrapped(module: nn.Module) -> nn.Module:
         TypeError: If ``module`` is not a `torch.nn.Module`.
     """
     if not isinstance(module, nn.Module):
-        raise TypeError(
-            f"module must be a torch.nn.Module, got a {type(module).__name__}: put several models "
-            "into one, as in torch.nn.ModuleDict({'a': a, 'b': b})"
-        )
+        raise TypeError(f"module must be a torch.nn.Module, got {_not_a_module(module)}")
     kind = type(module).__name__
     for wrapper, attribute in _WRAPPER_CLASSES.items():
         inner = module._modules.get(attribute)
@@ -43,6 +42,15 @@ def unwrapped(module: nn.Module) -> nn.Module:
         if kind == wrapper and inner is not None:
             return unwrapped(inner)
     return module
+
+
+def _not_a_module(given: object) -> str:
+    if isinstance(given, type):
+        return f"{described(given)}: write {given.__name__}(...)"
+    return (
+        f"a {type(given).__name__}: put several models into one, as in "
+        "torch.nn.ModuleDict({'a': a, 'b': b})"
+    )
 
 
 def shortened(names: Sequence[str], separator: str) -> str:

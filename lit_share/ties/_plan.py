@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from torch.distributed.tensor import DTensor
@@ -72,10 +73,11 @@ class Plan:
     Attributes:
         ties: A line for each tie.
         buffers: The names of corresponding buffers that are not shared.
-        unused: Patterns of ``exclude`` that match nothing.
+        unused: Patterns of ``exclude``, and classes of ``types``, that match nothing.
         unaligned: The names of ties whose members start from unrelated weights.
         clusters: Which members are equal, or how many numbers of a tensor; without ties that are
             sharded or on the meta device.
+        remarks: A remark on each of the unused.
     """
 
     ties: tuple[PlannedTie, ...]
@@ -83,13 +85,14 @@ class Plan:
     unused: tuple[str, ...] = ()
     unaligned: tuple[str, ...] = ()
     clusters: tuple[ClusteredTie | TensorValues, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @classmethod
     def of(
         cls,
         ties: Sequence[Tie],
         buffers: Sequence[Sequence[BufferRef]] = (),
-        unused: Sequence[str] = (),
+        unused: Mapping[str, str] = MappingProxyType({}),
         unaligned: Sequence[Tie] = (),
     ) -> Plan:
         """Return the plan of ties and of the buffers that their patterns match."""
@@ -100,6 +103,7 @@ class Plan:
             tuple(unused),
             tuple(tie.name for tie in unaligned),
             cluster_ties([tie for tie in ties if _is_comparable(tie)]).ties,
+            tuple(unused.values()),
         )
 
     @property
@@ -160,9 +164,7 @@ class Plan:
             remarks.append(unaligned_remark(self.unaligned))
         remarks += self._equal_members()
         remarks += self._equal_numbers()
-        if self.unused:
-            remarks.append(f"exclude matches nothing: {', '.join(map(repr, self.unused))}")
-        return remarks
+        return [*remarks, *self.remarks]
 
     def _equal_members(self) -> list[str]:
         # Members that are all equal, as models from the same weights have them, need no remark.

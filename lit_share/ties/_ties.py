@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
-from typing import Any, NoReturn
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
 
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.nn.parameter import UninitializedParameter
 
+from lit_share.text import described
+from lit_share.ties._close import close_matches, matches_any, no_match
 from lit_share.ties._error import TieError
+from lit_share.ties._kinds import Kinds, owners_of
 from lit_share.ties._layers import position_count
 from lit_share.ties._names import and_more, shortened
 from lit_share.ties._pattern import Pattern
@@ -40,26 +44,39 @@ class Ties:
     - ``Ties("local.weight[:]")``: the slices of a parameter along dim 0;
     - ``Ties("fc.weight[...]")``: the numbers of a parameter, compared with each other.
 
+    `types` and `min_ndim` choose kinds of parameters, which names do not tell:
+    ``Ties("a.*", "b.*", types=[nn.Linear, nn.Conv2d], min_ndim=2)`` ties the weights of linear
+    layers and convolutions, without biases and normalisation. Wherever ties are an argument, a list
+    of several `Ties` is one, too.
+
     Args:
         *patterns: A pattern of parameter names per member. Lists, as in configs, are flattened.
         exclude: Patterns of parameter names; ties with a matching member are left out. Lists are
             flattened, so that a config can add a list to that of another config.
+        types: Classes of layers, or their names (``"torch.nn.Linear"``): only parameters that these
+            hold themselves are tied. ``None``: those of all layers.
+        min_ndim: The least number of dimensions of the parameters that are tied: 2 leaves out
+            biases and normalisation.
 
     Raises:
-        TieError: If there is no pattern, the patterns have different numbers of stars, or
-            ``[...]`` is not that of the only pattern.
+        TieError: If there is no pattern, the patterns have different numbers of stars, ``[...]`` is
+            not that of the only pattern, or an argument is of the wrong type.
 
     Example:
         >>> model = nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2)})
         >>> [tie.name for tie in Ties("a.*", "b.*").find(model)]
         ['weight', 'bias']
-        >>> print(Ties("a.*", "b.*", exclude=["*.bias"]).plan(model))
+        >>> print(Ties("a.*", "b.*", min_ndim=2).plan(model))
         ties: 1, tied parameters: 12, saved by hard sharing: 6
           weight (2×3): a.weight = b.weight
     """
 
     def __init__(
-        self, *patterns: str | Sequence[str], exclude: str | Sequence[str | Sequence[str]] = ()
+        self,
+        *patterns: str | Sequence[str],
+        exclude: str | Sequence[str | Sequence[str]] = (),
+        types: type[nn.Module] | str | Sequence[type[nn.Module] | str] | None = None,
+        min_ndim: int = 0,
     ) -> None:
         named, excluded = _flat(patterns), _flat(exclude)
         # A config without the key passes [None].
@@ -71,12 +88,14 @@ class Ties:
         for pattern in (*named, *excluded):
             if not isinstance(pattern, str):
                 raise TieError(
-                    f"a pattern must be a string, got {pattern!r}: write Ties('a.*', 'b.*')"
+                    f"a pattern must be a string, got {described(pattern)}: write "
+                    "Ties('a.*', 'b.*')"
                 )
             if pattern.endswith("]") and Pattern(pattern).suffix == WHOLE:
                 raise TieError(f"{pattern!r}: only {known_brackets()} are known")
         self.patterns = tuple(map(Pattern, named))
         self.exclude = tuple(excluded)
+        self.kinds = Kinds.of(_flat(() if types is None else types), min_ndim)
         inside = [own.text for own in self.patterns if own.suffix.compares_numbers]
         if inside and len(self.patterns) > 1:
             raise TieError(
@@ -92,7 +111,12 @@ class Ties:
         arguments = [repr(pattern.text) for pattern in self.patterns]
         if self.exclude:
             arguments.append(f"exclude={list(self.exclude)!r}")
-        return f"Ties({', '.join(arguments)})"
+        return f"Ties({', '.join([*arguments, *self.kinds.arguments])})"
+
+    @property
+    def parts(self) -> tuple[Ties, ...]:
+        """The `Ties` that these ties consist of: itself, or those of a list."""
+        return (self,)
 
     @property
     def inside(self) -> bool:
@@ -116,15 +140,27 @@ class Ties:
 
         Raises:
             TieError: If a pattern matches nothing, a name has no counterpart in another pattern,
-                the members of a tie differ in shape, a star is ambiguous, or a member is named
-                twice.
+                the members of a tie differ in shape or kind, a star is ambiguous, or a member is
+                named twice.
+
+        Warns:
+            UserWarning: If a pattern of ``exclude`` matches nothing, or a class of ``types`` holds
+                no parameter that the patterns match.
         """
+        for remark in self.unused(module).values():
+            warnings.warn(f"{self}: {remark}", stacklevel=2)
+        return self.find_silently(module)
+
+    def find_silently(self, module: nn.Module) -> list[Tie]:
+        """Return the ties without warnings, for those who tell what is unused themselves."""
         # Aliases make a single tie: language models use one weight as embedding and as head.
         distinct: dict[tuple[int, ...], tuple[Stars, list[ParameterRef]]] = {}
         for stars, refs in self.refs(module):
             distinct.setdefault(tuple(id(ref.parameter) for ref in refs), (stars, refs))
+        self._check_members([refs for _, refs in distinct.values()])
         found = [self._tie(stars, refs) for stars, refs in distinct.values()]
         self._check_named_once(found)
+        self._check_shapes(found)
         return distinctly_named(found)
 
     def plan(self, module: nn.Module) -> Plan:
@@ -139,31 +175,48 @@ class Ties:
         Raises:
             TieError: If the patterns do not fit the module; see `find`.
         """
-        names = [ref.name for ref in (*parameter_refs(module), *buffer_refs(module))]
-        unused = [text for text in self.exclude if not _matches_any(text, names)]
-        found = self.find(module)
-        return Plan.of(found, self.buffers(module), unused, find_unaligned(found, module))
+        found = self.find_silently(module)
+        unused, unaligned = self.unused(module), find_unaligned(found, module)
+        return Plan.of(found, self.buffers(module), unused, unaligned)
+
+    def unused(self, module: nn.Module) -> dict[str, str]:
+        """Return a remark on each pattern of ``exclude`` and each type that fits nothing, by it."""
+        if not self.exclude and not self.kinds.types:
+            return {}
+        refs = list(parameter_refs(module))
+        names = [ref.name for ref in (*refs, *buffer_refs(module))]
+        remarks: dict[str, str] = {}
+        for text in self.exclude:
+            if not matches_any(text, names):
+                remark = f"exclude matches nothing: {text!r}"
+                close = close_matches(Pattern(text), names)
+                if close:
+                    remark += f", did you mean {' or '.join(map(repr, close))}?"
+                remarks[text] = remark
+        matched = [r for r in refs if any(p.match(r.name) is not None for p in self.patterns)]
+        return remarks | self.kinds.unused(matched)
 
     def refs(self, module: nn.Module) -> list[tuple[Stars, list[ParameterRef]]]:
         """Return the stars' texts with a parameter per pattern; see `find` for the errors."""
         by_name = {ref.name: ref for ref in parameter_refs(module)}
+        matches = [self._matches(pattern, module, by_name) for pattern in self.patterns]
         excluded = set(filter(self._excludes, by_name))
-        matches = [self._matches(pattern, by_name) for pattern in self.patterns]
-        self._check_counterparts(matches, excluded)
+        others = {name for name, ref in by_name.items() if not self.kinds.includes(ref)}
+        self._check_counterparts(matches, excluded | others)
         found: dict[Stars, list[ParameterRef]] = {}
         for match in matches:
             for stars, ref in match.items():
                 found.setdefault(stars, []).append(ref)
         # A tie without one of its members would be another tie, so all of it is excluded.
-        kept = [
+        included = [
             (stars, refs)
             for stars, refs in found.items()
             if excluded.isdisjoint(ref.name for ref in refs)
         ]
+        kept = [(s, refs) for s, refs in included if not {ref.name for ref in refs} <= others]
         if not kept:
-            raise TieError(
-                f"{self} finds nothing: exclude={list(self.exclude)!r} leaves no parameter"
-            )
+            raise TieError(self._nothing_left(list(chain.from_iterable(r for _, r in included))))
+        self._check_kinds([refs for _, refs in kept], others)
         return kept
 
     def buffers(self, module: nn.Module) -> list[list[BufferRef]]:
@@ -175,7 +228,9 @@ class Ties:
                 continue
             for name in by_name:
                 stars = pattern.match(name)
-                if stars is not None and not self._excludes(name):
+                if stars is None or self._excludes(name):
+                    continue
+                if self.kinds.includes(by_name[name]):
                     corresponding.setdefault(stars, []).append(by_name[name])
         order = {name: i for i, name in enumerate(by_name)}
         # Patterns are meant for parameters, so a buffer without counterparts is no error.
@@ -183,10 +238,10 @@ class Ties:
         return sorted(complete, key=lambda refs: order[refs[0].name])
 
     def _excludes(self, name: str) -> bool:
-        return any(_matches_any(text, [name]) for text in self.exclude)
+        return any(matches_any(text, [name]) for text in self.exclude)
 
     def _matches(
-        self, pattern: Pattern, by_name: Mapping[str, ParameterRef]
+        self, pattern: Pattern, module: nn.Module, by_name: Mapping[str, ParameterRef]
     ) -> dict[Stars, ParameterRef]:
         matches: dict[Stars, ParameterRef] = {}
         for name, ref in by_name.items():
@@ -201,7 +256,8 @@ class Ties:
                 )
             matches[stars] = ref
         if not matches:
-            _raise_no_match(pattern, list(by_name))
+            buffers = [buffer.name for buffer in buffer_refs(module)]
+            raise TieError(no_match(pattern, list(by_name), buffers))
         return matches
 
     def _check_counterparts(
@@ -223,6 +279,51 @@ class Ties:
                 "add them to exclude=[...], in a config ties.exclude=[...]"
             )
 
+    def _nothing_left(self, refs: Sequence[ParameterRef]) -> str:
+        """Return the message for ties of which all are excluded, or of other kinds."""
+        arguments = self.kinds.arguments
+        if self.exclude:
+            arguments = [f"exclude={list(self.exclude)!r}", *arguments]
+        leave = "leaves"
+        if len(arguments) > 1:
+            leave = "leave"
+        text = f"{self} finds nothing: {' and '.join(arguments)} {leave} no parameter"
+        if refs and self.kinds.types:
+            text += f", as the layers that hold them are: {owners_of(refs)}"
+        return text
+
+    def _check_kinds(self, found: list[list[ParameterRef]], others: set[str]) -> None:
+        mixed: list[str] = []
+        for refs in found:
+            other = next((ref for ref in refs if ref.name in others), None)
+            if other is not None:
+                kept = next(ref for ref in refs if ref.name not in others)
+                described = self.kinds.described
+                mixed.append(
+                    f"{kept.name!r} is {described(kept)}, but {other.name!r} {described(other)}"
+                )
+        if mixed:
+            listed = "\n  ".join(mixed[:_SHOWN]) + and_more(len(mixed) - _SHOWN, "\n  ")
+            raise TieError(
+                f"{self} has ties of which some members are not of these kinds:\n  {listed}\n"
+                "add the classes to types=[...], or the names to exclude=[...]"
+            )
+
+    def _check_members(self, found: list[list[ParameterRef]]) -> None:
+        """Raise `TieError`, naming all, if parameters do not fit the suffixes of their patterns."""
+        problems: dict[str, str] = {}
+        for refs in found:
+            for pattern, ref in zip(self.patterns, refs, strict=True):
+                problem = _problem(pattern, ref)
+                if problem:
+                    text = f"{pattern.text!r} {pattern.suffix.verb} {ref.name!r}{problem}"
+                    problems.setdefault(ref.name, text)
+        if len(problems) == 1:
+            raise TieError(next(iter(problems.values())))
+        if problems:
+            listed = _all_of(list(problems.values()))
+            raise TieError(f"{self} does not fit:{listed}{_exclude_all(list(problems))}")
+
     def _tie(self, stars: Stars, refs: list[ParameterRef]) -> Tie:
         members: list[Member] = []
         for pattern, ref in zip(self.patterns, refs, strict=True):
@@ -230,19 +331,21 @@ class Ties:
         name = refs[0].name
         if len(refs) > 1 and any(stars):
             name = ".".join(stars)
-        tie = Tie(name, tuple(members))
-        # `_check_named_once` refuses ties that name a member twice, all of them in one message.
-        if len({member.name for member in members}) < len(members):
-            return tie
-        tensors = zip(members, tie.tensors(), strict=True)
-        shapes = {member.name: tuple(tensor.shape) for member, tensor in tensors}
-        if len(set(shapes.values())) > 1:
-            listed = shortened([f"{name!r} is {shape}" for name, shape in shapes.items()], ", ")
-            raise TieError(
-                f"members of a tie must have one shape: {listed}; exclude them: "
-                f"exclude=[{refs[0].name!r}], in a config ties.exclude=[{refs[0].name}]"
-            )
-        return tie
+        return Tie(name, tuple(members))
+
+    def _check_shapes(self, found: list[Tie]) -> None:
+        """Raise `TieError`, naming all ties whose members differ in shape."""
+        different: dict[str, str] = {}
+        for tie in found:
+            tensors = zip(tie.members, tie.tensors(), strict=True)
+            shapes = {member.name: tuple(tensor.shape) for member, tensor in tensors}
+            if len(set(shapes.values())) > 1:
+                listed = shortened([f"{name!r} is {shape}" for name, shape in shapes.items()], ", ")
+                different[tie.members[0].ref.name] = listed
+        if different:
+            listed = _all_of(list(different.values()))
+            exclude = _exclude_all(list(different))
+            raise TieError(f"members of a tie must have one shape:{listed}{exclude}")
 
     def _check_named_once(self, found: list[Tie]) -> None:
         counts: Counter[str] = Counter()
@@ -257,59 +360,51 @@ class Ties:
             )
 
 
-def _members(pattern: Pattern, ref: ParameterRef) -> list[Member]:
-    """Return the members of a parameter, or raise `TieError` if it does not fit the suffix."""
+def _problem(pattern: Pattern, ref: ParameterRef) -> str:
+    """Return why a parameter does not fit the pattern's suffix; empty if it does.
+
+    Raise `TieError` if it has no shape yet.
+    """
     if isinstance(ref.stored, UninitializedParameter):
         raise TieError(
             f"{ref.name!r} has no shape yet: run the module once, so that its lazy layers are made"
         )
-    suffix, shape = pattern.suffix, tuple(ref.tensor.shape)
-    problem = suffix.problem(shape)
+    suffix = pattern.suffix
     if isinstance(ref.parameter, DTensor) and not suffix.takes_shards:
-        problem = ", which fully_shard has sharded: use DDP"
-    if problem:
-        raise TieError(f"{pattern.text!r} {suffix.verb} {ref.name!r}{problem}")
+        return ", which fully_shard has sharded: use DDP"
+    return suffix.problem(tuple(ref.tensor.shape))
+
+
+def _members(pattern: Pattern, ref: ParameterRef) -> list[Member]:
+    suffix = pattern.suffix
     if not suffix.slices:
         return [Member(ref, suffix)]
-    return [Member(ref, suffix, i) for i in range(position_count(ref.owner) or shape[0])]
+    count = position_count(ref.owner) or ref.tensor.shape[0]
+    return [Member(ref, suffix, i) for i in range(count)]
 
 
-def _raise_no_match(pattern: Pattern, names: list[str]) -> NoReturn:
-    close = _similar_patterns(pattern, names)
-    close = close or get_close_matches(pattern.name, names, n=3, cutoff=0.5)
-    if close:
-        options = " or ".join(map(repr, close))
-        raise TieError(f"pattern {pattern.text!r} matches no parameter: did you mean {options}?")
-    shown = ", ".join(map(repr, names[:_SHOWN])) or "none at all"
-    shown += and_more(len(names) - _SHOWN)
-    raise TieError(f"pattern {pattern.text!r} matches no parameter: the module has {shown}")
+def _all_of(lines: Sequence[str]) -> str:
+    if len(lines) == 1:
+        return f" {lines[0]}"
+    return "\n  ".join(["", *lines[:_SHOWN]]) + and_more(len(lines) - _SHOWN, "\n  ")
 
 
-def _similar_patterns(pattern: Pattern, names: Sequence[str]) -> list[str]:
-    """Return patterns that match, with a similar text before the first or after the last star."""
-    # Only as many components of the names are compared as that text has.
-    pieces = pattern.name.split("*")
-    suffix = pattern.text.removeprefix(pattern.name)
-    similar: list[str] = []
-    for i in (0, -1):
-        literal = pieces[i].strip(".")
-        depth = literal.count(".") + 1
-        outermost = {0: slice(depth), -1: slice(-depth, None)}[i]
-        ends = dict.fromkeys(".".join(name.split(".")[outermost]) for name in names)
-        for found in get_close_matches(literal, ends, n=3, cutoff=0.5):
-            other = [*pieces]
-            other[i] = pieces[i].replace(literal, found)
-            similar.append("*".join(other) + suffix)
-    return [text for text in dict.fromkeys(similar) if _matches_any(text, names)]
+def _exclude_all(names: Sequence[str]) -> str:
+    """Return the end of a message that says how to exclude these parameters, all of them."""
+    # A line of its own is easier to copy if there are several.
+    begin = "\n"
+    if len(names) == 1:
+        begin = "; "
+    config = f"ties.exclude=[{','.join(names)}]"
+    return f"{begin}exclude them: exclude={list(names)!r}, in a config {config}"
 
 
-def _matches_any(text: str, names: Iterable[str]) -> bool:
-    return any(Pattern(text).match(name) is not None for name in names)
+def _flat(entries: Any) -> list[Any]:
+    """Return the entries as a list, with nested lists unpacked once.
 
-
-def _flat(entries: Iterable[Any]) -> list[Any]:
-    """Return the entries as a list, with nested lists unpacked once; a string is the only entry."""
-    if isinstance(entries, str):
+    Anything but a list or tuple is the only entry.
+    """
+    if isinstance(entries, str) or not isinstance(entries, Sequence):
         return [entries]
     flat: list[Any] = []
     for entry in entries:

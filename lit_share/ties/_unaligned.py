@@ -42,9 +42,9 @@ def unaligned_remark(names: Sequence[str]) -> str:
     named = visible(names[0]) + and_more(len(names) - 1)
     return (
         f"the members of {named} start from unrelated weights, so that their units do not "
-        "correspond: initialise them alike, with copy.deepcopy or "
-        "lit_share.Paired(..., same_init=True), or permute their units with lit_share.align or the "
-        "callback lit_share.Align"
+        "correspond: initialise them alike, with copy.deepcopy, lit_share.same_start(module, ties) "
+        "or lit_share.Paired(..., same_init=True), or permute their units with lit_share.align or "
+        "the callback lit_share.Align"
     )
 
 

@@ -192,7 +192,18 @@ def test_what_python_can_import(run, project, source):
         ),
         (
             ["my_projekt:Pair", "a.*"],
-            "cannot be built (ModuleNotFoundError: No module named 'my_projekt')",
+            "cannot be built (No module named 'my_projekt', neither installed nor in /",
+        ),
+        (
+            ["elsewhere/my_project.py:Pair", "a.*"],
+            (
+                "is a path, and code is imported: write PYTHONPATH=elsewhere before the command, "
+                "and my_project:Pair in place of it"
+            ),
+        ),
+        (
+            ["my_project.models:Pair", "a.*"],
+            "No module named 'my_project.models'; 'my_project' is not a package, neither installed",
         ),
         (
             ["my_project:Needs", "a.*"],

@@ -178,8 +178,8 @@ SECTIONS: dict[str, list[Row]] = {
             "python train.py model=local data=placed regularizer=none",
             "before training",
             "TieError",
-            "pattern 'a.net.*' matches no parameter: the module has …\nThese are the patterns of "
-            "ties=all: write your own with ties.patterns=[...]",
+            "pattern 'a.net.*' matches no parameter: did you mean 'net.*'?\nThese are the patterns "
+            "of ties=all: write your own with ties.patterns=[...]",
         ),
         Row(
             "ties without any",
@@ -194,10 +194,11 @@ SECTIONS: dict[str, list[Row]] = {
             "python train.py data=related ties=all",
             "before training",
             "TieError",
-            "members of a tie must have one shape: 'a.net.head.weight' is (10, 64), "
-            "'b.net.head.weight' is (2, 64); exclude them: exclude=['a.net.head.weight'], in a "
-            "config ties.exclude=[a.net.head.weight]\nThese are the patterns of ties=all: write "
-            "your own with ties.patterns=[...]",
+            "members of a tie must have one shape:\n  'a.net.head.weight' is (10, 64), "
+            "'b.net.head.weight' is (2, 64)\n  'a.net.head.bias' is (10,), 'b.net.head.bias' is "
+            "(2,)\nexclude them: exclude=['a.net.head.weight', 'a.net.head.bias'], in a config "
+            "ties.exclude=[a.net.head.weight,a.net.head.bias]\nThese are the patterns of "
+            "ties=all: write your own with ties.patterns=[...]",
         ),
         Row(
             "misspelt objective",

@@ -129,8 +129,7 @@ SECTIONS: dict[str, list[Row]] = {
             "before training",
             "ValueError",
             'a.0.bias: groups="input" needs tensors of at least 2 dimensions, not of shape (3,): '
-            "exclude them "
-            "(for instance exclude=['*.bias', '*norm*']) or choose other groups",
+            "leave the others out, by Ties(..., min_ndim=2), or choose other groups",
         ),
         Row(
             "members of two shapes",
@@ -260,8 +259,9 @@ SECTIONS: dict[str, list[Row]] = {
             'ls.Ties("a.0.*", "a.2.*").find(pair)',
             "at once",
             "TieError",
-            "members of a tie must have one shape: 'a.0.weight' is (3, 4), 'a.2.weight' is (2, "
-            "3); exclude them: exclude=['a.0.weight'], in a config ties.exclude=[a.0.weight]",
+            "members of a tie must have one shape:\n  'a.0.weight' is (3, 4), 'a.2.weight' is (2, "
+            "3)\n  'a.0.bias' is (3,), 'a.2.bias' is (2,)\nexclude them: exclude=['a.0.weight', "
+            "'a.0.bias'], in a config ties.exclude=[a.0.weight,a.0.bias]",
         ),
         Row(
             "named twice",

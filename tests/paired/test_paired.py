@@ -323,3 +323,9 @@ def test_children_that_cannot_start_from_the_first(kit):
         ValueError, match="same_init=True: 'b' has lazy layers, which have no values yet"
     ):
         Paired(same_init=True, a=kit.Lit(3, seed=1), b=other)
+
+
+def test_children_need_names():
+    message = r"Paired takes its children by name, but 2 have none: write Paired\(a=LitA\(\), b="
+    with pytest.raises(TypeError, match=message):
+        Paired(BoringModel(), BoringModel(), c=BoringModel())

@@ -169,7 +169,7 @@ def test_a_module_that_was_shared():
 def test_wrong_arguments():
     module = planted()
     with pytest.raises(TypeError, match=r"ties must be a lit_share\.Ties"):
-        clusters(module, ["a.*"])
+        clusters(module, {"a.*"})
     with pytest.raises(TieError, match=r"'z\.\*' matches no parameter"):
         clusters(module, Ties("a.*", "z.*"))
     with pytest.raises(TieError, match=r"Ties\('a\.\*'\) compares nothing.*a pattern for each mod"):

@@ -167,9 +167,9 @@ def test_units_that_do_not_correspond_are_said():
     plan = Ties("a.*", "b.*").plan(pair_of(a=wide(0), b=wide(1)))
     said = (
         "the members of 0.weight and 1 more start from unrelated weights, so that their units do "
-        "not correspond: initialise them alike, with copy.deepcopy or lit_share.Paired(..., "
-        "same_init=True), or permute their units with lit_share.align or the callback "
-        "lit_share.Align"
+        "not correspond: initialise them alike, with copy.deepcopy, lit_share.same_start(module, "
+        "ties) or lit_share.Paired(..., same_init=True), or permute their units with "
+        "lit_share.align or the callback lit_share.Align"
     )
     assert str(plan).splitlines()[-1] == said
     assert said in " ".join(drawn(plan).split())

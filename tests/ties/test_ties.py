@@ -426,6 +426,7 @@ def brute_force(names, patterns, exclude):
     return ties if ties and len(set(flat)) == len(flat) else None
 
 
+unused_exclude = pytest.mark.filterwarnings("ignore:.*exclude matches nothing")
 same_in_every_run = settings(derandomize=True, database=None, deadline=None, max_examples=300)
 part = st.sampled_from(["a", "b", "ab", "c"])
 path = st.lists(part, min_size=1, max_size=2)
@@ -434,6 +435,7 @@ piece = st.sampled_from(["a", "b", "ab", "*", "*", "a*", "w", "v"])
 pattern = st.lists(piece, min_size=1, max_size=4).map(".".join)
 
 
+@unused_exclude
 @same_in_every_run
 @given(
     names=st.lists(name, min_size=1, max_size=8, unique=True),
@@ -444,6 +446,7 @@ def test_find_equals_trying_everything(names, patterns, exclude):
     check_against_brute_force(names, patterns, exclude)
 
 
+@unused_exclude
 @same_in_every_run
 @given(
     paths=st.lists(st.lists(part, max_size=2).map(tuple), min_size=1, max_size=4, unique=True),
@@ -509,3 +512,68 @@ def test_numbers_that_cannot_be_compared():
         module, "w[1]"
     )
     assert "did you mean 'one[...]' or" in refused(module, "ones[...]")
+
+
+# All that does not fit, at once, and what may be meant
+
+
+def test_all_wrong_shapes_are_told_at_once():
+    shapes = {f"a.{i}": (i, 2) for i in range(1, 8)} | {f"b.{i}": (i, 3) for i in range(1, 8)}
+    module = module_of({**shapes, "a.x": (1,), "b.x": (1,)})
+    lines = refused(module, "a.*", "b.*").splitlines()
+    assert lines[0] == "members of a tie must have one shape:"
+    assert lines[1:6] == [f"  'a.{i}' is ({i}, 2), 'b.{i}' is ({i}, 3)" for i in range(1, 6)]
+    assert lines[6] == "  and 2 more"
+    exclude = re.findall(r"exclude=(\[.*\]), in", lines[7])[0]
+    assert list(found(module, "a.*", "b.*", exclude=eval(exclude))) == ["x"]
+    assert lines[7].endswith("ties.exclude=[a.1,a.2,a.3,a.4,a.5,a.6,a.7]")
+
+
+def test_all_that_cannot_be_transposed_is_told_at_once():
+    message = refused(pair_of(a=mlp(0), b=mlp(1)), "a.*", "b.*.T")
+    assert message.splitlines()[:3] == [
+        "Ties('a.*', 'b.*.T') does not fit:",
+        "  'b.*.T' transposes 'b.0.bias' of shape (3,): .T is for matrices, exclude others",
+        "  'b.*.T' transposes 'b.2.bias' of shape (2,): .T is for matrices, exclude others",
+    ]
+    assert "exclude=['b.0.bias', 'b.2.bias']" in message
+
+
+@pytest.mark.parametrize(
+    ("pattern", "meant"),
+    [
+        ("0.*", "'a.0.*' or 'b.0.*'"),
+        ("2.weight", "'a.2.weight' or 'b.2.weight'"),
+        ("*.weight.T.x", None),
+        ("model.a.*", "'a.*'"),
+        ("net.module.b.2.bias", "'b.2.bias'"),
+    ],
+)
+def test_names_of_a_child_or_of_a_module_around(pattern, meant):
+    message = refused(pair_of(a=mlp(0), b=mlp(1)), pattern)
+    assert (f": did you mean {meant}?" in message) == (meant is not None)
+
+
+@pytest.mark.parametrize("pattern", ["a.running_mean", "*.running_mean"])
+def test_a_buffer_is_no_parameter(pattern):
+    message = refused(pair_of(a=nn.BatchNorm1d(2)), pattern)
+    assert message == (
+        f"pattern '{pattern}' matches buffers only, such as 'a.running_mean', which are not "
+        "trained: name parameters, and share the buffers of their layers with buffers=True"
+    )
+
+
+def test_exclude_that_matches_nothing_warns():
+    module = pair_of(a=mlp(0), b=nn.BatchNorm1d(2))
+    remark = "exclude matches nothing: '*.wieght', did you mean '*.weight'?"
+    ties = Ties("a.*", exclude=["*.wieght", "b.running_mean"])
+    with pytest.warns(UserWarning, match=re.escape(f"{ties}: {remark}")) as warned:
+        assert len(ties.find(module)) == 4
+    assert [warning.filename for warning in warned] == [__file__]
+    plan = ties.plan(module)
+    assert (plan.unused, plan.remarks) == (("*.wieght",), (remark,))
+
+
+def test_exclude_that_resembles_nothing():
+    with pytest.warns(UserWarning, match=r"exclude matches nothing: 'zzzzzz'$"):
+        Ties("*", exclude=["zzzzzz"]).find(mlp(0))

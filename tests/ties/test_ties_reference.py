@@ -19,6 +19,7 @@ from lit_share.ties._pattern import Pattern
 
 from .._modules import module_of
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*exclude matches nothing")
 same_in_every_run = settings(derandomize=True, database=None, deadline=None, max_examples=100)
 a_few_in_every_run = settings(same_in_every_run, max_examples=40)
 

@@ -16,6 +16,7 @@ from enum import Enum
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import chain, cycle
+from pathlib import Path
 from types import GenericAlias, SimpleNamespace
 from typing import Any, Literal
 
@@ -234,7 +235,11 @@ def _locate(name: str) -> Callable:
             # The module exists, but imports another that does not.
             raise
         modules = [module.name for module in pkgutil.iter_modules()]
-        raise ImportError(f"no module {path!r}{suggest(path, modules)}") from None
+        hint = suggest(path, modules) or (
+            f", neither installed nor in {Path.cwd()}: run the command in the folder of {path}.py, "
+            "or with PYTHONPATH=FOLDER before it"
+        )
+        raise ImportError(f"no module {path!r}{hint}") from None
     for attribute in attributes:
         parent, path = path, f"{path}.{attribute}"
         if hasattr(found, attribute):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,11 @@ class Job:
 
 
 def build(config: DictConfig) -> Job:
-    """Build the data, model, regularizers, callbacks, loggers and trainer of a prepared config."""
+    """Build the data, model, regularizers, callbacks, loggers and trainer of a prepared config.
+
+    Raises:
+        ValueError: If two regularizers are the same.
+    """
     data = _make(config.data)
     model = _make(config.model)
     if not isinstance(model, LightningModule):
@@ -37,11 +42,25 @@ def build(config: DictConfig) -> Job:
     # Penalties and shared parameters are meant for units that correspond.
     aligning = [_make(node) for node in config.align.values()]
     regularizers = {str(name): _make(node) for name, node in config.regularizer.items()}
+    _refuse_twins(regularizers)
     loggers = [_make(node) for node in config.logger.values()]
     callbacks = [*aligning, *regularizers.values(), *callbacks_of(config)]
     trainer = trainer_of(config, callbacks, loggers)
     ties = Ties(config.ties.patterns, exclude=config.ties.get("exclude", []))
     return Job(trainer, model, data, ties, regularizers)
+
+
+def _refuse_twins(regularizers: Mapping[str, Callback]) -> None:
+    """Raise `ValueError` for two regularizers that checkpoints could not tell apart."""
+    # Lightning refuses them, too, but does not know the names of their configs.
+    names: dict[str, str] = {}
+    for name, regularizer in regularizers.items():
+        other = names.setdefault(regularizer.state_key, name)
+        if other != name:
+            raise ValueError(
+                f"regularizer.{other} and regularizer.{name} are the same but for their strength: "
+                "write one of them, with the sum of both strengths, or other ties"
+            )
 
 
 def callbacks_of(config: DictConfig, folder: str = "") -> list[Callback]:

@@ -23,6 +23,7 @@ from lit_share.lab.app.config import CONFIG_FILE, strength, sweep_name, unfinish
 from lit_share.lab.app.tracking import is_first_rank, wandb_finished
 from lit_share.lab.errors import one_line
 from lit_share.lab.results import Result
+from lit_share.paired import readable_hyperparameters
 
 log = logging.getLogger(__name__)
 
@@ -62,17 +63,19 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float | N
                 torch.set_num_threads(prepared.threads)
             seed_everything(prepared.seed, workers=True, verbose=False)
             job = build(prepared)
-            check_job(job, prepared, overrides)
-            if prepared.dry_run:
-                print("dry run: everything was built and checked, and nothing is trained")
-                return None
-            result = join_search(job, prepared, output_dir, result)
-            trained = train(job, prepared)
-            if trained.course.is_pruned:
-                result = pruned_result(result, trained)
-            else:
-                result = finished_result(result, trained, evaluate(trained, prepared))
-            report(result, trained)
+            # Before training, as a checkpoint that cannot be read would lose it.
+            with readable_hyperparameters(job.model, job.data):
+                check_job(job, prepared, overrides)
+                if prepared.dry_run:
+                    print("dry run: everything was built and checked, and nothing is trained")
+                    return None
+                result = join_search(job, prepared, output_dir, result)
+                trained = train(job, prepared)
+                if trained.course.is_pruned:
+                    result = pruned_result(result, trained)
+                else:
+                    result = finished_result(result, trained, evaluate(trained, prepared))
+                report(result, trained)
     except Exception as error:
         # A run that was interrupted has no result, so that it is resumed rather than repeated.
         _write_failure(result, error)

@@ -285,6 +285,13 @@ def test_hydras_own_keys():
         (f"{HERE}.Laier", f"{HERE} has no 'Laier': did you mean 'Layer'?"),
         ("omegaconf.errrors.ConfigKeyError", "omegaconf has no 'errrors': did you mean 'errors'?"),
         ("omegaconff.OmegaConf", "no module 'omegaconff': did you mean 'omegaconf'?"),
+        (
+            "qqzzqq.Layer",
+            (
+                f"no module 'qqzzqq', neither installed nor in {Path.cwd()}: run the command in "
+                "the folder of qqzzqq.py, or with PYTHONPATH=FOLDER before it"
+            ),
+        ),
         ("importlib", "it is neither a class nor a function, but of type module"),
         (f"{HERE}.not_callable", "it is neither a class nor a function, but of type int"),
         ("", "Empty module name"),

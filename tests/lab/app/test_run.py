@@ -340,3 +340,15 @@ def test_a_strategy_has_the_name_of_its_config(
         for key in [key for key, node in config.regularizer.items() if node is None]:
             del config.regularizer[key]
     assert strategy(config) == name
+
+
+def test_two_equal_regularizers_are_refused_by_their_names(
+    compose_config: Compose, tmp_path: Path
+) -> None:
+    config = compose_config(*FAST, "regularizer=soft_tie")
+    with open_dict(config.regularizer):
+        config.regularizer.second = {**config.regularizer.soft_tie, "strength": 0.5}
+    with pytest.raises(
+        ValueError, match=r"regularizer\.soft_tie and regularizer\.second are the same but for"
+    ):
+        run(config, tmp_path, [])

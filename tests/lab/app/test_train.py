@@ -66,8 +66,9 @@ OWN = """
     from lightning.pytorch import LightningDataModule, LightningModule
 
     class Mine(LightningModule):
-        def __init__(self):
+        def __init__(self, optimizer):
             super().__init__()
+            self.save_hyperparameters()
             layers = torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1)
             self.net = torch.nn.Sequential(*layers)
         def training_step(self, batch, _):
@@ -75,7 +76,7 @@ OWN = """
         def validation_step(self, batch, _):
             self.log("val/loss", self.net(batch).square().mean())
         def configure_optimizers(self):
-            return torch.optim.SGD(self.parameters(), lr=0.1)
+            return self.hparams.optimizer(self.parameters())
 
     class Data(LightningDataModule):
         def train_dataloader(self):
@@ -88,9 +89,11 @@ OWN = """
 @pytest.mark.slow
 def test_own_model_and_data(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(dedent(OWN))
+    # A partial optimizer is a hyperparameter that checkpoints store as a pickled object.
+    optimizer = "{_target_: torch.optim.SGD, _partial_: true, lr: 0.1}"
+    child = f"{{_target_: own.Mine, optimizer: {optimizer}}}"
     for group, text in {
-        "model": "{_target_: lit_share.Paired, north: {_target_: own.Mine}, south: {_target_: "
-        "own.Mine}}",
+        "model": f"{{_target_: lit_share.Paired, north: {child}, south: {child}}}",
         "data": "{_target_: own.Data}",
     }.items():
         (tmp_path / "conf" / group).mkdir(parents=True)
