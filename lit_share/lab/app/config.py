@@ -112,6 +112,10 @@ def prepare(config: DictConfig) -> DictConfig:
                 raise ConfigError(
                     f"{group}.{name}: expected a mapping with a _target_, got {node!r}"
                 )
+    asks_for_bar = any(o.lstrip("+").startswith("callbacks.progress") for o in _overrides())
+    if sweep_name() is not None and not asks_for_bar:
+        # The sweeper says how many cells are done; bars of each cell would hide that.
+        prepared.callbacks.pop("progress", None)
     for regularizer in prepared.regularizer.values():
         if "strength" in regularizer and prepared.strength is not None:
             regularizer.strength = strength_node(prepared.strength, prepared)
@@ -204,6 +208,8 @@ def _changes_group() -> bool:
 
 
 def _overrides() -> list[str]:
+    if not HydraConfig.initialized():
+        return []
     return list(HydraConfig.get().overrides.task)
 
 
