@@ -51,7 +51,7 @@ def check_job(job: Job, config: DictConfig, overrides: Sequence[str]) -> None:
     _check_ties(job, config, overrides)
     _print_plan(job, config)
     check_retraining(job, config)
-    job.trainer.callbacks.append(ObjectiveIsKnown(config.objective))  # type: ignore[attr-defined]
+    job.trainer.callbacks.append(ObjectiveIsKnown(config.objective, config.mode))  # type: ignore[attr-defined]
     if not can_be_tested(model_of(config.objective, job.model)[0], job.data):
         warn_of_missing_test_metric(job, config.objective, ())
 

@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lit_share.lab.app._check import ConfigError, check_config, paths_of
+from lit_share.lab.app._provenance import provenance
 from lit_share.lab.app._strength import strength_node, way_of
 from lit_share.lab.results import RESULT_FILE, Result
 from lit_share.lab.sweeps import group_of
@@ -184,6 +185,7 @@ def unfinished_result(config: DictConfig, overrides: Sequence[str], output_dir: 
         model=choice("model"),
         tune=list(config.tune),
         overrides=list(overrides),
+        **provenance(),
     )
 
 
