@@ -51,7 +51,8 @@ def check_job(job: Job, config: DictConfig, overrides: Sequence[str]) -> None:
     _check_ties(job, config, overrides)
     _print_plan(job, config)
     check_retraining(job, config)
-    job.trainer.callbacks.append(ObjectiveIsKnown(config.objective, config.mode))  # type: ignore[attr-defined]
+    callbacks: list[Callback] = job.trainer.callbacks  # type: ignore[attr-defined]
+    callbacks.append(ObjectiveIsKnown(config.objective, config.mode))
     if not can_be_tested(model_of(config.objective, job.model)[0], job.data):
         warn_of_missing_test_metric(job, config.objective, ())
 
