@@ -50,7 +50,7 @@ class StrategySweeper(BasicSweeper):
     """Run a grid of overrides; `strength` and `ties` vary only for strategies that read them.
 
     `regularizer=none,soft_tie strength=0.01,0.1` has three cells: `none`, and `soft_tie` at two
-    strengths.
+    strengths. `ties.patterns` and `ties.exclude` are ties, too.
 
     In a `hydra.sweep.dir` that has cells with the same overrides, finished cells are skipped,
     interrupted cells are resumed, and cells that failed or whose config has changed are restarted:
@@ -298,15 +298,16 @@ class StrategySweeper(BasicSweeper):
 
     def _without_idle(self, grid: Sequence[Sequence[str]]) -> Iterator[Cell]:
         """Return the cells, with strength and ties only where strategies read them."""
-        ties = next((override for override in grid[0] if override.startswith("ties=")), "")
+        # The first ties stand for all: cells that differ in ties only become duplicates.
+        first = {key_of(o): o for o in grid[0] if group_of_key(key_of(o)) == "ties"}
         for cell in grid:
             idle = self._idle(cell)
             kept: list[str] = []
             for override in cell:
-                # The first ties stand for all: cells that differ in ties only become duplicates.
-                if "ties" in idle and override.startswith("ties="):
-                    override = ties
-                if "strength" not in idle or not override.startswith("strength="):
+                group = group_of_key(key_of(override))
+                if group in idle and group == "ties":
+                    kept.append(first[key_of(override)])
+                elif group not in idle:
                     kept.append(override)
             yield tuple(kept)
 
@@ -321,7 +322,8 @@ class StrategySweeper(BasicSweeper):
                 # The check of all cells reports what is wrong.
                 return ()
             keys = {"strength", "ties"}
-            if any("ties.patterns" in str(OmegaConf.to_container(node)) for node in nodes):
+            read = "".join(str(OmegaConf.to_container(node)) for node in nodes)
+            if "ties.patterns" in read or "ties.exclude" in read:
                 keys.discard("ties")
             if any("strength" in node for node in nodes):
                 keys.discard("strength")
@@ -340,6 +342,16 @@ class StrategySweeper(BasicSweeper):
         if cell not in self._prints:
             self._prints[cell] = fingerprint(self._compose(cell))
         return self._prints[cell]
+
+
+def key_of(override: str) -> str:
+    """Return the key of an override."""
+    return override.partition("=")[0].lstrip("+~")
+
+
+def group_of_key(key: str) -> str:
+    """Return the first name in a key: ``ties`` of ``ties.exclude``."""
+    return key.partition(".")[0]
 
 
 def _place(folder: Path) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from hydra.errors import CompactHydraException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from hydra_plugins.lit_share_strategies import StrategySweeper
+from hydra_plugins.lit_share_strategies import StrategySweeper, group_of_key, key_of
 from lit_share.lab.errors import one_line
 from lit_share.lab.sweeps import (
     Cell,
@@ -138,7 +138,8 @@ class OptunaSweeper(StrategySweeper):
         for cell in self._grid(overrides, space):
             keys = [override.partition("=")[0] for override in cell]
             idle = self._idle(cell)
-            chosen = tuple(space[k] for k in keys if k in space and k.lstrip("+") not in idle)
+            read = [key for key in keys if group_of_key(key_of(key)) not in idle]
+            chosen = tuple(space[key] for key in read if key in space)
             names = {choice.key for choice in chosen}
             rest = tuple(o for o in cell if o.partition("=")[0] not in names)
             for given, own in split_by_way(chosen):

@@ -19,7 +19,8 @@ class LogMeans(Callback):
 
     The mean of ``a/val/acc``, ``b/val/acc``, … is ``mean/val/acc``, so that
     ``objective=mean/val/acc`` chooses what is best for all models. It is the mean of the models,
-    whatever their numbers of examples.
+    whatever their numbers of examples. `train.py` adds this callback if the objective is such a
+    mean.
 
     Raises:
         TypeError: Before training, if the module is no `Paired`.

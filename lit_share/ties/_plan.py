@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from torch.distributed.tensor import DTensor
 
 from lit_share.text import counted, visible
+from lit_share.ties._broken_names import BrokenNames
 from lit_share.ties._clusters import ClusteredTie, TensorValues, cluster_ties
 from lit_share.ties._names import and_more, shortened
 from lit_share.ties._refs import BufferRef
@@ -136,15 +137,14 @@ class Plan:
             table.caption = Text("\n".join(remarks))
         table.add_column("tie", counted(len(self.ties), "tie"), overflow="fold")
         table.add_column("members", overflow="fold")
-        table.add_column("shape", justify="right")
-        table.add_column("parameters", f"{self.parameters:,}", justify="right")
+        table.add_column("shape", justify="right", no_wrap=True)
+        table.add_column("parameters", f"{self.parameters:,}", justify="right", no_wrap=True)
         saved = ""
         if any(tie.has_several for tie in self.ties):
             saved = f"{self.saved:,}"
         table.add_column("saved if\nshared", saved, justify="right")
         for tie in self.ties:
-            # Rich would read the brackets in a plain string, as in `w[0]`, as markup.
-            names = Text(visible(tie.name)), Text(tie.listed("\n"))
+            names = BrokenNames(visible(tie.name)), BrokenNames(tie.listed("\n"))
             saved = "-"
             if tie.has_several:
                 saved = f"{tie.saved:,}"

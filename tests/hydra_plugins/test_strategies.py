@@ -89,6 +89,19 @@ def test_ties_vary_only_where_they_are_read(sweeper: Any) -> None:
     ]
 
 
+def test_keys_of_ties_vary_only_where_they_are_read(sweeper: Any) -> None:
+    (grid,) = cells(
+        sweeper, "regularizer=none,lasso,hard_tie", "ties.exclude=[],[*.bias]", "seed=0,1"
+    )
+    assert [cell[:2] for cell in grid if cell[2] == "seed=1"] == [
+        ["regularizer=none", "ties.exclude=[]"],
+        ["regularizer=lasso", "ties.exclude=[]"],
+        ["regularizer=hard_tie", "ties.exclude=[]"],
+        ["regularizer=hard_tie", "ties.exclude=[*.bias]"],
+    ]
+    assert len(grid) == 8
+
+
 def test_ranges_are_for_another_sweeper(sweeper: Any) -> None:
     with pytest.raises(CompactHydraException, match=r"strength=interval\(0.1,1\): a grid lists"):
         cells(sweeper, "strength=interval(0.1,1)")

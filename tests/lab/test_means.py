@@ -70,9 +70,9 @@ def test_means_of_the_metrics_that_all_members_log(data: ManyDomains) -> None:
 
 def test_the_sanity_check_finds_a_misspelt_mean(data: ManyDomains) -> None:
     module = paired_classifiers(data, net, Classifier)
-    callbacks = [LogMeans(), ObjectiveIsKnown("mean/val/acc")]
+    callbacks = [LogMeans(), ObjectiveIsKnown("mean/val/acc", "max")]
     trainer(callbacks=callbacks, limit_train_batches=0).fit(module, datamodule=data)
-    callbacks[1] = ObjectiveIsKnown("mean/val/score")
+    callbacks[1] = ObjectiveIsKnown("mean/val/score", "max")
     with pytest.raises(ValueError, match=r"mean/val/score is not among.*mean/val/acc"):
         trainer(callbacks=callbacks).fit(module, datamodule=data)
 

@@ -28,9 +28,9 @@ from lit_share.text import visible
 from lit_share.ties import TieError
 
 log = logging.getLogger(__name__)
-# The plans printed by this process, each with the name of its regularizer: the cells of a sweep
+# The plans printed by this process, with the regularizers that have them: the cells of a sweep
 # would otherwise repeat the same tables.
-_printed: set[tuple[str, str]] = set()
+_printed: dict[str, set[str]] = {}
 
 
 def check_job(job: Job, config: DictConfig, overrides: Sequence[str]) -> None:
@@ -51,7 +51,8 @@ def check_job(job: Job, config: DictConfig, overrides: Sequence[str]) -> None:
     _check_ties(job, config, overrides)
     _print_plan(job, config)
     check_retraining(job, config)
-    job.trainer.callbacks.append(ObjectiveIsKnown(config.objective))  # type: ignore[attr-defined]
+    callbacks: list[Callback] = job.trainer.callbacks  # type: ignore[attr-defined]
+    callbacks.append(ObjectiveIsKnown(config.objective, config.mode))
     if not can_be_tested(model_of(config.objective, job.model)[0], job.data):
         warn_of_missing_test_metric(job, config.objective, ())
 
@@ -115,10 +116,11 @@ def _print_plan(job: Job, config: DictConfig) -> None:
         names.setdefault(str(plan), []).append(name)
     for text, own in names.items():
         title = ", ".join(own)
-        if sweep_name() is not None:
-            if (title, text) in _printed:
-                continue
-            _printed.add((title, text))
-        rich.print(Text(visible(title), style="bold"), plans[own[0]])
+        known = _printed.setdefault(text, set())
+        if sweep_name() is None or not known:
+            rich.print(Text(visible(title), style="bold"), plans[own[0]])
+        elif title not in known:
+            print(f"{visible(title)}: the same ties as {visible(min(known))}")
+        known.add(title)
     if not job.regularizers and sweep_name() is None:
         rich.print("[bold]none[/bold]: nothing is shared")

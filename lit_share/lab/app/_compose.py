@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lit_share.lab.app._check import ConfigError
 from lit_share.lab.app.config import CONFIG_FILE, prepare, strategy, sweep_name
-from lit_share.lab.app.tracking import resume_in_wandb
+from lit_share.lab.app.tracking import prepare_wandb, resume_in_wandb
 from lit_share.lab.sweeps import checkpoint_to_resume
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,8 @@ def compose(config: DictConfig, output_dir: Path) -> DictConfig:
         _refuse_another_experiment(prepared)
         if "wandb" in prepared.logger:
             resume_in_wandb(prepared.logger.wandb, output_dir)
+    if "wandb" in prepared.logger:
+        prepare_wandb(prepared.logger.wandb)
     if prepared.strength is not None and not any(
         "strength" in node for node in prepared.regularizer.values()
     ):

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from lit_share.callbacks import Regularize, Share
 from lit_share.functional import Comparison
 from lit_share.lab.app._check_job import warn_of_missing_test_metric
-from lit_share.lab.app._objective import can_be_tested, unknown_objective
+from lit_share.lab.app._objective import Mode, better_of, can_be_tested, unknown_objective
 from lit_share.lab.app._train import Trained
 from lit_share.lab.app.build import evaluator
 from lit_share.metrics import compare_found, sharing_stats
@@ -30,6 +30,7 @@ class Evaluation:
         sharing: The penalty, the distance between members, counts of parameters, and bytes.
         tied: For each tie, the fraction of its elements that are equal in all members.
         clusters: For each tie, the number of each member's cluster by the member's name.
+        better: Whether large or small metrics are better, of those that say so.
     """
 
     validation: dict[str, float]
@@ -37,6 +38,7 @@ class Evaluation:
     sharing: dict[str, float | None]
     tied: dict[str, float]
     clusters: dict[str, dict[str, int]]
+    better: dict[str, Mode]
 
 
 def evaluate(trained: Trained, config: DictConfig) -> Evaluation:
@@ -59,8 +61,9 @@ def evaluate(trained: Trained, config: DictConfig) -> Evaluation:
     warn_of_missing_test_metric(job, config.objective, _merged(test))
     if trained.rows is not None:
         # Layers with tied rows store a codebook, to which the patterns of ties do not apply.
-        return Evaluation(measured, _merged(test), sharing_stats(model).as_dict(), {}, {})
-    return Evaluation(measured, _merged(test), *_sharing(trained))
+        stats = sharing_stats(model).as_dict()
+        return Evaluation(measured, _merged(test), stats, {}, {}, better_of(job.trainer))
+    return Evaluation(measured, _merged(test), *_sharing(trained), better_of(job.trainer))
 
 
 def _say_if_too_early(trained: Trained) -> None:

@@ -93,8 +93,8 @@ def table_of(result: Result) -> Table:
             members = sum(map(len, several))
             table.add_row("clusters of equal members", f"{count} of {members} members")
     else:
-        table.add_row("sparsity", f"{sharing['sparsity']:.3f}")
-        table.add_row("sharing", f"{sharing['sharing']:.2f}")
+        table.add_row("sparsity (zeros / parameters)", f"{sharing['sparsity']:.3f}")
+        table.add_row("sharing (nonzero / unique)", f"{sharing['sharing']:.2f}")
     if result.strengths:
         last = [course[-1] for course in result.strengths.values() if course]
         table.add_row("learned strengths", f"{min(last):.4g} to {max(last):.4g}")
@@ -103,7 +103,7 @@ def table_of(result: Result) -> Table:
         table.add_row("chosen strength", f"{knot['strength']:.4g}")
     table.add_row("parameters", f"{sharing['total']:,}")
     table.add_row("unique parameters", f"{sharing['unique']:,}")
-    table.add_row("compression", f"{sharing['compression']:.2f}")
+    table.add_row("compression (parameters / unique)", f"{sharing['compression']:.2f}")
     if sharing["bytes"] is not None:
         table.add_row("bytes in a compact file", f"{sharing['bytes']:,}")
     table.add_row("seconds", f"{result.seconds:.1f}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ from omegaconf import DictConfig
 
 from lit_share.lab.app._checkpoints import WholeCheckpoints
 from lit_share.lab.app._processes import Spawned
+from lit_share.lab.means import LogMeans
+from lit_share.paired import Paired
 from lit_share.ties import Ties
 
 
@@ -44,7 +46,7 @@ def build(config: DictConfig) -> Job:
     regularizers = {str(name): _make(node) for name, node in config.regularizer.items()}
     _refuse_twins(regularizers)
     loggers = [_make(node) for node in config.logger.values()]
-    callbacks = [*aligning, *regularizers.values(), *callbacks_of(config)]
+    callbacks = [*aligning, *regularizers.values(), *callbacks_of(config, model)]
     trainer = trainer_of(config, callbacks, loggers)
     ties = Ties(config.ties.patterns, exclude=config.ties.get("exclude", []))
     return Job(trainer, model, data, ties, regularizers)
@@ -63,14 +65,29 @@ def _refuse_twins(regularizers: Mapping[str, Callback]) -> None:
             )
 
 
-def callbacks_of(config: DictConfig, folder: str = "") -> list[Callback]:
-    """Build the callbacks; if a folder is named, their checkpoints go to that subfolder."""
+def _needs_means(objective: str, model: LightningModule, callbacks: Iterable[Callback]) -> bool:
+    """Whether the objective is a mean over the models of a `Paired` that no callback logs."""
+    return (
+        objective.startswith("mean/")
+        and isinstance(model, Paired)
+        and "mean" not in model.child_names
+        and not any(isinstance(callback, LogMeans) for callback in callbacks)
+    )
+
+
+def callbacks_of(config: DictConfig, model: LightningModule, folder: str = "") -> list[Callback]:
+    """Build the callbacks for a model, with `LogMeans` if the objective is a mean of its children.
+
+    If a folder is named, checkpoints go to that subfolder.
+    """
     callbacks = []
     for node in config.callbacks.values():
         keywords = {}
         if folder and node.get("dirpath"):
             keywords["dirpath"] = f"{node.dirpath}/{folder}"
         callbacks.append(_make(node, **keywords))
+    if _needs_means(config.objective, model, callbacks):
+        callbacks.append(LogMeans())
     return callbacks
 
 
@@ -98,7 +115,9 @@ def evaluator(job: Job, config: DictConfig) -> Trainer:
     # Several devices would evaluate some examples twice, so that each has equally many.
     if job.trainer.world_size == 1:
         return job.trainer
-    return trainer_of(config, [], job.trainer.loggers, devices=1, strategy="auto")
+    callbacks: list[Callback] = job.trainer.callbacks  # type: ignore[attr-defined]
+    kept: list[Callback] = [callback for callback in callbacks if isinstance(callback, LogMeans)]
+    return trainer_of(config, kept, job.trainer.loggers, devices=1, strategy="auto")
 
 
 def _make(node: DictConfig, **keywords: Any) -> Any:

@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lit_share.lab.app._check import ConfigError, check_config, paths_of
+from lit_share.lab.app._provenance import provenance
 from lit_share.lab.app._strength import strength_node, way_of
 from lit_share.lab.results import RESULT_FILE, Result
 from lit_share.lab.sweeps import group_of
@@ -112,6 +113,10 @@ def prepare(config: DictConfig) -> DictConfig:
                 raise ConfigError(
                     f"{group}.{name}: expected a mapping with a _target_, got {node!r}"
                 )
+    asks_for_bar = any(o.lstrip("+").startswith("callbacks.progress") for o in _overrides())
+    if sweep_name() is not None and not asks_for_bar:
+        # The sweeper says how many cells are done; bars of each cell would hide that.
+        prepared.callbacks.pop("progress", None)
     for regularizer in prepared.regularizer.values():
         if "strength" in regularizer and prepared.strength is not None:
             regularizer.strength = strength_node(prepared.strength, prepared)
@@ -180,6 +185,7 @@ def unfinished_result(config: DictConfig, overrides: Sequence[str], output_dir: 
         model=choice("model"),
         tune=list(config.tune),
         overrides=list(overrides),
+        **provenance(),
     )
 
 
@@ -204,6 +210,8 @@ def _changes_group() -> bool:
 
 
 def _overrides() -> list[str]:
+    if not HydraConfig.initialized():
+        return []
     return list(HydraConfig.get().overrides.task)
 
 

@@ -62,7 +62,7 @@ def retrain(job: Job, config: DictConfig) -> tuple[Job, list[dict[str, Any]]]:
         for child in _children(job.model):
             child.lr = config.retrain.lr
     # Codebooks of one tie may differ in shape, so distances between members cannot be monitored.
-    callbacks = callbacks_of(config, folder="retrained")
+    callbacks = callbacks_of(config, job.model, folder="retrained")
     callbacks = [callback for callback in callbacks if not isinstance(callback, SharingMonitor)]
     options = {}
     if config.retrain.max_epochs is not None:

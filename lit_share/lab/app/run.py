@@ -20,7 +20,7 @@ from lit_share.lab.app._search import join_search
 from lit_share.lab.app._train import train
 from lit_share.lab.app.build import build
 from lit_share.lab.app.config import CONFIG_FILE, strength, sweep_name, unfinished_result
-from lit_share.lab.app.tracking import is_first_rank, wandb_finished
+from lit_share.lab.app.tracking import is_first_rank, wandb_finished, wandb_hint
 from lit_share.lab.errors import one_line
 from lit_share.lab.results import Result
 from lit_share.paired import readable_hyperparameters
@@ -82,6 +82,8 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float | N
         raise
     if is_first_rank() and sweep_name() is None:
         print(f"written to {output_dir}")
+        if hint := wandb_hint(prepared):
+            print(hint)
     if result.status == "pruned":
         return result.course[-1]
     return result.validation[result.objective]

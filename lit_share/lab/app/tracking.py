@@ -5,15 +5,19 @@ from __future__ import annotations
 import csv
 import logging
 import os
+import secrets
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, open_dict
 
+from lit_share.lab.app.config import sweep_name
 from lit_share.ties import Plan, shortened
 
 log = logging.getLogger(__name__)
@@ -42,6 +46,39 @@ def begin_wandb(loggers: Iterable[Logger]) -> None:
             wandb.teardown()
             os.environ["WANDB_MODE"] = "offline"
             _ = logger.experiment
+
+
+def prepare_wandb(options: DictConfig) -> None:
+    """Silence a W&B run that is offline, and give each cell of a sweep a run of its own.
+
+    ``WANDB_RUN_ID``, which W&B's agents and launchers set, names one run: cells that continued it
+    would be uploaded as one. A single run keeps it.
+    """
+    own: dict[str, Any] = {}
+    is_told = {"WANDB_SILENT", "WANDB_QUIET"} & os.environ.keys() or options.get("settings")
+    if _is_offline(options) and not is_told:
+        # W&B prints 35 lines around the result, of which one is of use: the one of `wandb_hint`.
+        own["settings"] = {"silent": True}
+    if sweep_name() is not None and "WANDB_RUN_ID" in os.environ and not options.get("id"):
+        own["id"] = secrets.token_hex(4)
+    with open_dict(options):
+        options.update(own)
+
+
+def wandb_hint(config: DictConfig) -> str | None:
+    """Return how to upload an offline run; `None` if there is none, or W&B says it itself."""
+    options = config.logger.get("wandb")
+    if options is None or (options.get("settings") or {}).get("silent") is not True:
+        return None
+    # The last run is that of this process.
+    runs = sorted(Path(options.get("save_dir") or ".", "wandb").glob("offline-run-*"))
+    if not runs:
+        return None
+    return f"W&B is offline: {shlex.join(['wandb', 'sync', str(runs[-1])])} uploads this run"
+
+
+def _is_offline(options: DictConfig) -> bool:
+    return bool(options.get("offline")) or os.environ.get("WANDB_MODE") == "offline"
 
 
 def resume_in_wandb(options: DictConfig, output_dir: Path) -> None:

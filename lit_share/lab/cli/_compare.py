@@ -45,6 +45,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     out = "where to write (default: DIR; nothing for several, --metric, --baseline or --tune)"
     parser.add_argument("--out", metavar="DIR", help=out)
+    titled = "title of the page (default: Comparison of strategies, and the folder's name)"
+    parser.add_argument("--title", metavar="TEXT", help=titled)
     parser.add_argument("--svg", metavar="FILE", help="write a picture of the table, too")
     as_json = "print results.json in place of the table"
     parser.add_argument("--json", action="store_true", help=as_json)
@@ -55,6 +57,8 @@ def _run(options: argparse.Namespace) -> None:
     from lit_share.lab.report import as_json, print_comparison, write_report
 
     out = _out(options)
+    if options.title is not None and out is None:
+        raise ValueError("--title is that of a page, and none is written: add --out DIR")
     # This mistake is reported before all results, which may be thousands, are read.
     if options.out is not None and Path(options.out).exists() and not Path(options.out).is_dir():
         raise ValueError(f"{options.out!r} is not a directory: give another --out")
@@ -68,7 +72,7 @@ def _run(options: argparse.Namespace) -> None:
     )
     files = []
     if out is not None:
-        files = write_report(comparison, out)
+        files = write_report(comparison, out, options.title)
     # With --json, standard output holds nothing else.
     if options.json:
         print(as_json(comparison, out or Path()))

@@ -3,8 +3,9 @@
 from lit_share.lab.models._autoencoder import Autoencoder, autoencoder
 from lit_share.lab.models._classifier import Classifier
 from lit_share.lab.models._cnn import CNN
+from lit_share.lab.models._learner import Learner
 from lit_share.lab.models._mlp import MLP
-from lit_share.lab.models._pair import paired_classifiers
+from lit_share.lab.models._pair import paired_classifiers, paired_learners
 from lit_share.lab.models._single import single_classifier
 from lit_share.lab.models._transformer import TransformerClassifier
 
@@ -13,8 +14,10 @@ __all__ = [
     "MLP",
     "Autoencoder",
     "Classifier",
+    "Learner",
     "TransformerClassifier",
     "autoencoder",
     "paired_classifiers",
+    "paired_learners",
     "single_classifier",
 ]

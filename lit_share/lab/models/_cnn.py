@@ -18,7 +18,7 @@ class CNN(TrunkHead):
     Args:
         input_shape: `(channels, height, width)` of an image; height and width matter only if
             `local`.
-        num_classes: Number of classes, at least 1.
+        num_classes: Number of classes, or of other outputs, at least 1.
         channels: Filters of each convolution, at least one convolution.
         grid: Height and width of the pooled feature maps, at least 1.
         dropout: Probability of dropping a feature before the head, in `[0, 1]`.

@@ -18,7 +18,7 @@ class MLP(TrunkHead):
 
     Args:
         input_shape: Shape of one input, which is flattened.
-        num_classes: Number of classes, at least 1.
+        num_classes: Number of classes, or of other outputs, at least 1.
         hidden: Widths of the hidden layers; `()` for a linear model.
         dropout: Probability of dropping a hidden unit, in `[0, 1]`.
         batch_norm: Whether a batch normalisation follows each ReLU.

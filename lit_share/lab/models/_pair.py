@@ -1,8 +1,9 @@
-"""Classifiers for the data modules for several models."""
+"""Models for the data modules for several models."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lightning import LightningModule, Trainer
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader
 from lit_share.paired import Paired
 
 if TYPE_CHECKING:
-    from lit_share.lab.data import ManyViews
+    from lit_share.lab.data import ManyTables, ManyViews
 
 
 def paired_classifiers(
@@ -50,6 +51,56 @@ def paired_classifiers(
         >>> bool((pair.east.net.head.weight == pair.west.net.head.weight).all())
         True
     """
+    members = {
+        name: partial(classifier, num_classes=num_classes)
+        for name, num_classes in data.num_classes.items()
+    }
+    return _paired(data, data.num_classes, net, members, same_init, pretraining)
+
+
+def paired_learners(
+    data: ManyTables,
+    net: Callable[..., nn.Module],
+    learner: Callable[..., LightningModule],
+    same_init: bool = True,
+    pretraining: int = 0,
+) -> Paired:
+    """Build a model for each name in a data module, with as many outputs as it has targets.
+
+    Args:
+        data: Has the members' names, input shape and numbers of ``outputs``. Your own data module
+            needs the attributes ``input_shape`` and ``outputs``, a dict by name.
+        net: Builds a network from ``input_shape`` and ``num_classes``, the number of outputs.
+        learner: Builds a LightningModule from ``net``, such as a `Learner`.
+        same_init: See `paired_classifiers`.
+        pretraining: See `paired_classifiers`.
+
+    Returns:
+        The models as children of one LightningModule.
+
+    Raises:
+        ValueError: If ``pretraining`` is negative, or positive without ``same_init``.
+
+    Example:
+        >>> from functools import partial
+        >>> from lit_share.lab.data import Diabetes
+        >>> from lit_share.lab.models import MLP, Learner
+        >>> trio = paired_learners(Diabetes(), partial(MLP, hidden=(5,)), Learner)
+        >>> trio.child_names, trio.old.net.head.weight.shape
+        (('young', 'middle', 'old'), torch.Size([1, 5]))
+    """
+    members = dict.fromkeys(data.outputs, learner)
+    return _paired(data, data.outputs, net, members, same_init, pretraining)
+
+
+def _paired(
+    data: ManyTables | ManyViews,
+    outputs: Mapping[str, int],
+    net: Callable[..., nn.Module],
+    members: Mapping[str, Callable[..., LightningModule]],
+    same_init: bool,
+    pretraining: int,
+) -> Paired:
     if pretraining < 0:
         raise ValueError(f"pretraining={pretraining} must be at least 0 epochs")
     if pretraining and not same_init:
@@ -57,15 +108,15 @@ def paired_classifiers(
             f"pretraining={pretraining} is of no use to members that start from other values: "
             "write same_init=true"
         )
-    members: dict[str, LightningModule] = {}
-    for name, num_classes in data.num_classes.items():
-        built = net(input_shape=data.input_shape, num_classes=num_classes)
-        members[name] = classifier(net=built, num_classes=num_classes)
+    models: dict[str, LightningModule] = {}
+    for name, make in members.items():
+        built = net(input_shape=data.input_shape, num_classes=outputs[name])
+        models[name] = make(net=built)
     # `Paired` copies the weights of the first member, so that it has to be trained before.
     if pretraining:
-        name, first = next(iter(members.items()))
+        name, first = next(iter(models.items()))
         _train_alone(first, data.train_dataloader()[name], data.val_dataloader()[name], pretraining)
-    return Paired(same_init=same_init, **members)
+    return Paired(same_init=same_init, **models)
 
 
 def _train_alone(

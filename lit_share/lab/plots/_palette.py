@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import NamedTuple
+from zlib import crc32
 
 # Okabe and Ito, *Color Universal Design*, 2008: eight colours that colour-blind readers can
 # distinguish. Yellow is last because it is pale on white.
@@ -31,6 +32,16 @@ _MARKERS = {
     "star": "★",
     "hexagon": "⬢",
 }
+# The order gives those that are often on one page different colours. New names go to the end, so
+# that others keep their styles.
+_KNOWN = (
+    *("soft_tie", "hard_tie", "exact_tie", "unit_tie", "layer_tie", "l2", "l2_sp"),
+    *("cluster_tie", "robust_tie", "joint_lasso", "growl", "lasso", "group_lasso", "oscar"),
+    *("trace_norm", "depth_tie", "value_tie", "ewc", "follow", "found_groups", "known_groups"),
+    *("known_groups_shared", "soft_tie learned", "soft_tie path", "unit_tie learned"),
+    *("unit_tie path", "exact_tie learned", "exact_tie path"),
+)
+_STYLES = 63
 _DASHES = ("solid", "dash", "dashdot", "dot", "longdash", "longdashdot")
 
 
@@ -51,28 +62,41 @@ class Style(NamedTuple):
 
 
 def styles(names: Iterable[str], baseline: str = "none") -> dict[str, Style]:
-    """Assign a colour, a marker and a dash to each strategy.
+    """Assign a colour, a marker and a dash to each strategy, the same on all pages.
+
+    They depend on the strategy's name alone: `none` is black, those of the library have styles of
+    their own, and other names have one by a checksum. Two other names of one page that have the
+    same checksum, which is rare, are told apart by the next free style.
 
     Args:
         names: The strategies, in any order.
-        baseline: The strategy that is drawn in black.
+        baseline: The strategy that comes first.
 
     Returns:
         The style of each strategy: the baseline first, the others sorted by name.
 
     Example:
         >>> {name: style.color for name, style in styles(["soft_tie", "none", "hard_tie"]).items()}
-        {'none': '#000000', 'hard_tie': '#0072B2', 'soft_tie': '#D55E00'}
+        {'none': '#000000', 'hard_tie': '#D55E00', 'soft_tie': '#0072B2'}
     """
+    names = set(names)
+    order = sorted(names, key=lambda name: (name != baseline, name))
+    slots = {name: _KNOWN.index(name) for name in order if name in _KNOWN}
+    free = [*range(len(_KNOWN), _STYLES)]
+    for name in sorted(names - {"none", *slots}):
+        first = crc32(name.encode()) % len(free)
+        candidates = [*free[first:], *free[:first], *range(len(_KNOWN))]
+        taken = {*slots.values()}
+        slots[name] = next((slot for slot in candidates if slot not in taken), candidates[0])
+    return {name: _style(slots.get(name)) for name in order}
+
+
+def _style(slot: int | None) -> Style:
+    """Return a style by its number; `None` for that of `none`."""
     black, *colors = OKABE_ITO
     symbols = list(_MARKERS.items())
-    found: dict[str, Style] = {}
-    names = set(names)
-    if baseline in names:
-        found[baseline] = Style(black, *symbols[0], _DASHES[0])
-    # The first marker and dash belong to the baseline, so the others start from the second.
-    for i, name in enumerate(sorted(names - {baseline})):
-        color = colors[i % len(colors)]
-        symbol, glyph = symbols[(i + 1) % len(symbols)]
-        found[name] = Style(color, symbol, glyph, _DASHES[(i + 1) % len(_DASHES)])
-    return found
+    if slot is None:
+        return Style(black, *symbols[0], _DASHES[0])
+    # The first marker and dash are those of `none`, so the others start from the second.
+    symbol, glyph = symbols[(slot + 1) % len(symbols)]
+    return Style(colors[slot % len(colors)], symbol, glyph, _DASHES[(slot + 1) % len(_DASHES)])

@@ -11,7 +11,7 @@ from itertools import chain
 from statistics import fmean, median
 from typing import Literal, TypeAlias
 
-from lit_share.lab.report._comparison import Comparison, Row, default_metric
+from lit_share.lab.report._comparison import Comparison, Row, Scores, default_metric
 from lit_share.lab.report._estimate import estimate
 from lit_share.lab.report._settings import columns, not_to_be_tuned, other_overrides, tuned
 from lit_share.lab.results import Result
@@ -169,7 +169,22 @@ def _row(
         tuned=tuned(chosen.values()),
         tried=tuple(sorted(runs, key=lambda run: (run.seed, str(run.path)))),
         control=tuple(baseline.values()),
+        scores=_scores(chosen, baseline),
     )
+
+
+def _scores(chosen: dict[int, Result], baseline: dict[int, Result]) -> dict[str, Scores]:
+    """Return the estimates of all test metrics that all runs have."""
+    runs = [*chosen.values()]
+    found: dict[str, Scores] = {}
+    for name in runs[0].test if runs else ():
+        if not all(name in run.test for run in runs):
+            continue
+        pairs = [(run, baseline[seed]) for seed, run in chosen.items() if seed in baseline]
+        known = [(run.test[name], other.test[name]) for run, other in pairs if name in other.test]
+        difference = estimate([score - other for score, other in known])
+        found[name] = Scores(estimate([run.test[name] for run in runs]), difference)
+    return found
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
@@ -18,6 +18,26 @@ from lit_share.lab.report._estimate import UNDEFINED, Estimate
 from lit_share.lab.report._settings import COLUMNS, label, setting_of, varying
 from lit_share.lab.results import Result
 from lit_share.text import visible
+
+
+class Scores(NamedTuple):
+    """A metric of a row: the mean over seeds, and the difference to the baseline."""
+
+    mean: Estimate | None
+    difference: Estimate | None
+
+    @property
+    def direction(self) -> str:
+        """The side of 0 that the difference's interval is on, "above" or "below"; else ""."""
+        difference = self.difference
+        if difference is None or difference.low is None or difference.high is None:
+            return ""
+        if difference.low > 0:
+            return "above"
+        return "below" * (difference.high < 0)
+
+
+ARROWS = {"above": "↑", "below": "↓", "": ""}
 
 
 @dataclass(frozen=True)
@@ -43,6 +63,7 @@ class Row:
         runs: The chosen runs, one per seed.
         tried: All runs, including other strengths and failures.
         control: The chosen runs of the baseline, one per seed; empty for the baseline itself.
+        scores: For each test metric that all rows have, its estimate and that of its difference.
     """
 
     data: str | None
@@ -63,6 +84,21 @@ class Row:
     runs: tuple[Result, ...] = ()
     tried: tuple[Result, ...] = ()
     control: tuple[Result, ...] = ()
+    scores: dict[str, Scores] = field(default_factory=dict)
+
+    @property
+    def at_end(self) -> str:
+        """Which end of the strengths tried most seeds chose: "max", "min", or "" if neither.
+
+        Beyond it the score may be better still. 0 is no end that one could go beyond.
+        """
+        tried = {run.strength for run in self.tried if run.strength is not None}
+        chosen = [run.strength for run in self.runs if run.strength is not None]
+        if len(tried) > 1:
+            for name, end in (("max", max(tried)), ("min", min(tried))):
+                if 2 * chosen.count(end) > len(chosen) and end > 0:
+                    return name
+        return ""
 
 
 @dataclass(frozen=True)
@@ -95,12 +131,31 @@ class Comparison:
     @property
     def better(self) -> Literal["min", "max"] | None:
         """Whether a small (`"min"`) or large (`"max"`) metric is better; `None` if unknown."""
-        # Only the objective has a mode: it holds for the same quantity on test data.
+        known = {run.better.get(self.metric) for row in self.rows for run in row.runs}
+        if len(known) == 1 and None not in known:
+            return known.pop()
+        # Of other metrics, only the objective has a mode: it holds for the same on test data.
         same = self.metric.rpartition("/")[2] == self.objective.rpartition("/")[2]
         default = self.metric == default_metric(self.objective)
         if same or default:
             return self.mode
         return None
+
+    @property
+    def metrics(self) -> list[str]:
+        """The test metrics that all rows with runs have, in the order of the first one."""
+        measured = [row.scores for row in self.rows if row.runs]
+        return [n for own in measured[:1] for n in own if all(n in other for other in measured)]
+
+    @property
+    def of_all_models(self) -> list[str]:
+        """The metric of each model of a `Paired`, their mean last; empty if there is only one."""
+        _, slash, same = self.metric.partition("/")
+        if not slash:
+            return []
+        own = [name for name in self.metrics if name.partition("/")[2] == same]
+        own.sort(key=lambda name: name.startswith("mean/"))
+        return own * (len(own) > 1)
 
     def to_csv(self, path: str | Path) -> None:
         """Write the rows in full precision, with empty cells for undefined values.
@@ -181,13 +236,46 @@ class Comparison:
             if self.is_tuned:
                 texts.append(row.tuned or UNDEFINED)
             table.add_row(*map(_literal, texts))
+        after = self._models_table()
+        if any(row.at_end for row in self.rows):
+            ends = "max, min: most seeds chose the end of the strengths tried: try others beyond it"
+            after.append(_literal(ends))
         lines = self._failure_lines()
         # The keys that all rows have in common need no column.
         for setting in settings[:1]:
             common = label(setting, [key for key in setting if key not in differing])
             if common:
                 lines.append(_literal(f"all with {common}"))
-        return Group(*lines, table)
+        return Group(*lines, table, *after)
+
+    def _models_table(self) -> list[RenderableType]:
+        """Return a table of the metric of all models; no table if there is only one model."""
+        names = self.of_all_models
+        if not names:
+            return []
+        _, _, same = self.metric.partition("/")
+        caption = _literal(
+            f"{same} of all models; ↑ ↓: the interval of the difference to {self.baseline} excludes"
+            " 0"
+        )
+        table = Table(box=SIMPLE_HEAD, padding=0, caption=caption, caption_justify="left")
+        rows = [row for row in self.rows if row.runs]
+        settings = [setting_of(row.tried[0]) for row in rows]
+        keys = varying(settings)
+        if keys:
+            table.add_column("setting", overflow="fold")
+        table.add_column("strategy", overflow="fold", no_wrap=True)
+        for name in names:
+            table.add_column(_literal(name.partition("/")[0]), justify="right", no_wrap=True)
+        for row, setting in zip(rows, settings, strict=True):
+            texts = [row.strategy]
+            if keys:
+                texts = [label(setting, keys) or UNDEFINED, row.strategy]
+            for name in names:
+                scores = row.scores[name]
+                texts.append(f"{_format(scores.mean)} {ARROWS[scores.direction] or ' '}")
+            table.add_row(*map(_literal, texts))
+        return [table]
 
     def _failure_lines(self) -> list[Text]:
         # A mistake in a config fails all cells of a sweep, so each reason is printed once.
@@ -226,7 +314,7 @@ def cells(row: Row) -> list[str]:
         str(row.failed),
         _format(row.score),
         difference,
-        _format(row.strength, ".4g"),
+        f"{_format(row.strength, '.4g')} {row.at_end}".strip(),
         _format(row.distance, ".4g"),
         _format(row.unique, ",.0f"),
         _format(row.seconds, ",.1f"),

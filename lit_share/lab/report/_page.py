@@ -6,17 +6,20 @@ import base64
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
-from lit_share.lab.plots import Style, styles
+from lit_share.lab.plots import OKABE_ITO, Style, styles
 from lit_share.lab.report._advice import advise
-from lit_share.lab.report._comparison import Comparison, Row, cells
+from lit_share.lab.report._comparison import ARROWS, Comparison, Row, Scores, cells
 from lit_share.lab.report._estimate import UNDEFINED
 from lit_share.lab.report._sections import sections
 from lit_share.lab.report._settings import label, setting_of, varying
@@ -24,6 +27,15 @@ from lit_share.lab.results import Result
 
 _FILES = Path(__file__).parent / "page"
 _CONFIG = "config.yaml"
+
+
+@dataclass(frozen=True)
+class _OtherScore:
+    """A metric of a row as the template writes it."""
+
+    score: str
+    difference: str
+    arrow: str
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,8 @@ class _TableRow:
     setting: Sequence[str]
     cells: dict[str, str]
     direction: str
+    meaning: str
+    others: dict[str, _OtherScore]
     title: str
     config: str | None
 
@@ -77,13 +91,18 @@ def page(
     environment.filters["figure"] = lambda figure: embedded(figure.to_json())
     environment.filters["relative"] = lambda path: _relative(path, directory)
     environment.filters["quoted_as_code"] = _quoted_as_code
+    environment.filters["shell"] = shlex.join
+    environment.filters["ink"] = _ink
     scripts = [_source(get_plotlyjs()), _source((_FILES / "page.js").read_text(encoding="utf-8"))]
     pairs = zip(comparison.rows, settings, strict=True)
     return environment.get_template("page.html").render(
         title=title,
         comparison=comparison,
         advice=advise(comparison),
-        rows=[_table_row(row, setting, keys, look) for row, setting in pairs],
+        rows=[_table_row(comparison, row, setting, keys, look) for row, setting in pairs],
+        metrics=list(dict.fromkeys([*comparison.of_all_models, *comparison.metrics])),
+        arrow_meaning=_arrow_meaning(comparison),
+        made=_made(comparison),
         keys=keys,
         common=label(common, common),
         facts=_facts(comparison),
@@ -114,22 +133,84 @@ def _quoted_as_code(text: str) -> Markup:
 
 
 def _table_row(
-    row: Row, setting: dict[str, str], keys: Sequence[str], look: dict[str, Style]
+    comparison: Comparison,
+    row: Row,
+    setting: dict[str, str],
+    keys: Sequence[str],
+    look: dict[str, Style],
 ) -> _TableRow:
     names = ("n", "failed", "score", "difference", "strength", "distance", "unique", "seconds")
-    difference = row.difference
-    direction = ""
     # Only a difference whose interval excludes 0 has a direction.
-    if difference is not None and difference.low is not None and difference.high is not None:
-        if difference.low > 0:
-            direction = "above"
-        elif difference.high < 0:
-            direction = "below"
+    direction = Scores(row.score, row.difference).direction
+    meaning = ""
+    if direction and comparison.better is not None:
+        is_better = (direction == "above") == (comparison.better == "max")
+        meaning = "better" if is_better else "worse"
     values = [setting.get(key, UNDEFINED) for key in keys]
     title = ", ".join(filter(None, [row.strategy, label(setting, keys)]))
     config = _config(row.runs[0]) if row.runs else None
     written = dict(zip(names, cells(row), strict=True))
-    return _TableRow(row, look[row.strategy], values, written, direction, title, config)
+    others = {name: _other(own) for name, own in row.scores.items()}
+    style = look[row.strategy]
+    return _TableRow(row, style, values, written, direction, meaning, others, title, config)
+
+
+def _other(scores: Scores) -> _OtherScore:
+    mean, difference = (str(found or UNDEFINED) for found in scores)
+    return _OtherScore(mean, difference, ARROWS[scores.direction])
+
+
+def _arrow_meaning(comparison: Comparison) -> str:
+    """Say in which direction the metric improves."""
+    if comparison.better is None:
+        return f"It is not known whether a large or a small {comparison.metric} is better."
+    words = {"min": ("Less", "↓"), "max": ("More", "↑")}
+    amount, arrow = words[comparison.better]
+    return f"{amount} {comparison.metric} is better, so {arrow} is an improvement."
+
+
+def _ink(color: str) -> str:
+    """Return a colour for text of the page, which is light at night where black is drawn."""
+    if color == OKABE_ITO[0]:
+        return "var(--ink)"
+    return color
+
+
+def _made(comparison: Comparison) -> str:
+    """Say when the page and its runs were made, and with which versions and commits."""
+    runs = [run for row in comparison.rows for run in row.tried]
+    text = f"Made on {date.today().isoformat()} with {_listed_versions([_own_version()])}."
+    days = sorted({run.started.partition("T")[0] for run in runs if run.started is not None})
+    if not days:
+        return text
+    text += f" Runs of {' to '.join(dict.fromkeys([days[0], days[-1]]))}"
+    if versions := _listed_versions(run.versions for run in runs):
+        text += f" with {versions}"
+    commits = sorted({run.commit for run in runs if run.commit is not None})
+    if commits:
+        text += f", commit {', '.join(commits)}"
+    return f"{text}."
+
+
+def _own_version() -> dict[str, str]:
+    try:
+        return {"lit-share": version("lit-share")}
+    except PackageNotFoundError:
+        return {"lit-share": ""}
+
+
+def _listed_versions(versions: Iterable[Mapping[str, str]]) -> str:
+    """List the versions of each package.
+
+    Example:
+        >>> _listed_versions([{"torch": "2.12"}, {"torch": "2.13", "python": "3.11"}])
+        'torch 2.12 and 2.13, python 3.11'
+    """
+    found: dict[str, dict[str, None]] = {}
+    for own in versions:
+        for package, number in own.items():
+            found.setdefault(package, {})[number] = None
+    return ", ".join(f"{name} {' and '.join(numbers)}".strip() for name, numbers in found.items())
 
 
 def _config(run: Result) -> str | None:

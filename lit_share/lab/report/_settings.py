@@ -22,7 +22,7 @@ def other_overrides(result: Result) -> tuple[str, ...]:
     for override in result.overrides:
         key = override.partition("=")[0].lstrip("+~")
         group = key.partition(".")[0]
-        if key in result.tune:
+        if key in result.tune or group == "ties":
             continue
         # A choice like data=digits is in a column, but data.n_b=20 is not.
         if group not in _NO_SETTING or (group in COLUMNS and key != group):
@@ -31,12 +31,26 @@ def other_overrides(result: Result) -> tuple[str, ...]:
 
 
 def columns(result: Result) -> dict[str, str | None]:
-    """Return the choices for the groups that have a column; `None` for tuned groups."""
+    """Return the choices for the groups that have a column; `None` for tuned groups.
+
+    Overrides of the keys of ties belong to the ties: others of them are alternatives for the same
+    models, which have one baseline.
+
+    Example:
+        >>> from pathlib import Path
+        >>> head = (Path(), 1, "finished", "none", 3, "a", "min")
+        >>> columns(Result(*head, ties="all", overrides=["ties.exclude=[*.bias]"]))
+        {'data': None, 'model': None, 'ties': 'all ties.exclude=[*.bias]'}
+    """
     chosen: dict[str, str | None] = dict.fromkeys(COLUMNS)
     # Runs with different values of a tuned key compete for the same row.
     for name in COLUMNS:
         if name not in result.tune:
             chosen[name] = getattr(result, name)
+    own = [o.lstrip("+") for o in result.overrides if o.lstrip("+~").startswith("ties.")]
+    own = [o for o in own if o.partition("=")[0].lstrip("~") not in result.tune]
+    if own:
+        chosen["ties"] = " ".join(filter(None, (chosen["ties"], *sorted(own))))
     return chosen
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_share.lab.report._advice import advise
-from lit_share.lab.report._comparison import Comparison
+from lit_share.lab.report._comparison import Comparison, Scores
 from lit_share.lab.report._page import page
 from lit_share.lab.report._settings import setting_of
 from lit_share.lab.results import Result
@@ -17,12 +17,15 @@ from lit_share.lab.results import Result
 PAGE, CSV, JSON = "report.html", "results.csv", "results.json"
 
 
-def write_report(comparison: Comparison, directory: str | Path) -> list[Path]:
+def write_report(
+    comparison: Comparison, directory: str | Path, title: str | None = None
+) -> list[Path]:
     """Write ``report.html``, ``results.csv`` and ``results.json``.
 
     Args:
         comparison: The comparison.
         directory: The folder of the files, which is created if it does not exist.
+        title: The page's title; by default it has the folder's name.
 
     Returns:
         The files, the page first.
@@ -32,10 +35,11 @@ def write_report(comparison: Comparison, directory: str | Path) -> list[Path]:
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    title = "Comparison of strategies"
-    # The root folder has no name.
-    if name := directory.resolve().name:
-        title += f": {name}"
+    if title is None:
+        title = "Comparison of strategies"
+        # The root folder has no name.
+        if name := directory.resolve().name:
+            title += f": {name}"
     # If the page or JSON cannot be made, no file is written.
     html = page(comparison, directory, title)
     content = as_json(comparison, directory)
@@ -58,7 +62,9 @@ def _content(comparison: Comparison, directory: Path) -> dict[str, Any]:
     rows = []
     for row, record in zip(comparison.rows, comparison.records(), strict=True):
         runs = [{**_run(run, directory), "score": run.test[comparison.metric]} for run in row.runs]
-        rows.append({**record, "setting": setting_of(row.tried[0]), "runs": runs})
+        scores = {name: _scores(own) for name, own in row.scores.items()}
+        setting = setting_of(row.tried[0])
+        rows.append({**record, "setting": setting, "metrics": scores, "runs": runs})
     advice = [{"setting": name, "sentences": lines} for name, lines in advise(comparison)]
     return {
         "schema": 1,
@@ -70,6 +76,16 @@ def _content(comparison: Comparison, directory: Path) -> dict[str, Any]:
         "rows": rows,
         "failures": [{**_run(run, directory), "error": run.failure} for run in comparison.failures],
     }
+
+
+def _scores(scores: Scores) -> dict[str, float | None]:
+    mean, difference = scores
+    content: dict[str, float | None] = {}
+    for name, found in (("", mean), ("difference_", difference)):
+        if found is not None:
+            own = {"mean": found.mean, "low": found.low, "high": found.high}
+            content |= {f"{name}{key}": value for key, value in own.items()}
+    return content
 
 
 def _run(run: Result, directory: Path) -> dict[str, Any]:

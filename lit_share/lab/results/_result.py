@@ -54,6 +54,11 @@ class Result:
         strength_path: For a run that walked a path of strengths, the name of its "score", its
             "knots" with strength, score, standard error ("error"), distance, tied fractions and
             numbers of clusters, and the index of the "chosen" knot.
+        better: Whether a large (`"max"`) or a small (`"min"`) metric is better, for metrics of
+            torchmetrics that say so.
+        started: When the run started, as ISO 8601 has it; `None` in older results.
+        versions: Versions of Python, lit-share, torch and lightning.
+        commit: The commit of the working directory, with `-dirty` if files have changed.
         earlier: Whether the last command in the sweep's directory no longer asked for this run.
     """
 
@@ -86,6 +91,10 @@ class Result:
     distances: dict[str, list[float]] = field(default_factory=dict)
     strengths: dict[str, list[float]] = field(default_factory=dict)
     strength_path: dict[str, Any] | None = None
+    better: dict[str, Literal["min", "max"]] = field(default_factory=dict)
+    started: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    commit: str | None = None
     earlier: bool = False
 
     @property

@@ -10,9 +10,16 @@ from types import TracebackType
 
 from lit_share.lab.sweeps._cells import status
 
+# A sweep prints about ten lines if its cells take seconds, and a line for each cell that takes
+# longer than a minute.
+_LINES = 10
+_LONG = 60.0
+
 
 class Progress:
     """Prints a line when cells of a sweep have ended, in any process.
+
+    Of many short cells only each tenth of the sweep is printed, failures always.
 
     Args:
         directory: The sweep's directory.
@@ -37,6 +44,7 @@ class Progress:
         self._update()
         # Cells that a resumed sweep does not run again would make the estimate too small.
         self.before, self.begin = self.done, time.monotonic()
+        self._last = (self.done, self.failed, self.begin)
         self._stop = Event()
         self._thread = Thread(target=self._watch, daemon=True)
 
@@ -81,8 +89,14 @@ class Progress:
             self._print_if_changed()
 
     def _print_if_changed(self) -> None:
-        if self._update():
+        if self._update() and self._is_news():
             print(self, flush=True)
+            self._last = (self.done, self.failed, time.monotonic())
+
+    def _is_news(self) -> bool:
+        done, failed, at = self._last
+        is_much = self.done - done >= self.total / _LINES or self.done == self.total
+        return is_much or self.failed > failed or time.monotonic() - at >= _LONG
 
     def _update(self) -> bool:
         # The sweeper counts, too, when it adds folders.

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
+import secrets
+import shlex
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,7 +46,12 @@ class TrackComparison(Callback):
             with file.open(newline="", encoding="utf-8") as lines:
                 names, *rows = csv.reader(lines)
             table = wandb.Table(columns=[*names], data=[list(map(_number, row)) for row in rows])
+            offline = mode == "offline" or os.environ.get("WANDB_MODE") == "offline"
+            silent = offline and not {"WANDB_SILENT", "WANDB_QUIET"} & os.environ.keys()
             with wandb.init(
+                # An id in the environment would make the comparison a part of another run.
+                id=secrets.token_hex(4),
+                settings={"silent": silent} if silent else None,
                 project=options.get("project"),
                 entity=options.get("entity"),
                 group=options.get("group") or group_of(directory),
@@ -53,6 +61,12 @@ class TrackComparison(Callback):
                 mode=mode,
             ) as run:
                 run.log({"comparison": table, "scores": wandb.plot.bar(table, "strategy", "mean")})
+            if silent:
+                folder = shlex.quote(str(directory))
+                print(
+                    f"W&B is offline: wandb sync {folder}/wandb/offline-run-*"
+                    f" {folder}/*/wandb/offline-run-* uploads all runs"
+                )
         # The cells have succeeded by now, so the multirun must not fail.
         except Exception as error:
             log.warning("The comparison was not logged to W&B: %s", error)

@@ -173,6 +173,25 @@ def test_progress_counts_all_and_estimates_from_the_new(
     assert capsys.readouterr().out.splitlines()[-1] == "4/4 cells done, 1 failed"
 
 
+def test_many_short_cells_are_counted_in_tenths(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [str(i) for i in range(40)]
+    progress = Progress(tmp_path, folders, seconds=1000)
+    with progress:
+        for folder in folders:
+            leave(tmp_path / folder, "failed" if folder == "1" else "finished")
+            progress.expect([])
+    counted = [line.partition("/")[0] for line in capsys.readouterr().out.splitlines()]
+    assert counted == ["2", *(str(n) for n in range(6, 40, 4)), "40"]
+
+
+def test_cells_have_progress_bars_only_if_asked(multirun: Compose, tmp_path: Path) -> None:
+    assert "progress" not in prepare(multirun("logger=none")).callbacks
+    asked = "callbacks.progress._target_=lightning.pytorch.callbacks.TQDMProgressBar"
+    assert "progress" in prepare(multirun("logger=none", asked)).callbacks
+
+
 def test_the_group_of_a_sweep_is_the_same_however_its_directory_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,14 +243,19 @@ def test_a_plan_is_printed_once_in_a_sweep(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("lit_share.lab.app._check_job._printed", set())
+    monkeypatch.setattr("lit_share.lab.app._check_job._printed", {})
     for seed in (0, 1):
         run(
             multirun(*FAST, f"seed={seed}", output_dir=tmp_path / str(seed)),
             tmp_path / str(seed),
             [],
         )
-    assert capsys.readouterr().out.count("Tie plan") == 1
+    run(multirun(*FAST, "regularizer=l2", output_dir=tmp_path / "2"), tmp_path / "2", [])
+    run(multirun(*FAST, "regularizer=hard_tie", output_dir=tmp_path / "3"), tmp_path / "3", [])
+    printed = capsys.readouterr().out
+    # That of l2, which ties single parameters, is another one.
+    assert printed.count("Tie plan") == 2
+    assert "hard_tie: the same ties as soft_tie\n" in printed
 
 
 def test_a_cell_with_a_wrong_config_is_marked(multirun: Compose, tmp_path: Path) -> None:

@@ -96,6 +96,23 @@ def test_names_are_shown_letter_by_letter(chromium, sweep):
     assert_at_peace(chromium, path)
 
 
+def test_it_is_dark_at_night(chromium, sweep):
+    night = [{"name": "prefers-color-scheme", "value": "dark"}]
+    chromium.send("Emulation.setEmulatedMedia", features=night)
+    path = opened(chromium, sweep)
+    paper = "getComputedStyle(document.body).backgroundColor"
+    assert chromium.ask(paper) == "rgb(22, 24, 28)"
+    # The baseline, which is black by day, has to be seen.
+    traces = "[...document.querySelectorAll('.chart')].flatMap(chart => chart.data ?? [])"
+    lines = f"{traces}.map(trace => trace.line?.color)"
+    assert "#000000" not in chromium.ask(lines)
+    assert "#e6e6e6" in chromium.ask(lines)
+    chromium.send("Emulation.setEmulatedMedia", features=[])
+    chromium.ask("new Promise(done => setTimeout(done, 300))")
+    assert "#000000" in chromium.ask(lines)
+    assert_at_peace(chromium, path)
+
+
 def test_it_can_be_printed(chromium, sweep):
     path = opened(chromium, sweep)
     assert chromium.print().startswith(b"%PDF")

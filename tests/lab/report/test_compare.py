@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats
 
-from lit_share.lab.report import compare
+from lit_share.lab.report import advise, compare
 from lit_share.lab.results import Result
 
 DASH = "\N{EN DASH}"
@@ -252,6 +252,20 @@ def test_none_stands_for_all_ties():
         row.ties: row.difference.mean for row in compare(results).rows if row.strategy == "l2"
     }
     assert differences == {"head": pytest.approx(0.2), "all": pytest.approx(0.1)}
+
+
+def test_none_stands_for_all_that_ties_exclude():
+    excluded = ["ties.exclude=[]", "ties.exclude=[*.bias]"]
+    results = [run("none", test=0.1, overrides=[excluded[0]])]
+    results += [run("l2", test=0.2 + i / 10, overrides=[e]) for i, e in enumerate(excluded)]
+    comparison = compare(results)
+    found = {row.ties: row.difference.mean for row in comparison.rows if row.strategy == "l2"}
+    assert found == {
+        "all ties.exclude=[]": pytest.approx(0.1),
+        "all ties.exclude=[*.bias]": pytest.approx(0.2),
+    }
+    # They are alternatives for one setting.
+    assert len(advise(comparison)) == 1
 
 
 def test_none_of_other_data_is_no_baseline():

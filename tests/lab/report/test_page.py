@@ -4,11 +4,12 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 from lit_share.lab.report import advise, compare, page
-from lit_share.lab.results import read_results
+from lit_share.lab.results import Result, read_results
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -77,6 +78,7 @@ def test_it_has_all_parts(results):
     assert ids == [
         "advice",
         "table",
+        "metrics",
         "scores",
         "strengths",
         "paths",
@@ -98,6 +100,72 @@ def test_it_has_all_parts(results):
         == len([a for a in found.all("div") if a.get("class") == "chart"])
         == 2 * 4 + 1 + 4 + 6
     )
+
+
+def small(**keywords):
+    """Ten runs of three models whose metrics are errors, with the strongest penalty the best."""
+
+    def run(strategy, seed, gain, **own):
+        test = {f"{name}/test/mse": 1 + i + 0.1 * seed - gain for i, name in enumerate("abc")}
+        test["c/test/mse"] += 2 * gain
+        head = (Path(f"{strategy}{seed}", "result.json"), 1, "finished", strategy, seed)
+        validation = {"a/val/mse": 1 - gain}
+        return Result(
+            *head, "a/val/mse", "min", validation=validation, test=test, **own, **keywords
+        )
+
+    none = [run("none", seed, 0.0) for seed in range(3)]
+    tied = [
+        run("soft_tie", seed, s * (0.1 + 0.001 * seed), strength=s)
+        for seed in range(3)
+        for s in (0.1, 1.0)
+    ]
+    return [*none, *tied]
+
+
+def test_it_has_the_metrics_of_all_models():
+    comparison = compare(small())
+    assert comparison.of_all_models == ["a/test/mse", "b/test/mse", "c/test/mse"]
+    text = " ".join(parsed(small()).text["table"].split())
+    scores = comparison.rows[1].scores
+    marks = {"a/test/mse": "↓", "b/test/mse": "↓", "c/test/mse": "↑"}
+    for name, mark in marks.items():
+        assert f"{scores[name].mean} {mark}" in text
+
+
+def test_less_may_be_better():
+    html = page(compare(small()))
+    assert "the interval is below 0: better" in html
+    assert "Less a/test/mse is better, so ↓ is an improvement." in html
+    html = page(compare(small(), metric="c/test/mse"))
+    assert "the interval is above 0: worse" in html
+
+
+def test_the_end_of_the_grid_is_marked():
+    comparison = compare(small())
+    assert [row.at_end for row in comparison.rows] == ["", "max"]
+    text = " ".join(parsed(small()).text["table"].split())
+    assert "1 max" in text
+    assert "max and min mark a strength at the end" in page(comparison)
+    assert "max and min mark" not in page(compare([r for r in small() if r.strength != 1.0]))
+
+
+def test_overrides_can_be_pasted_into_a_shell():
+    html = page(compare(small(overrides=["ties.patterns=[a.*,b.*]", "x=1"])))
+    assert "&#39;ties.patterns=[a.*,b.*]&#39; x=1" in html
+
+
+def test_it_says_with_what_it_was_made():
+    days = [{"started": f"2026-01-{day}T12:00:00+00:00"} for day in ("31", "30")]
+    own = {"versions": {"torch": "2.13.0"}, "commit": "0123456789ab-dirty"}
+    results = [run for day in days for run in small(**day, **own)[:1]]
+    results = [replace(run, seed=i) for i, run in enumerate(results)]
+    html = page(compare(results), title="My models")
+    made = "Runs of 2026-01-30 to 2026-01-31 with torch 2.13.0, commit 0123456789ab-dirty."
+    assert made in html
+    assert "<h1>My models</h1>" in html
+    assert "Made on " in page(compare(small()))
+    assert "Runs of 2" not in page(compare(small()))
 
 
 def test_the_table_has_the_numbers(results):

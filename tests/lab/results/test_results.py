@@ -158,7 +158,8 @@ def test_what_is_written_is_what_is_read(tmp_path):
         clusters={"weight": {"a.weight": 0, "b.weight": 1, "c.weight": 0}},
         distances={"weight": [1.0, 0.5]}, strengths={"weight": [0.1, 0.2]}, epochs=2,
         course=[0.25, 0.5], layers={"a.head": ["a.head.*"]},
-        strength_path={"chosen": 1},
+        strength_path={"chosen": 1}, better={"b/test/acc": "max"}, commit="0123456789ab",
+        started="2026-01-31T12:00:00+00:00", versions={"torch": "2.13.0"},
     )  # fmt: skip
     empty = {f.name for f in fields(Result) if not getattr(written, f.name)}
     assert empty == {"error", "earlier"}
