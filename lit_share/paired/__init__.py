@@ -1,5 +1,6 @@
 """Several LightningModules, trained together without changes to them."""
 
+from lit_share.paired._data import PairedData
 from lit_share.paired._paired import Paired
 
-__all__ = ["Paired"]
+__all__ = ["Paired", "PairedData"]
