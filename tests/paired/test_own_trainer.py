@@ -6,9 +6,11 @@ from lightning import Trainer
 from lightning.pytorch.loggers import CSVLogger
 from torch.optim.lr_scheduler import OneCycleLR
 
+from lit_share.callbacks import Share
 from lit_share.paired import Paired
 from lit_share.paired._loaders import Owner, find_owners
 from lit_share.paired._own_trainer import OwnMetrics
+from lit_share.ties import Ties
 
 
 def as_alone(kit, children, tmp_path, val=(9, 5), **options):
@@ -58,14 +60,34 @@ def test_child_reads_from_its_trainer_what_it_reads_alone(kit, tmp_path):
 
 
 def test_optimizer_of_all_parameters_of_the_trainers_model(kit, tmp_path):
-    class Idiom(kit.Lit):
+    class Scheduled(kit.Lit):
         def configure_optimizers(self):
             optimizer = torch.optim.Adam(self.trainer.model.parameters(), lr=self.hparams.lr)
             steps = self.trainer.estimated_stepping_batches
             scheduler = OneCycleLR(optimizer, max_lr=0.1, total_steps=steps)
             return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
-    as_alone(kit, {"a": Idiom(lr=1e-3, seed=1), "b": Idiom(lr=1e-1, seed=2)}, tmp_path)
+    as_alone(kit, {"a": Scheduled(lr=1e-3, seed=1), "b": Scheduled(lr=1e-1, seed=2)}, tmp_path)
+
+
+def test_weights_that_are_not_shared_keep_their_childs_learning_rate(kit):
+    class Idiom(kit.Lit):
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.trainer.model.parameters(), lr=self.hparams.lr)
+
+    pair = Paired(a=Idiom(lr=1e-3, seed=1), b=Idiom(lr=1e-1, seed=2))
+    share = Share(Ties("a.net.0.*", "b.net.0.*"), init="first")
+    loaders = {"a": kit.loader(1), "b": kit.loader(2)}
+    with pytest.warns(UserWarning, match="were given to several optimizers, whose options differ"):
+        trainer = kit.fit(pair, loaders, callbacks=[share])
+    rates = {
+        parameter: group["lr"]
+        for group in trainer.optimizers[0].param_groups
+        for parameter in group["params"]
+    }
+    assert pair.b.net[0].weight is pair.a.net[0].weight
+    assert rates[pair.a.net[0].weight] == rates[pair.a.net[3].weight] == 1e-3
+    assert rates[pair.b.net[3].weight] == 1e-1
 
 
 def test_what_children_write_to_loggers_and_metrics_is_kept_apart(kit, tmp_path):
