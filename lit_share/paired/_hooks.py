@@ -166,14 +166,24 @@ class Delegating(LightningModule):
 
     @contextmanager
     def as_if_alone(self, child_name: str) -> Iterator[None]:
-        """Tell a child in this context in which hook it is, as its `log` has to know."""
-        child = self.by_name()[child_name]
+        """Tell a child in this context in which hook it is, as its `log` has to know.
+
+        If the pair's `log` is replaced, so is the child's.
+        """
+        child: Any = self.by_name()[child_name]
+        log: Any = vars(self).get("log")
         before = child._current_fx_name
         child._current_fx_name = self._current_fx_name
+        # Calls may be nested; only the outermost removes what it added.
+        is_replaced = log is not None and "log" not in vars(child)
+        if is_replaced:
+            vars(child)["log"] = partial(_log_as, child_name, log)
         try:
             yield
         finally:
             child._current_fx_name = before
+            if is_replaced:
+                del vars(child)["log"]
 
     def loader(self) -> CombinedLoader:
         """Return the loader of the loop that runs."""
@@ -234,6 +244,12 @@ class Delegating(LightningModule):
         raise ValueError(
             f"{step} needs loaders named after the children that have it, {{{wanted}}}, but {found}"
         )
+
+
+def _log_as(
+    child_name: str, log: Callable[..., None], name: str, *args: Any, **kwargs: Any
+) -> None:
+    log(f"{child_name}/{name}", *args, **kwargs)
 
 
 for _hook in (*ARGUMENTS, *SPECIAL):

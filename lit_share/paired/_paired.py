@@ -195,38 +195,30 @@ class Paired(Delegating):
         self,
         name: str,
         path: str | Path,
-        checkpoint: str | Path | None = None,
-        *,
-        weights_only: bool = True,
+        checkpoint: str | Path | Mapping[str, Any] | None = None,
     ) -> None:
         """Write a child's checkpoint, for the `load_from_checkpoint` of its class.
 
         Args:
             name: The name of the child.
             path: The file to write.
-            checkpoint: A checkpoint of the pair. ``None``: the current values.
-            weights_only: Whether to refuse a checkpoint with objects other than tensors, numbers
-                and texts, such as hyperparameters that are functions: loading one of a stranger
-                may run the stranger's code.
+            checkpoint: A checkpoint of the pair: its file, or what `torch.load` returns of it.
+                ``None``: the current values.
 
         Raises:
-            ValueError: If the pair or the checkpoint has no child of that name, or the checkpoint
-                has other objects in spite of `weights_only`.
+            ValueError: If the pair or the checkpoint has no child of that name, or the file has
+                objects other than tensors, numbers and texts, such as functions.
         """
         if name not in self.child_names:
             raise ValueError(f"no child {name!r}: the children are {list(self.child_names)}")
         if checkpoint is not None:
-            try:
-                full = torch.load(checkpoint, map_location="cpu", weights_only=weights_only)
-            except UnpicklingError as error:
-                raise ValueError(
-                    f"{checkpoint} has other objects than tensors, numbers and texts, maybe "
-                    "hyperparameters that save_hyperparameters kept: if you trust the file, write "
-                    f"export_child({name!r}, ..., weights_only=False) ({error})"
-                ) from error
+            full = _load(checkpoint, name)
             if name not in full.get(_checkpoint.CHILDREN, {}):
+                where = "the checkpoint"
+                if isinstance(checkpoint, (str, Path)):
+                    where = str(checkpoint)
                 raise ValueError(
-                    f"{checkpoint} has no child {name!r}: it must be a checkpoint of this pair"
+                    f"{where} has no child {name!r}: it must be a checkpoint of this pair"
                 )
         else:
             full = {
@@ -245,6 +237,21 @@ class Paired(Delegating):
             strategy = type(self.trainer.strategy).__name__
             raise ValueError(f"{strategy} replaces the optimizer by its own: train pairs with DDP")
         return optimizer
+
+
+def _load(checkpoint: str | Path | Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a checkpoint; raise `ValueError` if that would run code in its file."""
+    if isinstance(checkpoint, Mapping):
+        return dict(checkpoint)
+    try:
+        return dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
+    except UnpicklingError as error:
+        raise ValueError(
+            f"{checkpoint} has other objects than tensors, numbers and texts, such as functions "
+            "among its hyperparameters: if you trust the file, write "
+            f"export_child({name!r}, ..., checkpoint=torch.load({str(checkpoint)!r}, "
+            "weights_only=False))"
+        ) from error
 
 
 def _copy_first_values(children: Mapping[str, LightningModule]) -> None:
