@@ -114,6 +114,15 @@ def view_trainer(pair: Delegating, trainer: Any, name: str) -> View:
             return whole.by_name().get(name)
         return whole
 
+    def data_connector() -> View:
+        connector = trainer._data_connector
+
+        # It finds who transfers a batch, for exports of a child that the pair has trained.
+        def selector() -> Any:
+            return type(connector._datahook_selector)(child, datamodule())
+
+        return View(connector, {"_datahook_selector": selector}, name)
+
     def logger() -> View | None:
         return trainer.logger and _view_logger(trainer.logger, name)
 
@@ -123,6 +132,7 @@ def view_trainer(pair: Delegating, trainer: Any, name: str) -> View:
     own: dict[str, Callable[[], Any]] = {
         **dict.fromkeys(("model", "lightning_module"), lambda: child),
         "datamodule": datamodule,
+        "_data_connector": data_connector,
         "strategy": strategy,
         "optimizers": optimizers,
         "lr_scheduler_configs": schedulers,

@@ -292,7 +292,8 @@ def _check_child(pair: Paired, name: str, child: object) -> None:
     if not child.automatic_optimization:
         raise ValueError(
             f"child {name!r} optimizes manually: let it return its loss from training_step, and "
-            "leave out self.automatic_optimization = False"
+            "leave out self.automatic_optimization = False; or tie submodules of one module, "
+            "without Paired, which works with manual optimization"
         )
     for other, known in pair.by_name().items():
         if known is child:

@@ -118,8 +118,14 @@ def test_subclass_of_the_pair_may_add_to_a_hook(kit):
 @pytest.mark.parametrize("hook", REFUSED)
 def test_hooks_without_a_meaning_for_one_child_are_refused(kit, hook):
     child = type("Overriding", (kit.Lit,), {hook: lambda self, *args, **kwargs: None})()
-    with pytest.raises(ValueError, match=f"child 'b' overrides {hook}, but "):
+    with pytest.raises(ValueError, match=f"child 'b' overrides {hook}, but ") as error:
         Paired(a=kit.Lit(), b=child)
+    # The message is the code that makes it work.
+    *code, last = [line[4:] for line in str(error.value).splitlines() if line.startswith("    ")]
+    assert last == "pair = Paired(b=InPair(...), ...)"
+    scope = {"Overriding": type(child), "LightningModule": LightningModule}
+    exec("\n".join(code), scope)
+    assert Paired(a=kit.Lit(), b=scope["InPair"]()).child_names == ("a", "b")
 
 
 def test_dataloader_iter_is_refused(kit):

@@ -134,6 +134,19 @@ def test_child_trains_alone_after_a_pair_and_in_another_pair(kit):
     assert {key.partition("/")[0] for key in trainer.callback_metrics} == {"b", "c"}
 
 
+def test_child_of_a_trained_pair_transfers_its_own_batches(kit):
+    class Negating(kit.Lit):
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            return [-batch[0], batch[1]]
+
+    pair = Paired(a=Negating(), b=kit.Lit())
+    kit.fit(pair, {"a": kit.loader(1), "b": kit.loader(2)}, max_epochs=1)
+    batch = [torch.ones(1, 4), torch.ones(1, 1)]
+    # `to_onnx` and the like call it.
+    assert pair.a._apply_batch_transfer_handler(batch)[0].eq(-1).all()
+    assert pair.b._apply_batch_transfer_handler(batch)[0].eq(1).all()
+
+
 def test_owners_of_loaders(kit):
     loaders = {"a": [kit.loader(1), kit.loader(2)], "b": kit.loader(3)}
     assert find_owners(loaders) == [
