@@ -63,11 +63,11 @@ def test_each_child_has_its_own_datamodule(kit, data, lit, tmp_path):
     modules = {"a": data(1), "b": data(2)}
     pair = Paired(**copy.deepcopy(children))
     paired = PairedData(**copy.deepcopy(modules))
-    trainer = kit.trainer(logger=CSVLogger(tmp_path))
+    trainer = kit.trainer(logger=CSVLogger(tmp_path), max_epochs=1)
     trainer.fit(pair, datamodule=paired)
     assert trainer.logger.experiment.hparams["datamodules"]["b"]["seed"] == 2
     for name, child in children.items():
-        alone = kit.trainer()
+        alone = kit.trainer(max_epochs=1)
         alone.fit(child, datamodule=modules[name])
         kit.assert_same(getattr(pair, name).state_dict(), child.state_dict())
         assert paired.by_name()[name].calls == modules[name].calls
@@ -79,12 +79,12 @@ def test_each_child_has_its_own_datamodule(kit, data, lit, tmp_path):
 @pytest.mark.filterwarnings("ignore:You have overridden `on_after_batch_transfer`")
 def test_states_and_hyperparameters_of_datamodules_are_kept(kit, data, lit, tmp_path):
     pair, paired = Paired(a=lit(), b=lit()), PairedData(a=data(1), b=data(2))
-    trainer = kit.trainer()
+    trainer = kit.trainer(max_epochs=1)
     trainer.fit(pair, datamodule=paired)
     trainer.save_checkpoint(tmp_path / "pair.ckpt")
     fresh = PairedData(a=data(1), b=data(2))
     again = Paired(a=lit(), b=lit())
-    kit.trainer(max_epochs=3).fit(again, datamodule=fresh, ckpt_path=tmp_path / "pair.ckpt")
+    kit.trainer(max_epochs=2).fit(again, datamodule=fresh, ckpt_path=tmp_path / "pair.ckpt")
     assert fresh.by_name()["b"].loaded == paired.state_dict()["b"] == {"calls": 3}
     pair.export_child("b", tmp_path / "b.ckpt", checkpoint=tmp_path / "pair.ckpt")
     assert data.load_from_checkpoint(tmp_path / "b.ckpt").hparams.seed == 2

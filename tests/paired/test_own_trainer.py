@@ -13,15 +13,15 @@ from lit_share.paired._own_trainer import OwnMetrics
 from lit_share.ties import Ties
 
 
-def as_alone(kit, children, tmp_path, val=(9, 5), **options):
+def as_alone(kit, children, tmp_path, val=(9, 5)):
     """Train `children` together and alone; return the pair."""
     pair = Paired(**copy.deepcopy(children))
     loaders = {name: kit.loader(seed) for seed, name in enumerate(children)}
     val_loaders = {name: kit.loader(7, n) for n, name in zip(val, children, strict=True)}
-    kit.fit(pair, loaders, val_loaders, logger=CSVLogger(tmp_path / "pair"), **options)
+    kit.fit(pair, loaders, val_loaders, logger=CSVLogger(tmp_path / "pair"), max_epochs=1)
     for name, child in children.items():
         own = CSVLogger(tmp_path / name)
-        kit.fit(child, loaders[name], val_loaders[name], logger=own, **options)
+        kit.fit(child, loaders[name], val_loaders[name], logger=own, max_epochs=1)
         kit.assert_same(getattr(pair, name).state_dict(), child.state_dict())
     return pair
 
@@ -123,13 +123,13 @@ def test_child_may_override_log(kit, tmp_path):
 
 def test_child_trains_alone_after_a_pair_and_in_another_pair(kit):
     pair = Paired(a=kit.Lit(seed=1), b=kit.Lit(seed=2))
-    kit.fit(pair, {"a": kit.loader(1), "b": kit.loader(2)})
+    kit.fit(pair, {"a": kit.loader(1), "b": kit.loader(2)}, max_epochs=1)
     # Metrics are found by their ids, which a copy does not have.
     child = copy.deepcopy(pair.a)
-    kit.fit(child, kit.loader(1))
+    kit.fit(child, kit.loader(1), max_epochs=1)
     assert child.trainer.model is child
     again = Paired(c=child, b=pair.b)
-    trainer = kit.fit(again, {"c": kit.loader(1), "b": kit.loader(2)})
+    trainer = kit.fit(again, {"c": kit.loader(1), "b": kit.loader(2)}, max_epochs=1)
     assert child.trainer.model is child
     assert {key.partition("/")[0] for key in trainer.callback_metrics} == {"b", "c"}
 
