@@ -67,7 +67,7 @@ def define(L: Any) -> dict[str, Foreign]:
     class OptimizerOfTrainersModel(L.LightningModule):
         """Takes partial optimizers as hyperparameters, and resets its metrics."""
 
-        def __init__(self, encoder, optimizer, scheduler, compile: bool = False) -> None:  # noqa: A002
+        def __init__(self, encoder, optimizer, scheduler, compiled: bool = False) -> None:
             super().__init__()
             self.save_hyperparameters(logger=False, ignore=["encoder"])
             self.encoder = encoder
@@ -96,7 +96,7 @@ def define(L: Any) -> dict[str, Foreign]:
             self.log("val/acc_best", self.val_acc_best.compute(), sync_dist=True)
 
         def setup(self, stage):
-            if self.hparams.compile and stage == "fit":
+            if self.hparams.compiled and stage == "fit":
                 self.encoder = torch.compile(self.encoder)
 
         def configure_optimizers(self):
