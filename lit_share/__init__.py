@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         relative_distance,
         sharing_stats,
     )
-    from lit_share.paired import Paired
+    from lit_share.paired import Paired, PairedData
     from lit_share.penalties import (
         RECIPES,
         Learned,
@@ -63,6 +63,7 @@ __all__ = [
     "LocallyConnected2d",
     "OwlWeights",
     "Paired",
+    "PairedData",
     "Path",
     "Penalty",
     "PenaltySteps",

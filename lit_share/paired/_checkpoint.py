@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning import LightningModule
+from lightning import LightningDataModule, LightningModule
 
 # The key of entries that children add, by child: two children may add entries of the same name.
 CHILDREN = "paired_children"
@@ -38,8 +38,11 @@ def merge(checkpoint: dict[str, Any], name: str, own: dict[str, Any]) -> None:
     checkpoint.setdefault(CHILDREN, {})[name] = entries
 
 
-def hyperparameters(child: LightningModule) -> dict[str, Any]:
-    """Return the entries that `load_from_checkpoint` passes to the child's `__init__`."""
+def hyperparameters(child: LightningModule | LightningDataModule) -> dict[str, Any]:
+    """Return the entries that `load_from_checkpoint` passes to `__init__` of a child or its data.
+
+    The keys are those of LightningModules or LightningDataModules.
+    """
     # Lightning's `dump_checkpoint` writes the same entries, for the whole pair only.
     if not child.hparams:
         return {}

@@ -8,11 +8,17 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from lightning import LightningModule
+from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.core.hooks import DataHooks, ModelHooks
 from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
+
+from lit_share.paired._data import PairedData
+from lit_share.paired._loaders import Owner, comes_by_name, find_owners
+from lit_share.paired._modes import switch_back, switch_to_eval
+from lit_share.paired._own_trainer import view_trainer
+from lit_share.paired._step import step_nested
 
 STEPS = {
     "train": "training_step",
@@ -21,23 +27,29 @@ STEPS = {
     "predict": "predict_step",
 }
 
-# Hooks that cannot act on a single child, and what to write instead.
-_BACKWARD = "there is one backward pass, of the sum of all losses"
-_MODES = "it switches the whole pair"
-_RESTORED = f"{_MODES}: leave it out, modes are put back as they were"
+# Hooks that cannot act on a single child, why not, and what to do instead.
+_BACKWARD = (
+    "there is one backward pass, of the sum of all losses",
+    "change the loss in training_step",
+)
 REFUSED = {
-    "backward": f"{_BACKWARD}: change the loss in training_step",
-    "on_before_backward": f"{_BACKWARD}: use training_step",
-    "optimizer_step": "children step at once: use on_before_optimizer_step or a step scheduler",
-    "configure_callbacks": "they see the pair: pass them to the Trainer, monitor='<child>/<key>'",
-    "configure_sharded_model": "it is deprecated: use configure_model",
-    "log": "the pair replaces it to prefix names: put what it adds into a method of another name",
-    "log_dict": "the pair prefixes names: put what it adds into a method of another name",
-    "on_validation_model_eval": f"{_MODES}: use on_validation_start",
-    "on_validation_model_train": _RESTORED,
-    "on_test_model_eval": f"{_MODES}: use on_test_start",
-    "on_test_model_train": _RESTORED,
-    "on_predict_model_eval": f"{_MODES}: use on_predict_start",
+    "backward": _BACKWARD,
+    "on_before_backward": _BACKWARD,
+    "configure_callbacks": (
+        "callbacks see the pair",
+        "pass them to the Trainer, with monitor='<child>/<key>'",
+    ),
+    "configure_sharded_model": ("it is deprecated", "use configure_model"),
+}
+
+# Hooks that are delegated in another way than by one call for each child.
+SPECIAL: dict[str, Callable[..., Any]] = {
+    "optimizer_step": step_nested,
+    "on_validation_model_eval": switch_to_eval,
+    "on_validation_model_train": switch_back,
+    "on_test_model_eval": switch_to_eval,
+    "on_test_model_train": switch_back,
+    "on_predict_model_eval": switch_to_eval,
 }
 
 # Hooks that are delegated even if no child overrides them: Lightning's implementations would clip
@@ -49,10 +61,13 @@ _HOOKS = [*vars(ModelHooks), *vars(DataHooks), "configure_gradient_clipping", "o
 ARGUMENTS = {
     hook: [*inspect.signature(getattr(LightningModule, hook)).parameters][1:]
     for hook in _HOOKS
-    if not hook.startswith("_") and hook not in REFUSED
+    if not hook.startswith("_") and hook not in REFUSED and hook not in SPECIAL
 }
 # Lightning declares steps with `*args` and `**kwargs`, so their signatures name no arguments.
 ARGUMENTS |= {step: ["batch", "batch_idx", "dataloader_idx"] for step in STEPS.values()}
+
+# Hooks that a LightningDataModule may have in place of a LightningModule.
+_TRANSFERS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
 # Arguments of which each child gets its own value; all others are the same for all children.
 OWN: dict[str, Callable[[Any, str], Any]] = {
@@ -73,6 +88,8 @@ class Delegated:
 
     def __get__(self, pair: Delegating | None, owner: type) -> Any:
         if pair is not None and (self.hook in ALWAYS or pair.overriding(self.hook)):
+            if self.hook in SPECIAL:
+                return partial(SPECIAL[self.hook], pair, self.hook)
             return partial(pair.delegate, self.hook)
         return getattr(LightningModule, self.hook).__get__(pair, owner)
 
@@ -87,8 +104,30 @@ class Delegating(LightningModule):
         return {name: getattr(self, name) for name in self.child_names}
 
     def overriding(self, hook: str) -> list[str]:
-        """Return the names of the children that override `hook`."""
-        return [name for name, child in self.by_name().items() if is_overridden(hook, child)]
+        """Return the names of the children that override `hook`, or whose datamodules do."""
+        return [name for name in self.child_names if is_overridden(hook, self.hooked(hook, name))]
+
+    def hooked(self, hook: str, name: str) -> LightningModule | LightningDataModule:
+        """Return the child, or its datamodule if that overrides a hook which transfers batches."""
+        # Lightning chooses in this way between a module and its datamodule.
+        data = getattr(self._trainer, "datamodule", None)
+        if hook in _TRANSFERS and isinstance(data, PairedData):
+            own = data.by_name().get(name)
+            if own is not None and is_overridden(hook, own):
+                return own
+        return self.by_name()[name]
+
+    @property
+    def trainer(self) -> Any:
+        """The Trainer of the pair; each child has a view of it, with the child as its `model`."""
+        return super().trainer
+
+    @trainer.setter
+    def trainer(self, trainer: Any) -> None:
+        self._trainer = trainer
+        for name, child in self.by_name().items():
+            view: Any = trainer and view_trainer(self, trainer, name)
+            child.trainer = view
 
     def delegate(self, hook: str, *args: Any, **kwargs: Any) -> Any:
         """Call a hook of each child, with its own batch, outputs and optimizer.
@@ -111,10 +150,10 @@ class Delegating(LightningModule):
             if hook.endswith("_dataloader") and not is_overridden(hook, child):
                 continue
             own = {**given, **{key: OWN[key](given[key], name) for key in OWN.keys() & given}}
-            method = getattr(child, hook)
+            method = getattr(self.hooked(hook, name), hook)
             if not is_param_in_hook_signature(method, "batch_idx", min_args=2):
                 own.pop("batch_idx", None)
-            with self.as_if_alone(name, own.get("batch")):
+            with self.as_if_alone(name):
                 results[name] = method(*own.values(), **kwargs)
             if hook == "on_train_batch_start" and results[name] == -1:
                 raise ValueError(
@@ -126,89 +165,61 @@ class Delegating(LightningModule):
         return results
 
     @contextmanager
-    def as_if_alone(self, child_name: str, batch: Any = None) -> Iterator[None]:
-        """Give a child its own `log`, `optimizers`, `lr_schedulers` and batch in this context."""
-        child = vars(getattr(self, child_name))
-        results = getattr(self._trainer, "_results", None)
+    def as_if_alone(self, child_name: str) -> Iterator[None]:
+        """Tell a child in this context in which hook it is, as its `log` has to know.
 
-        # These are functions, as `copy.deepcopy(child)` would copy the pair with bound methods.
-        def log(name: str, value: Any, *args: Any, **kwargs: Any) -> None:
-            if (
-                results is not None
-                and results.dataloader_idx is not None
-                and kwargs.get("add_dataloader_idx", True)
-            ):
-                _, index, several = self._owner(results.dataloader_idx)
-                if several:
-                    name += f"/dataloader_idx_{index}"
-            # Lightning would add the loader's index among those of all children.
-            kwargs["add_dataloader_idx"] = False
-            self.log(f"{child_name}/{name}", value, *args, **kwargs)
-
-        def optimizers(use_pl_optimizer: bool = True) -> Any:  # noqa: ARG001
-            return self.trainer.optimizers[0].parts[child_name]  # type: ignore[attr-defined]
-
-        def lr_schedulers() -> Any:
-            schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
-            own = [each for each in schedulers if each.optimizer is optimizers()]
-            # As in Lightning, a single scheduler is not in a list.
-            if len(own) > 1:
-                return own
-            return next(iter(own), None)
-
-        overrides = {"log": log, "optimizers": optimizers, "lr_schedulers": lr_schedulers}
+        If the pair's `log` is replaced, so is the child's.
+        """
+        child: Any = self.by_name()[child_name]
+        log: Any = vars(self).get("log")
+        before = child._current_fx_name
+        child._current_fx_name = self._current_fx_name
         # Calls may be nested; only the outermost removes what it added.
-        overrides = {name: value for name, value in overrides.items() if name not in child}
-        child.update(overrides)
-        if results is not None:
-            # Lightning weights logged values by the size of this batch, which it computes only when
-            # `batch_size` is None.
-            full_batch = results.batch
-            if batch is None and isinstance(full_batch, Mapping):
-                batch = full_batch.get(child_name)
-            results.batch, results.batch_size = batch, None
+        is_replaced = log is not None and "log" not in vars(child)
+        if is_replaced:
+            vars(child)["log"] = partial(_log_as, child_name, log)
         try:
             yield
         finally:
-            for name in overrides:
-                del child[name]
-            if results is not None:
-                results.batch, results.batch_size = full_batch, None
+            child._current_fx_name = before
+            if is_replaced:
+                del vars(child)["log"]
+
+    def loader(self) -> CombinedLoader:
+        """Return the loader of the loop that runs."""
+        loader = self.trainer._active_loop._combined_loader
+        assert isinstance(loader, CombinedLoader)
+        return loader
+
+    def owner_of_loader(self, dataloader_idx: int) -> Owner:
+        """Return the child that has a loader, among those that run one after the other.
+
+        Raises:
+            ValueError: If the loaders are not named after the children.
+        """
+        loaders = self.loader().iterables
+        self._check_names(loaders)
+        return find_owners(loaders)[dataloader_idx]
 
     def _name_batch(self, given: dict[str, Any]) -> str | None:
         """Put batch and outputs in `given` into a dict under their child's name; return the name.
 
         Adapt the loader's index, too. If batches already come by name, check names; return `None`.
         """
-        # Except in training, Lightning runs loaders one after the other, and passes the batch with
-        # the loader's index, but without its key in the dict of loaders.
-        loader = self._loader()
-        if loader._mode != "sequential" or not isinstance(loader.iterables, Mapping):
+        if comes_by_name(self.loader()):
             self._check_names(given["batch"])
             return None
-        name, index, several = self._owner(given.get("dataloader_idx", 0))
-        given.update({key: {name: given[key]} for key in ("batch", "outputs") if key in given})
+        owner = self.owner_of_loader(given.get("dataloader_idx", 0))
+        given.update(
+            {key: {owner.name: given[key]} for key in ("batch", "outputs") if key in given}
+        )
         # Lightning passes the index to steps only if there are several loaders, but always to the
         # hooks that transfer batches.
-        if "batch_idx" in given and not several:
+        if "batch_idx" in given and not owner.has_several:
             given.pop("dataloader_idx", None)
         elif "dataloader_idx" in given:
-            given["dataloader_idx"] = index
-        return name
-
-    def _owner(self, dataloader_idx: int) -> tuple[str, int, bool]:
-        """Return a loader's child, its index in the child, and whether the child has several.
-
-        Raise `ValueError` if the loaders are not named after the children.
-        """
-        loaders = self._loader().iterables
-        self._check_names(loaders)
-        owners: list[tuple[str, int, bool]] = []
-        for name, own in loaders.items():
-            # A child's loaders may be nested in lists and dicts.
-            n = len(CombinedLoader(own).flattened)
-            owners += [(name, index, n > 1) for index in range(n)]
-        return owners[dataloader_idx]
+            given["dataloader_idx"] = owner.index
+        return owner.name
 
     def _check_names(self, by_name: Any) -> None:
         """Raise `ValueError` unless the keys of ``by_name`` are the children with the stage's step.
@@ -221,7 +232,7 @@ class Delegating(LightningModule):
         names = self.overriding(step)
         if step in ALWAYS:
             names = list(self.child_names)
-        if any(isinstance(loader, CombinedLoader) for loader in self._loader().flattened):
+        if any(isinstance(loader, CombinedLoader) for loader in self.loader().flattened):
             found = "one of them is a CombinedLoader: use CombinedLoader({...}, mode=...) for all"
         elif not isinstance(by_name, Mapping):
             found = f"a batch is a {type(by_name).__name__}"
@@ -234,12 +245,12 @@ class Delegating(LightningModule):
             f"{step} needs loaders named after the children that have it, {{{wanted}}}, but {found}"
         )
 
-    def _loader(self) -> CombinedLoader:
-        loop = self.trainer._active_loop
-        assert loop is not None
-        assert loop._combined_loader is not None
-        return loop._combined_loader
+
+def _log_as(
+    child_name: str, log: Callable[..., None], name: str, *args: Any, **kwargs: Any
+) -> None:
+    log(f"{child_name}/{name}", *args, **kwargs)
 
 
-for _hook in ARGUMENTS:
+for _hook in (*ARGUMENTS, *SPECIAL):
     setattr(Delegating, _hook, Delegated(_hook))

@@ -8,6 +8,7 @@ from functools import reduce
 from itertools import chain
 from operator import add
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import lightning
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.nn.parameter import UninitializedParameter
 
 from lit_share.paired import _checkpoint
+from lit_share.paired._data import PairedData
 from lit_share.paired._hooks import REFUSED, STEPS, Delegating
 from lit_share.paired._hyperparameters import readable_hyperparameters
 from lit_share.paired._optimizer import PairedOptimizer, compose
@@ -51,9 +53,12 @@ class Paired(Delegating):
     schedulers are prefixed; for callbacks, write `EarlyStopping("a/val/loss")`. `trainer.test` and
     `trainer.validate` return a dict for each child: `[{"a/test/acc": 0.9}, {"b/test/acc": 0.8}]`.
 
-    **In common.** A child's `self.trainer.callback_metrics`, `self.trainer.optimizers` and the like
-    are the pair's. The global random number stream is common, so dropout, and shuffling without a
-    `generator`, draw other numbers. In 16-bit precision an overflow skips all children's steps.
+    **Trainer.** A child's `self.trainer` has the child as `model`, and the child's own optimizers,
+    loaders, datamodule (see `PairedData`) and metrics, by the names that the child gave them.
+
+    **In common.** Children take the same number of steps. The global random number stream is
+    common, so dropout, and shuffling without a `generator`, draw other numbers. In 16-bit precision
+    an overflow skips all children's steps.
 
     Args:
         same_init: Whether the other children start from the first child's values, where names and
@@ -164,6 +169,13 @@ class Paired(Delegating):
                     )
         super().on_fit_start()
 
+    def teardown(self, stage: str) -> None:
+        """Call the children's hooks."""
+        super().teardown(stage)
+        # Lightning forgets the names of metrics, too, as another fit may find others.
+        for child in self.by_name().values():
+            child._metric_attributes = None
+
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
         """Call the hook of the child that configured the scheduler."""
         for name, part in self._optimizer.parts.items():
@@ -173,8 +185,11 @@ class Paired(Delegating):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Call the children's hooks, each with its own checkpoint."""
+        data = getattr(self._trainer, "datamodule", None)
         for name, child in self.by_name().items():
             own = {**_checkpoint.split(checkpoint, name), **_checkpoint.hyperparameters(child)}
+            if isinstance(data, PairedData) and name in data.by_name():
+                own |= _checkpoint.hyperparameters(data.by_name()[name])
             child.on_save_checkpoint(own)
             _checkpoint.merge(checkpoint, name, own)
 
@@ -186,26 +201,34 @@ class Paired(Delegating):
             _checkpoint.merge(checkpoint, name, own)
 
     def export_child(
-        self, name: str, path: str | Path, checkpoint: str | Path | None = None
+        self,
+        name: str,
+        path: str | Path,
+        checkpoint: str | Path | Mapping[str, Any] | None = None,
     ) -> None:
         """Write a child's checkpoint, for the `load_from_checkpoint` of its class.
 
         Args:
             name: The name of the child.
             path: The file to write.
-            checkpoint: A checkpoint of the pair. ``None``: the current values.
+            checkpoint: A checkpoint of the pair: its file, or what `torch.load` returns of it.
+                ``None``: the current values.
 
         Raises:
-            ValueError: If the pair or the checkpoint has no child of that name.
+            ValueError: If the pair or the checkpoint has no child of that name, or the file has
+                objects other than tensors, numbers and texts, such as functions.
         """
         if name not in self.child_names:
             raise ValueError(f"no child {name!r}: the children are {list(self.child_names)}")
         if checkpoint is not None:
             with readable_hyperparameters(self, *self.by_name().values()):
-                full = torch.load(checkpoint, map_location="cpu", weights_only=True)
+                full = _load(checkpoint, name)
             if name not in full.get(_checkpoint.CHILDREN, {}):
+                where = "the checkpoint"
+                if isinstance(checkpoint, (str, Path)):
+                    where = str(checkpoint)
                 raise ValueError(
-                    f"{checkpoint} has no child {name!r}: it must be a checkpoint of this pair"
+                    f"{where} has no child {name!r}: it must be a checkpoint of this pair"
                 )
         else:
             full = {
@@ -224,6 +247,21 @@ class Paired(Delegating):
             strategy = type(self.trainer.strategy).__name__
             raise ValueError(f"{strategy} replaces the optimizer by its own: train pairs with DDP")
         return optimizer
+
+
+def _load(checkpoint: str | Path | Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a checkpoint; raise `ValueError` if that would run code in its file."""
+    if isinstance(checkpoint, Mapping):
+        return dict(checkpoint)
+    try:
+        return dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
+    except UnpicklingError as error:
+        raise ValueError(
+            f"{checkpoint} has other objects than tensors, numbers and texts, such as functions "
+            "among its hyperparameters: if you trust the file, write "
+            f"export_child({name!r}, ..., checkpoint=torch.load({str(checkpoint)!r}, "
+            "weights_only=False))"
+        ) from error
 
 
 def _copy_first_values(children: Mapping[str, LightningModule]) -> None:
@@ -269,16 +307,22 @@ def _check_child(pair: Paired, name: str, child: object) -> None:
     if not child.automatic_optimization:
         raise ValueError(
             f"child {name!r} optimizes manually: let it return its loss from training_step, and "
-            "leave out self.automatic_optimization = False"
+            "leave out self.automatic_optimization = False; or tie submodules of one module, "
+            "without Paired, which works with manual optimization"
         )
     for other, known in pair.by_name().items():
         if known is child:
             raise ValueError(
                 f"{other!r} and {name!r} are one module: write copy.deepcopy for a second one"
             )
-    for hook, instead in REFUSED.items():
+    for hook, (reason, instead) in REFUSED.items():
         if is_overridden(hook, child):
-            raise ValueError(f"child {name!r} overrides {hook}, but {instead}")
+            raise ValueError(
+                f"child {name!r} overrides {hook}, but {reason}: {instead}, and leave it out:\n"
+                f"    class InPair({type(child).__name__}):\n"
+                f"        {hook} = LightningModule.{hook}\n"
+                f"    pair = Paired({name}=InPair(...), ...)"
+            )
     for step in STEPS.values():
         if is_param_in_hook_signature(getattr(child, step), "dataloader_iter", explicit=True):
             raise ValueError(

@@ -1,4 +1,6 @@
+import csv
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -93,6 +95,13 @@ class Kit:
         trainer = cls.trainer(**options)
         trainer.fit(module, train, val, ckpt_path=ckpt_path)
         return trainer
+
+    @staticmethod
+    def logged(logger):
+        """The step, name and value, as text, of all that a CSVLogger wrote."""
+        with Path(logger.log_dir, "metrics.csv").open(encoding="utf-8") as file:
+            rows = [*csv.DictReader(file)]
+        return {(row["step"], key, row[key]) for row in rows for key in row if row[key]}
 
     @staticmethod
     def assert_same(left, right):

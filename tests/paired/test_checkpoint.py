@@ -72,6 +72,25 @@ def test_export_of_what_is_not_there(make, kit, tmp_path):
         make().export_child("a", tmp_path / "a.ckpt", checkpoint=tmp_path / "solo.ckpt")
 
 
+def test_export_of_a_checkpoint_with_functions(kit, tmp_path):
+    class Partial(kit.Lit):
+        def __init__(self, activation=torch.tanh):
+            super().__init__()
+            self.save_hyperparameters()
+
+    pair = Paired(a=Partial(torch.nn.functional.relu), b=kit.Lit())
+    trainer = kit.fit(pair, {"a": kit.loader(1), "b": kit.loader(2)})
+    trainer.save_checkpoint(tmp_path / "pair.ckpt")
+    own, whole = tmp_path / "a.ckpt", tmp_path / "pair.ckpt"
+    with pytest.raises(
+        ValueError, match=r"write export_child\('a', \.\.\., checkpoint=torch\.load"
+    ):
+        pair.export_child("a", own, checkpoint=whole)
+    pair.export_child("a", own, checkpoint=torch.load(whole, weights_only=False))
+    child = Partial.load_from_checkpoint(own, weights_only=False)
+    assert child.hparams.activation is torch.nn.functional.relu
+
+
 def test_pair_is_loaded_with_its_children_given(kit, make, data, tmp_path):
     pair = make()
     kit.fit(pair, *data).save_checkpoint(tmp_path / "pair.ckpt")

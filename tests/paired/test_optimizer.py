@@ -120,6 +120,9 @@ def configured(kit, configure):
     return Configured()
 
 
+KEPT = []  # optimizers of the test below
+
+
 def sgd(self):
     return torch.optim.SGD(self.parameters(), lr=0.1)
 
@@ -130,7 +133,7 @@ def sgd(self):
         (lambda self: [sgd(self), sgd(self)], "child 'b' configures 2 optimizers: return one"),
         (lambda self: torch.optim.LBFGS(self.parameters()), "child 'b' uses LBFGS"),
         (
-            lambda self: self.trainer.lightning_module.a.kept,
+            lambda self: KEPT[-1],
             "'a' and 'b' return one and the same optimizer",
         ),
     ],
@@ -138,8 +141,8 @@ def sgd(self):
 def test_optimizers_that_cannot_be_stepped_together(kit, configure, message):
     class Keeping(kit.Lit):
         def configure_optimizers(self):
-            self.kept = sgd(self)
-            return self.kept
+            KEPT.append(sgd(self))
+            return KEPT[-1]
 
     pair = Paired(a=Keeping(), b=configured(kit, configure))
     with pytest.raises(ValueError, match=message):
