@@ -35,6 +35,7 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 autodoc_typehints = "none"  # signatures stay short, and Args say what types mean
+autodoc_mock_imports = ["transformers"]  # an extra
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}
 python_use_unqualified_type_names = True

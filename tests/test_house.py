@@ -24,7 +24,7 @@ FLOORS = [
     {"alignment"},
     {"metrics"},
     {"paired"},
-    {"callbacks"},
+    {"callbacks", "huggingface"},
     {"cli"},
     {"lab"},
     {"conf"},
@@ -164,6 +164,7 @@ COMPOSES = {"penalties/_recipes.py"}
 ORDINARY = {
     "sharing/_share.py": {"mean", "first"},  # init=
     "callbacks/_share.py": {"mean"},  # init=
+    "huggingface/_share.py": {"mean"},  # init=
     "functional/__init__.py": {"mean"},  # the function
     "penalties/_path.py": {"first"},  # first=
     "codebooks/_tie_rows.py": {"zero"},  # a column of a table

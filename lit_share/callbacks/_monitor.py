@@ -15,7 +15,7 @@ from lit_share.callbacks._heatmap import distance_heatmap
 from lit_share.callbacks._regularize import Regularize
 from lit_share.callbacks._share import Share
 from lit_share.functional import Comparison
-from lit_share.metrics import compare_found, count_numbers
+from lit_share.metrics import compare_found, measure_sharing, metric_name
 from lit_share.ties import Tie, Ties, as_ties, cluster_ties, distinctly_named
 
 _NAMES = tuple(
@@ -147,28 +147,16 @@ class SharingMonitor(Callback):
         comparisons: Mapping[str, Comparison],
     ) -> dict[str, float]:
         """Return the metrics to log, by name."""
-        stats = count_numbers(pl_module, tied)
-        values = {
-            "sharing/sparsity": stats.sparsity,
-            "sharing/unique": float(stats.unique),
-            "sharing/compression": stats.compression,
-        }
+        values = measure_sharing(pl_module, tied, self.per_tie, comparisons)
         penalties = [c for c in _callbacks(trainer) if isinstance(c, Regularize)]
         if penalties:
             now = (trainer.global_step, trainer.current_epoch)
             values["sharing/penalty"] = sum(c.value(pl_module, *now) for c in penalties)
-        if tied:
-            total = Comparison.total(list(comparisons.values()))
-            values |= {"sharing/distance": total.distance, "sharing/tied": total.tied}
-            values["sharing/clusters"] = float(cluster_ties(tied).count)
         if self.per_tie:
-            by_tie = {_OF_A_TIE + name: own.distance for name, own in comparisons.items()}
             for number, penalty in enumerate(penalties):
                 prefix = f"{number}/" if len(penalties) > 1 else ""
-                own = penalty.learned.items()
-                by_tie |= {_STRENGTH_OF + prefix + name: strength for name, strength in own}
-            # MLflow rejects "=" in the names of metrics.
-            values |= {name.replace(" = ", " - "): value for name, value in by_tie.items()}
+                for name, strength in penalty.learned.items():
+                    values[metric_name(_STRENGTH_OF + prefix + name)] = strength
         return values
 
     def _compared_ties(self, trainer: Trainer, pl_module: LightningModule) -> list[Tie]:

@@ -172,17 +172,7 @@ class Regularize(Callback):
     @override
     def state_key(self) -> str:
         """The key in checkpoints, distinct for the penalties of one Trainer."""
-        # Strength and schedule are left out: a checkpoint fits a run with another strength.
-        p = self.penalty
-        key = {"norm": p.norm, "groups": p.groups, "center": p.center, "ties": repr(self.ties)}
-        # Keys of other penalties are those of older checkpoints.
-        if p.edges is not None:
-            key["edges"] = repr(p.edges)
-        if not p.scaled:
-            key["scaled"] = "False"
-        if self.steps.precision.given is not None:
-            key["precision"] = "given"
-        return self._generate_state_key(**key)
+        return self._generate_state_key(**self.steps.identity)
 
     @override
     def state_dict(self) -> dict[str, Any]:

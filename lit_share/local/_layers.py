@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -205,6 +206,12 @@ class _LocallyConnected(nn.Module):
         return f"{shown}, bias={self.bias is not None}, padding_mode={self.padding_mode!r}"
 
     @override
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # `module.to(memory_format=torch.channels_last)`, usual for images, restrides tensors of 4
+        # and 5 dimensions: it fails for filters of 5, and would slow down those of 4.
+        return super()._apply(partial(_apply_as_matrix, fn), recurse)  # type: ignore[no-any-return]
+
+    @override
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         # A checkpoint of a convolution has the filters that are equal at all positions.
         for name, parameter in self.named_parameters(recurse=False):
@@ -286,6 +293,14 @@ def _two(numbers: Any) -> Pair:
     # A sequence is an image with one row.
     down, across = (1, *numbers)[-2:]
     return down, across
+
+
+def _apply_as_matrix(fn: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
+    """Apply a function of `torch.nn.Module._apply` to a tensor as (positions, elements)."""
+    if tensor.ndim < 3:
+        return fn(tensor)
+    applied: Tensor = fn(tensor.flatten(1)).unflatten(1, tensor.shape[1:])
+    return applied
 
 
 def _load_positions_as_one(

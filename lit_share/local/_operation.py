@@ -75,8 +75,11 @@ def locally_connected(
         if bias is not None:
             bias = bias.to(dtype)
     with torch.autocast(device, enabled=False) if casts else nullcontext():
-        size = (rows, columns)
-        y: Tensor = _MatrixPerPosition.apply(x, weight, bias, size, stride, dilation, groups)
+        options = (rows, columns), stride, dilation, groups
+        if torch.jit.is_tracing():  # type: ignore[attr-defined]
+            # Sizes are tensors there, which a Function cannot take within a tuple.
+            return _MatrixPerPosition.forward(x, weight, bias, *options)
+        y: Tensor = _MatrixPerPosition.apply(x, weight, bias, *options)
     return y
 
 
@@ -155,7 +158,7 @@ def _patches(
     patches = torch.stack(pixels, dim=3)  # rows, columns, channels, pixels of the window, batch
     # All sizes are given, because torch cannot infer a size of -1 if the batch is empty.
     height, width = size[0] * size[1] * groups, x.shape[1] // groups * kernel.numel()
-    return patches.reshape(height, width, len(x))
+    return patches.reshape(height, width, x.shape[0])
 
 
 def _fold(

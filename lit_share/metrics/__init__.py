@@ -11,6 +11,7 @@ from lit_share.metrics._counts import (
     sharing_stats,
 )
 from lit_share.metrics._distance import RelativeDistance
+from lit_share.metrics._measure import measure_sharing, metric_name
 from lit_share.metrics._sharing import ParameterSharing
 from lit_share.metrics._stability import SelectionStability, index_change, jaccard
 from lit_share.metrics._tied import TiedFraction
@@ -27,6 +28,8 @@ __all__ = [
     "count_tied",
     "index_change",
     "jaccard",
+    "measure_sharing",
+    "metric_name",
     "overall_distance",
     "relative_distance",
     "sharing_stats",

@@ -164,6 +164,21 @@ class PenaltySteps:
         self._added: set[int] = set()
 
     @property
+    def identity(self) -> dict[str, str]:
+        """What distinguishes the penalty's state in a checkpoint from that of other penalties."""
+        # Strength and schedule are left out: a checkpoint fits a run with another strength.
+        p = self.penalty
+        key = {"norm": p.norm, "groups": p.groups, "center": p.center, "ties": repr(self.ties)}
+        # Keys of other penalties are those of older checkpoints.
+        if p.edges is not None:
+            key["edges"] = repr(p.edges)
+        if not p.scaled:
+            key["scaled"] = "False"
+        if self.precision.given is not None:
+            key["precision"] = "given"
+        return key
+
+    @property
     def keeps_frozen(self) -> bool:
         """Whether groups that a proximal step has put at their center are frozen."""
         return self.keep_zeros or self.keep_tied

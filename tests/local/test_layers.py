@@ -365,6 +365,53 @@ def test_compiled():
     torch.testing.assert_close(compiled(batch(conv)), layer(batch(conv)))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("index", [0, 10])
+def test_exported_with_any_batch_size(index):
+    conv = CONVOLUTIONS[index]()
+    layer, x = parted(local(conv)).requires_grad_(False), batch(conv)
+    sizes = ({0: torch.export.Dim("batch", min=2)},)
+    program = torch.export.export(layer, (x,), dynamic_shapes=sizes).module()
+    more = torch.cat([x, x.flip(0)])
+    torch.testing.assert_close(program(more), layer(more))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # of the checks of sizes
+@pytest.mark.parametrize("index", [0, 10])
+def test_traced(index):
+    conv = CONVOLUTIONS[index]()
+    layer, x = parted(local(conv)), batch(conv)
+    traced = torch.jit.trace(layer, x)
+    more = torch.cat([x, x.flip(0)])
+    torch.testing.assert_close(traced(more), layer(more))
+    gradients = [
+        torch.autograd.grad(net(x).square().sum(), layer.parameters()) for net in (traced, layer)
+    ]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("index", [0, 10])
+def test_channels_last(index):
+    """A model of images is moved to it as a whole; filters of positions have no such format."""
+    conv = CONVOLUTIONS[index]()
+    layer, x = parted(local(conv)), batch(conv)
+    moved = nn.Sequential(copy.deepcopy(layer)).to(memory_format=torch.channels_last)
+    assert moved[0].weight.shape == layer.weight.shape
+    assert moved[0].weight.is_contiguous()
+    torch.testing.assert_close(moved(x), layer(x))
+
+
+def test_moves_and_conversions_keep_the_parameters():
+    layer = small()[0]
+    weight, optimizer = layer.weight, torch.optim.SGD(layer.parameters(), lr=0.1)
+    assert layer.to(torch.bfloat16).weight is weight
+    assert weight.dtype == torch.bfloat16
+    assert optimizer.param_groups[0]["params"][0] is layer.weight
+    assert layer.to_empty(device="meta").weight.is_meta
+    assert layer.weight.shape == weight.shape
+
+
 def test_autocast():
     layer = small()[0].float()
     with torch.autocast("cpu", torch.bfloat16):
