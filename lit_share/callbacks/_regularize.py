@@ -136,7 +136,8 @@ class Regularize(Callback):
         # Optimizers that have not stepped: the proximal steps of their ties never became due.
         self._idle: set[Optimizer] = set()
         # The steps and epochs done when an epoch was last ended.
-        self._first_epoch = 0
+        # The first epoch with a batch: a resumed one may have none left.
+        self._first_epoch: int | None = None
         self._ended: tuple[int, int] | None = None
         self._validation: ValidationLoss | None = None
         self._path: PathWalk | None = None
@@ -301,7 +302,7 @@ class Regularize(Callback):
         after_step = partial(self._after_step, trainer)
         self._handles = [register_after_step(o, after_step) for o in trainer.optimizers]
         self._idle = set(trainer.optimizers)
-        self._first_epoch = trainer.current_epoch
+        self._first_epoch = None
         self._ended = None
         if isinstance(self.strength, Learned):
             self._validation = self._validation_loss(trainer, pl_module, self.strength)
@@ -349,6 +350,8 @@ class Regularize(Callback):
 
     @override
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if self._first_epoch is None:
+            self._first_epoch = trainer.current_epoch
         steps = self.steps
         # Strengths are learned from the last proximal step, which checkpoints do not have.
         if trainer.is_last_batch and steps.every == "epoch":

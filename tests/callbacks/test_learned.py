@@ -321,6 +321,11 @@ def test_errors_before_training(module, learned, words):
     assert own.steps_taken == 0
 
 
+def test_strengths_that_are_never_due():
+    with pytest.warns(UserWarning, match=r"no strength was learned in 20 steps, .*every=\.\.\."):
+        fit(Validated(), Regularize("soft_tie", PAIR, Gentle(every=21)), data=held_out(), epochs=2)
+
+
 @pytest.mark.filterwarnings("ignore:.*no `val_dataloader`")
 def test_no_validation_data():
     made = trainer(Regularize("soft_tie", PAIR, Gentle()))
@@ -426,6 +431,7 @@ def test_loggers_are_read_and_not_written_to(tmp_path):
     assert "never" not in (tmp_path / "own" / "version_0" / "metrics.csv").read_text()
 
 
+@pytest.mark.filterwarnings("ignore:no strength was learned in 20 steps")
 def test_batches_without_a_loss_are_skipped():
     class Skips(Validated):
         def validation_step(self, batch, batch_idx, dataloader_idx=0):
