@@ -199,6 +199,11 @@ class LearnedStrengths:
         for key, strength in self.by_name(ties).items():
             self.course.setdefault(key, []).append(strength)
 
+    def correct_epoch(self, ties: Sequence[Tie]) -> None:
+        """Replace the last strengths of the course by the present ones."""
+        for key, strength in self.by_name(ties).items():
+            self.course.setdefault(key, [strength])[-1] = strength
+
     def state(self) -> dict[str, Any]:
         """Return numbers by name, for a checkpoint."""
         return {

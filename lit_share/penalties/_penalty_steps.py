@@ -131,6 +131,9 @@ class PenaltySteps:
             self.learned = LearnedStrengths(strength, self.uses_prox)
         # The last proximal step of ties by their names, as learned strengths need it.
         self._moves: dict[str, list[Tensor]] = {}
+        # The number of steps at the end of the last epoch, whose proximal step is learned from
+        # after it.
+        self._ended_at: int | None = None
         self.precision = MemberPrecision(self.penalty, precision)
         self.steps_done = self.epochs_done = 0
         self.found: list[Tie] = []
@@ -384,6 +387,7 @@ class PenaltySteps:
         check_finite(self.found, self.steps_done)
         if self.learned is not None:
             self.learned.end_epoch(self.found)
+            self._ended_at = self.steps_done
         self.precision.warn_of_missing_moments(self.found, self._steps.rates)
         self.epochs_done += 1
 
@@ -427,6 +431,8 @@ class PenaltySteps:
             if self.precision.given is None and largest > 0.0:
                 most = 0.5 / largest
         self.learned.update(self.found, self.views.products(gradients, moves), most)
+        if self._ended_at == self.steps_done:
+            self.learned.correct_epoch(self.found)
 
     def new_gradients(self) -> None:
         """Discard increments kept for other optimizers; call it at each backward pass."""
@@ -484,7 +490,7 @@ class PenaltySteps:
         """Drop starting values, masks, edge weights, pending steps and counts of a training."""
         self._start, self._frozen, self._pending = {}, {}, PendingSteps()
         self.precision.restore({})
-        self._edge_weights, self._moves = {}, {}
+        self._edge_weights, self._moves, self._ended_at = {}, {}, None
         if self.learned is not None:
             self.learned.restore({})
         self.steps_done = self.epochs_done = 0
@@ -511,7 +517,7 @@ class PenaltySteps:
         self.precision.restore(state_dict.get("precision", {}))
         self._edge_weights = dict(state_dict.get("edge_weights", {}))
         # Moves of other weights say nothing of those that are restored.
-        self._moves = {}
+        self._moves, self._ended_at = {}, None
         if self.learned is not None:
             self.learned.restore(state_dict.get("strengths", {}))
         self._frozen, self._owner = {}, None
@@ -653,8 +659,11 @@ class PenaltySteps:
         moving = self.views.set_steps(sizes)
         if not moving:
             return moving
-        # All optimizers of an iteration step before it is learned from.
-        after = self.steps_done + len(self.optimizers)
+        # A step is learned from when it is counted: that of an epoch is taken after all are.
+        after = self.steps_done
+        if self.every == "step":
+            # All optimizers of an iteration step before.
+            after += len(self.optimizers)
         if self.learned is not None and self.learned.is_due(after):
             moves = self.views.moved_by(self.views.take_prox)
             pairs = zip(self.found, moves, strict=True)
