@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any, Literal
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 
-from lit_share.functional import Penalty
+from lit_share.functional import Penalty, curvature
 from lit_share.penalties._checks import (
     check_arguments,
     check_finite,
@@ -417,7 +418,7 @@ class PenaltySteps:
             raise ValueError(f"strength={self.strength} is given: write strength=Learned()")
         self.learned.steps_at_update = self.steps_done
         self._refresh()
-        most = math.inf
+        most = [math.inf] * len(self.found)
         if self.uses_prox:
             # The last step's moves are of no more use, and take as much memory as the members.
             by_name, self._moves = self._moves, {}
@@ -429,10 +430,24 @@ class PenaltySteps:
             gradients = rescaled(gradients, self._steps.rates)
             largest = max(rate for own in self._steps.rates for rate in own.rates())
             if self.precision.given is None and largest > 0.0:
-                most = 0.5 / largest
+                most = [1.0 / (largest * self._curvature(tie)) for tie in self.found]
         self.learned.update(self.found, self.views.products(gradients, moves), most)
         if self._ended_at == self.steps_done:
             self.learned.correct_epoch(self.found)
+
+    def _curvature(self, tie: Tie) -> float:
+        """Return the largest eigenvalue of the penalty's Hessian in a tie's parameters, or more."""
+        # Other penalties have no Hessian where groups meet: their steps are limited as of a pair.
+        if not self.penalty.is_smooth:
+            return 2.0
+        if tie.inside:
+            return curvature(self.penalty, 1, tie.numel)
+        # A parameter that is several members receives the gradients of all.
+        parameters = Counter(id(parameter) for parameter in tie.parameters)
+        sizes = {id(parameter): parameter.numel() for parameter in tie.parameters}
+        covered = [math.ceil(n * tie.numel / sizes[key]) for key, n in parameters.items()]
+        aliases = Counter(tie.first_aliases).values()
+        return max(*covered, *aliases) * curvature(self.penalty, len(tie.members))
 
     def new_gradients(self) -> None:
         """Discard increments kept for other optimizers; call it at each backward pass."""
