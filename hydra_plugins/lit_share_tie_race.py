@@ -250,6 +250,7 @@ class RaceSweeper(StrategySweeper):
         for folder, known in known_cells(directory).items():
             cell = tuple(known["overrides"])
             entry = entries.get(cell, {})
+            # The result of a winner is that of a whole run.
             if "trial" not in entry or "score" in entry:
                 continue
             outcome = tried_in(directory / folder)

@@ -135,9 +135,9 @@ class Regularize(Callback):
         self._announced: set[Optimizer] = set()
         # Optimizers that have not stepped: the proximal steps of their ties never became due.
         self._idle: set[Optimizer] = set()
-        # The steps and epochs done when an epoch was last ended.
         # The first epoch with a batch: a resumed one may have none left.
         self._first_epoch: int | None = None
+        # The steps and epochs done when an epoch was last ended.
         self._ended: tuple[int, int] | None = None
         self._validation: ValidationLoss | None = None
         self._path: PathWalk | None = None
@@ -364,6 +364,7 @@ class Regularize(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # An epoch that `max_steps` or `on_train_batch_start` ends early has no last batch.
         self._take_steps_of_epoch(trainer)
+        # Steps of batches are learned from after each batch.
         if self.steps.every == "epoch":
             self._learn(trainer)
         self._end_epoch(trainer)

@@ -49,6 +49,7 @@ def curvature(penalty: Penalty, members: int, numbers: int | None = None) -> flo
         return numbers / max(numbers - 1, 1)
     if not penalty.centering.has_edges:
         return penalty.centering.scale(members) ** 2
+    # Adaptive weights change with the members, and the limit of 1 needs none of them.
     kind = penalty.edging
     pairs = kind.pairs(members)
     if kind.weights is None and len(pairs) == math.comb(members, 2):

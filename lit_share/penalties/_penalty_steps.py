@@ -445,6 +445,7 @@ class PenaltySteps:
         # A parameter that is several members receives the gradients of all.
         parameters = Counter(id(parameter) for parameter in tie.parameters)
         sizes = {id(parameter): parameter.numel() for parameter in tie.parameters}
+        # Slices cover a part of it each, and a matrix with its transpose covers it twice.
         covered = [math.ceil(n * tie.numel / sizes[key]) for key, n in parameters.items()]
         aliases = Counter(tie.first_aliases).values()
         return max(*covered, *aliases) * curvature(self.penalty, len(tie.members))

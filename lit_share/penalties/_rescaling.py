@@ -30,6 +30,7 @@ def rescaled(gradients: Mapping[int, Tensor], rates: Sequence[LearningRates]) ->
         if all(isinstance(part, (Adam, AdamW)) for part in parts_of(own.optimizer)):
             state = own.optimizer.state
         for group, rate in zip(groups, of_groups, strict=True):
+            # A checkpoint may have moments of both kinds.
             key = "exp_avg_sq"
             if group.get("amsgrad"):
                 key = "max_exp_avg_sq"

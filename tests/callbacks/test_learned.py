@@ -171,6 +171,7 @@ def test_a_step_at_the_end_of_an_epoch_is_learned_from_at_once(tmp_path):
     assert all(own != 0.1 for own in whole.values())
 
 
+@pytest.mark.filterwarnings("ignore:no strength was learned in 10 steps")
 def test_an_update_that_an_epoch_misses_by_a_step_waits_for_the_next(tmp_path):
     def train(epochs, ckpt_path=None):
         callback = Regularize("layer_tie", PAIR, Gentle(every=11), every="epoch")
