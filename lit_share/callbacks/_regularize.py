@@ -463,9 +463,14 @@ class Regularize(Callback):
         """End the epoch of all penalties that take a proximal step then."""
         # Checkpoints do not have these steps, from which strengths are learned at once; and all
         # penalties learn from one gradient, at the weights that all of them have moved.
-        for penalty in _penalties_of(trainer):
+        penalties = _penalties_of(trainer)
+        pending = [p for p in penalties if p.steps.every == "epoch" and p.steps.pending]
+        for penalty in penalties:
             if penalty.steps.every == "epoch":
                 penalty._end_epoch(trainer)
+            # If the epoch was cut off, others have learned from this step already.
+            if pending and penalty._validation is not None:
+                penalty._validation.forget()
 
     def _end_epoch(self, trainer: Trainer) -> None:
         now = trainer.global_step, trainer.current_epoch

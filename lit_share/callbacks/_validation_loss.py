@@ -125,6 +125,10 @@ class ValidationLoss:
         """Compute the gradients of these parameters, too, from now on."""
         self._wanted |= {id(parameter): parameter for parameter in parameters}
 
+    def forget(self) -> None:
+        """Drop the gradients of the last step, as weights have moved since."""
+        self._step = -1
+
     def gradients(self, parameters: Sequence[nn.Parameter]) -> Mapping[int, Tensor]:
         """Return the gradient at the present weights, by the ``id`` of parameters.
 

@@ -205,7 +205,8 @@ def test_the_course_has_the_update_of_an_epochs_step(cut):
         assert 0.1 != pytest.approx(first) != second
 
 
-def test_penalties_learn_after_the_last_step_of_all():
+@pytest.mark.parametrize("last", [4, 99])
+def test_penalties_learn_after_the_last_step_of_all(last):
     seen = []
 
     class Looks(Validated):
@@ -214,15 +215,20 @@ def test_penalties_learn_after_the_last_step_of_all():
                 seen.append(weights(self))
             return super().validation_step(batch, batch_idx)
 
+        def on_train_batch_start(self, batch, batch_idx):
+            return -1 if batch_idx == last else None
+
         def on_train_epoch_end(self):
             for name, value in weights(self).items():
                 assert torch.equal(value, seen[-1][name])
 
     first, second = (Ties(f"a.{i}.*", f"b.{i}.*") for i in (0, 2))
-    fit(
-        Looks(), *(Regularize("layer_tie", own, Gentle(), every="epoch") for own in (first, second))
-    )
+    callbacks = [Regularize("layer_tie", own, Gentle(), every="epoch") for own in (first, second)]
+    fit(Looks(), *callbacks)
     assert len(seen) == 2
+    # Another penalty learns after every other step, before an epoch is cut off.
+    fit(Looks(), Regularize("soft_tie", second, Gentle()), callbacks[0])
+    assert len(seen) > 6
 
 
 def test_members_that_are_frozen_in_training():
