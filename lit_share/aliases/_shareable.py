@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
@@ -46,14 +48,28 @@ def check_shareable(module: nn.Module, ties: Sequence[Tie]) -> None:
         _check_layers(tie)
 
 
-def check_buffers(groups: Sequence[Sequence[BufferRef]]) -> None:
-    """Raise `TieError` if buffers cannot be shared."""
+# Running statistics, whose mean is that of all data.
+_STATISTICS = re.compile(r"running_\w+|num_batches_tracked")
+
+
+def check_buffers(groups: Sequence[Sequence[BufferRef]], averaged: bool) -> None:
+    """Raise `TieError` if buffers cannot be shared, as with their mean if they are averaged."""
     for refs in groups:
         kinds = {
             ref.name: (tuple(ref.stored.shape), ref.stored.dtype, ref.stored.device) for ref in refs
         }
         if len(set(kinds.values())) > 1:
             raise TieError(f"shared buffers must agree in shape, dtype and device: {kinds}")
+        if not averaged or all(_STATISTICS.fullmatch(ref.attribute) for ref in refs):
+            continue
+        first, *others = (ref.stored for ref in refs)
+        # Of masks and bases a mean is neither.
+        if not first.is_meta and not all(torch.equal(first, other) for other in others):
+            names = ", ".join(repr(ref.name) for ref in refs)
+            raise TieError(
+                f"{names} differ, and are no running statistics, which have a mean: make them "
+                'equal, exclude them from the ties, or take the first by init="first"'
+            )
 
 
 def _check_orientation(tie: Tie) -> None:

@@ -77,7 +77,8 @@ def share(
         init: The shared value: the ``"mean"`` of the members, or the ``"first"`` member.
         where: Share ``"all"`` members of each tie, or only those that are ``"equal"``.
         buffers: Whether to share buffers that fit the patterns, too, such as the statistics of
-            batch normalisation.
+            batch normalisation. Their mean is taken, too; other buffers, such as masks, must be
+            equal with ``init="mean"``.
 
     Returns:
         The shared ties. If only some members of a tie are shared, the result has a tie of these
@@ -111,7 +112,7 @@ def share(
         groups = ties.buffers(module)
         if not groups:
             raise TieError(f"buffers=True, but no buffer fits all patterns of {ties}: leave it out")
-        check_buffers(groups)
+        check_buffers(groups, averaged=init == "mean" and where == "all")
     if where == "equal":
         check_not_meta([*sliced, *separate])
         separate = _split(separate, cluster_labels(separate))

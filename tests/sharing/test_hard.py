@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import nn
 from torch.distributed.tensor import Shard, distribute_tensor
+from torch.nn.utils import prune
+from torch.nn.utils.parametrizations import orthogonal
 
 from lit_share.codebooks import CodebookLinear
 from lit_share.sharing import share, unshare
@@ -459,3 +461,27 @@ def test_numbers_of_a_tensor_cannot_be_shared(where):
     assert module.w is parameter
     with pytest.raises(TieError, match=re.escape("'w[...]' cannot be shared")):
         unshare(module, Ties("w[...]"))
+
+
+def masked(kind):
+    if kind == "mask":
+        return prune.random_unstructured(nn.Linear(4, 4), "weight", 0.5)
+    return orthogonal(nn.Linear(4, 4))
+
+
+@pytest.mark.parametrize("kind", ["mask", "base"])
+def test_buffers_without_a_mean_are_refused_or_those_of_the_first(kind):
+    torch.manual_seed(0)
+    module = nn.ModuleDict({name: masked(kind) for name in "ab"})
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    with pytest.raises(TieError, match=r"'a\..*', 'b\..*' differ, and are no running statistics"):
+        share(module, Ties("a.*", "b.*"), buffers=True)
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, before[name])
+    share(module, Ties("a.*", "b.*"), init="first", buffers=True)
+    assert all(
+        torch.equal(one, other)
+        for one, other in zip(module["a"].buffers(), module["b"].buffers(), strict=True)
+    )
+    x = torch.randn(2, 4)
+    torch.testing.assert_close(module["a"](x), module["b"](x))

@@ -143,7 +143,7 @@ def test_strength_is_every_regularizers_own(compose_config: Compose) -> None:
 def test_strengths_that_are_learned(compose_config: Compose, tmp_path: Path) -> None:
     """They are a strategy of their own, and their course is in the result."""
     config = compose_config(
-        *FAST, "regularizer=[soft_tie,l2]", "strength={learned:{start:0.02,per:all}}",
+        *FAST, "regularizer=[soft_tie,l2]", "strength={learned:{start:0.02,per:all,every:2}}",
         "trainer.max_epochs=2", "trainer.limit_train_batches=6",
     )  # fmt: skip
     run(config, tmp_path, [])
