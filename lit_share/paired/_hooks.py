@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lightning import LightningModule
-from lightning.pytorch.core.hooks import DataHooks, ModelHooks
-from lightning.pytorch.utilities import CombinedLoader
-from lightning.pytorch.utilities.model_helpers import is_overridden
-from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
+from lit_share.lightnings import (
+    SeveralModules,
+    combined_loader,
+    is_a,
+    is_overridden,
+    is_param_in_hook_signature,
+)
+from lit_share.paired._hook_arguments import HOOK_ARGUMENTS
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule
+    from lightning.pytorch.utilities import CombinedLoader
 
 STEPS = {
     "train": "training_step",
@@ -45,12 +51,7 @@ REFUSED = {
 ALWAYS = ("configure_gradient_clipping", "predict_step")
 
 # All other hooks, with the names of their arguments.
-_HOOKS = [*vars(ModelHooks), *vars(DataHooks), "configure_gradient_clipping", "optimizer_zero_grad"]
-ARGUMENTS = {
-    hook: [*inspect.signature(getattr(LightningModule, hook)).parameters][1:]
-    for hook in _HOOKS
-    if not hook.startswith("_") and hook not in REFUSED
-}
+ARGUMENTS = {hook: names for hook, names in HOOK_ARGUMENTS.items() if hook not in REFUSED}
 # Lightning declares steps with `*args` and `**kwargs`, so their signatures name no arguments.
 ARGUMENTS |= {step: ["batch", "batch_idx", "dataloader_idx"] for step in STEPS.values()}
 
@@ -74,10 +75,10 @@ class Delegated:
     def __get__(self, pair: Delegating | None, owner: type) -> Any:
         if pair is not None and (self.hook in ALWAYS or pair.overriding(self.hook)):
             return partial(pair.delegate, self.hook)
-        return getattr(LightningModule, self.hook).__get__(pair, owner)
+        return getattr(super(Delegating, pair or owner), self.hook)
 
 
-class Delegating(LightningModule):
+class Delegating(SeveralModules):
     """A LightningModule that delegates its hooks to child LightningModules."""
 
     child_names: tuple[str, ...] = ()
@@ -206,7 +207,7 @@ class Delegating(LightningModule):
         owners: list[tuple[str, int, bool]] = []
         for name, own in loaders.items():
             # A child's loaders may be nested in lists and dicts.
-            n = len(CombinedLoader(own).flattened)
+            n = len(combined_loader(own, "sequential").flattened)
             owners += [(name, index, n > 1) for index in range(n)]
         return owners[dataloader_idx]
 
@@ -221,7 +222,7 @@ class Delegating(LightningModule):
         names = self.overriding(step)
         if step in ALWAYS:
             names = list(self.child_names)
-        if any(isinstance(loader, CombinedLoader) for loader in self._loader().flattened):
+        if any(is_a(loader, "CombinedLoader") for loader in self._loader().flattened):
             found = "one of them is a CombinedLoader: use CombinedLoader({...}, mode=...) for all"
         elif not isinstance(by_name, Mapping):
             found = f"a batch is a {type(by_name).__name__}"
