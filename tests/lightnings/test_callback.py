@@ -13,7 +13,7 @@ import torch
 import lit_share as ls
 from lit_share.lightnings import PACKAGES, package_of
 
-from ._both import assert_same, loader, net, trainer, two
+from ._both import assert_same, loader, trainer, two
 
 TIES = ls.Ties("a.*", "b.*")
 PATH = ls.Path(0.1, 1.0, steps=2, epochs=1, first=1)
@@ -139,6 +139,26 @@ def test_noting_inputs_leaves_attributes_as_they_were(package):
     module = Counts()
     trainer(package, [ls.Align(TIES)], max_epochs=1).fit(module, loader(1))
     assert module.steps == 1
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_lightning_cli_takes_callbacks(package, monkeypatch):
+    pytest.importorskip("jsonargparse")
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of what Lightning uses
+    cli = import_module(f"{package}.cli").LightningCLI
+    regularize = {
+        "class_path": "lit_share.Regularize",
+        "init_args": {"penalty": "soft_tie", "ties": ["a.*", "b.*"], "strength": 0.5},
+    }
+    made = cli(
+        two(package),
+        args={"trainer": {"callbacks": [regularize], "logger": False, "accelerator": "cpu"}},
+        run=False,
+        save_config_callback=None,
+        seed_everything_default=False,
+    )
+    (own,) = (each for each in made.trainer.callbacks if isinstance(each, ls.Regularize))
+    assert own.strength == 0.5
 
 
 @pytest.mark.slow
