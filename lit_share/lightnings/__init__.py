@@ -5,7 +5,7 @@ both imports neither by name: it takes what it needs from the package of a Train
 from one that the user has imported.
 """
 
-from lit_share.lightnings._callback import Callback
+from lit_share.lightnings._callback import Callback, join_imported
 from lit_share.lightnings._module import SeveralModules, common_package
 from lit_share.lightnings._packages import (
     PACKAGES,
@@ -36,6 +36,7 @@ __all__ = [
     "is_module",
     "is_overridden",
     "is_param_in_hook_signature",
+    "join_imported",
     "module_of",
     "package_of",
 ]

@@ -28,13 +28,13 @@ class Callback(_Base):
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
         """Return a new instance, of the packages that are imported by now."""
-        if not _add_bases():
+        if not join_imported():
             import_module(PACKAGES[0])
-            _add_bases()
+            join_imported()
         return super().__new__(cls)
 
 
-def _add_bases() -> bool:
+def join_imported() -> bool:
     """Make `Callback` one of all imported packages; return whether there are any."""
     packages = [sys.modules[name] for name in PACKAGES if name in sys.modules]
     for package in packages:
@@ -44,4 +44,4 @@ def _add_bases() -> bool:
 
 
 # LightningCLI looks at the class before there is an instance.
-_add_bases()
+join_imported()

@@ -145,6 +145,7 @@ def test_noting_inputs_leaves_attributes_as_they_were(package):
 def test_lightning_cli_takes_callbacks(package, monkeypatch):
     pytest.importorskip("jsonargparse")
     monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of what Lightning uses
+    monkeypatch.setattr("sys.argv", ["main.py"])
     cli = import_module(f"{package}.cli").LightningCLI
     regularize = {
         "class_path": "lit_share.Regularize",
