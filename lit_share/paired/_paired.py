@@ -226,8 +226,7 @@ class Paired(Delegating):
         if name not in self.child_names:
             raise ValueError(f"no child {name!r}: the children are {list(self.child_names)}")
         if checkpoint is not None:
-            with readable_hyperparameters(self, *self.by_name().values()):
-                full = _load(checkpoint, name)
+            full = _load(self, name, checkpoint)
             if name not in full.get(_checkpoint.CHILDREN, {}):
                 where = "the checkpoint"
                 if isinstance(checkpoint, (str, Path)):
@@ -254,12 +253,14 @@ class Paired(Delegating):
         return optimizer
 
 
-def _load(checkpoint: str | Path | Mapping[str, Any], name: str) -> dict[str, Any]:
+def _load(pair: Paired, name: str, checkpoint: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     """Return a checkpoint; raise `ValueError` if that would run code in its file."""
     if isinstance(checkpoint, Mapping):
         return dict(checkpoint)
     try:
-        return dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
+        # The children come first: they have what the pair has, by the names their authors gave it.
+        with readable_hyperparameters(*pair.by_name().values(), pair):
+            return dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
     except UnpicklingError as error:
         raise ValueError(
             f"{checkpoint} has other objects than tensors, numbers and texts, such as functions "
