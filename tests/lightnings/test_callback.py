@@ -166,7 +166,8 @@ def test_lightning_cli_takes_callbacks(package, monkeypatch):
 def test_the_package_that_is_not_used_is_not_imported():
     lines = [
         # Sorted imports have it before pytorch_lightning.
-        "from lit_share import Align, Learned, Paired, Path, Regularize, Share, SharingMonitor",
+        "from lit_share import Align, Learned, Paired, PairedData, Path, Regularize, Share",
+        "from lit_share import SharingMonitor",
         "import sys, torch, pytorch_lightning as pl",
         "from torch import nn, optim",
         "class Lit(pl.LightningModule):",
@@ -188,6 +189,12 @@ def test_the_package_that_is_not_used_is_not_imported():
         "trainer.fit(Paired(a=Lit(), b=Lit()), loaders, loaders)",
         "trainer = pl.Trainer(max_epochs=1, callbacks=Share(ties), accelerator='cpu')",
         "trainer.fit(Paired(a=Lit(), b=Lit()), loaders)",
+        "class Data(pl.LightningDataModule):",
+        "    def train_dataloader(self):",
+        "        return data",
+        "    val_dataloader = train_dataloader",
+        "trainer = pl.Trainer(max_epochs=1, callbacks=Share(ties), accelerator='cpu')",
+        "trainer.fit(Paired(a=Lit(), b=Lit()), PairedData(a=Data(), b=Data()))",
         "print('foreign:', *[name for name in sys.modules if name.split('.')[0] == 'lightning'])",
     ]
     done = subprocess.run(

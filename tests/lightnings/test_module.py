@@ -86,6 +86,56 @@ def test_subclasses(package):
     assert isinstance(pair, Noting)
 
 
+def data_of(package):
+    class Data(import_module(package).LightningDataModule):
+        def __init__(self, seed=0):
+            super().__init__()
+            self.save_hyperparameters()
+
+        def train_dataloader(self):
+            return loader(4)
+
+        def val_dataloader(self):
+            return loader(2)
+
+    return Data
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_datamodules_of_children(package):
+    Data = data_of(package)
+    data = ls.PairedData(a=Data(1), b=Data(2))
+    assert isinstance(data, import_module(package).LightningDataModule)
+    assert package_of(data) == package
+    pair, made = pair_of(package), trainer(package)
+    made.fit(pair, data)
+    expected = pair_of(package)
+    loaders = [{"a": loader(n), "b": loader(n)} for n in (4, 2)]
+    trainer(package).fit(expected, *loaders)
+    assert_same(pair, expected)
+    assert pair.a.ended == 32
+    assert pair.b.trainer.datamodule is data.by_name()["b"]
+    # Only some of the loaders are there, and `predict_dataloader` is Lightning's.
+    with pytest.raises(Exception, match="predict_dataloader"):
+        made.predict(pair, datamodule=data)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_copies_of_paired_data(package, copied):
+    data = ls.PairedData(a=data_of(package)(5))
+    own = copied(data)
+    assert type(own) is type(data)
+    assert own.by_name()["a"].hparams.seed == 5
+    assert own.hparams == data.hparams
+
+
+def test_datamodules_of_different_packages_are_refused():
+    one, other = (data_of(package)() for package in PACKAGES)
+    with pytest.raises(TypeError, match="import LightningDataModule from one of them in all files"):
+        ls.PairedData(a=one, b=other)
+
+
 def test_children_of_different_packages_are_refused():
     one, other = (child(package)() for package in PACKAGES)
     said = "'a' is of lightning.pytorch and 'b' is of pytorch_lightning, which no Trainer takes"
