@@ -38,6 +38,7 @@ def join_imported() -> bool:
     """Make `Callback` one of all imported packages; return whether there are any."""
     packages = [sys.modules[name] for name in PACKAGES if name in sys.modules]
     for package in packages:
+        # Bases are only added, since there may be instances that the other package needs.
         if not issubclass(Callback, package.Callback):
             Callback.__bases__ = (*Callback.__bases__, package.Callback)
     return bool(packages)

@@ -30,12 +30,14 @@ class _Several:
         """Return a new instance of the subclass for the package of ``modules``."""
         package = common_package(modules, cls.lightning_class)
         given: Any = cls
+        # It is an instance of `cls`, too, so that Python calls `__init__` with the arguments.
         made: Self = object.__new__(_with_lightning(given, package))
         return made
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Return how to copy and pickle an instance, whose class no module has."""
         given = vars(type(self)).get("_given", type(self))
+        # From protocol 2 on, the third value is the state, which `__getstate__` may decide.
         state = super().__reduce_ex__(2)[2]
         return _new, (given, package_of(self)), state
 
@@ -72,6 +74,7 @@ def common_package(
     """
     by_package: dict[str, str] = {}
     for name, module in modules.items():
+        # Other arguments, such as `same_init`, are of no package.
         package = package_of(module)
         if package is not None:
             by_package.setdefault(package, name)
@@ -84,10 +87,12 @@ def common_package(
     return next(iter(by_package), None)
 
 
+# Cached, so that pairs, their copies and what is loaded are of one class.
 @cache
 def _with_lightning(cls: Any, package: str | None) -> Any:
     package = package or imported_package()
     base = getattr(import_module(package), cls.lightning_class)
+    # The user's subclass may have that base already.
     if issubclass(cls, base):
         return cls
     # Where another package's Trainer gets a module, it reads in `__module__` what it was given.

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 # The first one is used where nothing tells which is meant.
 PACKAGES = ("lightning.pytorch", "pytorch_lightning")
 _FABRIC = {"lightning.pytorch": "lightning.fabric", "pytorch_lightning": "lightning_fabric"}
+# Some bases, such as those of loggers, are Fabric's, which only `lightning` contains.
 _ROOTS = {name.partition(".")[0] for name in (*_FABRIC, *_FABRIC.values())}
 
 
@@ -24,6 +25,7 @@ def package_of(instance: object) -> str | None:
         >>> package_of(LightningModule())
         'lightning.pytorch'
     """
+    # A user's class is of the user's package, so its bases tell.
     for base in type(instance).__mro__:
         for package in PACKAGES:
             if f"{base.__module__}.".startswith(f"{package}."):
@@ -39,6 +41,7 @@ def is_a(instance: object, *names: str) -> bool:
         >>> is_a(ModelCheckpoint(), "Checkpoint", "EarlyStopping")
         True
     """
+    # Names are compared, as classes to compare with would have to be imported.
     return any(
         base.__name__ in names and base.__module__.partition(".")[0] in _ROOTS
         for base in type(instance).__mro__

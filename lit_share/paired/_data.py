@@ -24,6 +24,7 @@ class _Loaders:
     def __get__(self, data: PairedData | None, owner: type) -> Any:
         if data is not None and any(is_overridden(self.hook, m) for m in data.by_name().values()):
             return partial(data.loaders, self.hook)
+        # Past this descriptor, to the hook of the Lightning that the datamodules are from.
         return getattr(super(PairedData, data or owner), self.hook)
 
 

@@ -94,6 +94,7 @@ class Delegated:
             if self.hook in SPECIAL:
                 return partial(SPECIAL[self.hook], pair, self.hook)
             return partial(pair.delegate, self.hook)
+        # Past this descriptor, to the hook of the Lightning that the children are from.
         return getattr(super(Delegating, pair or owner), self.hook)
 
 
