@@ -200,8 +200,9 @@ class StrategySweeper(BasicSweeper):
         cells: Sequence[Cell],
         folders: Mapping[Cell, Path],
         returns: Mapping[Cell, JobReturn],
+        failed: Collection[Cell] = (),
     ) -> None:
-        """Raise if any of the cells that were launched has not finished.
+        """Raise if a cell that was launched has not finished, or is among `failed`.
 
         Raises:
             CompactHydraException: In that case, after the others are compared.
@@ -209,9 +210,9 @@ class StrategySweeper(BasicSweeper):
         assert self.config is not None
         assert self.hydra_context is not None
         completed = {cell for cell, job in returns.items() if job.status is JobStatus.COMPLETED}
-        others = [cell for cell in cells if cell not in completed]
+        others = [cell for cell in cells if cell not in completed or cell in failed]
         ended = ("finished", "pruned")
-        unfinished = [cell for cell in others if status(folders[cell]) not in ended]
+        unfinished = [c for c in others if c in failed or status(folders[c]) not in ended]
         if unfinished:
             # Hydra calls `on_multirun_end` only if `sweep` returns.
             self.hydra_context.callbacks.on_multirun_end(

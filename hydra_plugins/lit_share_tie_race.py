@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +98,8 @@ class RaceSweeper(StrategySweeper):
         while True:
             entries = self._entries(directory, races, others, launched)
             own = {cell: self._print_of(cell) for cell in entries}
-            folders = settle(directory, own, entries, ran=launched)
+            failed = self._without_score(directory, entries)
+            folders = settle(directory, own, entries, ran=launched, failed=failed)
             paths = {cell: directory / folder for cell, folder in folders.items()}
             # A trial has no result any more if it was the winner of an earlier command.
             done = {cell for cell, entry in entries.items() if {"trial", "score"} <= entry.keys()}
@@ -114,7 +115,12 @@ class RaceSweeper(StrategySweeper):
             if any(status(paths[cell]) is None for cell in left):
                 # The launcher has failed, and later rounds need the results of this one.
                 break
-        self._end(launched, paths, returns)
+        failed = self._without_score(directory, entries)
+        for cell in failed:
+            log.warning(
+                f"{' '.join(cell)}: its score is not a finite number, so that this trial has failed"
+            )
+        self._end(launched, paths, returns, failed)
         return [*returns.values()]
 
     def _is_raced(self, cell: Cell) -> bool:
@@ -233,6 +239,25 @@ class RaceSweeper(StrategySweeper):
             if outcome is not None and (outcome.score is not None or cell in ran):
                 tried[cell] = outcome
         return tried
+
+    def _without_score(
+        self, directory: Path, entries: Mapping[Cell, Mapping[str, Any]]
+    ) -> list[Cell]:
+        """Return the trials that have ended without a finite score: they cannot be ranked."""
+        from lit_share.lab.race import tried_in
+
+        found = []
+        for folder, known in known_cells(directory).items():
+            cell = tuple(known["overrides"])
+            entry = entries.get(cell, {})
+            # The result of a winner is that of a whole run.
+            if "trial" not in entry or "score" in entry:
+                continue
+            outcome = tried_in(directory / folder)
+            has_score = outcome is not None and outcome.score is not None
+            if not has_score and status(directory / folder) in ("finished", "pruned"):
+                found.append(cell)
+        return found
 
     def _is_unchanged(self, cell: Cell, print_: str) -> bool:
         try:

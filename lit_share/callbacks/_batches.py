@@ -141,6 +141,9 @@ class _InOrder:
 
     def batch(self, number: int) -> list[Any]:
         """Return a list of the batch, empty if there is none."""
+        # After a trial, batches are drawn from the first again.
+        if number < self.passed:
+            self.passed, self.index, self.iterator = 0, -1, self.in_order()
         # A resumed run has drawn more than this iterator.
         while self.passed < number:
             before = self.index

@@ -78,8 +78,6 @@ class PathWalk:
         self.folder = ""
         self._is_dev_run = False
         self._scores: ValidationScores | None = None
-        # What was measured at the end of a knot whose score the module has not logged yet.
-        self._unscored: Knot | None = None
         # Whether the last knot has no checkpoint yet.
         self._is_unsaved = False
         # The checkpoints that this training has written.
@@ -98,12 +96,21 @@ class PathWalk:
     def state(self) -> dict[str, Any]:
         """Return plain values for a checkpoint."""
         # Without classes of this package, checkpoints load with `weights_only=True`.
-        return {"knots": [asdict(knot) for knot in self.knots], "chosen": self.chosen}
+        unscored = None
+        if self._unscored is not None:
+            unscored = asdict(self._unscored)
+        knots = [asdict(knot) for knot in self.knots]
+        return {"knots": knots, "chosen": self.chosen, "unscored": unscored}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Set what `state` returned; the start of training if it is empty."""
         self.knots: list[Knot] = [Knot(**knot) for knot in state.get("knots", ())]
         self.chosen: int | None = state.get("chosen")
+        unscored = state.get("unscored")
+        # What was measured at the end of a knot whose score the module has not logged yet.
+        self._unscored: Knot | None = None
+        if unscored is not None:
+            self._unscored = Knot(**unscored)
 
     def check(self, trainer: Trainer) -> None:
         """Raise `ValueError` if the Trainer cannot walk the path, and warn of what disturbs it."""
@@ -147,7 +154,6 @@ class PathWalk:
         if self.chosen is not None:
             # Training had diverged, and the checkpoint has the weights of the choice.
             trainer.should_stop = True
-        self._unscored = None
         self._scores = ValidationScores(trainer, module, self.path)
         folder = self.path.dirpath
         if folder is None:
@@ -161,6 +167,7 @@ class PathWalk:
         if "://" not in folder:
             folder = str(pathlib.Path(folder).absolute())
         self.folder = trainer.strategy.broadcast(folder)
+        self._validate_again(trainer)
 
     def end_epoch(self, trainer: Trainer, ties: Sequence[Tie]) -> None:
         """Measure and save a knot if this was its last epoch; call it after the last batch.
@@ -295,8 +302,9 @@ class PathWalk:
                 f"Path(monitor={monitor!r}): no metric of this name is logged in validation: write "
                 f"one of {', '.join(map(repr, metrics))}"
             )
-        # Epochs inside a knot are validated, too, also those after an epoch that was not.
-        if self._unscored is not None and self._unscored.epoch == trainer.current_epoch:
+        # Epochs inside a knot are validated, too, also those after an epoch that was not. Weights
+        # are those of the knot until the next step.
+        if self._unscored is not None and self._unscored.step == trainer.global_step:
             knot, self._unscored = self._unscored, None
             self._add(knot, Score(float(metrics[monitor]), None))
 
@@ -346,6 +354,21 @@ class PathWalk:
             f"the resumed Path may choose {self.knots[gone[0]].checkpoint}, which is not there any "
             "more: put it back, or train from the start"
         )
+
+    def _validate_again(self, trainer: Trainer) -> None:
+        """Validate the knot of a checkpoint that was saved before its validation."""
+        every = trainer.check_val_every_n_epoch or 1
+        knot = self._unscored
+        if knot is None or knot.step != trainer.global_step or (knot.epoch + 1) % every:
+            return
+        # Lightning 2.6 resumes a last batch after the validation that would have followed it, in
+        # the next epoch.
+        trainer.validating = True
+        loop = trainer.fit_loop.epoch_loop.val_loop
+        # From its first batch.
+        loop.restarting = False
+        loop.run()
+        trainer.training = True
 
     def _check_steps(self, trainer: Trainer) -> None:
         if trainer.max_steps == -1 or self._is_dev_run:

@@ -139,8 +139,9 @@ class Regularize(Callback):
         self._announced: set[Optimizer] = set()
         # Optimizers that have not stepped: the proximal steps of their ties never became due.
         self._idle: set[Optimizer] = set()
+        # The first epoch with a batch: a resumed one may have none left.
+        self._first_epoch: int | None = None
         # The steps and epochs done when an epoch was last ended.
-        self._first_epoch = 0
         self._ended: tuple[int, int] | None = None
         self._validation: ValidationLoss | None = None
         self._path: PathWalk | None = None
@@ -306,7 +307,7 @@ class Regularize(Callback):
         after_step = partial(self._after_step, trainer)
         self._handles = [register_after_step(o, after_step) for o in trainer.optimizers]
         self._idle = set(trainer.optimizers)
-        self._first_epoch = trainer.current_epoch
+        self._first_epoch = None
         self._ended = None
         if isinstance(self.strength, Learned):
             self._validation = self._validation_loss(trainer, pl_module, self.strength)
@@ -354,15 +355,11 @@ class Regularize(Callback):
 
     @override
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        steps = self.steps
-        # Strengths are learned from the last proximal step, which checkpoints do not have.
-        if trainer.is_last_batch and steps.every == "epoch":
-            self._end_epoch(trainer)
-        if steps.can_learn(trainer.global_step):
-            assert self._validation is not None
-            steps.steps_done, steps.epochs_done = trainer.global_step, trainer.current_epoch
-            parameters = [p for tie in self.found for p in tie.parameters]
-            steps.learn(self._validation.gradients(parameters))
+        if self._first_epoch is None:
+            self._first_epoch = trainer.current_epoch
+        if trainer.is_last_batch:
+            self._take_steps_of_epoch(trainer)
+        self._learn(trainer)
         # `on_train_epoch_end` would be too late: validation and its checkpoints come before it.
         if trainer.is_last_batch:
             self._end_epoch(trainer)
@@ -371,6 +368,10 @@ class Regularize(Callback):
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # An epoch that `max_steps` or `on_train_batch_start` ends early has no last batch.
+        self._take_steps_of_epoch(trainer)
+        # Steps of batches are learned from after each batch.
+        if self.steps.every == "epoch":
+            self._learn(trainer)
         self._end_epoch(trainer)
         # A GradScaler skips steps that were announced.
         none_stepped = self._idle == set(trainer.optimizers) and not self._announced
@@ -453,6 +454,28 @@ class Regularize(Callback):
         self._announced.discard(optimizer)
         self._idle.discard(optimizer)
         self.steps.after_step(optimizer)
+
+    def _learn(self, trainer: Trainer) -> None:
+        """Update learned strengths if that is due."""
+        steps = self.steps
+        if steps.can_learn(trainer.global_step):
+            assert self._validation is not None
+            steps.steps_done, steps.epochs_done = trainer.global_step, trainer.current_epoch
+            parameters = [p for tie in self.found for p in tie.parameters]
+            steps.learn(self._validation.gradients(parameters))
+
+    def _take_steps_of_epoch(self, trainer: Trainer) -> None:
+        """End the epoch of all penalties that take a proximal step then."""
+        # Checkpoints do not have these steps, from which strengths are learned at once; and all
+        # penalties learn from one gradient, at the weights that all of them have moved.
+        penalties = _penalties_of(trainer)
+        pending = [p for p in penalties if p.steps.every == "epoch" and p.steps.pending]
+        for penalty in penalties:
+            if penalty.steps.every == "epoch":
+                penalty._end_epoch(trainer)
+            # If the epoch was cut off, others have learned from this step already.
+            if pending and penalty._validation is not None:
+                penalty._validation.forget()
 
     def _end_epoch(self, trainer: Trainer) -> None:
         now = trainer.global_step, trainer.current_epoch

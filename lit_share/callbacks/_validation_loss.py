@@ -125,6 +125,10 @@ class ValidationLoss:
         """Compute the gradients of these parameters, too, from now on."""
         self._wanted |= {id(parameter): parameter for parameter in parameters}
 
+    def forget(self) -> None:
+        """Drop the gradients of the last step, as weights have moved since."""
+        self._step = -1
+
     def gradients(self, parameters: Sequence[nn.Parameter]) -> Mapping[int, Tensor]:
         """Return the gradient at the present weights, by the ``id`` of parameters.
 
@@ -153,14 +157,18 @@ class ValidationLoss:
         parameters = [p for p in self._wanted.values() if p.requires_grad]
         # Before the forward pass, in which FSDP2 puts full parameters in the place of shards.
         kept = [(parameter, parameter.grad) for parameter in self.module.parameters()]
+        is_sharded = any(isinstance(parameter, DTensor) for parameter, _ in kept)
         logged: dict[str, Any] = {}
         with self._as_in_validation(logged):
-            loss = self._loss(logged)
+            loss = self._loss(logged, is_sharded)
             if scaler is not None and loss is not None:
                 loss = loss * scaler.get_scale()
-            if loss is None:
+            found: list[Tensor | None]
+            if loss is None and is_sharded:
+                found = [None] * len(parameters)
+            elif loss is None:
                 found = self._mean_over_ranks(parameters, [None] * len(parameters))
-            elif any(isinstance(parameter, DTensor) for parameter, _ in kept):
+            elif is_sharded:
                 # FSDP2 reduces gradients in hooks of `backward`, which writes them to `.grad`.
                 for parameter, _ in kept:
                     parameter.grad = None
@@ -192,14 +200,22 @@ class ValidationLoss:
         received = reduce(message).split([own.numel() for own in filled])
         return [own.view_as(f) for own, f in zip(received, filled, strict=True)]
 
-    def _loss(self, logged: dict[str, Any]) -> Tensor | None:
-        """Return the sum of the losses of the next batches; ``None`` if all are skipped."""
+    def _loss(self, logged: dict[str, Any], is_sharded: bool = False) -> Tensor | None:
+        """Return the sum of the losses of the next batches; ``None`` if all are skipped.
+
+        With FSDP2, a batch that one rank skips is skipped by all.
+        """
         losses = []
         for index, batch in enumerate(self.batches.draw()):
             # Each loader's step logs under the same names.
             logged.clear()
             output = self._output(batch, index, self.batches.indices[index])
-            if not self._is_skipped(output, logged):
+            is_skipped = self._is_skipped(output, logged)
+            if is_sharded:
+                # Ranks that went backward would wait for those that do not.
+                reduce = self.trainer.strategy.reduce_boolean_decision
+                is_skipped = reduce(is_skipped, all=False)
+            if not is_skipped:
                 losses.append(self._loss_in(output, logged))
         return torch.stack([loss.float() for loss in losses]).sum() if losses else None
 

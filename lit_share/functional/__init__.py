@@ -27,6 +27,7 @@ from lit_share.functional._compare import (
     compare_numbers,
     count_values,
 )
+from lit_share.functional._curvature import curvature
 from lit_share.functional._equal import first_equal
 from lit_share.functional._groups import GROUPS, Groups, Partition
 from lit_share.functional._norms import NORMS, Norm
@@ -56,6 +57,7 @@ __all__ = [
     "compare_members",
     "compare_numbers",
     "count_values",
+    "curvature",
     "either",
     "empty_group_mask",
     "first_equal",

@@ -63,8 +63,13 @@ class Learned:
             0.01 for proximal steps. These hardly act there, and models that start alike learn
             faster without them at first, so that strengths would fall too far to return.
         most: The largest strength, at least ``start``. For penalties that are gradients, without a
-            precision, it is at most 1 / (2 lr), at which two members meet in one step of SGD: its
-            steps would diverge soon after.
+            precision, it is at most 1 / (lr μ) with the largest learning rate lr and the largest
+            eigenvalue μ of the penalty's Hessian: there, members meet in one step of SGD, and from
+            twice that on, its steps diverge. μ is N for N members that are pulled to their mean or
+            along all edges, 2 for a pair; at most 4 along a chain; 1 for members that are pulled to
+            zero, their starting values or the first one; see `lit_share.functional.curvature`. A
+            parameter that is k members of a tie counts k-fold. For norms that are not smooth, which
+            have no Hessian, it is 2.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -159,20 +164,26 @@ class LearnedStrengths:
         past = steps - self.steps_at_update
         return past >= self.settings.every or past < 0
 
-    def update(self, ties: Sequence[Tie], products: Tensor, most: float = math.inf) -> None:
+    def update(
+        self, ties: Sequence[Tie], products: Tensor, most: Sequence[float] | None = None
+    ) -> None:
         """Move the strengths.
 
         Args:
             ties: The ties.
             products: What `TieViews.products` returns of the validation loss and the last move.
-            most: The largest strength, if it is less than that of the settings.
+            most: The largest strength of each tie, if it is less than that of the settings. The
+                least counts for ties with a common strength.
         """
-        most = max(self.least, min(most, self.most))
+        keys = [self._key(tie) for tie in ties]
+        limits: dict[str, float] = {}
+        for key, own in zip(keys, most or [math.inf] * len(keys), strict=True):
+            limits[key] = min(own, limits.get(key, self.most))
         # Ties with a common strength are one vector, whose products are sums.
         sums: dict[str, list[float]] = {}
-        for tie, row in zip(ties, products.tolist(), strict=True):
-            total = sums.setdefault(self._key(tie), [0.0] * 3)
-            sums[self._key(tie)] = [x + y for x, y in zip(total, row, strict=True)]
+        for key, row in zip(keys, products.tolist(), strict=True):
+            total = sums.setdefault(key, [0.0] * 3)
+            sums[key] = [x + y for x, y in zip(total, row, strict=True)]
         for key, (product, of_gradient, of_move) in sums.items():
             size = math.sqrt(of_gradient) * math.sqrt(of_move)
             # Under fp16, gradients may overflow. Without a move there is nothing to learn from.
@@ -180,7 +191,8 @@ class LearnedStrengths:
                 continue
             log = self._logs.get(key, math.log(self.start))
             log += self.settings.rate * self._normalised(key, -product / size)
-            self._logs[key] = min(max(log, math.log(self.least)), math.log(most))
+            largest = max(self.least, limits[key])
+            self._logs[key] = min(max(log, math.log(self.least)), math.log(largest))
 
     def _normalised(self, key: str, cosine: float) -> float:
         """Return the running mean of cosines over the root of that of their squares."""
@@ -198,6 +210,11 @@ class LearnedStrengths:
         """Add the present strengths to the course."""
         for key, strength in self.by_name(ties).items():
             self.course.setdefault(key, []).append(strength)
+
+    def correct_epoch(self, ties: Sequence[Tie]) -> None:
+        """Replace the last strengths of the course by the present ones."""
+        for key, strength in self.by_name(ties).items():
+            self.course.setdefault(key, [strength])[-1] = strength
 
     def state(self) -> dict[str, Any]:
         """Return numbers by name, for a checkpoint."""

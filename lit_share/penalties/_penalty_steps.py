@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any, Literal
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 
-from lit_share.functional import Penalty
+from lit_share.functional import Penalty, curvature
 from lit_share.penalties._checks import (
     check_arguments,
     check_finite,
@@ -131,6 +132,9 @@ class PenaltySteps:
             self.learned = LearnedStrengths(strength, self.uses_prox)
         # The last proximal step of ties by their names, as learned strengths need it.
         self._moves: dict[str, list[Tensor]] = {}
+        # The number of steps at the end of the last epoch, whose proximal step is learned from
+        # after it.
+        self._ended_at: int | None = None
         self.precision = MemberPrecision(self.penalty, precision)
         self.steps_done = self.epochs_done = 0
         self.found: list[Tie] = []
@@ -384,6 +388,7 @@ class PenaltySteps:
         check_finite(self.found, self.steps_done)
         if self.learned is not None:
             self.learned.end_epoch(self.found)
+            self._ended_at = self.steps_done
         self.precision.warn_of_missing_moments(self.found, self._steps.rates)
         self.epochs_done += 1
 
@@ -413,7 +418,7 @@ class PenaltySteps:
             raise ValueError(f"strength={self.strength} is given: write strength=Learned()")
         self.learned.steps_at_update = self.steps_done
         self._refresh()
-        most = math.inf
+        most = [math.inf] * len(self.found)
         if self.uses_prox:
             # The last step's moves are of no more use, and take as much memory as the members.
             by_name, self._moves = self._moves, {}
@@ -425,8 +430,25 @@ class PenaltySteps:
             gradients = rescaled(gradients, self._steps.rates)
             largest = max(rate for own in self._steps.rates for rate in own.rates())
             if self.precision.given is None and largest > 0.0:
-                most = 0.5 / largest
+                most = [1.0 / (largest * self._curvature(tie)) for tie in self.found]
         self.learned.update(self.found, self.views.products(gradients, moves), most)
+        if self._ended_at == self.steps_done:
+            self.learned.correct_epoch(self.found)
+
+    def _curvature(self, tie: Tie) -> float:
+        """Return the largest eigenvalue of the penalty's Hessian in a tie's parameters, or more."""
+        # Other penalties have no Hessian where groups meet: their steps are limited as of a pair.
+        if not self.penalty.is_smooth:
+            return 2.0
+        if tie.inside:
+            return curvature(self.penalty, 1, tie.numel)
+        # A parameter that is several members receives the gradients of all.
+        parameters = Counter(id(parameter) for parameter in tie.parameters)
+        sizes = {id(parameter): parameter.numel() for parameter in tie.parameters}
+        # Slices cover a part of it each, and a matrix with its transpose covers it twice.
+        covered = [math.ceil(n * tie.numel / sizes[key]) for key, n in parameters.items()]
+        aliases = Counter(tie.first_aliases).values()
+        return max(*covered, *aliases) * curvature(self.penalty, len(tie.members))
 
     def new_gradients(self) -> None:
         """Discard increments kept for other optimizers; call it at each backward pass."""
@@ -484,7 +506,7 @@ class PenaltySteps:
         """Drop starting values, masks, edge weights, pending steps and counts of a training."""
         self._start, self._frozen, self._pending = {}, {}, PendingSteps()
         self.precision.restore({})
-        self._edge_weights, self._moves = {}, {}
+        self._edge_weights, self._moves, self._ended_at = {}, {}, None
         if self.learned is not None:
             self.learned.restore({})
         self.steps_done = self.epochs_done = 0
@@ -511,7 +533,7 @@ class PenaltySteps:
         self.precision.restore(state_dict.get("precision", {}))
         self._edge_weights = dict(state_dict.get("edge_weights", {}))
         # Moves of other weights say nothing of those that are restored.
-        self._moves = {}
+        self._moves, self._ended_at = {}, None
         if self.learned is not None:
             self.learned.restore(state_dict.get("strengths", {}))
         self._frozen, self._owner = {}, None
@@ -653,8 +675,11 @@ class PenaltySteps:
         moving = self.views.set_steps(sizes)
         if not moving:
             return moving
-        # All optimizers of an iteration step before it is learned from.
-        after = self.steps_done + len(self.optimizers)
+        # A step is learned from when it is counted: that of an epoch is taken after all are.
+        after = self.steps_done
+        if self.every == "step":
+            # All optimizers of an iteration step before.
+            after += len(self.optimizers)
         if self.learned is not None and self.learned.is_due(after):
             moves = self.views.moved_by(self.views.take_prox)
             pairs = zip(self.found, moves, strict=True)

@@ -85,12 +85,39 @@ def same_as_one(recipe, module_type, strategy):
         assert math.isclose(found[name], strength, rel_tol=1e-4), (name, found, strength)
 
 
+class Skips(Sharded):
+    """Some ranks return no loss after some steps."""
+
+    def __init__(self, ranks):
+        super().__init__()
+        self.ranks = ranks
+
+    def validation_step(self, batch, batch_idx):
+        value = sum(self.losses(batch))
+        if self.global_step in (4, 6) and self.global_rank in self.ranks:
+            return None
+        return value
+
+
+def skipped_by_all():
+    """A batch that one rank skips is skipped by both."""
+    found = []
+    for ranks in ((1,), (0, 1), ()):
+        callback = Regularize("soft_tie", PAIR, Gentle())
+        made = trainer(callback, strategy=FSDP2(), devices=2, use_distributed_sampler=False)
+        made.fit(Skips(ranks), half_of(loader().dataset, 2), half_of(held_out().dataset, 20))
+        found.append(callback.steps.learned.course)
+    one, both, none = found
+    assert one == both != none
+
+
 FSDP2 = partial(ModelParallelStrategy, data_parallel_size=2, tensor_parallel_size=1)
 TABLE = {
     f"{recipe} {name}": partial(same_as_one, recipe, *how)
     for recipe in ("soft_tie", "exact_tie", "layer_tie")
     for name, how in (("DDP", (Validated, DDPStrategy)), ("FSDP2", (Sharded, FSDP2)))
 }
+TABLE["a batch without a loss on one rank, FSDP2"] = skipped_by_all
 
 if __name__ == "__main__":
     run_here(TABLE, sys.argv[1])

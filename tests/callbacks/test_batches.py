@@ -103,6 +103,18 @@ def test_batches_in_order_go_on_where_a_run_resumes(loader):
     assert [x.tolist() for (x,) in drawn(other, 2)] == found[2:4]
 
 
+@pytest.mark.parametrize("data", [lambda: DataLoader(Stream(), 4), lambda: Items([X[:4], X[4:8]])])
+@pytest.mark.parametrize("tried", [1, 2, 4])
+def test_batches_in_order_begin_anew_after_a_trial(data, tried):
+    found = [x.tolist() for (x,) in drawn(Batches(data()), 5)]
+    batches = Batches(data())
+    drawn(batches, tried)
+    batches.drawn = [0]
+    again = [x.tolist() for (x,) in drawn(batches, 5)]
+    assert again == found
+    assert batches.drawn == [5]
+
+
 def test_examples_without_a_batch():
     found = drawn(Batches(DataLoader(TensorDataset(X), batch_size=None)), 3)
     assert [x.item() for ((x,),) in found] == [0, 1, 2]

@@ -171,6 +171,66 @@ def test_a_step_at_the_end_of_an_epoch_is_learned_from_at_once(tmp_path):
     assert all(own != 0.1 for own in whole.values())
 
 
+@pytest.mark.filterwarnings("ignore:no strength was learned in 10 steps")
+def test_an_update_that_an_epoch_misses_by_a_step_waits_for_the_next(tmp_path):
+    def train(epochs, ckpt_path=None):
+        callback = Regularize("layer_tie", PAIR, Gentle(every=11), every="epoch")
+        made = fit(Validated(), callback, epochs=epochs, ckpt_path=ckpt_path)
+        made.save_checkpoint(tmp_path / f"{epochs}.ckpt")
+        return callback.steps.learned.course
+
+    train(1)
+    whole = train(3)
+    assert train(3, str(tmp_path / "1.ckpt")) == whole
+    for first, second, third in whole.values():
+        # Each epoch has 10 steps, so that an update is due after every other.
+        assert first == pytest.approx(0.1)
+        assert second == third != first
+
+
+@pytest.mark.parametrize("cut", [{}, {"max_steps": 15}])
+def test_the_course_has_the_update_of_an_epochs_step(cut):
+    callback = Regularize("layer_tie", PAIR, Gentle(), every="epoch")
+    found = {}
+
+    class Looks(Validated):
+        def on_train_end(self):
+            found.update(callback.learned)
+
+    fit(Looks(), callback, **cut)
+    assert found == {name: course[-1] for name, course in callback.steps.learned.course.items()}
+    assert found == callback.learned
+    # Both epochs, also one that is cut off, are learned from at once.
+    for first, second in callback.steps.learned.course.values():
+        assert 0.1 != pytest.approx(first) != second
+
+
+@pytest.mark.parametrize("last", [4, 99])
+def test_penalties_learn_after_the_last_step_of_all(last):
+    seen = []
+
+    class Looks(Validated):
+        def validation_step(self, batch, batch_idx):
+            if torch.is_grad_enabled() and self.trainer.global_step:
+                seen.append(weights(self))
+            return super().validation_step(batch, batch_idx)
+
+        def on_train_batch_start(self, batch, batch_idx):
+            return -1 if batch_idx == last else None
+
+        def on_train_epoch_end(self):
+            for name, value in weights(self).items():
+                assert torch.equal(value, seen[-1][name])
+
+    first, second = (Ties(f"a.{i}.*", f"b.{i}.*") for i in (0, 2))
+    callbacks = [Regularize("layer_tie", own, Gentle(), every="epoch") for own in (first, second)]
+    fit(Looks(), *callbacks)
+    assert len(seen) == 2
+    # Another penalty learns after every other step, before an epoch is cut off.
+    fit(Looks(), Regularize("soft_tie", second, Gentle()), callbacks[0])
+    assert len(seen) > 6
+
+
 def test_members_that_are_frozen_in_training():
     class Freezes(Validated):
         def on_train_epoch_start(self):
@@ -321,6 +381,11 @@ def test_errors_before_training(module, learned, words):
     assert own.steps_taken == 0
 
 
+def test_strengths_that_are_never_due():
+    with pytest.warns(UserWarning, match=r"no strength was learned in 20 steps, .*every=\.\.\."):
+        fit(Validated(), Regularize("soft_tie", PAIR, Gentle(every=21)), data=held_out(), epochs=2)
+
+
 @pytest.mark.filterwarnings("ignore:.*no `val_dataloader`")
 def test_no_validation_data():
     made = trainer(Regularize("soft_tie", PAIR, Gentle()))
@@ -426,6 +491,7 @@ def test_loggers_are_read_and_not_written_to(tmp_path):
     assert "never" not in (tmp_path / "own" / "version_0" / "metrics.csv").read_text()
 
 
+@pytest.mark.filterwarnings("ignore:no strength was learned in 20 steps")
 def test_batches_without_a_loss_are_skipped():
     class Skips(Validated):
         def validation_step(self, batch, batch_idx, dataloader_idx=0):

@@ -254,13 +254,6 @@ def test_resumed_paths_are_the_same_bit_by_bit(path, penalty, monitor, tmp_path)
     fit(module, whole, often, ends, enable_checkpointing=True)
     files = sorted(folder.iterdir())
     assert len(files) == 15
-    if monitor is not None:
-        # Lightning resumes these after the validation that would have given the score.
-        files = [
-            file
-            for file in files
-            if file.name not in ("step=20.ckpt", "step=30.ckpt", "step=40.ckpt", "step=50.ckpt")
-        ]
     for file in [*files, *(File(knot.checkpoint) for knot in whole.path.knots)]:
         resumed, again = Regularize(penalty, TIES, path), Validated()
         fit(again, resumed, ckpt_path=file)
@@ -293,6 +286,22 @@ def test_a_path_resumes_from_the_last_batch_of_a_knot(path, tmp_path):
         fit(again, resumed, ckpt_path=tmp_path / "all" / "step=30.ckpt")
     assert resumed.path.knots == whole.path.knots
     assert_same(saved(resumed.path.knots[1]), saved(whole.path.knots[1]))
+    assert_same(weights(again), weights(module))
+
+
+@pytest.mark.parametrize("step", [30, 50])
+@pytest.mark.filterwarnings("ignore:the Path's scores have no standard error")
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+def test_a_knot_whose_checkpoint_precedes_its_validation_is_validated(path, step, tmp_path):
+    path = replace(path, monitor="val/end")
+    last = ModelCheckpoint(
+        tmp_path / "all", filename="{step}", save_top_k=-1, every_n_train_steps=10
+    )
+    whole, module = Regularize("soft_tie", TIES, path), Validated()
+    fit(module, whole, last, enable_checkpointing=True)
+    resumed, again = Regularize("soft_tie", TIES, path), Validated()
+    fit(again, resumed, ckpt_path=tmp_path / "all" / f"step={step}.ckpt")
+    assert resumed.path.knots == whole.path.knots
     assert_same(weights(again), weights(module))
 
 
@@ -458,6 +467,33 @@ def test_epochs_whose_last_batches_are_skipped(path):
     assert_same({name: last[name] for name in weights(by_hand)}, weights(by_hand))
 
 
+def test_a_metric_of_training_is_no_score(path):
+    class LogsTraining(Validated):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            self.log("train/loss", loss)
+            return loss
+
+    walking = Regularize("soft_tie", TIES, replace(path, monitor="train/loss"))
+    with pytest.raises(ValueError, match=r"logged in validation: write one of .*'val/end'") as info:
+        fit(LogsTraining(), walking)
+    assert "'train/loss'" not in str(info.value).split("one of")[1]
+
+
+def test_an_earlier_path_is_kept(path, tmp_path):
+    path = replace(path, dirpath=None)
+    first, second = (Regularize("soft_tie", TIES, path) for _ in range(2))
+    for walking in (first, second):
+        fit(Validated(), walking, default_root_dir=tmp_path)
+    folders = [File(walking.path.best_path).parent.name for walking in (first, second)]
+    assert folders == ["path", "path-v1"]
+    # A resumed path goes on where its knots are.
+    resumed = Regularize("soft_tie", TIES, path)
+    knot = second.path.knots[0].checkpoint
+    fit(Validated(), resumed, default_root_dir=tmp_path, ckpt_path=knot)
+    assert File(resumed.path.best_path).parent.name == "path-v1"
+
+
 def test_a_knot_that_was_not_validated_has_no_score(path):
     walking = Regularize("soft_tie", TIES, replace(path, epochs=2, steps=1, monitor="val/end"))
     message = r"1 of the 2 knots of the Path: the choice"
@@ -469,7 +505,9 @@ def test_a_knot_that_was_not_validated_has_no_score(path):
         fit(Validated(), walking, epochs=4, check_val_every_n_epoch=4)
     assert [knot.epoch for knot in walking.path.knots] == [3]
     late = Regularize("soft_tie", TIES, replace(path, epochs=2, steps=1, monitor="val/end"))
-    message = r"0 of the 2 knots of the Path \(the last one has no 'val/end'"
+    message = (
+        r"before the first of the 2 knots .* \(the last one has no 'val/end'.* nothing is chosen"
+    )
     with pytest.warns(UserWarning, match=message):
         fit(Validated(), late, epochs=4, check_val_every_n_epoch=3)
     assert late.path.chosen is None

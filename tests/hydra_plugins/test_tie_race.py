@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ ALL, ONE, TWO = (
 
 
 class Launcher(_sweeps.Launcher):
+    # The patterns that the trial without a score excludes.
+    not_a_number: Sequence[str] | None = None
+
     def run(self, folder: Path, values: dict[str, Any], overrides: tuple[str, ...]) -> None:
         entry = json.loads((folder.parent / "cells.json").read_text())[folder.name]
         score = 0.5 + sum(GAINS.get(pattern, 0.0) for pattern in values.get("ties.exclude", ()))
@@ -39,6 +43,8 @@ class Launcher(_sweeps.Launcher):
             result["status"] = "failed"
         elif "trial" in entry:
             result["status"] = "pruned"
+        if values.get("ties.exclude") == self.not_a_number:
+            result["course"] = [math.nan]
         write_json(folder / "result.json", result)
 
 
@@ -135,6 +141,28 @@ def test_a_failure_of_all_ties_ends_the_race(tmp_path: Path) -> None:
     with pytest.raises(CompactHydraException, match="1 of 1 cells have not finished"):
         sweeper.sweep(["regularizer=hard_tie", "seed=0"])
     assert len(sweeper.launcher.ran) == 1
+
+
+@pytest.mark.parametrize(("patterns", "trials"), [([], 1), (["a.net.first.*"], 6)])
+def test_a_trial_whose_score_is_no_number_fails(
+    tmp_path: Path, patterns: list[str], trials: int
+) -> None:
+    first = Launcher()
+    first.not_a_number = patterns
+    with pytest.raises(CompactHydraException, match=f"1 of {trials} cells have not finished"):
+        make(tmp_path, launcher=first).sweep(["regularizer=hard_tie", "seed=0"])
+    again = race(tmp_path, "regularizer=hard_tie", "seed=0")
+    assert excluded(again)[0] == f"ties.exclude=[{','.join(patterns)}]"
+    assert [name for name, end in ends(tmp_path).items() if end == "finished"] == [TWO]
+
+
+def test_a_resumed_race_counts_a_trial_whose_score_is_no_number(tmp_path: Path) -> None:
+    cut = Launcher(stop=4)
+    cut.not_a_number = ["a.net.first.*"]
+    _sweeps.sweep("race", tmp_path, "regularizer=hard_tie", "seed=0", launcher=cut)
+    rest = race(tmp_path, "regularizer=hard_tie", "seed=0")
+    assert excluded(rest)[0] == "ties.exclude=[a.net.first.*]"
+    assert excluded(rest)[-1] == TWO
 
 
 def test_another_config_starts_anew(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from torch.optim import SGD, Adam, AdamW
 from torch.testing import assert_close
 
 from lit_share import Learned
+from lit_share.functional import Penalty
 from lit_share.penalties import PenaltySteps
+from lit_share.penalties._learned import LearnedStrengths
 from lit_share.ties import Ties
 
 # Other numbers than the defaults, which experiments chose.
@@ -223,6 +225,60 @@ def test_steps_do_not_diverge(make, pair):
         steps.learn(gradients(pair, apart))
     assert strengths(steps)["weight"] == pytest.approx(0.5 / optimizer.param_groups[0]["lr"])
     assert float(apart.detach()) < 0.1
+
+
+CHAIN = Penalty(norm="squared", groups="tensor", center="graph", edges="chain")
+
+
+@pytest.mark.parametrize(("penalty", "members", "eigenvalue"), [
+    ("soft_tie", 2, 2.0),
+    ("soft_tie", 8, 8.0),
+    (CHAIN, 8, 2.0 + 2.0 * math.cos(math.pi / 8)),
+    ("l2", 8, 1.0),
+])  # fmt: skip
+def test_steps_of_many_members_do_not_diverge(penalty, members, eigenvalue):
+    """With the largest strength, at which the steepest deviations vanish in one step."""
+    torch.manual_seed(0)
+    nets = nn.ModuleList(nn.Linear(3, 3, bias=False) for _ in range(members)).double()
+    parameters = [*nets.parameters()]
+    optimizer = SGD(parameters, lr=0.1)
+    steps = PenaltySteps(penalty, Ties(*(f"{i}.*" for i in range(members))), Learned(rate=50.0))
+    steps.attach(nets, optimizer)
+    # Validation wants what the penalty does.
+    wanted = steps.penalty.gradient([p.detach() for p in parameters])
+    steps.learn({id(p): g for p, g in zip(parameters, wanted, strict=True)})
+    (strength,) = strengths(steps).values()
+    assert strength == pytest.approx(1.0 / (0.1 * eigenvalue))
+    before = float(steps.penalty.value(parameters).detach())
+    for _ in range(20):
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        steps.before_step()
+        optimizer.step()
+        steps.after_step()
+    assert float(steps.penalty.value(parameters).detach()) < 0.5 * before
+
+
+def test_a_parameter_that_is_several_members_counts_as_often():
+    """A matrix that is pulled to its transpose."""
+    module = nn.Linear(3, 3, bias=False).double()
+    optimizer = SGD(module.parameters(), lr=0.1)
+    steps = PenaltySteps("soft_tie", Ties("weight", "weight.T"), Learned(rate=50.0))
+    steps.attach(module, optimizer)
+    difference = (module.weight - module.weight.T).detach()
+    steps.learn({id(module.weight): difference})
+    (strength,) = strengths(steps).values()
+    module.weight.grad = torch.zeros_like(module.weight)
+    steps.before_step()
+    optimizer.step()
+    assert strength == pytest.approx(1.0 / (0.1 * 4.0))
+    assert_close(module.weight, module.weight.T)
+
+
+def test_ties_with_a_common_strength_have_the_least_limit(pair):
+    learned = LearnedStrengths(Learned(rate=50.0, per="all"), uses_prox=False)
+    learned.update(PAIR.find(pair), torch.tensor([[-1.0, 1.0, 1.0]] * 2), [0.2, 0.5])
+    assert learned.by_name(PAIR.find(pair)) == {"all": pytest.approx(0.2)}
 
 
 def members_of(pair):

@@ -38,19 +38,19 @@ def join_search(job: Job, config: DictConfig, output_dir: Path, result: Result) 
     cells = known_cells(directory)
     # Cells of a grid have no study, and neither have runs of Hydra's own sweeper.
     cell = cells.get(folder, {})
+    # First, as checkpoints, which come later, are to have the state of the last validation.
     callbacks: list[Callback] = job.trainer.callbacks  # type: ignore[attr-defined]
     if "race" in cell:
         epochs = None
         # The winner of a race is no trial any more.
         if "trial" in cell:
             epochs = cell["epochs"]
-        # Checkpoints, which come later, are to have the state of the last validation.
         callbacks.insert(0, Pause(output_dir, config.objective, config.mode, epochs))
         # Winners of other seeds tie other layers, but belong to the same row of a table.
         tune = [*dict.fromkeys([*result.tune, "ties.exclude"])]
         return replace(result, tune=tune, layers=layers_of(job.ties.find(job.model)))
     if "study" in cell:
-        callbacks.append(_prune_of(cell, cells, config, output_dir))
+        callbacks.insert(0, _prune_of(cell, cells, config, output_dir))
     return result
 
 

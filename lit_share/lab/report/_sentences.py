@@ -105,12 +105,17 @@ def _undecided(choice: Choice, words: Words) -> str:
     if undecided:
         parts.append(f"not told apart from {it}: {_named_all(undecided, words)}")
     if better:
-        named = listed([f"{words.name(o.row)} ({words.gain(o.gain)})" for o in better])
-        parts.append(f"better than {it} on test data, but not on validation data: {named}")
+        # Few seeds may be too few to choose it, though it is better on both kinds of data.
+        named = listed([f"{words.name(o.row)} ({_on_common(o, words)})" for o in better])
+        parts.append(f"better than {it} on test data: {named}")
     if worse:
         parts.append(_worse(worse, len(choice.others), it, words))
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}."
+
+
+def _on_common(other: Contrast, words: Words) -> str:
+    return f"{words.gain(other.gain)} on {len(other.gains)} common seeds"
 
 
 def _worse(worse: list[Contrast], n: int, it: str, words: Words) -> str:

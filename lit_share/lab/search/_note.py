@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,8 @@ class NoteCourse(Callback):
         # examples says less.
         best = self.course.best
         value = trainer.callback_metrics[self.objective].item()
-        if best and self.mode == "max":
-            value = max(value, best[-1])
-        elif best:
-            value = min(value, best[-1])
+        if best and not self._is_better(value, best[-1]):
+            value = best[-1]
         best.append(value)
         stops = False
         # In its last epoch, stopping a run saves nothing.
@@ -57,6 +56,14 @@ class NoteCourse(Callback):
         # All ranks have the same metrics, but one writes.
         if trainer.is_global_zero:
             self.course.write(self.folder)
+
+    def _is_better(self, value: float, than: float) -> bool:
+        # A value that is not a number is the worst, as `ModelCheckpoint` has it.
+        if math.isnan(than):
+            return True
+        if self.mode == "max":
+            return value > than
+        return value < than
 
     def stops(self, trainer: Trainer) -> bool:  # noqa: ARG002
         """Return whether to stop the run after the last value of the course."""

@@ -46,6 +46,7 @@ def settle(
     cells: Mapping[Cell, str],
     trials: Mapping[Cell, Mapping[str, Any]] | None = None,
     ran: Collection[Cell] = (),
+    failed: Collection[Cell] = (),
 ) -> dict[Cell, str]:
     """Assign each cell a folder below the sweep's directory, and write the mapping to a file.
 
@@ -60,6 +61,7 @@ def settle(
         trials: For the cells of a search or a race, what `cells.json` says of each besides: the
             number of its "trial", for instance.
         ran: Cells that this command has run; those that failed keep their result.
+        failed: Cells that failed, whatever their result says.
 
     Returns:
         The name of each cell's folder.
@@ -69,13 +71,13 @@ def settle(
     # Folders that the file does not mention may be of another sweep: they are not used again.
     taken = [int(path.name) for path in directory.iterdir() if path.name.isdigit()]
     free = 1 + max([*taken, *map(int, known)], default=-1)
-    folders, again = {}, set(ran)
+    folders = {}
     for cell, config in cells.items():
         folder, own = owners.get(_identity(cell)), (trials or {}).get(cell, {})
         if folder is None:
             folder, free = str(free), free + 1
         elif known[folder]["config"] != config or (
-            status(directory / folder) == "failed" and cell not in again
+            (cell in failed or status(directory / folder) == "failed") and cell not in ran
         ):
             shutil.rmtree(directory / folder / CHECKPOINTS, ignore_errors=True)
             (directory / folder / RESULT_FILE).unlink(missing_ok=True)

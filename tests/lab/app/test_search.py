@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lit_share.lab.app.run import run
 from lit_share.lab.report import compare
@@ -78,6 +79,20 @@ def test_the_first_trial_finishes(compose_config: Compose, tmp_path: Path) -> No
     # The best checkpoint is tested, and the course ends with its objective.
     assert result.course == sorted(result.course)
     assert result.course[-1] == pytest.approx(result.validation["b/val/acc"])
+
+
+def test_checkpoints_have_the_course_of_their_validation(
+    compose_config: Compose, tmp_path: Path
+) -> None:
+    settle(tmp_path, CELLS, TRIALS)
+    # Checkpoints are then saved where validation ends.
+    result = trial(
+        compose_config, tmp_path, "0", "strength=0.1", "+trainer.check_val_every_n_epoch=2"
+    )
+    assert result.checkpoint is not None
+    saved = torch.load(result.checkpoint, weights_only=False)
+    (state,) = (own for key, own in saved["callbacks"].items() if "Prune" in key)
+    assert state["best"] == result.course[: (saved["epoch"] + 1) // 2]
 
 
 def test_without_a_pruner_all_finish(compose_config: Compose, best: Path) -> None:

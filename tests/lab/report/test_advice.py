@@ -364,6 +364,19 @@ def test_no_run_has_finished():
     )
 
 
+def test_a_better_strategy_has_too_few_seeds():
+    gains = [0.10, 0.02, 0.18, 0.10, 0.09, 0.11, 0.10, 0.08, 0.12, 0.10]
+    none = [0.5] * 10
+    better = [gain + 0.55 + 0.001 * seed for seed, gain in enumerate(gains[:3])]
+    sentences = advice(
+        runs("none", none), runs("soft_tie", plus(none, *gains)), runs("hard_tie", better)
+    )
+    assert sentences[0].startswith("Use `soft_tie`")
+    assert sentences[2] == (
+        "Better than it on test data: `hard_tie` (better by 5.10 ± 0.25 points on 3 common seeds)."
+    )
+
+
 def test_failed_runs_and_strategies_that_are_not_judged():
     *_, unjudged, failures = advice(
         runs("none", NONE),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
@@ -36,6 +38,16 @@ def test_by_itself_it_stops_nothing(tmp_path: Path) -> None:
     NoteCourse(tmp_path, "val", "max").on_validation_end(trainer, trainer)
     assert not trainer.should_stop
     assert Course.read(tmp_path) == Course([0.5])
+
+
+@pytest.mark.parametrize(("mode", "best"), [("max", 0.8), ("min", 0.6)])
+def test_a_value_that_is_not_a_number_is_the_worst(tmp_path: Path, mode: str, best: float) -> None:
+    note = NoteCourse(tmp_path, "val", mode)
+    for value in (math.nan, 0.7, math.nan, best, math.nan, 0.7):
+        trainer = trainer_in(callback_metrics={"val": torch.tensor(value, dtype=torch.float64)})
+        note.on_validation_end(trainer, trainer)
+    assert math.isnan(note.course.best[0])
+    assert note.course.best[1:] == [0.7, 0.7, best, best, best]
 
 
 def test_a_run_that_ends_anyway_is_not_pruned(tmp_path: Path) -> None:
