@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from lightning_utilities.core.rank_zero import rank_zero_info
 from torch.distributed.fsdp import FSDPModule
+from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
@@ -117,6 +118,8 @@ class Share(Callback):
         self._shared: list[dict[str, Any]] | None = None
         self._module: LightningModule | None = None
         self._all_are_trained = False
+        # The number of parameters in each group of the optimizers, at the last look.
+        self._sizes: list[list[int]] = []
         self._handles: list[RemovableHandle] = []
 
     @property
@@ -150,8 +153,10 @@ class Share(Callback):
             # `fit` starts a new training; resuming loads a checkpoint only after `setup`.
             self._shared = None
         self._module = pl_module
-        if self.epoch > 0 and stage == "fit":
-            self._refuse_during_training(trainer)
+        if stage == "fit":
+            self._refuse_early_averages(trainer)
+            if self.epoch > 0:
+                self._refuse_during_training(trainer)
         if self.is_before_training:
             self._share_if_complete(pl_module)
         for name in _WRAPPED:
@@ -164,6 +169,7 @@ class Share(Callback):
         verify_shared(pl_module)
         names = {p: name for name, p in pl_module.named_parameters()}
         lost = remove_duplicate_parameters(trainer.optimizers, names)
+        self._sizes = _group_sizes(trainer.optimizers)
         if lost and not pl_module.automatic_optimization:
             self._handles = warn_of_lost_gradients(
                 trainer.optimizers, {p: names[p] for p in lost if p in names}
@@ -202,6 +208,16 @@ class Share(Callback):
         # Lightning skips `on_train_epoch_start` after resuming from a checkpoint of an epoch's last
         # batch.
         self._share_when_due(trainer, pl_module)
+
+    @override
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        # Callbacks for finetuning add groups in training, in which each name has its parameter.
+        if self._sizes != _group_sizes(trainer.optimizers):
+            names = {p: name for name, p in pl_module.named_parameters()}
+            remove_duplicate_parameters(trainer.optimizers, names)
+            self._sizes = _group_sizes(trainer.optimizers)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -374,9 +390,31 @@ class Share(Callback):
                 f"{trainer.world_size}: share after training, with lit_share.share, and continue "
                 "training"
             )
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if is_a(callback, "WeightAveraging", "StochasticWeightAveraging"):
+
+    def _refuse_early_averages(self, trainer: Trainer) -> None:
+        """Raise `TieError` for callbacks whose averages are of parameters that are not shared yet.
+
+        They go through the parameters in their order, which sharing changes.
+        """
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        for callback in callbacks:
+            if not is_a(callback, "WeightAveraging", "StochasticWeightAveraging"):
+                continue
+            name = type(callback).__name__
+            if not self.is_before_training:
+                own = 'Share(where="equal")'
+                if self.epoch > 0:
+                    own = f"Share(epoch={self.epoch})"
                 raise TieError(
-                    f"{type(callback).__name__} cannot follow Share(epoch={self.epoch}), as it "
-                    "goes through the parameters in their order: share before training, or after it"
+                    f"{name} cannot follow {own}, as it goes through the parameters in their "
+                    "order: share before training, or after it"
                 )
+            if callbacks.index(callback) < callbacks.index(self):
+                raise TieError(
+                    f"{name} copies the parameters before {self!r} shares them: list Share first "
+                    "in the Trainer's callbacks"
+                )
+
+
+def _group_sizes(optimizers: Sequence[Optimizer]) -> list[list[int]]:
+    return [[len(group["params"]) for group in optimizer.param_groups] for optimizer in optimizers]

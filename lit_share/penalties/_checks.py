@@ -76,6 +76,20 @@ def check_arguments(steps: PenaltySteps) -> None:
             )
 
 
+def check_dtypes(penalty: Penalty, ties: Sequence[Tie]) -> None:
+    """Raise `ValueError`, naming the members, if a proximal step cannot make them equal."""
+    if not penalty.compares_members:
+        return
+    for tie in ties:
+        dtypes = {member.name: member.parameter.dtype for member in tie.members}
+        if len(set(dtypes.values())) > 1:
+            listed = ", ".join(f"{name} is {dtype}" for name, dtype in dtypes.items())
+            raise ValueError(
+                f"{listed}: a proximal step would round each member by itself, so that they never "
+                "become equal. Give them one dtype, or take a penalty that is added as a gradient"
+            )
+
+
 def check_weights(penalty: Penalty, ties: Sequence[Tie]) -> None:
     """Raise `ValueError`, naming the members, if ``weights`` do not fit the groups of a tie."""
     if penalty.weights is None:

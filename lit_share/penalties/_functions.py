@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from lit_share.functional import Penalty, TieBatch, TieTensors
+from lit_share.penalties._checks import check_dtypes
 from lit_share.penalties._numbers import plain_number
 from lit_share.penalties._precision import like_members, precision_of_members
 from lit_share.penalties._recipes import as_penalty
@@ -91,7 +92,7 @@ def apply_prox(
     Raises:
         TieError: If the patterns do not fit the module; see `Ties.find`.
         ValueError: If members do not fit the penalty (see `Penalty.check` and `Penalty.prox`),
-            or ``start``, ``precision`` or the recipe is missing.
+            members have different dtypes, or ``start``, ``precision`` or the recipe is missing.
 
     Example:
         >>> import torch
@@ -102,6 +103,7 @@ def apply_prox(
     """
     step = plain_number("step", step)
     views = _views(module, as_penalty(penalty), ties, start, precision)
+    check_dtypes(views.penalty, views.ties)
     # Members whose step size is zero are not written to.
     views.set_steps([[step * p.requires_grad for p in tie.parameters] for tie in views.ties])
     views.take_prox()

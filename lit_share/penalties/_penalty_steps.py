@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from lit_share.functional import Penalty, curvature
 from lit_share.penalties._checks import (
     check_arguments,
+    check_dtypes,
     check_finite,
     check_weights,
     warn_of_unowned,
@@ -241,6 +242,7 @@ class PenaltySteps:
         # A schedule with wrong values should fail before training rather than at the first step.
         self._strengths_at(self.steps_done, self.epochs_done)
         if self.uses_prox:
+            check_dtypes(self.penalty, self.found)
             self._check_steps(views)
         warn_of_unowned(self.penalty, self.ties, self.found, self.optimizers)
 

@@ -8,11 +8,16 @@ from functools import partial
 import pytest
 import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import (
+    BaseFinetuning,
+    EMAWeightAveraging,
+    StochasticWeightAveraging,
+)
 from torch import nn
 
 from lit_share.callbacks import Regularize, Share, SharingMonitor
 from lit_share.functional import Penalty
+from lit_share.sharing import share
 from lit_share.ties import TieError, Ties
 
 from ._modules import (
@@ -454,3 +459,50 @@ class Lonely(Two):
 def test_numbers_of_a_tensor_are_refused_at_once(options):
     with pytest.raises(TieError, match=r"'a\.\*\.weight\[\.\.\.\]' cannot be shared"):
         Share(["a.*.weight[...]"], **options)
+
+
+@pytest.mark.parametrize(
+    "average",
+    [partial(EMAWeightAveraging, decay=0.9), partial(StochasticWeightAveraging, swa_lrs=0.1)],
+)
+@pytest.mark.parametrize("options", [{}, {"where": "equal"}])
+def test_averages_of_parameters_that_are_not_shared_yet_are_refused(average, options):
+    module, own = Two(), average()
+    callbacks = [own, Share(PAIR, **options)]
+    if options:
+        callbacks.reverse()
+    with pytest.raises(TieError, match=r"list Share first|cannot follow Share\(where=\"equal\"\)"):
+        fit(module, *callbacks)
+    assert module.steps_taken == 0
+
+
+class Unfreeze(BaseFinetuning):
+    """Adds a group with both names of each shared parameter."""
+
+    def freeze_before_training(self, module):
+        self.freeze([module.a[0], module.b[0]], train_bn=False)
+
+    def finetune_function(self, module, epoch, optimizer):
+        if epoch == 1:
+            self.unfreeze_and_add_param_group([module.a[0], module.b[0]], optimizer, lr=0.1)
+
+
+@pytest.mark.filterwarnings("ignore:optimizer contains a parameter group with duplicate")
+@pytest.mark.parametrize("first", [False, True])
+def test_groups_that_are_added_in_training_step_once(first):
+    module, callbacks = Two(), [Share(PAIR), Unfreeze()]
+    made = fit(module, *(reversed(callbacks) if first else callbacks), epochs=3)
+    assert [len(group["params"]) for group in made.optimizers[0].param_groups] == [2, 2]
+    by_hand = Two()
+    share(by_hand, PAIR)
+    by_hand.a[0].requires_grad_(False)
+    optimizer = by_hand.configure_optimizers()
+    for epoch in range(3):
+        if epoch == 1:
+            by_hand.a[0].requires_grad_(True)
+            optimizer.add_param_group({"params": list(by_hand.a[0].parameters()), "lr": 0.1})
+        for batch in loader():
+            optimizer.zero_grad()
+            sum(by_hand.losses(batch)).backward()
+            optimizer.step()
+    assert_same(weights(module), weights(by_hand))

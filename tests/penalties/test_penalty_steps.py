@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
-from lit_share.penalties import PenaltySteps, Ramp
+from lit_share.penalties import PenaltySteps, Ramp, apply_prox
 from lit_share.ties import Ties
 
 PAIR = Ties("a.*", "b.*")
@@ -316,3 +316,17 @@ def test_no_step_is_pending_after_a_ramp_stops(stop, every):
     assert steps.pending == []
     if every == "step":
         assert equal == [3 * i < stop for i in range(7)]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_members_of_several_dtypes_do_not_become_equal(dtype):
+    module = nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2).to(dtype)})
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    ties = Ties("a.*", "b.*")
+    message = rf"a.weight is torch.float32, b.weight is {dtype}: .*one dtype"
+    with pytest.raises(ValueError, match=message):
+        PenaltySteps("layer_tie", ties, 0.1).check(module, optimizer)
+    with pytest.raises(ValueError, match=message):
+        apply_prox(module, "layer_tie", ties, 1.0)
+    PenaltySteps("soft_tie", ties, 0.1).check(module, optimizer)
+    PenaltySteps("group_lasso", Ties("*.weight"), 0.1).check(module, optimizer)
