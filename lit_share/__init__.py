@@ -125,6 +125,9 @@ def __getattr__(name: str) -> Any:
         for package in _PACKAGES:
             module = import_module(f"{__name__}.{package}")
             if name in module.__all__:
+                if package == "callbacks":
+                    # LightningCLI compares classes, and may be imported after this package.
+                    import_module(f"{__name__}.lightnings").join_imported()
                 return getattr(module, name)
     if name == "__version__":
         # This import takes longer than the rest of the module.

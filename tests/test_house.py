@@ -23,6 +23,7 @@ FLOORS = [
     {"sharing"},
     {"alignment"},
     {"metrics"},
+    {"lightnings"},
     {"paired"},
     {"callbacks", "huggingface"},
     {"cli"},
@@ -32,7 +33,7 @@ FLOORS = [
 # `sharing` is above these only because it hands out what they make; it imports none of them.
 BESIDE = [{"codebooks", "local", "compact_files", "sharing"}]
 LEVELS = {name: level for level, floor in enumerate(FLOORS) for name in floor}
-FIRST_WITH_LIGHTNING = LEVELS["paired"]
+FIRST_WITH_LIGHTNING = LEVELS["lightnings"]
 HEAVY = {"lightning", "pytorch_lightning", "hydra", "omegaconf", "wandb"}
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.glob("*/**/*.py"))
 

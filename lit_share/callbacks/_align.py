@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from lightning.fabric.utilities import move_data_to_device
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
-from lightning.pytorch.utilities import rank_zero_info
+from lightning_utilities.core.rank_zero import rank_zero_info
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -23,15 +20,17 @@ from lit_share.alignment import (
     check_dense,
     member_names,
 )
-from lit_share.callbacks._capture import (
-    capture_inputs,
-    refuse_unsupported_step,
-    same_random_state,
-)
+from lit_share.callbacks._capture import capture_inputs, refuse_unsupported_step
+from lit_share.callbacks._mixture import warn_of_mixture
+from lit_share.callbacks._random_state import same_random_state
 from lit_share.callbacks._share import Share
 from lit_share.callbacks._strategies import refuse_strategy
+from lit_share.lightnings import Callback, fabric_module, is_a
 from lit_share.text import check_choice
 from lit_share.ties import Tie, Ties, as_ties
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
 
 
 @runtime_checkable
@@ -149,6 +148,7 @@ class Align(Callback):
         if stage != "fit":
             return
         refuse_strategy(self, trainer.strategy, "align checkpoints, with lit-share align")
+        warn_of_mixture(trainer)
         if trainer.global_step == 0 or pl_module is not self._module:
             # `fit` starts a new training; resuming loads a checkpoint only after `setup`.
             self._is_done, self.report = False, None
@@ -247,11 +247,11 @@ class Align(Callback):
         for callback in _callbacks(trainer):
             averages = f"{type(callback).__name__} cannot follow {self!r}, as averages of weights"
             # It may add weights to its average before the first batch.
-            if isinstance(callback, StochasticWeightAveraging):
+            if is_a(callback, "StochasticWeightAveraging"):
                 raise AlignError(
                     f"{averages} keep the order of units: call lit_share.align before the fit"
                 )
-            if isinstance(callback, WeightAveraging) and self.epoch is not None:
+            if is_a(callback, "WeightAveraging") and self.epoch is not None:
                 raise AlignError(
                     f"{averages} keep the order of units: write epoch=None, which aligns before "
                     "training"
@@ -301,6 +301,7 @@ def _moved_parameters(
 
 def _of_first_rank(trainer: Trainer, module: LightningModule, make: Callable[[], Any]) -> Any:
     """Return what rank 0 makes, on the module's device; raise its error on all ranks."""
+    move_data_to_device = fabric_module("utilities.apply_func").move_data_to_device
     if trainer.world_size == 1:
         return move_data_to_device(make(), module.device)
     made, problem = None, None

@@ -8,9 +8,11 @@ from itertools import islice
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import CombinedLoader, rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch.utils._pytree import tree_map
 from torch.utils.data import BatchSampler, DataLoader
+
+from lit_share.lightnings import combined_loader, is_a
 
 
 class Batches:
@@ -34,8 +36,8 @@ class Batches:
         self, loaders: Any, limits: Sequence[float] | None = None, way: str = "Learned"
     ) -> None:
         self.way = way
-        if not isinstance(loaders, CombinedLoader):
-            loaders = CombinedLoader(loaders, "sequential")
+        if not is_a(loaders, "CombinedLoader"):
+            loaders = combined_loader(loaders, "sequential")
         self.together = loaders._mode != "sequential"
         parts = [loaders] if self.together else loaders.flattened
         least = [float("inf")] * len(parts)
@@ -165,7 +167,7 @@ class _InOrder:
         batches = iter(self.loader)
         for batch in islice(batches, _stop(self.limit)):
             # Iterating over a CombinedLoader also gives the index of the batch and of its loader.
-            yield batch[0] if isinstance(self.loader, CombinedLoader) else batch
+            yield batch[0] if is_a(self.loader, "CombinedLoader") else batch
 
 
 def _source(loader: Any, limit: float) -> _Shuffled | _InOrder:
@@ -182,8 +184,8 @@ def _source(loader: Any, limit: float) -> _Shuffled | _InOrder:
 
 def _independent(loader: Any) -> Any:
     """Return a copy of a loader, whose passes change no sampler or generator of the loader."""
-    if isinstance(loader, CombinedLoader):
-        return CombinedLoader(tree_map(_independent, loader.iterables), loader._mode)
+    if is_a(loader, "CombinedLoader"):
+        return combined_loader(tree_map(_independent, loader.iterables), loader._mode)
     if not isinstance(loader, DataLoader):
         return loader
     names = ("batch_sampler", "sampler", "generator")

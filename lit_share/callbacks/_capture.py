@@ -7,17 +7,19 @@ import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities.seed import isolate_rng
-from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 from torchmetrics import Metric, MetricCollection
 
 from lit_share.alignment import AlignError, Inputs, evaluating
+from lit_share.callbacks._random_state import same_random_state
+from lit_share.lightnings import is_module, is_param_in_hook_signature
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
 
 # What to do where inputs cannot be noted; the documentation of `Align` says what they are.
 GIVE_INPUTS = "give inputs=, an example of what the submodules are called with"
@@ -131,7 +133,7 @@ def _copied(tensor: Tensor) -> Tensor:
 @contextmanager
 def _unchanged(module: LightningModule) -> Iterator[None]:
     """Run code in evaluation mode without gradients, and restore what it changes in a module."""
-    lightning = [layer for layer in module.modules() if isinstance(layer, LightningModule)]
+    lightning = [layer for layer in module.modules() if is_module(layer)]
     attributes = [(layer, dict(vars(layer))) for layer in lightning]
     buffers = [
         (layer, name, buffer, buffer.clone())
@@ -154,18 +156,6 @@ def _unchanged(module: LightningModule) -> Iterator[None]:
 
 def _ignore(*_: Any, **__: Any) -> None:
     """Log nothing."""
-
-
-@contextmanager
-def same_random_state() -> Iterator[None]:
-    """Restore the random state, also after an exception."""
-    # Lightning's context manager restores it only if there was none.
-    isolated = isolate_rng()
-    isolated.__enter__()
-    try:
-        yield
-    finally:
-        isolated.__exit__(None, None, None)
 
 
 @contextmanager

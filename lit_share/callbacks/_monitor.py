@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import WandbLogger
 from typing_extensions import override
 
 from lit_share.callbacks._cluster_heatmap import cluster_heatmap
 from lit_share.callbacks._heatmap import distance_heatmap
+from lit_share.callbacks._mixture import warn_of_mixture
 from lit_share.callbacks._regularize import Regularize
 from lit_share.callbacks._share import Share
 from lit_share.functional import Comparison
+from lit_share.lightnings import Callback, is_a
 from lit_share.metrics import compare_found, measure_sharing, metric_name
 from lit_share.ties import Tie, Ties, as_ties, cluster_ties, distinctly_named
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
 
 _NAMES = tuple(
     f"sharing/{name}"
@@ -99,6 +102,10 @@ class SharingMonitor(Callback):
         self.history = state_dict["history"]
 
     @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        warn_of_mixture(trainer)
+
+    @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.ties is not None:
             # A wrong pattern raises now, rather than after the first epoch.
@@ -127,7 +134,7 @@ class SharingMonitor(Callback):
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+        loggers: list[Any] = [own for own in trainer.loggers if is_a(own, "WandbLogger")]
         if not (self.heatmap and self.history and loggers):
             return
         figures = {"sharing/distances": distance_heatmap(self.history)}

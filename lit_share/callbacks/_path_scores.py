@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from itertools import chain, islice
-from typing import Any, NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 from torchmetrics import Metric
@@ -16,6 +15,9 @@ from typing_extensions import override
 
 from lit_share.callbacks._validation_loss import ValidationLoss
 from lit_share.penalties import Path
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
 
 # Fewer batches of a loader are split, as a standard error of few numbers is itself uncertain.
 LEAST_BATCHES = 10

@@ -8,19 +8,21 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lightning.fabric.utilities.cloud_io import get_filesystem
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
 from lit_share.callbacks._path_scores import Score, ValidationScores
 from lit_share.callbacks._share import Share
 from lit_share.functional import Comparison
+from lit_share.lightnings import Callback, fabric_module, is_a
 from lit_share.metrics import compare_found
 from lit_share.penalties import DivergedError, Path
 from lit_share.ties import Tie, cluster_ties, distinctly_named
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
 
 PATH_FILE = "path.json"
 
@@ -127,8 +129,7 @@ class PathWalk:
             )
         callbacks: Sequence[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         for callback in callbacks:
-            names = {base.__name__ for base in type(callback).__mro__}
-            if names & {"WeightAveraging", "StochasticWeightAveraging"}:
+            if is_a(callback, "WeightAveraging", "StochasticWeightAveraging"):
                 raise ValueError(
                     f"{type(callback).__name__} averages weights of several strengths, which no "
                     "knot of the Path has: leave it out, or give strength= a number"
@@ -139,7 +140,7 @@ class PathWalk:
                     "earlier knot would not fit: train with the strength that the Path chooses, "
                     "and Share then"
                 )
-            if "EarlyStopping" in names:
+            if is_a(callback, "EarlyStopping"):
                 rank_zero_warn(
                     f"{type(callback).__name__} may end the Path before its largest strength; the "
                     "choice is then among the knots that were reached: leave it out"
@@ -256,7 +257,7 @@ class PathWalk:
             content = {"score": self.score_name, **self.state()}
             folder = knot.checkpoint.rpartition("/")[0]
             # Processes that were spawned return no state of callbacks, but files.
-            with get_filesystem(folder).open(f"{folder}/{PATH_FILE}", "w") as file:
+            with _filesystem(folder).open(f"{folder}/{PATH_FILE}", "w") as file:
                 json.dump(content, file, indent=2)
         # Hyperparameters may be any objects. A path that was restored may name a file of others, in
         # which objects could run code.
@@ -338,7 +339,7 @@ class PathWalk:
         """Raise `ValueError` if the checkpoint of a restored knot is gone."""
         if not self.knots:
             return
-        there = get_filesystem(self.knots[0].checkpoint).exists
+        there = _filesystem(self.knots[0].checkpoint).exists
         gone = [k for k, knot in enumerate(self.knots) if not there(knot.checkpoint)]
         gone = trainer.strategy.broadcast(gone)
         if not gone:
@@ -422,12 +423,16 @@ def join_walk(path: Path, others: Sequence[PathWalk]) -> PathWalk:
 
 def _unused(folder: str) -> str:
     """Return a folder in which no earlier training has left knots, with a version as Lightning."""
-    exists, candidate = get_filesystem(folder).exists, folder
+    exists, candidate = _filesystem(folder).exists, folder
     for version in count(1):
         if not (exists(f"{candidate}/{PATH_FILE}") or exists(f"{candidate}/knot_0.ckpt")):
             break
         candidate = f"{folder}-v{version}"
     return candidate
+
+
+def _filesystem(path: str) -> Any:
+    return fabric_module("utilities.cloud_io").get_filesystem(path)
 
 
 def _load_weights(trainer: Trainer, path: str, weights_only: bool | None) -> Mapping[str, Any]:

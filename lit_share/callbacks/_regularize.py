@@ -5,20 +5,21 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
+from lightning_utilities.core.rank_zero import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
 from lit_share.callbacks._align import Align
+from lit_share.callbacks._mixture import warn_of_mixture
 from lit_share.callbacks._path_walk import PathWalk, join_walk
 from lit_share.callbacks._strategies import refuse_strategy
 from lit_share.callbacks._validation_loss import ValidationLoss
 from lit_share.functional import Penalty
+from lit_share.lightnings import Callback
 from lit_share.penalties import (
     Apply,
     DivergedError,
@@ -31,6 +32,9 @@ from lit_share.penalties import (
     register_after_step,
 )
 from lit_share.ties import Tie, TieError, Ties, unaligned_remark
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
 
 
 class Regularize(Callback):
@@ -257,6 +261,7 @@ class Regularize(Callback):
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         refuse_strategy(self, trainer.strategy)
+        warn_of_mixture(trainer)
         if stage != "fit":
             return
         is_new = trainer.global_step == 0 or pl_module is not self._module

@@ -6,12 +6,9 @@ import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
-from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info
+from lightning_utilities.core.rank_zero import rank_zero_info
 from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
@@ -24,7 +21,9 @@ from lit_share.aliases import (
     keep_aliases,
     verify_shared,
 )
+from lit_share.callbacks._mixture import warn_of_mixture
 from lit_share.callbacks._strategies import refuse_strategy
+from lit_share.lightnings import Callback, is_a
 from lit_share.penalties import find_unowned
 from lit_share.sharing import (
     CANNOT_SHARE_NUMBERS,
@@ -38,6 +37,9 @@ from lit_share.sharing import (
 )
 from lit_share.text import check_choice, counted
 from lit_share.ties import Member, Tie, TieError, Ties, as_ties, cluster_ties
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
 
 # Methods of the strategy that a Trainer calls at times without a callback hook: before
 # `configure_model`, before it loads weights, before it wraps the complete module, and when it
@@ -146,6 +148,7 @@ class Share(Callback):
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         refuse_strategy(self, trainer.strategy)
+        warn_of_mixture(trainer)
         if pl_module is not self._module or (stage == "fit" and trainer.global_step == 0):
             # `fit` starts a new training; resuming loads a checkpoint only after `setup`.
             self._shared = None
@@ -303,7 +306,7 @@ class Share(Callback):
         if self._shared is not None and not self.is_before_training:
             aliases_from_data(module, self._shared)
             self.find_ties(module)
-        elif self.is_before_training or (self.epoch == 0 and trainer.state.fn == TrainerFn.FITTING):
+        elif self.is_before_training or (self.epoch == 0 and trainer.state.fn == "fit"):
             self._share(module)
         else:
             self.find_ties(module)
@@ -395,7 +398,7 @@ class Share(Callback):
         """
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         for callback in callbacks:
-            if not isinstance(callback, (WeightAveraging, StochasticWeightAveraging)):
+            if not is_a(callback, "WeightAveraging", "StochasticWeightAveraging"):
                 continue
             name = type(callback).__name__
             if not self.is_before_training:

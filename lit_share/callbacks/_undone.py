@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.fabric.utilities.seed import _collect_rng_states, _set_rng_states
 from torch import Tensor, nn
+
+from lit_share.callbacks._random_state import same_random_state
 
 # What every module has. Strategies may replace parameters in a forward pass, which must stay so.
 _OWN = vars(nn.Module()).keys() - {"_buffers"}
@@ -32,12 +33,11 @@ def undone(module: nn.Module) -> Iterator[None]:
     """
     before = _Before()
     before.keep(module)
-    states = _collect_rng_states()
     try:
-        module.eval()
-        yield
+        with same_random_state():
+            module.eval()
+            yield
     finally:
-        _set_rng_states(states)
         before.restore()
 
 

@@ -6,19 +6,19 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.loggers.logger import DummyLogger, Logger
-from lightning.pytorch.trainer.states import RunningStage
-from lightning.pytorch.utilities.model_helpers import is_overridden
-from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from lit_share.callbacks._batches import Batches
 from lit_share.callbacks._undone import undone
+from lit_share.lightnings import imported_module, is_overridden, is_param_in_hook_signature
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch.loggers.logger import Logger
 
 # What Lightning calls before a `validation_step`, which it may depend on.
 _HOOKS = ("on_validation_start", "on_validation_epoch_start", "on_validation_batch_start")
@@ -314,6 +314,7 @@ class ValidationLoss:
         """Catch what is logged, and undo all other effects."""
         trainer, module = self.trainer, self.module
         stage, loggers = trainer.state.stage, trainer.loggers
+        stages: Any = type(stage)
         cuda = any(isinstance(own, nn.RNNBase) for own in module.modules())
         with (
             undone(module),
@@ -322,7 +323,7 @@ class ValidationLoss:
         ):
             _ignore_conversions()
             # Users' code asks for the stage, and calls loggers without `log`.
-            trainer.state.stage = RunningStage.VALIDATING
+            trainer.state.stage = stages.VALIDATING
             silent: list[Any] = [_Silent(own) for own in loggers]
             trainer.loggers = silent
             vars(module)["log"] = _keep_in(logged)
@@ -340,7 +341,8 @@ class _Silent:
     """
 
     def __init__(self, logger: Logger) -> None:
-        self._logger, self.experiment = logger, DummyLogger().experiment
+        self._logger = logger
+        self.experiment = imported_module("loggers.logger").DummyLogger().experiment
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:

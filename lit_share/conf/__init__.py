@@ -1,5 +1,5 @@
 """The Hydra groups that lit_share adds to every application: `regularizer` and `align`.
 
-Each config is a callback. Those that tie parameters read ``ties.patterns`` and, if present,
-``ties.exclude`` of the application's config.
+Each config is a callback, and goes to ``callbacks`` of the application's config. Those that tie
+parameters read ``ties.patterns`` and, if present, ``ties.exclude`` there.
 """

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lightning import LightningDataModule, LightningModule
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningDataModule, LightningModule
 
 # The key of entries that children add, by child: two children may add entries of the same name.
 CHILDREN = "paired_children"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lightning import LightningDataModule
-from lightning.pytorch.utilities.model_helpers import is_overridden
-from lightning.pytorch.utilities.parsing import clean_namespace
+from lit_share.lightnings import SeveralDataModules, is_a, is_overridden, module_of
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningDataModule
 
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader", "predict_dataloader")
 
@@ -23,10 +24,11 @@ class _Loaders:
     def __get__(self, data: PairedData | None, owner: type) -> Any:
         if data is not None and any(is_overridden(self.hook, m) for m in data.by_name().values()):
             return partial(data.loaders, self.hook)
-        return getattr(LightningDataModule, self.hook).__get__(data, owner)
+        # Past this descriptor, to the hook of the Lightning that the datamodules are from.
+        return getattr(super(PairedData, data or owner), self.hook)
 
 
-class PairedData(LightningDataModule):
+class PairedData(SeveralDataModules):
     """Give each child of a `Paired` its own LightningDataModule, without changes to it.
 
     Each datamodule prepares and loads the data of the child of its name. In that child,
@@ -37,9 +39,11 @@ class PairedData(LightningDataModule):
         **datamodules: LightningDataModules, by the names of the pair's children.
 
     Raises:
-        TypeError: If there is no datamodule, or a value is not a LightningDataModule.
+        TypeError: If there is no datamodule, a value is not a LightningDataModule, or some are of
+            `lightning.pytorch` and others of `pytorch_lightning`.
 
     Example:
+        >>> from lightning.pytorch import LightningDataModule
         >>> digits, cells = LightningDataModule(), LightningDataModule()
         >>> data = PairedData(a=digits, b=cells)  # trainer.fit(Paired(a=..., b=...), data)
         >>> data.by_name()["b"] is cells
@@ -54,7 +58,7 @@ class PairedData(LightningDataModule):
                 "PairedData(a=DataA(), b=DataB())"
             )
         for name, module in datamodules.items():
-            if not isinstance(module, LightningDataModule):
+            if not is_a(module, "LightningDataModule"):
                 raise TypeError(
                     f"{name!r} must be a LightningDataModule, got a {type(module).__name__}: write "
                     f"PairedData({name}=...), or give the Trainer a dict of loaders, "
@@ -63,7 +67,7 @@ class PairedData(LightningDataModule):
         super().__init__()
         hparams = {name: dict(m.hparams) for name, m in datamodules.items() if m.hparams}
         for own in hparams.values():
-            clean_namespace(own)
+            module_of(self, "utilities.parsing").clean_namespace(own)
         # Lightning refuses keys that the pair's hyperparameters, which are by child, have, too.
         if hparams:
             log = any(module._log_hyperparams for module in datamodules.values())

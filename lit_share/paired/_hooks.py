@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lightning import LightningDataModule, LightningModule
-from lightning.pytorch.core.hooks import DataHooks, ModelHooks
-from lightning.pytorch.utilities import CombinedLoader
-from lightning.pytorch.utilities.model_helpers import is_overridden
-from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
-
+from lit_share.lightnings import (
+    SeveralModules,
+    is_a,
+    is_overridden,
+    is_param_in_hook_signature,
+)
 from lit_share.paired._data import PairedData
+from lit_share.paired._hook_arguments import HOOK_ARGUMENTS
 from lit_share.paired._loaders import Owner, comes_by_name, find_owners
 from lit_share.paired._modes import switch_back, switch_to_eval
 from lit_share.paired._own_trainer import view_trainer
 from lit_share.paired._step import step_nested
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningDataModule, LightningModule
+    from lightning.pytorch.utilities import CombinedLoader
 
 STEPS = {
     "train": "training_step",
@@ -57,11 +61,10 @@ SPECIAL: dict[str, Callable[..., Any]] = {
 ALWAYS = ("configure_gradient_clipping", "predict_step")
 
 # All other hooks, with the names of their arguments.
-_HOOKS = [*vars(ModelHooks), *vars(DataHooks), "configure_gradient_clipping", "optimizer_zero_grad"]
 ARGUMENTS = {
-    hook: [*inspect.signature(getattr(LightningModule, hook)).parameters][1:]
-    for hook in _HOOKS
-    if not hook.startswith("_") and hook not in REFUSED and hook not in SPECIAL
+    hook: names
+    for hook, names in HOOK_ARGUMENTS.items()
+    if hook not in REFUSED and hook not in SPECIAL
 }
 # Lightning declares steps with `*args` and `**kwargs`, so their signatures name no arguments.
 ARGUMENTS |= {step: ["batch", "batch_idx", "dataloader_idx"] for step in STEPS.values()}
@@ -91,10 +94,11 @@ class Delegated:
             if self.hook in SPECIAL:
                 return partial(SPECIAL[self.hook], pair, self.hook)
             return partial(pair.delegate, self.hook)
-        return getattr(LightningModule, self.hook).__get__(pair, owner)
+        # Past this descriptor, to the hook of the Lightning that the children are from.
+        return getattr(super(Delegating, pair or owner), self.hook)
 
 
-class Delegating(LightningModule):
+class Delegating(SeveralModules):
     """A LightningModule that delegates its hooks to child LightningModules."""
 
     child_names: tuple[str, ...] = ()
@@ -187,8 +191,7 @@ class Delegating(LightningModule):
 
     def loader(self) -> CombinedLoader:
         """Return the loader of the loop that runs."""
-        loader = self.trainer._active_loop._combined_loader
-        assert isinstance(loader, CombinedLoader)
+        loader: CombinedLoader = self.trainer._active_loop._combined_loader
         return loader
 
     def owner_of_loader(self, dataloader_idx: int) -> Owner:
@@ -232,7 +235,7 @@ class Delegating(LightningModule):
         names = self.overriding(step)
         if step in ALWAYS:
             names = list(self.child_names)
-        if any(isinstance(loader, CombinedLoader) for loader in self.loader().flattened):
+        if any(is_a(loader, "CombinedLoader") for loader in self.loader().flattened):
             found = "one of them is a CombinedLoader: use CombinedLoader({...}, mode=...) for all"
         elif not isinstance(by_name, Mapping):
             found = f"a batch is a {type(by_name).__name__}"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch.utilities import CombinedLoader
+from lit_share.lightnings import combined_loader
+
+if TYPE_CHECKING:
+    from lightning.pytorch.utilities import CombinedLoader
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ def find_owners(loaders: Mapping[str, Any]) -> list[Owner]:
     """
     owners: list[Owner] = []
     for name, own in loaders.items():
-        n = len(CombinedLoader(own).flattened)
+        n = len(combined_loader(own, "sequential").flattened)
         owners += [Owner(name, index, n > 1) for index in range(n)]
     return owners
 

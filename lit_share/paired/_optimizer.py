@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning import LightningModule
-from lightning.pytorch.core.optimizer import (
-    _configure_optimizers,
-    _configure_schedulers_automatic_opt,
-    _MockOptimizer,
-    _validate_optimizers_attached,
-    _validate_scheduler_api,
-)
-from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch.optim import LBFGS, Optimizer
+
+from lit_share.lightnings import module_of
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule
+    from lightning.pytorch.utilities.types import LRSchedulerConfig
 
 
 class PairedOptimizer(Optimizer):
@@ -117,10 +114,11 @@ def compose(children: Mapping[str, LightningModule]) -> PairedOptimizer:
     schedulers: list[LRSchedulerConfig] = []
     for name, child in children.items():
         configured: Any = child.configure_optimizers()
+        lightning = module_of(child, "core.optimizer")
         # As in Lightning, a child without an optimizer runs, but is not trained.
         if configured is None:
-            configured = _MockOptimizer()
-        optimizers, unparsed, monitor = _configure_optimizers(configured)
+            configured = lightning._MockOptimizer()
+        optimizers, unparsed, monitor = lightning._configure_optimizers(configured)
         if len(optimizers) != 1:
             raise ValueError(
                 f"child {name!r} configures {len(optimizers)} optimizers: return one, with several "
@@ -138,9 +136,9 @@ def compose(children: Mapping[str, LightningModule]) -> PairedOptimizer:
                     f"children {other!r} and {name!r} return one and the same optimizer: give each "
                     "its own"
                 )
-        configs = _configure_schedulers_automatic_opt(unparsed, monitor)
-        _validate_optimizers_attached(optimizers, configs)
-        _validate_scheduler_api(configs, child)
+        configs = lightning._configure_schedulers_automatic_opt(unparsed, monitor)
+        lightning._validate_optimizers_attached(optimizers, configs)
+        lightning._validate_scheduler_api(configs, child)
         for config in configs:
             config.name = f"{name}/{config.name or 'lr-' + type(part).__name__}"
             config.monitor = config.monitor and f"{name}/{config.monitor}"

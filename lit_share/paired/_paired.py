@@ -9,23 +9,27 @@ from itertools import chain
 from operator import add
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning
 import torch
-from lightning import LightningModule
-from lightning.pytorch.utilities.model_helpers import is_overridden
-from lightning.pytorch.utilities.parsing import clean_namespace
-from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
 from torch.nn.parameter import UninitializedParameter
 
+from lit_share.lightnings import (
+    is_module,
+    is_overridden,
+    is_param_in_hook_signature,
+    module_of,
+)
 from lit_share.paired import _checkpoint
 from lit_share.paired._data import PairedData
 from lit_share.paired._hooks import REFUSED, STEPS, Delegating
 from lit_share.paired._hyperparameters import readable_hyperparameters
 from lit_share.paired._optimizer import PairedOptimizer, compose
 from lit_share.text import described
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule
 
 # Attributes that Lightning reads once per fit, so that children must agree on a value.
 _SETTINGS = (
@@ -66,7 +70,8 @@ class Paired(Delegating):
         **children: LightningModules with automatic optimization, by name. Names become attributes.
 
     Raises:
-        TypeError: If there is no child, or a child has no name or is not a LightningModule.
+        TypeError: If there is no child, a child has no name or is not a LightningModule, or some
+            children are of `lightning.pytorch` and others of `pytorch_lightning`.
         ValueError: If a name cannot be an attribute, two names refer to the same module, or a child
             overrides a hook that cannot act on a single child.
 
@@ -107,7 +112,7 @@ class Paired(Delegating):
                 setattr(self, setting, answers[name])
         hparams = {name: dict(child.hparams) for name, child in children.items() if child.hparams}
         for own in hparams.values():
-            clean_namespace(own)
+            module_of(self, "utilities.parsing").clean_namespace(own)
         log = any(child._log_hyperparams for child in children.values())
         self.save_hyperparameters(hparams, logger=log)
 
@@ -221,8 +226,7 @@ class Paired(Delegating):
         if name not in self.child_names:
             raise ValueError(f"no child {name!r}: the children are {list(self.child_names)}")
         if checkpoint is not None:
-            with readable_hyperparameters(self, *self.by_name().values()):
-                full = _load(checkpoint, name)
+            full = _load(self, name, checkpoint)
             if name not in full.get(_checkpoint.CHILDREN, {}):
                 where = "the checkpoint"
                 if isinstance(checkpoint, (str, Path)):
@@ -234,7 +238,7 @@ class Paired(Delegating):
             full = {
                 "epoch": self.current_epoch,
                 "global_step": self.global_step,
-                "pytorch-lightning_version": lightning.__version__,
+                "pytorch-lightning_version": module_of(self).__version__,
                 "state_dict": self.state_dict(),
             }
             self.on_save_checkpoint(full)
@@ -249,12 +253,14 @@ class Paired(Delegating):
         return optimizer
 
 
-def _load(checkpoint: str | Path | Mapping[str, Any], name: str) -> dict[str, Any]:
+def _load(pair: Paired, name: str, checkpoint: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     """Return a checkpoint; raise `ValueError` if that would run code in its file."""
     if isinstance(checkpoint, Mapping):
         return dict(checkpoint)
     try:
-        return dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
+        # The children come first: they have what the pair has, by the names their authors gave it.
+        with readable_hyperparameters(*pair.by_name().values(), pair):
+            return dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
     except UnpicklingError as error:
         raise ValueError(
             f"{checkpoint} has other objects than tensors, numbers and texts, such as functions "
@@ -295,7 +301,7 @@ def _check_child(pair: Paired, name: str, child: object) -> None:
             f"child {name!r} must be a LightningModule, got {described(child)}: write "
             f"Paired({name}={child.__name__}(...))"
         )
-    if not isinstance(child, LightningModule):
+    if not is_module(child):
         raise TypeError(
             f"child {name!r} must be a LightningModule, got a {type(child).__name__}: write "
             "Paired(a=LitA(), b=LitB()), or Paired.load_from_checkpoint(path, a=LitA(), b=LitB())"

@@ -813,7 +813,7 @@ def test_ties_that_do_not_fit_the_penalty(apply):
     callback = Regularize(Penalty("l1", "input", "zero"), ALL, 0.1, apply=apply)
     refused(
         ValueError,
-        r'a\.0\.bias: groups="input" needs tensors of at least 2 dimensions.*exclude',
+        r'a\.0\.bias: groups="input" needs tensors of at least 2 dimensions.*min_ndim=2',
         callback,
     )
     callback = Regularize(SOFT_TIE, ALL, 0.1, apply=apply)

@@ -6,7 +6,7 @@ import pytest
 from . import _agents, _images, _science, _self_supervised, _tables
 
 # The package that the modules and their Trainer come from.
-PACKAGES = ("lightning.pytorch",)
+PACKAGES = ("lightning.pytorch", "pytorch_lightning")
 # What the modules do in the ways of their authors, and Lightning remarks on.
 REMARKS = (
     ".*Skipping val loop.*",

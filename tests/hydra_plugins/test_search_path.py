@@ -29,7 +29,7 @@ APP = """
         modules = {name.split(".")[0] for name in sys.modules}
         content = {"config": OmegaConf.to_container(config), "modules": sorted(modules)}
         if os.environ.get("BUILD"):
-            nodes = config[os.environ["BUILD"]].values()
+            nodes = [node for node in config[os.environ["BUILD"]].values() if node]
             callbacks = [hydra.utils.instantiate(node) for node in nodes]
             content["built"] = [repr(getattr(callback, "ties", None)) for callback in callbacks]
             content["types"] = [type(callback).__name__ for callback in callbacks]
@@ -39,11 +39,15 @@ APP = """
 """
 
 
+# Without callbacks of its own, an application is not known to read any.
+OWN = "callbacks: {own: null}\n"
+
+
 @pytest.fixture
 def app(tmp_path: Path) -> Path:
     (tmp_path / "conf").mkdir()
     (tmp_path / "app.py").write_text(dedent(APP))
-    (tmp_path / "conf" / "config.yaml").write_text("lr: 0.1\n")
+    (tmp_path / "conf" / "config.yaml").write_text(f"lr: 0.1\n{OWN}")
     return tmp_path
 
 
@@ -61,6 +65,11 @@ def start(app: Path, *arguments: str, **environment: str) -> subprocess.Complete
     )
 
 
+def chosen(result: dict[str, Any]) -> list[str]:
+    """The recipes in the config."""
+    return [name for name in result["config"]["callbacks"] if name != "own"]
+
+
 def results(app: Path, *arguments: str, **environment: str) -> list[dict[str, Any]]:
     done = start(app, *arguments, **environment)
     assert done.returncode == 0, done.stderr
@@ -73,14 +82,24 @@ def results(app: Path, *arguments: str, **environment: str) -> list[dict[str, An
 
 def test_on_the_command_line(app: Path) -> None:
     (result,) = results(app, "+regularizer=growl")
-    assert result["config"]["regularizer"]["growl"]["penalty"]["norm"] == "owl"
+    assert result["config"]["callbacks"]["growl"]["penalty"]["norm"] == "owl"
     assert result["config"]["lr"] == 0.1
 
 
 def test_in_the_defaults_list(app: Path) -> None:
-    (app / "conf" / "config.yaml").write_text("defaults: [regularizer: [growl, l2], _self_]\n")
+    config = "defaults: [regularizer: [growl, l2], _self_]\n" + OWN
+    (app / "conf" / "config.yaml").write_text(config)
+    assert chosen(results(app)[0]) == ["growl", "l2"]
+    assert chosen(results(app, "regularizer=lasso")[0]) == ["lasso"]
+
+
+def test_under_a_key_of_its_own(app: Path) -> None:
+    config = "defaults: [regularizer@regularizer: [growl, l2], _self_]\n"
+    (app / "conf" / "config.yaml").write_text(config)
     assert list(results(app)[0]["config"]["regularizer"]) == ["growl", "l2"]
     assert list(results(app, "regularizer=lasso")[0]["config"]["regularizer"]) == ["lasso"]
+    (result,) = results(app, "regularizer=none", "+align@align=weights")
+    assert result["config"] == {"regularizer": {}, "align": result["config"]["align"]}
 
 
 def test_nothing_heavy_is_imported_by_being_installed(app: Path) -> None:
@@ -102,25 +121,16 @@ def test_nothing_heavy_is_imported_by_being_installed(app: Path) -> None:
 
 
 def test_multirun(app: Path) -> None:
-    chosen = [
-        list(result["config"]["regularizer"])
-        for result in results(app, "-m", "+regularizer=soft_tie,l2,none")
-    ]
-    assert chosen == [["soft_tie"], ["l2"], []]
+    found = [chosen(result) for result in results(app, "-m", "+regularizer=soft_tie,l2,none")]
+    assert found == [["soft_tie"], ["l2"], []]
 
 
 def test_multirun_of_all(app: Path) -> None:
     found = results(app, "-m", "+regularizer=glob(*)")
-    assert (
-        sorted(next(iter(result["config"]["regularizer"]), "none") for result in found) == RECIPES
-    )
+    assert sorted(next(iter(chosen(result)), "none") for result in found) == RECIPES
     assert len(RECIPES) == 20
-    assert sorted(
-        next(iter(r["config"]["regularizer"])) for r in results(app, "-m", "+regularizer=glob(l2*)")
-    ) == [
-        "l2",
-        "l2_sp",
-    ]
+    found = results(app, "-m", "+regularizer=glob(l2*)")
+    assert sorted(chosen(result) for result in found) == [["l2"], ["l2_sp"]]
 
 
 def test_only_the_callbacks_are_visible(app: Path) -> None:
@@ -129,7 +139,7 @@ def test_only_the_callbacks_are_visible(app: Path) -> None:
     )
     groups = [line.split(":")[0] for line in listed.splitlines() if ": " in line]
     assert groups == ["align", "regularizer"]
-    for other in ("ties", "model", "data", "callbacks", "trainer"):
+    for other in ("ties", "model", "data", "loggers", "trainer"):
         assert (
             results(app, f"+{other}=mlp")[0]["config"][other] == "mlp"
         )  # which is what Hydra makes of unknown groups
@@ -139,21 +149,21 @@ def test_own_configs_of_the_application_win(app: Path) -> None:
     (app / "conf" / "regularizer").mkdir()
     (app / "conf" / "regularizer" / "l2.yaml").write_text("mine: true\n")
     assert results(app, "+regularizer=l2")[0]["config"]["regularizer"] == {"mine": True}
-    assert list(results(app, "+regularizer=lasso")[0]["config"]["regularizer"]) == ["lasso"]
+    assert chosen(results(app, "+regularizer=lasso")[0]) == ["lasso"]
 
 
 @pytest.mark.slow
 def test_what_is_tied_is_the_key_ties_patterns(app: Path) -> None:
     (result,) = results(
-        app, "+regularizer=soft_tie", "+ties.patterns=[north.*,south.*]", BUILD="regularizer"
+        app, "+regularizer=soft_tie", "+ties.patterns=[north.*,south.*]", BUILD="callbacks"
     )
     assert result["built"] == ["Ties('north.*', 'south.*')"]
-    (result,) = results(app, "+regularizer=soft_tie", "+ties.patterns=north.*", BUILD="regularizer")
+    (result,) = results(app, "+regularizer=soft_tie", "+ties.patterns=north.*", BUILD="callbacks")
     assert result["built"] == ["Ties('north.*')"]  # a text is one pattern
     (app / "conf" / "config.yaml").write_text(
-        "ties: {patterns: ['a.*', 'b.*'], exclude: ['*.bias']}\n"
+        "ties: {patterns: ['a.*', 'b.*'], exclude: ['*.bias']}\n" + OWN
     )
-    (result,) = results(app, "+regularizer=[soft_tie,joint_lasso]", BUILD="regularizer")
+    (result,) = results(app, "+regularizer=[soft_tie,joint_lasso]", BUILD="callbacks")
     assert result["built"] == [
         "Ties('a.*', 'b.*', exclude=['*.bias'])",
         "Ties('a.*', 'b.*', exclude=['*.bias'], min_ndim=2)",
@@ -162,11 +172,11 @@ def test_what_is_tied_is_the_key_ties_patterns(app: Path) -> None:
 
 @pytest.mark.slow
 def test_what_is_tied_is_asked_for(app: Path) -> None:
-    done = start(app, "+regularizer=soft_tie", BUILD="regularizer")
+    done = start(app, "+regularizer=soft_tie", BUILD="callbacks")
     assert done.returncode == 1
     assert "Ties needs at least one pattern" in done.stderr
     assert "in a config ties.patterns=[a.net.*,b.net.*]" in done.stderr
-    (result,) = results(app, "+regularizer=l2", BUILD="regularizer")  # of all weights
+    (result,) = results(app, "+regularizer=l2", BUILD="callbacks")  # of all weights
     assert result["built"] == ["Ties('*weight', min_ndim=2)"]
 
 
@@ -182,7 +192,7 @@ def test_alignment_before_the_regularizers(app: Path) -> None:
     assert result["types"] == ["Align", "Regularize"]
     assert result["built"] == ["Ties('north.*', 'south.*')"] * 2
     (result,) = results(app, "+align=none")
-    assert result["config"]["align"] == {}
+    assert chosen(result) == []
 
 
 @pytest.mark.slow

@@ -82,13 +82,21 @@ def test_export_of_a_checkpoint_with_functions(kit, tmp_path):
     trainer = kit.fit(pair, {"a": kit.loader(1), "b": kit.loader(2)})
     trainer.save_checkpoint(tmp_path / "pair.ckpt")
     own, whole = tmp_path / "a.ckpt", tmp_path / "pair.ckpt"
+    # Another pair has another function, and does not know that this one may be read.
+    other = Paired(a=Partial(torch.nn.functional.silu), b=kit.Lit())
     with pytest.raises(
         ValueError, match=r"write export_child\('a', \.\.\., checkpoint=torch\.load"
     ):
-        pair.export_child("a", own, checkpoint=whole)
-    pair.export_child("a", own, checkpoint=torch.load(whole, weights_only=False))
-    child = Partial.load_from_checkpoint(own, weights_only=False)
-    assert child.hparams.activation is torch.nn.functional.relu
+        other.export_child("a", own, checkpoint=whole)
+    # No file with the default is read without running code, but a loaded checkpoint needs no file.
+    default = Paired(a=Partial(), b=kit.Lit())
+    with pytest.raises(ValueError, match="Partial saves the hyperparameter 'activation'"):
+        default.export_child("a", own, checkpoint=whole)
+    loaded = torch.load(whole, weights_only=False)
+    for exporting, checkpoint in ((pair, whole), (default, loaded)):
+        exporting.export_child("a", own, checkpoint=checkpoint)
+        child = Partial.load_from_checkpoint(own, weights_only=False)
+        assert child.hparams.activation is torch.nn.functional.relu
 
 
 def test_pair_is_loaded_with_its_children_given(kit, make, data, tmp_path):
