@@ -84,6 +84,9 @@ NEVER = {
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_no_source_runs_what_it_reads(path):
     found = forbidden(path.read_text(encoding="utf-8"))
+    # It passes on what the user calls: a class method of pairs.
+    if path.parts[-2:] == ("lightnings", "_module.py"):
+        found = [call for call in found if call != "lightning.load_from_checkpoint"]
     # It copies a config in memory, which takes six times as long with `copy.deepcopy`.
     if path.name == "_composer.py":
         found = [call for call in found if call not in ("pickle.loads", "pickle.dumps")]
@@ -131,6 +134,10 @@ def test_names_are_imported_in_one_place_only():
     assert users == {
         "lit_share/__init__.py",
         "lit_share/lab/app/_check.py",
+        # Lightning under one of its names, which is imported already.
+        "lit_share/lightnings/_callback.py",
+        "lit_share/lightnings/_module.py",
+        "lit_share/lightnings/_packages.py",
         "lit_share/cli/_source.py",
         "lit_share/compact_files/_layers.py",
         "lit_share/paired/_hyperparameters.py",

@@ -159,7 +159,7 @@ BAD = {
     "one pattern": (["a.*"], lambda _: None, {}, "has one member"),
     "no star": (["a.0.weight", "b.0.weight"], lambda _: None, {}, "'a.0.weight' names no submod"),
     "one submodule": (["a.0.*", "a.0.*"], lambda _: None, {}, "two patterns|twice"),
-    "other widths": (["a.*", "b.*"], with_b(net(8)), {}, "must have one shape: 'a.0.weight'"),
+    "other widths": (["a.*", "b.*"], with_b(net(8)), {}, r"must have one shape:\n  'a.0.weight'"),
     "another computation": (
         ["a.*", "b.*"],
         lambda pair: pair["b"].__setitem__(2, nn.Sigmoid()),

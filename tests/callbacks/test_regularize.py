@@ -206,7 +206,13 @@ COMBINATIONS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "regime"), COMBINATIONS)
+@pytest.mark.parametrize(
+    ("name", "regime"),
+    [
+        pytest.param(*each, marks=[pytest.mark.slow] * (each[0] in ("unit_tie", "follow")))
+        for each in COMBINATIONS
+    ],
+)
 def test_gradient_equals_the_penalty_in_the_loss(name, regime):
     kind, optimizer, options = REGIMES[regime]
     expected = penalty_in_the_loss(name, 0.3, kind, optimizer, **options)
@@ -1165,6 +1171,7 @@ def callbacks_of_three():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.multiprocess
 def test_two_processes_train_as_one_does(monkeypatch):
     monkeypatch.syspath_prepend(

@@ -185,6 +185,7 @@ def test_refusals(build, pattern, message):
 
 
 @pytest.mark.parametrize(("make", "pattern"), [(mlp, "0.weight"), (cnn, "4.weight")])
+@pytest.mark.filterwarnings("ignore:.*exclude matches nothing")
 def test_codebooks_are_not_clustered_again(make, pattern):
     """Their rows stand for several inputs already, which a second codebook would not know."""
     net = make()

@@ -333,7 +333,9 @@ def test_in_place_keeps_adaptive_weights():
 
 
 @pytest.mark.parametrize("groups", ["output", "tensor"])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, pytest.param(torch.float32, marks=pytest.mark.slow)], ids=str
+)
 @pytest.mark.parametrize("kind", ["all", "chain", "adaptive", "star"])
 def test_fused_loops_are_what_torch_computes(groups, dtype, kind):
     """For ties of different shapes, steps and numbers of members, of one and several jobs."""

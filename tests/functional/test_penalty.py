@@ -402,7 +402,9 @@ class TestErrors:
             f'groups="{groups}" needs tensors of at least {least} dimensions, not of shape {shape}'
         )
         assert_refused(
-            Penalty("l1", groups, "zero"), [torch.ones(shape)], f"{message}.*exclude=.*other groups"
+            Penalty("l1", groups, "zero"),
+            [torch.ones(shape)],
+            f"{message}.*min_ndim=.*other groups",
         )
 
     @pytest.mark.parametrize("norm", ["squared", "l1"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from ._strategies import MARKED, STRATEGIES
+from ._strategies import MARKED
 from ._training import BATCHES, EPOCHS
 from ._uninterrupted import EachBatch, assert_resumes, each_step, each_validation, uninterrupted
 
@@ -18,7 +18,7 @@ def base(tmp_path_factory):
     return tmp_path_factory.getbasetemp()
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", MARKED)
 def test_after_a_step(name, base):
     whole = uninterrupted(name, base, each_step)
     for epoch, batch in ((0, 1), (1, BATCHES - 1), (2, 1)):
@@ -27,7 +27,7 @@ def test_after_a_step(name, base):
         assert [row[0] for row in logged if row[1] == "loss"] == list(range(step, EPOCHS * BATCHES))
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", MARKED)
 def test_after_the_last_step_of_an_epoch(name, base):
     """Lightning leaves out the end of this epoch, its validation, and the start of the next one."""
     whole = uninterrupted(name, base, each_step)

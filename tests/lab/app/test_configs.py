@@ -94,8 +94,14 @@ def test_composes_and_passes_the_checks(option: Path, compose_config: Compose) -
     prepare(compose_config(override(option), *needed))
 
 
+# Each group's first run is quick to notice what all have in common.
+RUNNABLE = [o for o in OPTIONS if o not in PARTS and o not in NEEDS]
+FIRST = {option.parent: option for option in reversed(RUNNABLE)}.values()
+
+
 @pytest.mark.parametrize(
-    "option", [o for o in OPTIONS if o not in PARTS and o not in NEEDS], ids=str
+    "option",
+    [pytest.param(o, marks=[pytest.mark.slow] * (o not in FIRST), id=str(o)) for o in RUNNABLE],
 )
 def test_runs(option: Path, compose_config: Compose, tmp_path: Path) -> None:
     pytest.importorskip(

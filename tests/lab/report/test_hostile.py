@@ -179,6 +179,7 @@ def test_ties_in_the_heat_map_of_distances():
     assert not {"<", ">"} & set("".join(figure.data[0].y))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", ["terminal", "markup"])
 @pytest.mark.parametrize("arguments", [[], ["--json"], ["--baseline", "nobody\x1b[2J"]])
 def test_no_name_commands_the_terminal(hostile, capsys, attack, arguments, tmp_path):
@@ -225,6 +226,7 @@ def test_a_table_on_a_terminal_with_colours(hostile):
     assert "\x1b]0" not in console.file.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cell",
     ["=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\t=1", '"a",b\r\nc', "=HYPERLINK(1)"],
