@@ -8,6 +8,7 @@ from benchmarks.long_run import train
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_memory_stays(tmp_path):
     tracemalloc.start()
     try:

@@ -110,7 +110,8 @@ def test_the_page_of_your_own_data_is_a_whole_program(tmp_path):
     for file, content in files(page).items():
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text(content)
-    single, sweep = re.findall(
+    # The first needs no code of the page, and `test_own_tables.py` runs it.
+    _, single, sweep = re.findall(
         r"^python CLONE/train\.py (.*?)\n```", text(page), re.DOTALL | re.MULTILINE
     )
     arguments, others = (

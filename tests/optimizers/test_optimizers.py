@@ -103,7 +103,7 @@ QUICK = {"SGD, maximize", "Adam", "Rprop", "LBFGS", "Lookahead", "Prodigy", "SAM
 @pytest.mark.parametrize(
     ("name", "way"),
     [
-        pytest.param(*cell, marks=[pytest.mark.slow] * (cell[0] not in QUICK))
+        pytest.param(*cell, marks=[pytest.mark.slow, pytest.mark.long] * (cell[0] not in QUICK))
         for cell in product(OPTIMIZERS, WAYS)
     ],
 )
@@ -159,6 +159,7 @@ def after_steps(kind, moved):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", sorted(set(others.get_supported_optimizers()) - NEED_MORE))
 def test_a_motion_between_steps_is_kept(name):
     kind = others.load_optimizer(name)

@@ -88,7 +88,7 @@ class Row:
 
     @property
     def at_end(self) -> str:
-        """Which end of the strengths tried most seeds chose: "max", "min", or "" if neither.
+        """Return "max" or "min" if most seeds chose that end of the strengths, or "".
 
         Beyond it the score may be better still. 0 is no end that one could go beyond.
         """

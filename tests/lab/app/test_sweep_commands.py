@@ -127,6 +127,7 @@ def test_a_killed_sweep_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert table(killed) == table(whole)
 
 
+@pytest.mark.long
 def test_a_killed_search_has_the_trials_of_a_whole_one(tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     options = (
@@ -167,6 +168,7 @@ def has_winner(directory: Path) -> bool:
     return any("race" in cell and "trial" not in cell for cell in cells.values())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "there", [lambda path: len(results(path)) > 2, has_winner], ids=["trials", "winner"]
 )
