@@ -41,7 +41,7 @@ def check_tutorial(names):
 
 CHECKS = {"docs/tutorial.md": check_tutorial}
 LONG = {"docs/tutorial.md", "docs/howto/growl.md"}
-# `.ci/run` runs them after all others, where the extra is installed.
+# `.ci/long` runs them after all others, where the extra is installed.
 NEEDS = {"docs/howto/huggingface.md": ["transformers", "accelerate", "peft"]}
 
 
