@@ -13,6 +13,7 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 
@@ -75,3 +76,15 @@ def sweep(
         with pytest.raises(SystemExit):
             made.sweep(arguments)
     return launcher.ran
+
+
+def assert_refused(
+    sweeper: str, directory: Path, overrides: Sequence[str], told: str, launcher: Launcher
+) -> None:
+    """A sweep says what is wrong before any cell runs, and writes nothing."""
+    options = [o for o in overrides if o.startswith("hydra.")]
+    made = make(sweeper, directory, *options, launcher=launcher)
+    with pytest.raises(CompactHydraException, match=told):
+        made.sweep([o for o in overrides if o not in options])
+    assert launcher.ran == []
+    assert not directory.exists()

@@ -1,7 +1,7 @@
 """Batches of examples in memory."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from lightning.fabric.utilities.warnings import PossibleUserWarning
@@ -84,3 +84,15 @@ def batches(data: MemoryDataset, batch_size: int, shuffle: Shuffle | None = None
     warnings.filterwarnings("ignore", ".*does not have many workers", PossibleUserWarning)
     # `MemoryDataset` returns complete batches, so `tuple` replaces PyTorch's collation.
     return DataLoader(data, batch_size, sampler=shuffle, collate_fn=tuple)
+
+
+def shuffled_by_name(
+    datasets: Mapping[str, MemoryDataset], batch_size: int, seed: int
+) -> dict[str, DataLoader]:
+    """Return a loader for each name, each with an order of its own that is new in every pass."""
+    loaders = {}
+    for number, (name, dataset) in enumerate(datasets.items()):
+        # The number makes the orders of several loaders independent.
+        shuffle = Shuffle(len(dataset), (seed, number))
+        loaders[name] = batches(dataset, batch_size, shuffle)
+    return loaders

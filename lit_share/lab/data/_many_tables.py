@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lit_share.lab.data._batches import MemoryDataset, Shuffle, batches
+from lit_share.lab.data._batches import MemoryDataset, batches, shuffled_by_name
 from lit_share.lab.data._sources import standardised
 
 # What targets are: numbers to estimate, one class of several, or labels of 0 and 1.
@@ -121,11 +121,8 @@ class ManyTables(LightningDataModule):
 
     def train_dataloader(self) -> dict[str, DataLoader]:
         """Return a loader of `(inputs, targets)` batches for each name, reshuffled each pass."""
-        loaders = {}
-        for number, (name, parts) in enumerate(self._datasets.items()):
-            shuffle = Shuffle(len(parts["train"]), (self._seed, number))
-            loaders[name] = batches(parts["train"], self.batch_size, shuffle)
-        return loaders
+        training = {name: parts["train"] for name, parts in self._datasets.items()}
+        return shuffled_by_name(training, self.batch_size, self._seed)
 
     def val_dataloader(self) -> dict[str, DataLoader]:
         """Return a loader for each name, in a fixed order."""

@@ -8,7 +8,7 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from lit_share.lab.data._batches import MemoryDataset, Shuffle, batches
+from lit_share.lab.data._batches import MemoryDataset, batches, shuffled_by_name
 from lit_share.lab.data._checks import check_sizes, known
 from lit_share.lab.data._sources import SOURCES, Arrays, standardised
 from lit_share.lab.data._split import split
@@ -115,12 +115,8 @@ class ManyViews(LightningDataModule):
     def train_dataloader(self) -> dict[str, DataLoader]:
         """Return a loader of `(inputs, labels)` batches for each name, reshuffled each pass."""
         self.setup()
-        loaders = {}
-        for member, (name, parts) in enumerate(self._parts.items()):
-            # The member's number gives each loader an order that is independent of the others.
-            shuffle = Shuffle(len(parts["train"]), (self._seed, member))
-            loaders[name] = batches(parts["train"], self.batch_size, shuffle)
-        return loaders
+        training = {name: parts["train"] for name, parts in self._parts.items()}
+        return shuffled_by_name(training, self.batch_size, self._seed)
 
     def val_dataloader(self) -> dict[str, DataLoader]:
         """Return a loader for each name, all with the same examples in the same order."""
