@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from lit_share.aliases import verify_shared
     from lit_share.alignment import AlignError, AlignReport, align, compact, repair
-    from lit_share.callbacks import Align, Regularize, Share, SharingMonitor
+    from lit_share.callbacks import Align, KeepRandomState, Regularize, Share, SharingMonitor
     from lit_share.codebooks import (
         CodebookConv2d,
         CodebookLinear,
@@ -58,6 +58,7 @@ __all__ = [
     "CodebookConv2d",
     "CodebookLinear",
     "CompactFileError",
+    "KeepRandomState",
     "Learned",
     "LocallyConnected1d",
     "LocallyConnected2d",

@@ -1,8 +1,9 @@
-"""Lightning callbacks: alignment, penalties on ties, hard sharing, and a monitor of these."""
+"""Lightning callbacks: alignment, penalties on ties, hard sharing, a monitor, random states."""
 
 from lit_share.callbacks._align import Align
 from lit_share.callbacks._cluster_heatmap import cluster_heatmap
 from lit_share.callbacks._heatmap import distance_heatmap
+from lit_share.callbacks._keep_random_state import KeepRandomState
 from lit_share.callbacks._monitor import SharingMonitor
 from lit_share.callbacks._path_walk import PATH_FILE, Knot, PathWalk
 from lit_share.callbacks._regularize import Regularize
@@ -11,6 +12,7 @@ from lit_share.callbacks._share import Share
 __all__ = [
     "PATH_FILE",
     "Align",
+    "KeepRandomState",
     "Knot",
     "PathWalk",
     "Regularize",

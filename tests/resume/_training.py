@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import ExponentialLR, StepLR
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
-from lit_share import Regularize, Share, SharingMonitor
+from lit_share import KeepRandomState, Regularize, Share, SharingMonitor
 
 EPOCHS, BATCHES, SAMPLES = 4, 5, 4
 
@@ -63,8 +63,8 @@ def sgd(module):
 class Lit(LightningModule):
     """Two models with dropout, and two schedules of their learning rate.
 
-    Its checkpoints have what Lightning leaves out of them: the state of the generator of random
-    numbers, and gradients that have been accumulated so far.
+    Its checkpoints have what Lightning leaves out of them: gradients that have been accumulated so
+    far.
     """
 
     def __init__(self, optimizer=sgd, seeds=(1, 2)):
@@ -108,13 +108,11 @@ class Lit(LightningModule):
         ]
 
     def on_save_checkpoint(self, checkpoint):
-        checkpoint["random"] = torch.get_rng_state()
         checkpoint["gradients"] = {
             n: p.grad.clone() for n, p in self.named_parameters() if p.grad is not None
         }
 
     def on_load_checkpoint(self, checkpoint):
-        torch.set_rng_state(checkpoint["random"])
         self.gradients = checkpoint["gradients"]
 
     def on_train_start(self):
@@ -148,7 +146,9 @@ def trainer(*callbacks, epochs=EPOCHS, **options):
         "log_every_n_steps": 1,
         "num_sanity_val_steps": 0,
     }
-    return Trainer(callbacks=list(callbacks), max_epochs=epochs, **(quiet | options))
+    return Trainer(
+        callbacks=[KeepRandomState(), *callbacks], max_epochs=epochs, **(quiet | options)
+    )
 
 
 def fit(module, *callbacks, ckpt_path=None, seed=5, **options):

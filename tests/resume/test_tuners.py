@@ -7,6 +7,8 @@ import torch
 from lightning.pytorch.callbacks import Callback, LearningRateFinder
 from lightning.pytorch.tuner import Tuner
 
+from lit_share import Regularize
+
 from ._trainers import (
     ROWS,
     Hooks,
@@ -83,7 +85,7 @@ class PutsBack(Callback):
     """As tuners restore: a file loaded to the CPU, in another dtype for want of a device."""
 
     def on_train_epoch_start(self, trainer, pl_module):
-        (callback,) = (c for c in trainer.callbacks if c is not self)
+        (callback,) = (c for c in trainer.callbacks if isinstance(c, Regularize))
         start = {
             name: value.float() for name, value in callback.state_dict()["starting_values"].items()
         }

@@ -1,7 +1,7 @@
 """Stopped within an epoch, and resumed.
 
-The loader says where it is, and the module's checkpoints have the state of random numbers and the
-gradients that have been accumulated: of these Lightning 2.6 saves nothing.
+The loader says where it is, `KeepRandomState` keeps random numbers, and the module the gradients
+that have been accumulated: of these Lightning 2.6 saves nothing.
 """
 
 from __future__ import annotations
