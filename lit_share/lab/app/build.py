@@ -8,13 +8,15 @@ from typing import Any
 
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import DictConfig
 
+from lit_share.callbacks import KeepRandomState
 from lit_share.lab.app._checkpoints import WholeCheckpoints
 from lit_share.lab.app._processes import Spawned
+from lit_share.lab.app._stop_again import StopAgain
 from lit_share.lab.means import LogMeans
 from lit_share.paired import Paired
 from lit_share.ties import Ties
@@ -76,9 +78,10 @@ def _needs_means(objective: str, model: LightningModule, callbacks: Iterable[Cal
 
 
 def callbacks_of(config: DictConfig, model: LightningModule, folder: str = "") -> list[Callback]:
-    """Build the callbacks for a model, with `LogMeans` if the objective is a mean of its children.
+    """Build the callbacks for a model, and those that every run has.
 
-    If a folder is named, checkpoints go to that subfolder.
+    These keep random states, stop a run that had stopped early, and log the means of the children's
+    metrics if the objective is one. If a folder is named, checkpoints go to that subfolder.
     """
     callbacks = []
     for node in config.callbacks.values():
@@ -88,7 +91,15 @@ def callbacks_of(config: DictConfig, model: LightningModule, folder: str = "") -
         callbacks.append(_make(node, **keywords))
     if _needs_means(config.objective, model, callbacks):
         callbacks.append(LogMeans())
-    return callbacks
+    if not any(isinstance(callback, KeepRandomState) for callback in callbacks):
+        callbacks.append(KeepRandomState())
+    callbacks.append(StopAgain())
+    # The last checkpoint has the path and the score of the best one, which is saved before.
+    return sorted(callbacks, key=_saves_every_epoch)
+
+
+def _saves_every_epoch(callback: Callback) -> bool:
+    return isinstance(callback, ModelCheckpoint) and callback.monitor is None
 
 
 def trainer_of(

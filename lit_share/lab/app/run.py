@@ -16,6 +16,7 @@ from lit_share.lab.app._check import ConfigError
 from lit_share.lab.app._check_job import check_job
 from lit_share.lab.app._compose import compose
 from lit_share.lab.app._evaluate import evaluate
+from lit_share.lab.app._folder import clear_folder
 from lit_share.lab.app._report import finished_result, pruned_result, report
 from lit_share.lab.app._search import join_search
 from lit_share.lab.app._train import train
@@ -55,7 +56,6 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float | N
     if prepared.dry_run:
         # Nothing is logged to W&B.
         prepared.logger = {}
-    write_text(output_dir / CONFIG_FILE, OmegaConf.to_yaml(prepared))
     result = unfinished_result(prepared, overrides, output_dir)
     result = replace(result, strength=strength(prepared))
     try:
@@ -70,6 +70,9 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float | N
                 if prepared.dry_run:
                     print("dry run: everything was built and checked, and nothing is trained")
                     return None
+                if is_first_rank():
+                    clear_folder(output_dir, prepared.ckpt_path)
+                    write_text(output_dir / CONFIG_FILE, OmegaConf.to_yaml(prepared))
                 result = join_search(job, prepared, output_dir, result)
                 trained = train(job, prepared)
                 if trained.course.is_pruned:

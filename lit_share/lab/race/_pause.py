@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from typing_extensions import override
 
 from lit_share.lab.search import NoteCourse
@@ -28,19 +28,10 @@ class Pause(NoteCourse):
         self.epochs = epochs
 
     @override
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "is_pruned": self.course.is_pruned}
-
-    @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
         # The winner resumes from the checkpoint of a trial that has ended.
         self.course.is_pruned = state_dict["is_pruned"] and self.epochs is not None
-
-    @override
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop a trial whose process was killed after its last epoch."""
-        trainer.should_stop = trainer.should_stop or self.course.is_pruned
 
     @override
     def stops(self, trainer: Trainer) -> bool:

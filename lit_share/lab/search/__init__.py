@@ -4,7 +4,7 @@ A search consists of studies: one for each strategy, seed and other setting. The
 cells are the only record of a study, which is built from them whenever Optuna is asked.
 """
 
-from lit_share.lab.search._course import Course
+from lit_share.lab.search._course import COURSE_FILE, Course
 from lit_share.lab.search._note import NoteCourse
 from lit_share.lab.search._optuna import load_optuna
 from lit_share.lab.search._prune import Prune
@@ -20,6 +20,7 @@ from lit_share.lab.search._study import Study
 from lit_share.lab.search._trial import Trial, trials_of
 
 __all__ = [
+    "COURSE_FILE",
     "Choices",
     "Course",
     "NoteCourse",

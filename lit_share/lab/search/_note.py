@@ -28,11 +28,16 @@ class NoteCourse(Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"best": list(self.course.best)}
+        return {"best": list(self.course.best), "is_pruned": self.course.is_pruned}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.course = Course(list(state_dict["best"]))
+        self.course = Course(list(state_dict["best"]), state_dict["is_pruned"])
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop a run again whose process was killed after it had been stopped."""
+        trainer.should_stop = trainer.should_stop or self.course.is_pruned
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -45,6 +45,7 @@ class Prune(NoteCourse):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tell the pruner of the other trials, and of this one if it is resumed."""
+        super().on_train_start(trainer, pl_module)
         if self.pruner is None:
             return
         study = load_optuna().create_study(

@@ -4,6 +4,7 @@ Hydra imports this package whenever it starts, so nothing heavy may be imported 
 """
 
 from lit_share.lab.sweeps._cells import (
+    CHECKPOINTS,
     Cell,
     checkpoint_to_resume,
     fingerprint,
@@ -20,6 +21,7 @@ from lit_share.lab.sweeps._progress import Progress
 from lit_share.lab.sweeps._track import TrackComparison
 
 __all__ = [
+    "CHECKPOINTS",
     "Cell",
     "CellFailed",
     "Composer",
