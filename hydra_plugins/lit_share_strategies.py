@@ -9,9 +9,10 @@ import os
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +25,16 @@ from hydra.errors import CompactHydraException, HydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from lit_share.files import write_text
+from lit_share.files import remove_unfinished, write_text
 from lit_share.lab.errors import one_line
 from lit_share.lab.sweeps import (
     Cell,
     Composer,
     Contained,
+    EndWith,
     Progress,
     SweepPlan,
+    alone_in,
     described,
     fingerprint,
     settle,
@@ -59,7 +62,8 @@ class StrategySweeper(BasicSweeper):
     process exits with an error after all cells have ended and are compared.
 
     All configs are checked before the first cell runs. With `dry_run=true` that is all: the cells
-    are printed.
+    are printed. One process works in a directory: another sweep there, or a single run in a folder
+    of its cells, exits with 2 and says so.
     """
 
     def setup(
@@ -86,6 +90,19 @@ class StrategySweeper(BasicSweeper):
         super().setup(
             hydra_context=hydra_context, task_function=Contained(task_function), config=config
         )
+        self._let_workers_end()
+
+    def _let_workers_end(self) -> None:
+        """Let workers of joblib end with this process, also those that run no cell yet."""
+        options = getattr(self.launcher, "joblib", None)
+        if not isinstance(options, dict):
+            return
+        from joblib import Parallel
+
+        kinds = {parameter.kind for parameter in signature(Parallel).parameters.values()}
+        # Before joblib 1.5, workers learn of it from their first cell.
+        if Parameter.VAR_KEYWORD in kinds:
+            options["initializer"] = EndWith(os.getpid())
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
         """Run the cells that have not finished, and return their results.
@@ -96,7 +113,17 @@ class StrategySweeper(BasicSweeper):
         Raises:
             CompactHydraException: Before any cell runs, if the config of a cell is wrong; after all
                 cells have ended, if a cell has not finished.
+            SystemExit: If another process works in the sweep's directory.
         """
+        # `_open` locks the directory, once it is known that no config is wrong.
+        with self._until_the_end:
+            return self._sweep(arguments)
+
+    @cached_property
+    def _until_the_end(self) -> ExitStack:
+        return ExitStack()
+
+    def _sweep(self, arguments: list[str]) -> list[JobReturn]:
         overrides = self._parse(arguments)
         (grid,) = self.split_arguments(overrides, None)
         cells = [tuple(cell) for cell in grid]
@@ -174,7 +201,10 @@ class StrategySweeper(BasicSweeper):
         sys.exit(int(bool(checked.problems)))
 
     def _open(self, directory: Path) -> None:
+        """Make the sweep's directory and lock it; exit with 2 if another process works there."""
         directory.mkdir(parents=True, exist_ok=True)
+        self._until_the_end.enter_context(alone_in(directory, "a sweep"))
+        remove_unfinished(directory)
         write_text(directory / "multirun.yaml", OmegaConf.to_yaml(self.config))
 
     @property

@@ -59,7 +59,7 @@ class RaceSweeper(StrategySweeper):
         self.epochs = epochs
         self._logged: set[tuple[str, int]] = set()
 
-    def sweep(self, arguments: list[str]) -> list[JobReturn]:
+    def _sweep(self, arguments: list[str]) -> list[JobReturn]:
         """Run the trials and the winners that have not finished, and return their results.
 
         Args:

@@ -69,7 +69,7 @@ class OptunaSweeper(StrategySweeper):
         self.n_trials, self.seed = n_trials, seed
         self.sampler, self.pruner = sampler, pruner
 
-    def sweep(self, arguments: list[str]) -> list[JobReturn]:
+    def _sweep(self, arguments: list[str]) -> list[JobReturn]:
         """Run the trials that have not finished, and return their results.
 
         Args:

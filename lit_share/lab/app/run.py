@@ -25,6 +25,7 @@ from lit_share.lab.app.config import CONFIG_FILE, strength, sweep_name, unfinish
 from lit_share.lab.app.tracking import is_first_rank, wandb_finished, wandb_hint
 from lit_share.lab.errors import one_line
 from lit_share.lab.results import Result
+from lit_share.lab.sweeps import alone_in_run
 from lit_share.paired import readable_hyperparameters
 
 log = logging.getLogger(__name__)
@@ -45,8 +46,17 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float | N
     Raises:
         ConfigError: Before anything is built, if the config is wrong.
         TieError: Before training, if the ties do not fit the model.
+        InUseError: If another process trains this cell of a sweep; single runs exit with 2.
     """
     _silence_others()
+    # A dry run writes nothing, and one rank works for all.
+    if config.dry_run or not is_first_rank():
+        return _run(config, output_dir, overrides)
+    with alone_in_run(output_dir, is_cell=sweep_name() is not None):
+        return _run(config, output_dir, overrides)
+
+
+def _run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float | None:
     try:
         prepared = compose(config, output_dir)
     except ConfigError as error:

@@ -3,6 +3,7 @@
 Hydra imports this package whenever it starts, so nothing heavy may be imported here.
 """
 
+from lit_share.lab.sweeps._alone import alone_in, alone_in_run
 from lit_share.lab.sweeps._cells import (
     CHECKPOINTS,
     Cell,
@@ -16,6 +17,7 @@ from lit_share.lab.sweeps._cells import (
 )
 from lit_share.lab.sweeps._composer import Composer
 from lit_share.lab.sweeps._contained import CellFailed, Contained
+from lit_share.lab.sweeps._end_with import EndWith
 from lit_share.lab.sweeps._plan import SweepPlan, described
 from lit_share.lab.sweeps._progress import Progress
 from lit_share.lab.sweeps._track import TrackComparison
@@ -26,9 +28,12 @@ __all__ = [
     "CellFailed",
     "Composer",
     "Contained",
+    "EndWith",
     "Progress",
     "SweepPlan",
     "TrackComparison",
+    "alone_in",
+    "alone_in_run",
     "checkpoint_to_resume",
     "described",
     "fingerprint",
