@@ -340,6 +340,9 @@ class PathWalk:
         if not self.knots:
             return
         there = _filesystem(self.knots[0].checkpoint).exists
+        if trainer.is_global_zero and not there(self.knots[0].checkpoint):
+            self._find_moved(str(trainer.ckpt_path))
+        self.knots = trainer.strategy.broadcast(self.knots)
         gone = [k for k, knot in enumerate(self.knots) if not there(knot.checkpoint)]
         gone = trainer.strategy.broadcast(gone)
         if not gone:
@@ -354,6 +357,16 @@ class PathWalk:
             f"the resumed Path may choose {self.knots[gone[0]].checkpoint}, which is not there any "
             "more: put it back, or train from the start"
         )
+
+    def _find_moved(self, ckpt_path: str) -> None:
+        """Look for knots beside the resumed checkpoint, as their folder may have been moved."""
+        files = [pathlib.Path(knot.checkpoint) for knot in self.knots]
+        parent = pathlib.Path(ckpt_path).absolute().parent
+        for folder in (parent, parent / files[0].parent.name):
+            if (folder / files[0].name).exists():
+                pairs = zip(self.knots, files, strict=True)
+                self.knots = [replace(k, checkpoint=str(folder / f.name)) for k, f in pairs]
+                return
 
     def _validate_again(self, trainer: Trainer) -> None:
         """Validate the knot of a checkpoint that was saved before its validation."""

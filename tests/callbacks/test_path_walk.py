@@ -368,6 +368,25 @@ def test_an_unknown_metric(path):
         fit(Validated(), walking)
 
 
+@pytest.mark.parametrize("place", ["knots", "."])
+def test_a_path_whose_folder_was_moved(path, tmp_path, place):
+    """It resumes from a knot, or from a checkpoint in the folder above."""
+    path = replace(path, dirpath=str(tmp_path / "before" / "knots"))
+    whole = Regularize("soft_tie", TIES, path)
+    fit(Validated(), whole)
+    (tmp_path / "before").rename(tmp_path / "after")
+    file = tmp_path / "after" / place / "knot_1.ckpt"
+    if place == ".":
+        file.hardlink_to(tmp_path / "after" / "knots" / "knot_1.ckpt")
+    path = replace(path, dirpath=str(tmp_path / "after" / "knots"))
+    resumed = Regularize("soft_tie", TIES, path)
+    fit(Validated(), resumed, ckpt_path=str(file))
+    assert resumed.path.chosen == whole.path.chosen
+    assert [knot.score for knot in resumed.path.knots] == [k.score for k in whole.path.knots]
+    folders = {File(knot.checkpoint).parent for knot in resumed.path.knots}
+    assert folders == {tmp_path / "after" / "knots"}
+
+
 def test_a_checkpoint_of_a_resumed_path_that_is_gone(path, tmp_path):
     walking = Regularize("soft_tie", TIES, path)
     fit(Validated(), walking)
