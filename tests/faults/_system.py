@@ -12,17 +12,23 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr
+from io import StringIO
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 import lit_share as ls
+from lit_share.files import locked
+from lit_share.lab.checkpoints import Checkpoint
 from lit_share.lab.results import _json
-from lit_share.lab.sweeps import settle
+from lit_share.lab.sweeps import alone_in, alone_in_run, settle
 
 from ._files import files
 from ._left import processes
@@ -117,6 +123,56 @@ def failure_on_a_full_disk(folder: Path) -> tuple[str, str]:
     (folder / "out").mkdir()
     with no_room_for("result.json"):
         train(["objective=b/val/accuracy"], folder)
+    raise AssertionError
+
+
+def exit_of(lock: Path, work: AbstractContextManager[None]) -> tuple[str, str]:
+    """Begin some work in a folder that a sweep has locked."""
+    with locked(lock, "a sweep"), redirect_stderr(StringIO()) as said:
+        try:
+            with work:
+                raise AssertionError
+        except SystemExit as error:
+            return f"exit code {error.code}", said.getvalue().strip()
+
+
+def sweep_started_twice(folder: Path) -> tuple[str, str]:
+    (folder / "sweep").mkdir()
+    return exit_of(folder / "sweep", alone_in(folder / "sweep", "a sweep"))
+
+
+def run_in_a_cell(folder: Path) -> tuple[str, str]:
+    settle(folder, {("seed=0",): "x"})
+    (folder / "0").mkdir()
+    return exit_of(folder, alone_in_run(folder / "0", is_cell=False))
+
+
+class Logged(Pair):
+    """Logs its loss."""
+
+    def training_step(self, batch: Any) -> torch.Tensor:
+        loss = super().training_step(batch)
+        self.log("loss", loss, on_step=False, on_epoch=True)
+        return loss
+
+
+def fit_and_save(folder: Path, epochs: int, **options: Any) -> None:
+    """Save the best checkpoint and the last one."""
+    best = Checkpoint(folder / "checkpoints", "best", monitor="loss", enable_version_counter=False)
+    last = Checkpoint(folder / "checkpoints", "last", enable_version_counter=False)
+    fit(Logged(), best, last, max_epochs=epochs, **options)
+
+
+def best_is_gone(folder: Path) -> None:
+    fit_and_save(folder, 1)
+    (folder / "checkpoints" / "best.ckpt").unlink()
+
+
+def resume_without_the_best(folder: Path) -> tuple[str, str]:
+    with warnings.catch_warnings():
+        # The folder is not empty, as Lightning says of every training that is resumed.
+        warnings.simplefilter("ignore")
+        fit_and_save(folder, 2, ckpt_path=str(folder / "checkpoints" / "last.ckpt"))
     raise AssertionError
 
 
@@ -274,6 +330,36 @@ SECTIONS: dict[str, list[Row]] = {
             "hydra.sweep.dir",
             do=cells_cut_off,
             leaves=("cells.json",),
+        ),
+        Row(
+            "sweep started twice",
+            "python train.py -m hydra.sweep.dir=DIR/sweep seed=0,1, while it runs already",
+            "before training",
+            "exit code 2",
+            "DIR/sweep: a sweep works there since …, process … on …: wait for it or stop it, or "
+            "name another folder",
+            do=sweep_started_twice,
+            leaves=("sweep/.lock",),
+        ),
+        Row(
+            "single run in a cell of a sweep",
+            "python train.py hydra.run.dir=DIR/0, while a sweep works in DIR",
+            "before training",
+            "exit code 2",
+            "DIR: a sweep works there since …, process … on …: wait for it or stop it, or name "
+            "another folder",
+            do=run_in_a_cell,
+            leaves=("0/*", "cells.json", ".lock"),
+        ),
+        Row(
+            "best checkpoint is gone",
+            "python train.py ckpt_path=DIR/checkpoints/last.ckpt, without the best.ckpt beside it",
+            "before training",
+            "ValueError",
+            "DIR/checkpoints/best.ckpt, the best checkpoint until epoch 1, is not there any more: "
+            "put it back, or train from the start",
+            before=best_is_gone,
+            do=resume_without_the_best,
         ),
         Row(
             "folder of a run is a file",

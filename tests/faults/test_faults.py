@@ -28,7 +28,7 @@ from ._table import ROWS
 
 # What a training that fails leaves on purpose: what it was, that it failed, and what it had logged
 # until then.
-OF_A_RUN = ("out/config.yaml", "out/result.json", "out/csv/*")
+OF_A_RUN = ("out/.lock", "out/config.yaml", "out/result.json", "out/csv/*")
 
 
 def left_on(trainer: Trainer) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,9 @@ from hydra.core.utils import setup_globals
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 
+from lit_share.files import locked
 from lit_share.lab.app.config import register_schema
+from lit_share.lab.sweeps import EndWith
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -48,6 +51,32 @@ def cells(
     parser = OverridesParser.create(config_loader=sweeper.hydra_context.config_loader)
     parsed = parser.parse_overrides(list(overrides))
     return sweeper.split_arguments(parsed, max_batch_size)  # type: ignore[no-any-return]
+
+
+def test_a_second_start_says_so_and_runs_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweeper = make(tmp_path)
+    with locked(tmp_path, "a sweep"), pytest.raises(SystemExit) as error:
+        sweeper.sweep(["seed=0,1"])
+    assert error.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{tmp_path}: a sweep works there since ")
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_sweep_leaves_no_lock(tmp_path: Path) -> None:
+    """The launcher fails, and the sweep ends."""
+    with pytest.raises(AttributeError):
+        make(tmp_path).sweep(["seed=0,1"])
+    with locked(tmp_path, "another"):
+        pass
+
+
+def test_workers_of_joblib_end_with_the_sweep(sweeper: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(sweeper.launcher, "joblib", {"n_jobs": 2}, raising=False)
+    sweeper._let_workers_end()
+    assert sweeper.launcher.joblib == {"n_jobs": 2, "initializer": EndWith(os.getpid())}
 
 
 def test_strength_varies_only_where_there_is_one(sweeper: Any) -> None:

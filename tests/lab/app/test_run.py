@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import wandb
 from lightning.pytorch.loggers import WandbLogger
 from omegaconf import open_dict
 
+from lit_share.files import locked
 from lit_share.lab.app._check import ConfigError
 from lit_share.lab.app._report import table_of
 from lit_share.lab.app.config import prepare, strategy
@@ -53,6 +55,48 @@ def test_tested_model_is_the_best_checkpoint(compose_config: Compose, tmp_path: 
     assert result["sharing"]["penalty"] == pytest.approx(
         result["strength"] * 0.5 * between, rel=1e-4
     )
+
+
+def test_a_second_run_in_a_folder_replaces_the_first(
+    compose_config: Compose, tmp_path: Path
+) -> None:
+    run(compose_config(*FAST, "regularizer=none", "trainer.max_epochs=2"), tmp_path, [])
+    run(compose_config(*FAST, "regularizer=hard_tie", "seed=1"), tmp_path, [])
+    files = {path.name: path for path in (tmp_path / "checkpoints").iterdir()}
+    assert files.keys() == {"best.ckpt", "last.ckpt"}
+    for name in ("best.ckpt", "last.ckpt"):
+        saved = torch.load(files[name], weights_only=True)
+        assert saved["epoch"] == 0
+        assert any("Share" in key for key in saved["callbacks"])
+        assert "KeepRandomState" in saved["callbacks"]
+    go_on = f"ckpt_path={tmp_path}/checkpoints/last.ckpt"
+    with pytest.raises(ConfigError, match=r"regularizer: .*Share"):
+        run(compose_config(*FAST, "regularizer=none", "seed=1", go_on), tmp_path, [])
+
+
+@pytest.mark.parametrize("problem", ["ties.patterns=[nothing.*]", "dry_run=true"])
+def test_a_run_that_does_not_train_replaces_nothing(
+    compose_config: Compose, tmp_path: Path, problem: str
+) -> None:
+    files = (tmp_path / "checkpoints" / "last.ckpt", tmp_path / "config.yaml")
+    files[0].parent.mkdir()
+    for file in files:
+        file.write_text("of another")
+    with suppress(ValueError):
+        run(compose_config(*FAST, problem), tmp_path, [])
+    assert [file.read_text() for file in files] == ["of another"] * 2
+
+
+def test_two_runs_in_a_folder_at_once(
+    compose_config: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with locked(tmp_path, "a run"), pytest.raises(SystemExit) as error:
+        run(compose_config(*FAST), tmp_path, [])
+    assert error.value.code == 2
+    assert f"{tmp_path}: a run works there since" in capsys.readouterr().err
+    with locked(tmp_path, "a run"):
+        run(compose_config(*FAST, "dry_run=true"), tmp_path, [])
+    assert not (tmp_path / "result.json").exists()
 
 
 def test_checkpoints_without_states(compose_config: Compose, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import wandb
 from lightning.pytorch import Trainer
 from omegaconf import OmegaConf
 
+from lit_share.files import InUseError, locked
 from lit_share.lab.app._check import ConfigError
 from lit_share.lab.app._processes import refuse_copies_of_a_sweep
 from lit_share.lab.app.config import prepare
@@ -235,6 +236,15 @@ def test_a_cell_that_was_cut_off_goes_on(
     results = [json.loads((folder / "result.json").read_text()) for folder in (whole, cut)]
     assert results[0]["test"] == results[1]["test"]
     assert results[0]["sharing"] == results[1]["sharing"]
+
+
+def test_a_cell_that_another_process_trains_is_its_own(multirun: Compose, tmp_path: Path) -> None:
+    cell = tmp_path / "0"
+    config = multirun(*FAST, output_dir=cell)
+    told = f"{cell}: a cell of a sweep works there since"
+    with locked(cell, "a cell of a sweep"), pytest.raises(InUseError, match=told):
+        run(config, cell, [])
+    assert [path.name for path in cell.iterdir()] == [".lock"]
 
 
 def test_a_plan_is_printed_once_in_a_sweep(

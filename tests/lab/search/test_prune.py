@@ -104,6 +104,16 @@ def test_a_run_that_stops_anyway_is_not_pruned(tmp_path: Path) -> None:
     assert Course.read(tmp_path) == Course([0.1, 0.1, 0.1], is_pruned=False)
 
 
+def test_a_run_that_was_stopped_stops_again(tmp_path: Path) -> None:
+    """Its process was killed before it wrote a result."""
+    stopped, resumed = make(tmp_path, [trial(0, GOOD)]), make(tmp_path, [trial(0, GOOD)])
+    assert run(stopped, [0.1] * EPOCHS).should_stop
+    resumed.load_state_dict(stopped.state_dict())
+    assert run(resumed, []).should_stop
+    resumed.load_state_dict({**stopped.state_dict(), "is_pruned": False})
+    assert not run(resumed, []).should_stop
+
+
 def test_a_resumed_run_continues_its_course(tmp_path: Path) -> None:
     values = [0.9, 0.1, 0.1, 0.1, 0.1, 0.1]
     whole = make(tmp_path, [trial(0, GOOD)])
