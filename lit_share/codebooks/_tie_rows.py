@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
-from lit_share.aliases import replace_module, shared_with
+from lit_share.aliases import Inputs, replace_module, shared_with
+from lit_share.codebooks._cluster_inputs import check_clustering, cluster_inputs
 from lit_share.codebooks._cluster_rows import MethodName, cluster_rows
+from lit_share.codebooks._layer_inputs import call_with, covariances
 from lit_share.codebooks._layers import CODEBOOKS, CodebookLayer, with_codebook, without_codebook
 from lit_share.codebooks._replaceable import reason_to_stay
+from lit_share.text import check_choice
 from lit_share.ties import ParameterRef, TieError, Ties, as_ties, unwrapped
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+RowsBy = Literal["weights", "data"]
 # A layer keeps its rows if at most this fraction of them would be saved.
 _LEAST_SAVED = 0.05
 
@@ -89,22 +93,40 @@ def tie_rows(
     ties: Ties | Sequence[Ties],
     similarity: float = 0.7,
     method: MethodName = "auto",
+    by: RowsBy = "weights",
+    inputs: Iterable[Inputs] | None = None,
+    clusters: int | None = None,
 ) -> RowReport:
     """Cluster the rows of layers, and replace the rows of each cluster by their mean, stored once.
 
     A row is all weights of one input of a `torch.nn.Linear`, or of one input channel of a
-    `torch.nn.Conv2d`. Rows that are exactly zero are dropped. The layers become `CodebookLinear`
-    and `CodebookConv2d`. Because rows become means, outputs change slightly: train the module
-    again, with a new optimizer and without the penalty that brought the rows together. The gradient
-    of a row is the sum over its inputs, so that plain SGD needs a smaller learning rate: divide it
-    by the size of the largest cluster to keep training as stable as before.
+    `torch.nn.Conv2d`. The layers become `CodebookLinear` and `CodebookConv2d`.
+
+    - ``by="weights"``, after training with a penalty: rows that are alike become one (see
+      `cluster_rows`), and rows that are exactly zero are dropped.
+    - ``by="data"``, before training: rows of inputs that vary together in data become one, whatever
+      their weights (see `cluster_inputs`), and inputs that are always zero are dropped. The module
+      is called once with each batch of ``inputs``, in evaluation mode; the memory is that of the
+      inputs' covariance matrix.
+
+    Because rows become means, outputs change: train the module again, with a new optimizer and
+    without the penalty that brought the rows together. The gradient of a row is the sum over its
+    inputs, so that plain SGD needs a smaller learning rate: divide it by the size of the largest
+    cluster to keep training as stable as before.
 
     Args:
         module: The module, changed in place.
         ties: The weights of the layers, by one pattern, such as ``Ties("net.*.weight")``; exclude
             the weights of other kinds of layers.
-        similarity: The similarity of the rows of a cluster, in (0, 1]; see `cluster_rows`.
-        method: The clustering method; see `cluster_rows`.
+        similarity: The similarity of the rows of a cluster, in (0, 1], see `cluster_rows`; with
+            ``by="data"`` the share of the inputs' variance that clusters explain, see
+            `cluster_inputs`.
+        method: The clustering method of weights; see `cluster_rows`.
+        by: What is compared: the ``"weights"``, or their inputs in ``"data"``.
+        inputs: Batches of what the module's forward takes, for ``by="data"``: a DataLoader, or
+            ``(x for x, _ in loader)``.
+        clusters: The number of clusters of each layer, for ``by="data"``, in place of
+            ``similarity``.
 
     Returns:
         The clusters of each layer. Layers in which at most a twentieth of the rows would be saved
@@ -113,7 +135,8 @@ def tie_rows(
     Raises:
         TieError: If the patterns do not fit the module (see `Ties.find`), or a weight does not
             belong to an unshared linear layer or convolution without groups and hooks.
-        ValueError: If the similarity is not in (0, 1], or a weight is not finite.
+        ValueError: If the similarity is not in (0, 1], a weight or an input is not finite, or
+            arguments do not fit each other.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
@@ -123,17 +146,65 @@ def tie_rows(
         >>> print(tie_rows(net, Ties("0.weight"), similarity=0.99))
         0.weight: 6 rows, 1 zero, 3 clusters
 
+        In these data, the first two inputs vary together:
+
+        >>> net = nn.Sequential(nn.Linear(3, 2))
+        >>> x = torch.tensor([[1.0, 1.1, 0.0], [2.0, 2.0, 1.0], [1.0, 1.0, 2.0]])
+        >>> print(tie_rows(net, Ties("0.weight"), by="data", inputs=[x]))
+        0.weight: 3 rows, 0 zero, 2 clusters
+
     Source:
         Zhang et al., *Learning to Share: Simultaneous Parameter Tying and Sparsification in Deep
         Learning*, ICLR 2018, Section 3.
     """
+    check_choice("by", by, RowsBy)
+    if by == "data":
+        if inputs is None:
+            raise ValueError('by="data" needs inputs=, such as (x for x, _ in loader)')
+        check_clustering(similarity, clusters)
+        layers = find_row_layers(module, ties)
+        found = covariances(layers, lambda: call_with(module, inputs))
+        assignments = [cluster_inputs(own, similarity, clusters) for own in found.values()]
+        return tie_found(module, layers, assignments)
+    for name, value in {"inputs": inputs, "clusters": clusters}.items():
+        if value is not None:
+            raise ValueError(f'{name} has no effect with by="weights": write by="data"')
+    layers = find_row_layers(module, ties)
+    assignments = [
+        _cluster(name, layer.weight, similarity, method) for name, layer in layers.items()
+    ]
+    return tie_found(module, layers, assignments)
+
+
+def find_row_layers(
+    module: nn.Module, ties: Ties | Sequence[Ties]
+) -> dict[str, nn.Linear | nn.Conv2d]:
+    """Return the layers of ties, by the names of their weights.
+
+    Raises:
+        TieError: If the rows of a layer cannot be tied; see `tie_rows`.
+    """
     ties = as_ties(ties)
     ties.refuse_numbers("compares numbers, and tie_rows compares rows: leave out [...]")
-    # All layers are checked and clustered first: an error leaves the module unchanged.
-    layers = [_layer(module, ref) for ref in _weights(module, ties)]
-    assignments = [_cluster(name, layer.weight, similarity, method) for name, layer in layers]
+    return dict(_layer(module, ref) for ref in _weights(module, ties))
+
+
+@torch.no_grad()
+def tie_found(
+    module: nn.Module,
+    layers: Mapping[str, nn.Linear | nn.Conv2d],
+    assignments: Sequence[Tensor],
+) -> RowReport:
+    """Replace layers by codebook layers, unless they would save hardly any rows.
+
+    Args:
+        module: The module that has the layers, changed in place.
+        layers: The layers by the names of their weights; see `find_row_layers`.
+        assignments: The cluster of each input of each layer, −1 for unread inputs.
+    """
     reports = []
-    for (name, layer), labels in zip(layers, assignments, strict=True):
+    for (name, layer), found in zip(layers.items(), assignments, strict=True):
+        labels = found.to(layer.weight.device)
         clusters, zero = int(labels.max()) + 1, int((labels < 0).sum())
         replaced = len(labels) - clusters > _LEAST_SAVED * len(labels)
         reports.append(LayerRows(name, len(labels), zero, clusters, replaced))
@@ -208,7 +279,7 @@ def _layer(module: nn.Module, ref: ParameterRef) -> tuple[str, nn.Linear | nn.Co
 def _cluster(name: str, weight: Tensor, similarity: float, method: MethodName) -> Tensor:
     rows = weight.detach().transpose(0, 1).flatten(1)
     try:
-        return cluster_rows(rows, similarity, method).to(rows.device)
+        return cluster_rows(rows, similarity, method)
     except ValueError as error:
         # `cluster_rows` knows no names, and users look for the layer that diverged.
         raise ValueError(f"{name}: {error}") from None
