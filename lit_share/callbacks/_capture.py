@@ -108,7 +108,7 @@ def capture_inputs(
 
 
 def run_steps(trainer: Trainer, module: LightningModule, batches: Iterable[Any]) -> None:
-    """Run the training step of each batch in evaluation mode, without gradients or traces.
+    """Run the training step of each batch in evaluation mode, without traces.
 
     Args:
         trainer: The Trainer of the module.
@@ -118,7 +118,8 @@ def run_steps(trainer: Trainer, module: LightningModule, batches: Iterable[Any])
     Raises:
         ValueError: If the step fails.
     """
-    with _unchanged(module), _full_precision(trainer, module):
+    # Gradients tell which inputs depend on parameters.
+    with _unchanged(module), _full_precision(trainer, module), torch.enable_grad():
         for number, loaded in enumerate(batches):
             batch = transferred(trainer, module, loaded)
             arguments = [batch]
@@ -126,10 +127,10 @@ def run_steps(trainer: Trainer, module: LightningModule, batches: Iterable[Any])
                 arguments.append(number)
             try:
                 module.training_step(*arguments)
-            # The user's code may raise anything, for instance if it needs gradients.
+            # The user's code may raise anything.
             except Exception as error:
                 raise ValueError(
-                    "training_step failed in evaluation mode without gradients "
+                    "training_step failed in evaluation mode "
                     f"({type(error).__name__}: {error}): give inputs=, batches of what the forward "
                     f"of {type(module).__name__} takes"
                 ) from error

@@ -30,6 +30,7 @@ from lit_share.codebooks import (
     covariances,
     find_row_layers,
     match_codebooks,
+    row_report,
     tie_found,
     tie_rows,
 )
@@ -70,6 +71,7 @@ class TieRows(Callback):
         inputs: Batches of what the module's forward takes, for ``by="data"``; ``None``: those of
             the training data.
         batches: The number of batches that are read, at most; ``None``: all.
+        hidden: Whether layers are tied whose inputs depend on trained parameters; see `tie_rows`.
         epoch: The epoch before which rows are tied; 0 is before training. A later epoch needs
             training in a single process.
 
@@ -96,6 +98,7 @@ class TieRows(Callback):
         method: MethodName = "auto",
         inputs: Iterable[Inputs] | None = None,
         batches: int | None = None,
+        hidden: bool = True,
         epoch: int = 0,
     ) -> None:
         check_choice("by", by, RowsBy)
@@ -114,7 +117,8 @@ class TieRows(Callback):
         if not isinstance(epoch, int) or epoch < 0:
             raise ValueError(f"epoch must be a whole number >= 0, got {epoch!r}")
         self.ties, self.by, self.similarity, self.clusters = as_ties(ties), by, similarity, clusters
-        self.method, self.inputs, self.batches, self.epoch = method, inputs, batches, epoch
+        self.method, self.inputs, self.batches = method, inputs, batches
+        self.hidden, self.epoch = hidden, epoch
         self.report: RowReport | None = None
         self._is_done = False
         self._module: LightningModule | None = None
@@ -216,9 +220,18 @@ class TieRows(Callback):
             # The Trainer gets its loaders once, here rather than when the loop starts.
             trainer.fit_loop.setup_data()
         with same_random_state():
-            found = covariances(layers, lambda: self._run(trainer, module))
-        assignments = []
+            found = covariances(layers, lambda: self._run(trainer, module), self.hidden)
+        if all(covariance is None for covariance in found.values()):
+            warnings.warn(
+                f"{self!r} ties nothing, as the inputs of all layers depend on parameters that are "
+                "trained: write hidden=True, or other ties",
+                stacklevel=2,
+            )
+        assignments: list[Tensor | None] = []
         for covariance in found.values():
+            if covariance is None:
+                assignments.append(None)
+                continue
             if trainer.world_size > 1 and self.inputs is None:
                 covariance.all_reduce(partial(_sum_over_ranks, trainer))
             labels = cluster_inputs(covariance, self.similarity, self.clusters)
@@ -262,12 +275,18 @@ class TieRows(Callback):
                 )
             module.to(trainer.strategy.root_device)
             self._tie(trainer, module)
-        return method(*args, **kwargs)
+        result = method(*args, **kwargs)
+        if name == "load_model_state_dict":
+            self.report = row_report(self._weights(module)) if self._is_done else None
+        return result
+
+    def _weights(self, module: LightningModule) -> list[ParameterRef]:
+        return [member.ref for tie in self.ties.find(module) for member in tie.members]
 
     def _match_checkpoint(
         self, module: LightningModule, checkpoint: Mapping[str, Any], **_: Any
     ) -> None:
-        weights = [member.ref for tie in self.ties.find(module) for member in tie.members]
+        weights = self._weights(module)
         state = checkpoint["state_dict"]
         try:
             match_codebooks(module, weights, state)
@@ -296,4 +315,4 @@ def _assignment(ref: ParameterRef) -> str:
 
 def _sum_over_ranks(trainer: Trainer, tensor: Tensor) -> Tensor:
     on_device = tensor.to(trainer.strategy.root_device)
-    return trainer.strategy.reduce(on_device, reduce_op="sum").cpu()  # type: ignore[union-attr]
+    return trainer.strategy.reduce(on_device, reduce_op="sum").cpu()

@@ -21,6 +21,7 @@ from lit_share.codebooks._tie_rows import (
     codebook_layers,
     densify,
     find_row_layers,
+    row_report,
     tie_found,
     tie_rows,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "find_row_layers",
     "match_codebooks",
     "place_codebook",
+    "row_report",
     "row_weights",
     "tie_found",
     "tie_rows",

@@ -101,4 +101,4 @@ def _ward(covariance: Tensor, similarity: float, clusters: int | None) -> Tensor
     merges = int(np.searchsorted(lost, bound, side="right"))
     if clusters is not None:
         merges = n - min(clusters, n)
-    return torch.from_numpy(cut_tree(tree, n - merges)[:, 0].astype(np.int64))
+    return torch.from_numpy(cut_tree(tree, [n - merges])[:, 0].astype(np.int64))

@@ -96,6 +96,7 @@ def tie_rows(
     by: RowsBy = "weights",
     inputs: Iterable[Inputs] | None = None,
     clusters: int | None = None,
+    hidden: bool = True,
 ) -> RowReport:
     """Cluster the rows of layers, and replace the rows of each cluster by their mean, stored once.
 
@@ -127,6 +128,10 @@ def tie_rows(
             ``(x for x, _ in loader)``.
         clusters: The number of clusters of each layer, for ``by="data"``, in place of
             ``similarity``.
+        hidden: Whether, with ``by="data"``, layers are tied whose inputs depend on parameters that
+            require gradients. Before training these inputs vary together by chance of the initial
+            weights: write ``False`` to tie only layers that read data, or features of a frozen
+            part.
 
     Returns:
         The clusters of each layer. Layers in which at most a twentieth of the rows would be saved
@@ -163,8 +168,11 @@ def tie_rows(
             raise ValueError('by="data" needs inputs=, such as (x for x, _ in loader)')
         check_clustering(similarity, clusters)
         layers = find_row_layers(module, ties)
-        found = covariances(layers, lambda: call_with(module, inputs))
-        assignments = [cluster_inputs(own, similarity, clusters) for own in found.values()]
+        found = covariances(layers, lambda: call_with(module, inputs), hidden)
+        assignments = [
+            None if own is None else cluster_inputs(own, similarity, clusters)
+            for own in found.values()
+        ]
         return tie_found(module, layers, assignments)
     for name, value in {"inputs": inputs, "clusters": clusters}.items():
         if value is not None:
@@ -193,24 +201,48 @@ def find_row_layers(
 def tie_found(
     module: nn.Module,
     layers: Mapping[str, nn.Linear | nn.Conv2d],
-    assignments: Sequence[Tensor],
+    assignments: Sequence[Tensor | None],
 ) -> RowReport:
     """Replace layers by codebook layers, unless they would save hardly any rows.
 
     Args:
         module: The module that has the layers, changed in place.
         layers: The layers by the names of their weights; see `find_row_layers`.
-        assignments: The cluster of each input of each layer, −1 for unread inputs.
+        assignments: The cluster of each input of each layer, −1 for unread inputs; ``None`` for a
+            layer that stays.
     """
     reports = []
     for (name, layer), found in zip(layers.items(), assignments, strict=True):
-        labels = found.to(layer.weight.device)
+        inputs = layer.weight.shape[1]
+        labels = torch.arange(inputs) if found is None else found.to(layer.weight.device)
         clusters, zero = int(labels.max()) + 1, int((labels < 0).sum())
         replaced = len(labels) - clusters > _LEAST_SAVED * len(labels)
         reports.append(LayerRows(name, len(labels), zero, clusters, replaced))
         if replaced:
             replace_module(module, layer, with_codebook(layer, labels))
     return RowReport(tuple(reports))
+
+
+def row_report(weights: Iterable[ParameterRef]) -> RowReport:
+    """Return how the rows of weights are tied: those of ordinary layers are clusters of their own.
+
+    Example:
+        >>> from lit_share.codebooks import CodebookLinear
+        >>> from lit_share.ties import parameter_refs
+        >>> net = nn.Sequential(CodebookLinear(torch.tensor([0, 1, 0, -1]), 3, bias=False))
+        >>> print(row_report(parameter_refs(net)))
+        0.weight: 4 rows, 1 zero, 2 clusters
+    """
+    layers = []
+    for ref in weights:
+        layer = ref.owner
+        assert isinstance(layer.weight, Tensor)
+        rows = clusters = layer.weight.shape[1]
+        zero, replaced = 0, isinstance(layer, CODEBOOKS)
+        if isinstance(layer, CODEBOOKS):
+            rows, zero = len(layer.assignment), int((layer.assignment < 0).sum())
+        layers.append(LayerRows(ref.name, rows, zero, clusters, replaced))
+    return RowReport(tuple(layers))
 
 
 def densify(module: nn.Module) -> None:

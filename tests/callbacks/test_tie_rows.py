@@ -148,6 +148,8 @@ def test_checkpoints_are_evaluated_by_a_new_module_and_by_one_of_a_later_epoch(t
         # The module that was trained has codebooks, which that of the first epoch had not.
         (again,) = made.validate(module, loader(), **options)
         assert again == expected[epoch]
+        # What a checkpoint has is reported, too.
+        assert [layer.clusters for layer in callback.report or ()] == [3] * epoch
         assert isinstance(module.net[0], CodebookLinear) == (epoch == 1)
     assert expected[0] != expected[1]
 
@@ -225,12 +227,28 @@ def test_a_flattening_strategy_is_refused():
 def test_a_step_that_cannot_run_alone_says_what_to_give():
     class Strange(Lit):
         def training_step(self, batch, batch_idx):
-            loss = super().training_step(batch, batch_idx)
-            loss.backward()
-            return loss
+            assert self.training
+            return super().training_step(batch, batch_idx)
 
-    with pytest.raises(ValueError, match=r"training_step failed .* give inputs="):
+    with pytest.raises(ValueError, match=r"(?s)training_step failed .* give inputs="):
         fit(Strange(), TieRows(FIRST, "data"), data=loader())
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_layers_that_read_what_is_trained_are_left_alone(frozen):
+    module = Lit()
+    module.net[0].requires_grad_(not frozen)
+    module.net[1].requires_grad_(not frozen)
+    callback = TieRows(Ties("net.*.weight", min_ndim=2), "data", clusters=2, hidden=False)
+    fit(module, callback, data=loader(), epochs=1)
+    first, second = callback.report
+    assert (first.replaced, second.replaced) == (True, frozen)
+
+
+def test_if_all_layers_read_what_is_trained_a_warning_says_so():
+    callback = TieRows(Ties("net.3.weight"), "data", hidden=False)
+    with pytest.warns(UserWarning, match="ties nothing, as the inputs of all layers depend"):
+        fit(Lit(), callback, data=loader(), epochs=1)
 
 
 def test_it_is_used_with_share():

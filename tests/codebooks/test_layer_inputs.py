@@ -138,3 +138,11 @@ def test_a_layer_that_is_not_reached_is_named():
     with pytest.raises(TieError, match=r"the layer of 'unused\.weight' was not called"):
         tie_rows(net, Ties("*used.weight"), by="data", inputs=[torch.ones(2, 3)])
     assert type(net.used) is nn.Linear
+
+
+def test_hidden_layers_are_left_alone_on_request():
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    ties, x = Ties("*.weight"), inputs(0, 1, 0, 1)
+    first, second = tie_rows(net, ties, by="data", inputs=[x], clusters=2, hidden=False)
+    assert (first.replaced, second.replaced) == (True, False)
+    assert second.clusters == second.rows == 4
