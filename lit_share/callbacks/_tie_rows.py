@@ -166,7 +166,7 @@ class TieRows(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._is_done:
             return
-        names = set(find_row_layers(pl_module, self.ties))
+        names = set(find_row_layers(pl_module, self.ties, self.by))
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, DependsOnShapes):
                 callback.refuse_new_shapes(pl_module, names, repr(self))
@@ -215,7 +215,7 @@ class TieRows(Callback):
         rank_zero_info(f"{self!r}:\n{self.report}")
 
     def _tie_by_data(self, trainer: Trainer, module: LightningModule) -> RowReport:
-        layers = find_row_layers(module, self.ties)
+        layers = find_row_layers(module, self.ties, self.by)
         if self.inputs is None:
             # The Trainer gets its loaders once, here rather than when the loop starts.
             trainer.fit_loop.setup_data()

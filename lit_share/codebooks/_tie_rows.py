@@ -13,7 +13,13 @@ from lit_share.aliases import Inputs, replace_module, shared_with
 from lit_share.codebooks._cluster_inputs import check_clustering, cluster_inputs
 from lit_share.codebooks._cluster_rows import MethodName, cluster_rows
 from lit_share.codebooks._layer_inputs import call_with, covariances
-from lit_share.codebooks._layers import CODEBOOKS, CodebookLayer, with_codebook, without_codebook
+from lit_share.codebooks._layers import (
+    CODEBOOKS,
+    CodebookLayer,
+    dense_weight,
+    with_codebook,
+    without_codebook,
+)
 from lit_share.codebooks._replaceable import reason_to_stay
 from lit_share.text import check_choice
 from lit_share.ties import ParameterRef, TieError, Ties, as_ties, unwrapped
@@ -104,7 +110,8 @@ def tie_rows(
     `torch.nn.Conv2d`. The layers become `CodebookLinear` and `CodebookConv2d`.
 
     - ``by="weights"``, after training with a penalty: rows that are alike become one (see
-      `cluster_rows`), and rows that are exactly zero are dropped.
+      `cluster_rows`), and rows that are exactly zero are dropped. The rows of a codebook layer are
+      clustered again, each counting as often as it has inputs.
     - ``by="data"``, before training: rows of inputs that vary together in data become one, whatever
       their weights (see `cluster_inputs`), and inputs that are always zero are dropped. The module
       is called once with each batch of ``inputs``, in evaluation mode; the memory is that of the
@@ -167,7 +174,7 @@ def tie_rows(
         if inputs is None:
             raise ValueError('by="data" needs inputs=, such as (x for x, _ in loader)')
         check_clustering(similarity, clusters)
-        layers = find_row_layers(module, ties)
+        layers = find_row_layers(module, ties, by)
         found = covariances(layers, lambda: call_with(module, inputs), hidden)
         assignments = [
             None if own is None else cluster_inputs(own, similarity, clusters)
@@ -177,15 +184,13 @@ def tie_rows(
     for name, value in {"inputs": inputs, "clusters": clusters}.items():
         if value is not None:
             raise ValueError(f'{name} has no effect with by="weights": write by="data"')
-    layers = find_row_layers(module, ties)
-    assignments = [
-        _cluster(name, layer.weight, similarity, method) for name, layer in layers.items()
-    ]
+    layers = find_row_layers(module, ties, by)
+    assignments = [_cluster(name, layer, similarity, method) for name, layer in layers.items()]
     return tie_found(module, layers, assignments)
 
 
 def find_row_layers(
-    module: nn.Module, ties: Ties | Sequence[Ties]
+    module: nn.Module, ties: Ties | Sequence[Ties], by: RowsBy
 ) -> dict[str, nn.Linear | nn.Conv2d]:
     """Return the layers of ties, by the names of their weights.
 
@@ -194,7 +199,14 @@ def find_row_layers(
     """
     ties = as_ties(ties)
     ties.refuse_numbers("compares numbers, and tie_rows compares rows: leave out [...]")
-    return dict(_layer(module, ref) for ref in _weights(module, ties))
+    layers = dict(_layer(module, ref) for ref in _weights(module, ties))
+    for name, layer in layers.items():
+        if by == "data" and isinstance(layer, CODEBOOKS):
+            raise TieError(
+                f"{name!r} is a codebook already, whose rows have several inputs: call "
+                "lit_share.densify first, exclude it, or write by='weights'"
+            )
+    return layers
 
 
 @torch.no_grad()
@@ -213,13 +225,15 @@ def tie_found(
     """
     reports = []
     for (name, layer), found in zip(layers.items(), assignments, strict=True):
-        inputs = layer.weight.shape[1]
-        labels = torch.arange(inputs) if found is None else found.to(layer.weight.device)
+        rows = layer.weight.shape[1]
+        labels = torch.arange(rows) if found is None else found.to(layer.weight.device)
         clusters, zero = int(labels.max()) + 1, int((labels < 0).sum())
-        replaced = len(labels) - clusters > _LEAST_SAVED * len(labels)
-        reports.append(LayerRows(name, len(labels), zero, clusters, replaced))
+        replaced = rows - clusters > _LEAST_SAVED * rows
         if replaced:
-            replace_module(module, layer, with_codebook(layer, labels))
+            codebook = with_codebook(layer, labels)
+            replace_module(module, layer, codebook)
+            rows, zero = len(codebook.assignment), int((codebook.assignment < 0).sum())
+        reports.append(LayerRows(name, rows, zero, clusters, replaced))
     return RowReport(tuple(reports))
 
 
@@ -295,10 +309,6 @@ def _weights(module: nn.Module, ties: Ties) -> list[ParameterRef]:
 def _layer(module: nn.Module, ref: ParameterRef) -> tuple[str, nn.Linear | nn.Conv2d]:
     layer = ref.owner
     reason = reason_to_stay(unwrapped(module), layer)
-    if isinstance(layer, CODEBOOKS):
-        raise TieError(
-            f"{ref.name!r} is a codebook already: call lit_share.densify first, or exclude it"
-        )
     if ref.attribute != "weight":
         kind = type(layer).__name__
         reason = f"is not the weight of a Linear or Conv2d but the {ref.attribute} of a {kind}"
@@ -308,10 +318,22 @@ def _layer(module: nn.Module, ref: ParameterRef) -> tuple[str, nn.Linear | nn.Co
     return ref.name, layer
 
 
-def _cluster(name: str, weight: Tensor, similarity: float, method: MethodName) -> Tensor:
-    rows = weight.detach().transpose(0, 1).flatten(1)
+def _cluster(
+    name: str, layer: nn.Linear | nn.Conv2d, similarity: float, method: MethodName
+) -> Tensor:
+    """Return the cluster of each row of a layer's weight."""
+    weight = layer.weight.detach()
+    if isinstance(layer, CODEBOOKS):
+        weight = dense_weight(layer)
     try:
-        return cluster_rows(rows, similarity, method)
+        labels = cluster_rows(weight.transpose(0, 1).flatten(1), similarity, method)
     except ValueError as error:
         # `cluster_rows` knows no names, and users look for the layer that diverged.
         raise ValueError(f"{name}: {error}") from None
+    if not isinstance(layer, CODEBOOKS):
+        return labels
+    # The inputs of a row are equal, and so in one cluster.
+    assignment = layer.assignment.cpu()
+    of_rows = torch.full((layer.weight.shape[1],), -1)
+    of_rows[assignment[assignment >= 0]] = labels[assignment >= 0]
+    return of_rows
