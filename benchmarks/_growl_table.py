@@ -16,6 +16,7 @@ from lit_share.metrics import index_change
 
 WITHIN = 0.003  # of the accuracy of `none`, on validation data
 _COLUMNS = ("test", "sparsity", "sharing", "compression", "bytes")
+LEVELS = (2, 4, 8, 15)
 _SETTINGS = ("method", "strength", "ramp", "l2", "clusters", "block", "similarity")
 _COLORS = {
     "correlated inputs": "#009E73",
@@ -81,6 +82,31 @@ def print_table(methods: dict[str, list[Setting]]) -> None:
             + "".join(f"{cell:>18}" for cell in cells)
             + f"{change:>14.4f}{mark}"
         )
+
+
+def print_stability(methods: dict[str, list[Setting]]) -> None:
+    """Print the index change at equal compression, with that of random sets of as many rows."""
+    print(f"\n{'index change at':32}" + "".join(f"{f'{level} times':>24}" for level in LEVELS))
+    for method, settings in methods.items():
+        cells = []
+        for level in LEVELS:
+            near = min(
+                settings, key=lambda runs: abs(math.log(average(runs, "compression") / level))
+            )
+            if abs(math.log(average(near, "compression") / level)) > 0.25:
+                cells.append("")
+                continue
+            selections = torch.tensor([row["selected"] for row in near])
+            cells.append(f"{index_change(selections):.4f} (chance {chance(selections):.2f})")
+        if any(cells):
+            print(f"{method:32}" + "".join(f"{cell:>24}" for cell in cells))
+
+
+def chance(selections: torch.Tensor) -> float:
+    """The expected index change of random sets of the same sizes."""
+    sizes, n = selections.sum(1).tolist(), selections.shape[1]
+    pairs = [(a, b) for i, a in enumerate(sizes) for b in sizes[i + 1 :] if a + b]
+    return mean((a + b - 2 * a * b / n) / (a + b) for a, b in pairs) if pairs else 0.0
 
 
 def write_curve(methods: dict[str, list[Setting]], path: Path, title: str) -> None:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 import lit_share as ls
-from benchmarks._growl_table import print_table, read, settings_of, write_curve
+from benchmarks._growl_table import print_stability, print_table, read, settings_of, write_curve
 from lit_share.codebooks import CODEBOOKS, dense_weight, find_row_layers, tie_found
 from lit_share.lab.data import SOURCES
 
@@ -300,6 +300,7 @@ def main() -> None:
                     print(json.dumps(setting | result), file=out, flush=True)
     compared = settings_of(read(options.out, options.data))
     print_table(compared)
+    print_stability(compared)
     if options.svg:
         write_curve(
             compared,
