@@ -16,7 +16,13 @@ from lit_share.metrics import index_change
 
 WITHIN = 0.003  # of the accuracy of `none`, on validation data
 _COLUMNS = ("test", "sparsity", "sharing", "compression", "bytes")
+LEVELS = (2, 4, 8, 15)
+_SETTINGS = ("method", "strength", "ramp", "l2", "clusters", "block", "similarity")
 _COLORS = {
+    "correlated inputs": "#009E73",
+    "correlated inputs + GrOWL": "#CC79A7",
+    "correlated inputs + group lasso": "#8C564B",
+    "blocks of pixels": "#7F7F7F",
     "group lasso": "#D55E00",
     "group lasso + l2": "#E69F00",
     "GrOWL": "#0072B2",
@@ -31,9 +37,7 @@ def settings_of(rows: Iterable[Row]) -> dict[str, list[Setting]]:
     """The runs of each setting, by method."""
     by_setting: dict[tuple[Any, ...], Setting] = defaultdict(list)
     for row in rows:
-        by_setting[
-            tuple(row[key] for key in ("method", "strength", "ramp", "l2", "similarity"))
-        ].append(row)
+        by_setting[tuple(row[key] for key in _SETTINGS)].append(row)
     most = max(map(len, by_setting.values()))
     methods: dict[str, list[Setting]] = defaultdict(list)
     for (method, *_), runs in by_setting.items():
@@ -61,7 +65,7 @@ def print_table(methods: dict[str, list[Setting]]) -> None:
     (none,) = methods["none"]
     least = average(none, "validation") - WITHIN
     print(
-        f"{'':18}{'strength':>9}{'ramp':>6}{'sim':>5}{'val':>8}"
+        f"{'':32}{'strength':>9}{'ramp':>6}{'groups':>7}{'sim':>6}{'val':>8}"
         + "".join(f"{c:>17}" for c in _COLUMNS)
         + f"{'index change':>14}"
     )
@@ -72,12 +76,37 @@ def print_table(methods: dict[str, list[Setting]]) -> None:
         change = index_change(torch.tensor([row["selected"] for row in runs]))
         mark = "" if average(runs, "validation") >= least else " (not within 0.3 points)"
         print(
-            f"{method:18}{first['strength'] or '-':>9}"
-            f"{first['ramp'] or '-':>6}{first['similarity'] or '-':>5}"
+            f"{method:32}{first['strength'] or '-':>9}{first['ramp'] or '-':>6}"
+            f"{first['clusters'] or first['block'] or '-':>7}{first['similarity'] or '-':>6}"
             f"{average(runs, 'validation'):>8.4f}"
             + "".join(f"{cell:>18}" for cell in cells)
             + f"{change:>14.4f}{mark}"
         )
+
+
+def print_stability(methods: dict[str, list[Setting]]) -> None:
+    """Print the index change at equal compression, with that of random sets of as many rows."""
+    print(f"\n{'index change at':32}" + "".join(f"{f'{level} times':>24}" for level in LEVELS))
+    for method, settings in methods.items():
+        cells = []
+        for level in LEVELS:
+            near = min(
+                settings, key=lambda runs: abs(math.log(average(runs, "compression") / level))
+            )
+            if abs(math.log(average(near, "compression") / level)) > 0.25:
+                cells.append("")
+                continue
+            selections = torch.tensor([row["selected"] for row in near])
+            cells.append(f"{index_change(selections):.4f} (chance {chance(selections):.2f})")
+        if any(cells):
+            print(f"{method:32}" + "".join(f"{cell:>24}" for cell in cells))
+
+
+def chance(selections: torch.Tensor) -> float:
+    """The expected index change of random sets of the same sizes."""
+    sizes, n = selections.sum(1).tolist(), selections.shape[1]
+    pairs = [(a, b) for i, a in enumerate(sizes) for b in sizes[i + 1 :] if a + b]
+    return mean((a + b - 2 * a * b / n) / (a + b) for a, b in pairs) if pairs else 0.0
 
 
 def write_curve(methods: dict[str, list[Setting]], path: Path, title: str) -> None:

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
     from lit_share.aliases import verify_shared
     from lit_share.alignment import AlignError, AlignReport, align, compact, repair
-    from lit_share.callbacks import Align, KeepRandomState, Regularize, Share, SharingMonitor
+    from lit_share.callbacks import (
+        Align,
+        KeepRandomState,
+        Regularize,
+        Share,
+        SharingMonitor,
+        TieRows,
+    )
     from lit_share.codebooks import (
         CodebookConv2d,
         CodebookLinear,
@@ -77,6 +84,7 @@ __all__ = [
     "SharingStats",
     "Tie",
     "TieError",
+    "TieRows",
     "Ties",
     "add_penalty_gradient",
     "align",

@@ -1,5 +1,6 @@
 """Permutations of hidden units: which dimensions of a module's parameters move together."""
 
+from lit_share.aliases import Inputs, evaluating
 from lit_share.alignment._align import By, Reference, align, check_dense, member_names
 from lit_share.alignment._build import axis_graph
 from lit_share.alignment._drop import DropReport, compact, drop_units
@@ -8,7 +9,7 @@ from lit_share.alignment._graph import AxisGraph, Factors, FreeAxis, Occurrence,
 from lit_share.alignment._match import match_activations, match_weights
 from lit_share.alignment._repair import repair
 from lit_share.alignment._report import AlignedAxis, AlignReport
-from lit_share.alignment._run import Inputs, check_outputs, evaluating, run
+from lit_share.alignment._run import check_outputs, run
 
 __all__ = [
     "AlignError",

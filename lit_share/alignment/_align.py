@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from lit_share.aliases import Inputs
 from lit_share.alignment._build import axis_graph
 from lit_share.alignment._errors import AlignError
 from lit_share.alignment._graph import AxisGraph, same_structure
@@ -23,7 +24,7 @@ from lit_share.alignment._match import (
 )
 from lit_share.alignment._permute import Permutations, overwrite
 from lit_share.alignment._report import AlignedAxis, AlignReport
-from lit_share.alignment._run import Inputs, check_outputs, inputs_by_name, named_tensors, run
+from lit_share.alignment._run import check_outputs, inputs_by_name, named_tensors, run
 from lit_share.functional import compare_members
 from lit_share.text import check_choice
 from lit_share.ties import Ties, as_ties, unwrapped

@@ -8,8 +8,9 @@ from contextlib import AbstractContextManager, ExitStack
 import torch
 from torch import Tensor, nn
 
+from lit_share.aliases import Inputs, evaluating
 from lit_share.alignment._errors import AlignError
-from lit_share.alignment._run import Inputs, call, evaluating, inputs_by_name
+from lit_share.alignment._run import call, inputs_by_name
 
 Batches = Iterable[Inputs | Mapping[str, Inputs]]
 

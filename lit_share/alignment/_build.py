@@ -7,12 +7,13 @@ from itertools import chain
 
 from torch import nn
 
+from lit_share.aliases import Inputs
 from lit_share.alignment._axes import Axis, leaves
 from lit_share.alignment._blocks import Block, blocks
 from lit_share.alignment._errors import AlignError
 from lit_share.alignment._graph import AxisGraph, FreeAxis, Occurrence
 from lit_share.alignment._permute import Dimensions
-from lit_share.alignment._run import Inputs, named_tensors
+from lit_share.alignment._run import named_tensors
 from lit_share.alignment._trace import trace
 from lit_share.alignment._walk import Traced
 from lit_share.alignment._within import find_parents

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_share import codebooks
-from lit_share.aliases import has_hooks
+from lit_share.aliases import Inputs, has_hooks
 from lit_share.alignment._align import check_dense, check_same_twice
 from lit_share.alignment._build import axis_graph
 from lit_share.alignment._cut import cut_units
@@ -18,7 +18,7 @@ from lit_share.alignment._errors import AlignError
 from lit_share.alignment._graph import AxisGraph, FreeAxis
 from lit_share.alignment._needed import needed
 from lit_share.alignment._permute import Dimensions
-from lit_share.alignment._run import Inputs, check_outputs, named_tensors, run
+from lit_share.alignment._run import check_outputs, named_tensors, run
 from lit_share.ties import unwrapped
 
 _LOG = logging.getLogger("lit_share")

@@ -15,8 +15,9 @@ from torch.export.graph_signature import InputKind
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils._pytree import tree_flatten
 
+from lit_share.aliases import Inputs, evaluating
 from lit_share.alignment._errors import AlignError
-from lit_share.alignment._run import Inputs, arguments, evaluating, named_tensors, plain, run
+from lit_share.alignment._run import arguments, named_tensors, plain, run
 
 TORCH = Path(torch.__file__).parent
 

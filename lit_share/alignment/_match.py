@@ -12,12 +12,12 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import LongTensor, Tensor, nn
 
+from lit_share.aliases import Inputs
 from lit_share.alignment._blocks import Block
 from lit_share.alignment._errors import AlignError
 from lit_share.alignment._graph import AxisGraph, FreeAxis
 from lit_share.alignment._observe import observe
 from lit_share.alignment._permute import Dimensions, Permutations, compose, permute_tensor
-from lit_share.alignment._run import Inputs
 
 # Units of which fewer numbers are known are compared by all their numbers, in sorted order.
 _MIN_FEATURES = 2

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from lit_share.aliases import Inputs
 from lit_share.alignment import _shapes, _slices
 from lit_share.alignment._errors import AlignError
 from lit_share.alignment._export import export, placeholder_values
 from lit_share.alignment._indicators import Operation, results_of
 from lit_share.alignment._nodes import written_nodes
 from lit_share.alignment._rules import find_rule
-from lit_share.alignment._run import Inputs, named_tensors
+from lit_share.alignment._run import named_tensors
 
 # Operations that only move numbers run as they are, also where one writes into a slice.
 _MOVES = {

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from lit_share.aliases import Inputs, evaluating
 from lit_share.alignment._export import export, placeholder_values
 from lit_share.alignment._graph import AxisGraph
 from lit_share.alignment._permute import Dimensions
-from lit_share.alignment._run import Inputs, evaluating
 
 
 def observe(module: nn.Module, inputs: Inputs, graph: AxisGraph) -> dict[str, Tensor]:

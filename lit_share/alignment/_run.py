@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from itertools import chain
 from typing import Any
@@ -12,25 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_map, tree_map_only
 
-from lit_share.aliases import restored
+from lit_share import aliases
+from lit_share.aliases import Inputs, evaluating
 from lit_share.alignment._errors import AlignError
-
-Inputs = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
 
 
 def arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return positional and keyword arguments of a forward: one tensor, a tuple, or a mapping."""
-    if isinstance(inputs, Tensor):
-        return (inputs,), {}
-    # A DataLoader makes lists of tuples.
-    if isinstance(inputs, (tuple, list)):
-        return tuple(inputs), {}
-    if isinstance(inputs, Mapping):
-        return (), dict(inputs)
-    raise AlignError(
-        f"inputs must be a tensor, a tuple of arguments or a dict of keyword arguments, "
-        f"got {type(inputs).__name__}"
-    )
+    """Return positional and keyword arguments of a forward, or raise `AlignError`."""
+    try:
+        return aliases.arguments(inputs)
+    except TypeError as error:
+        raise AlignError(str(error)) from None
 
 
 def inputs_by_name(
@@ -53,14 +44,6 @@ def named_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Return parameters and buffers under all of their names."""
     parameters = module.named_parameters(remove_duplicate=False)
     return dict(chain(parameters, module.named_buffers(remove_duplicate=False)))
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module into evaluation mode, without gradients, and restore modes and buffers."""
-    with restored(module), torch.no_grad():
-        module.eval()
-        yield
 
 
 def call(module: nn.Module, inputs: Inputs) -> Any:

@@ -8,10 +8,11 @@ from itertools import chain
 from torch import Tensor, nn
 from torch.export.graph_signature import InputKind
 
+from lit_share.aliases import Inputs
 from lit_share.alignment._axes import Axis, leaf, pin
 from lit_share.alignment._call import Value
 from lit_share.alignment._export import export
-from lit_share.alignment._run import Inputs, named_tensors
+from lit_share.alignment._run import named_tensors
 from lit_share.alignment._walk import (
     Traced,
     Walk,

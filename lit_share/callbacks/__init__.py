@@ -1,4 +1,4 @@
-"""Lightning callbacks: alignment, penalties on ties, hard sharing, a monitor, random states."""
+"""Lightning callbacks: penalties on ties, sharing, codebooks, alignment, random states."""
 
 from lit_share.callbacks._align import Align
 from lit_share.callbacks._cluster_heatmap import cluster_heatmap
@@ -8,6 +8,7 @@ from lit_share.callbacks._monitor import SharingMonitor
 from lit_share.callbacks._path_walk import PATH_FILE, Knot, PathWalk
 from lit_share.callbacks._regularize import Regularize
 from lit_share.callbacks._share import Share
+from lit_share.callbacks._tie_rows import TieRows
 
 __all__ = [
     "PATH_FILE",
@@ -18,6 +19,7 @@ __all__ = [
     "Regularize",
     "Share",
     "SharingMonitor",
+    "TieRows",
     "cluster_heatmap",
     "distance_heatmap",
 ]

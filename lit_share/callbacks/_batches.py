@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from copy import copy, deepcopy
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_warn
@@ -13,6 +13,9 @@ from torch.utils._pytree import tree_map
 from torch.utils.data import BatchSampler, DataLoader
 
 from lit_share.lightnings import combined_loader, is_a
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
 
 
 class Batches:
@@ -89,6 +92,13 @@ class Batches:
     def in_order(self) -> list[Iterator[Any]]:
         """Return the batches of one pass over each loader, in the loader's order."""
         return [own.in_order() for own in self._sources]
+
+
+def transferred(trainer: Trainer, module: LightningModule, batch: Any, index: int = 0) -> Any:
+    """Return a batch of the loader of an index as steps get it: converted, and on the device."""
+    batch = trainer.precision_plugin.convert_input(batch)
+    batch = module._on_before_batch_transfer(batch, dataloader_idx=index)
+    return trainer.strategy.batch_to_device(batch, dataloader_idx=index)
 
 
 class _Shuffled:

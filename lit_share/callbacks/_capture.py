@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map_only
 from torchmetrics import Metric, MetricCollection
 
 from lit_share.alignment import AlignError, Inputs, evaluating
+from lit_share.callbacks._batches import transferred
 from lit_share.callbacks._random_state import same_random_state
 from lit_share.lightnings import is_module, is_param_in_hook_signature
 
@@ -104,6 +105,35 @@ def capture_inputs(
             "patterns of submodules that it calls"
         )
     return noted
+
+
+def run_steps(trainer: Trainer, module: LightningModule, batches: Iterable[Any]) -> None:
+    """Run the training step of each batch in evaluation mode, without traces.
+
+    Args:
+        trainer: The Trainer of the module.
+        module: The module, on its device.
+        batches: As loaders return them.
+
+    Raises:
+        ValueError: If the step fails.
+    """
+    # Gradients tell which inputs depend on parameters.
+    with _unchanged(module), _full_precision(trainer, module), torch.enable_grad():
+        for number, loaded in enumerate(batches):
+            batch = transferred(trainer, module, loaded)
+            arguments = [batch]
+            if is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2):
+                arguments.append(number)
+            try:
+                module.training_step(*arguments)
+            # The user's code may raise anything.
+            except Exception as error:
+                raise ValueError(
+                    "training_step failed in evaluation mode "
+                    f"({type(error).__name__}: {error}): give inputs=, batches of what the forward "
+                    f"of {type(module).__name__} takes"
+                ) from error
 
 
 def _missing(names: Sequence[str], noted: dict[str, Inputs]) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from lit_share.callbacks._batches import Batches
+from lit_share.callbacks._batches import Batches, transferred
 from lit_share.callbacks._undone import undone
 from lit_share.lightnings import imported_module, is_overridden, is_param_in_hook_signature
 
@@ -237,10 +237,8 @@ class ValidationLoss:
 
     def _output(self, batch: Any, index: int, number: int) -> Any:
         """Return what `validation_step`, or the user's function, returns of a batch."""
-        plugin, strategy = self.trainer.precision_plugin, self.trainer.strategy
-        batch = plugin.convert_input(batch)
-        batch = self.module._on_before_batch_transfer(batch, dataloader_idx=index)
-        batch = strategy.batch_to_device(batch, dataloader_idx=index)
+        plugin = self.trainer.precision_plugin
+        batch = transferred(self.trainer, self.module, batch, index)
         if self.function is not None:
             with plugin.val_step_context():
                 return self.function(self.module, batch)

@@ -196,22 +196,37 @@ def number_of_clusters(assignment: Tensor) -> int:
 
 @torch.no_grad()
 def with_codebook(layer: nn.Linear | nn.Conv2d, assignment: Tensor) -> CodebookLayer:
-    """Return a codebook layer whose rows are the means of the clusters' rows."""
+    """Return a codebook layer whose rows are the means of the clusters' rows.
+
+    The rows of a codebook layer are clustered again: each counts as often as it has inputs, so that
+    the result is that of clustering the inputs at once.
+
+    Args:
+        layer: An ordinary layer, or a codebook layer.
+        assignment: The cluster of each row of its weight, −1 for rows that are dropped.
+    """
+    rows = layer.weight.transpose(0, 1)
+    row_of_inputs = torch.arange(len(rows), device=rows.device)
+    if isinstance(layer, CODEBOOKS):
+        row_of_inputs = layer.assignment
     all_unread = bool((assignment < 0).all())
     if all_unread:
         # torch's layers have at least one input, so that all inputs get one row of zeros.
         assignment = torch.zeros_like(assignment)
-    rows, clusters = layer.weight.transpose(0, 1), number_of_clusters(assignment)
-    assigned = assignment >= 0
+    clusters, assigned = number_of_clusters(assignment), assignment >= 0
+    counts = torch.bincount(row_of_inputs[row_of_inputs >= 0], minlength=len(rows))
+    counts = counts.clamp_min(1)[assigned].to(rows.dtype).view(-1, *[1] * (rows.ndim - 1))
     rows, labels = rows[assigned], assignment[assigned]
     # Deviations from the first row of a cluster are averaged, so that the mean of equal rows is
     # exactly that row, without rounding.
     first_rows = rows[first_occurrences(labels, clusters)]
-    deviations = rows.new_zeros(first_rows.shape).index_add(0, labels, rows - first_rows[labels])
-    sizes = torch.bincount(labels, minlength=clusters).to(rows.dtype)
-    means = first_rows + deviations / sizes.view(-1, *[1] * (rows.ndim - 1))
+    deviations = torch.zeros_like(first_rows)
+    deviations.index_add_(0, labels, counts * (rows - first_rows[labels]))
+    sizes = counts.new_zeros(clusters, *counts.shape[1:]).index_add_(0, labels, counts)
+    means = first_rows + deviations / sizes
     codebook = _like(layer, CODEBOOKS, assignment, means.transpose(0, 1))
-    codebook.assignment = assignment
+    # An unread input stays unread: its row is the last one, which is −1.
+    codebook.assignment = torch.cat([assignment, assignment.new_full((1,), -1)])[row_of_inputs]
     if all_unread:
         codebook.weight.requires_grad_(False)  # training must not move the row of zeros
     return codebook  # type: ignore[no-any-return]

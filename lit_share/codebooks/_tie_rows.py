@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
-from lit_share.aliases import replace_module, shared_with
+from lit_share.aliases import Inputs, replace_module, shared_with
+from lit_share.codebooks._cluster_inputs import check_clustering, cluster_inputs
 from lit_share.codebooks._cluster_rows import MethodName, cluster_rows
-from lit_share.codebooks._layers import CODEBOOKS, CodebookLayer, with_codebook, without_codebook
+from lit_share.codebooks._layer_inputs import call_with, covariances
+from lit_share.codebooks._layers import (
+    CODEBOOKS,
+    CodebookLayer,
+    dense_weight,
+    with_codebook,
+    without_codebook,
+)
 from lit_share.codebooks._replaceable import reason_to_stay
+from lit_share.text import check_choice
 from lit_share.ties import ParameterRef, TieError, Ties, as_ties, unwrapped
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+RowsBy = Literal["weights", "data"]
 # A layer keeps its rows if at most this fraction of them would be saved.
 _LEAST_SAVED = 0.05
 
@@ -89,22 +99,46 @@ def tie_rows(
     ties: Ties | Sequence[Ties],
     similarity: float = 0.7,
     method: MethodName = "auto",
+    by: RowsBy = "weights",
+    inputs: Iterable[Inputs] | None = None,
+    clusters: int | None = None,
+    hidden: bool = True,
 ) -> RowReport:
     """Cluster the rows of layers, and replace the rows of each cluster by their mean, stored once.
 
     A row is all weights of one input of a `torch.nn.Linear`, or of one input channel of a
-    `torch.nn.Conv2d`. Rows that are exactly zero are dropped. The layers become `CodebookLinear`
-    and `CodebookConv2d`. Because rows become means, outputs change slightly: train the module
-    again, with a new optimizer and without the penalty that brought the rows together. The gradient
-    of a row is the sum over its inputs, so that plain SGD needs a smaller learning rate: divide it
-    by the size of the largest cluster to keep training as stable as before.
+    `torch.nn.Conv2d`. The layers become `CodebookLinear` and `CodebookConv2d`.
+
+    - ``by="weights"``, after training with a penalty: rows that are alike become one (see
+      `cluster_rows`), and rows that are exactly zero are dropped. The rows of a codebook layer are
+      clustered again, each counting as often as it has inputs.
+    - ``by="data"``, before training: rows of inputs that vary together in data become one, whatever
+      their weights (see `cluster_inputs`), and inputs that are always zero are dropped. The module
+      is called once with each batch of ``inputs``, in evaluation mode; the memory is that of the
+      inputs' covariance matrix.
+
+    Because rows become means, outputs change: train the module again, with a new optimizer and
+    without the penalty that brought the rows together. The gradient of a row is the sum over its
+    inputs, so that plain SGD needs a smaller learning rate: divide it by the size of the largest
+    cluster to keep training as stable as before.
 
     Args:
         module: The module, changed in place.
         ties: The weights of the layers, by one pattern, such as ``Ties("net.*.weight")``; exclude
             the weights of other kinds of layers.
-        similarity: The similarity of the rows of a cluster, in (0, 1]; see `cluster_rows`.
-        method: The clustering method; see `cluster_rows`.
+        similarity: The similarity of the rows of a cluster, in (0, 1], see `cluster_rows`; with
+            ``by="data"`` the share of the inputs' variance that clusters explain, see
+            `cluster_inputs`.
+        method: The clustering method of weights; see `cluster_rows`.
+        by: What is compared: the ``"weights"``, or their inputs in ``"data"``.
+        inputs: Batches of what the module's forward takes, for ``by="data"``: a DataLoader, or
+            ``(x for x, _ in loader)``.
+        clusters: The number of clusters of each layer, for ``by="data"``, in place of
+            ``similarity``.
+        hidden: Whether, with ``by="data"``, layers are tied whose inputs depend on parameters that
+            require gradients. Before training these inputs vary together by chance of the initial
+            weights: write ``False`` to tie only layers that read data, or features of a frozen
+            part.
 
     Returns:
         The clusters of each layer. Layers in which at most a twentieth of the rows would be saved
@@ -113,7 +147,8 @@ def tie_rows(
     Raises:
         TieError: If the patterns do not fit the module (see `Ties.find`), or a weight does not
             belong to an unshared linear layer or convolution without groups and hooks.
-        ValueError: If the similarity is not in (0, 1], or a weight is not finite.
+        ValueError: If the similarity is not in (0, 1], a weight or an input is not finite, or
+            arguments do not fit each other.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
@@ -123,23 +158,105 @@ def tie_rows(
         >>> print(tie_rows(net, Ties("0.weight"), similarity=0.99))
         0.weight: 6 rows, 1 zero, 3 clusters
 
+        In these data, the first two inputs vary together:
+
+        >>> net = nn.Sequential(nn.Linear(3, 2))
+        >>> x = torch.tensor([[1.0, 1.1, 0.0], [2.0, 2.0, 1.0], [1.0, 1.0, 2.0]])
+        >>> print(tie_rows(net, Ties("0.weight"), by="data", inputs=[x]))
+        0.weight: 3 rows, 0 zero, 2 clusters
+
     Source:
         Zhang et al., *Learning to Share: Simultaneous Parameter Tying and Sparsification in Deep
         Learning*, ICLR 2018, Section 3.
     """
+    check_choice("by", by, RowsBy)
+    if by == "data":
+        if inputs is None:
+            raise ValueError('by="data" needs inputs=, such as (x for x, _ in loader)')
+        check_clustering(similarity, clusters)
+        layers = find_row_layers(module, ties, by)
+        found = covariances(layers, lambda: call_with(module, inputs), hidden)
+        assignments = [
+            None if own is None else cluster_inputs(own, similarity, clusters)
+            for own in found.values()
+        ]
+        return tie_found(module, layers, assignments)
+    for name, value in {"inputs": inputs, "clusters": clusters}.items():
+        if value is not None:
+            raise ValueError(f'{name} has no effect with by="weights": write by="data"')
+    layers = find_row_layers(module, ties, by)
+    assignments = [_cluster(name, layer, similarity, method) for name, layer in layers.items()]
+    return tie_found(module, layers, assignments)
+
+
+def find_row_layers(
+    module: nn.Module, ties: Ties | Sequence[Ties], by: RowsBy
+) -> dict[str, nn.Linear | nn.Conv2d]:
+    """Return the layers of ties, by the names of their weights.
+
+    Raises:
+        TieError: If the rows of a layer cannot be tied; see `tie_rows`.
+    """
     ties = as_ties(ties)
     ties.refuse_numbers("compares numbers, and tie_rows compares rows: leave out [...]")
-    # All layers are checked and clustered first: an error leaves the module unchanged.
-    layers = [_layer(module, ref) for ref in _weights(module, ties)]
-    assignments = [_cluster(name, layer.weight, similarity, method) for name, layer in layers]
+    layers = dict(_layer(module, ref) for ref in _weights(module, ties))
+    for name, layer in layers.items():
+        if by == "data" and isinstance(layer, CODEBOOKS):
+            raise TieError(
+                f"{name!r} is a codebook already, whose rows have several inputs: call "
+                "lit_share.densify first, exclude it, or write by='weights'"
+            )
+    return layers
+
+
+@torch.no_grad()
+def tie_found(
+    module: nn.Module,
+    layers: Mapping[str, nn.Linear | nn.Conv2d],
+    assignments: Sequence[Tensor | None],
+) -> RowReport:
+    """Replace layers by codebook layers, unless they would save hardly any rows.
+
+    Args:
+        module: The module that has the layers, changed in place.
+        layers: The layers by the names of their weights; see `find_row_layers`.
+        assignments: The cluster of each input of each layer, −1 for unread inputs; ``None`` for a
+            layer that stays.
+    """
     reports = []
-    for (name, layer), labels in zip(layers, assignments, strict=True):
+    for (name, layer), found in zip(layers.items(), assignments, strict=True):
+        rows = layer.weight.shape[1]
+        labels = torch.arange(rows) if found is None else found.to(layer.weight.device)
         clusters, zero = int(labels.max()) + 1, int((labels < 0).sum())
-        replaced = len(labels) - clusters > _LEAST_SAVED * len(labels)
-        reports.append(LayerRows(name, len(labels), zero, clusters, replaced))
+        replaced = rows - clusters > _LEAST_SAVED * rows
         if replaced:
-            replace_module(module, layer, with_codebook(layer, labels))
+            codebook = with_codebook(layer, labels)
+            replace_module(module, layer, codebook)
+            rows, zero = len(codebook.assignment), int((codebook.assignment < 0).sum())
+        reports.append(LayerRows(name, rows, zero, clusters, replaced))
     return RowReport(tuple(reports))
+
+
+def row_report(weights: Iterable[ParameterRef]) -> RowReport:
+    """Return how the rows of weights are tied: those of ordinary layers are clusters of their own.
+
+    Example:
+        >>> from lit_share.codebooks import CodebookLinear
+        >>> from lit_share.ties import parameter_refs
+        >>> net = nn.Sequential(CodebookLinear(torch.tensor([0, 1, 0, -1]), 3, bias=False))
+        >>> print(row_report(parameter_refs(net)))
+        0.weight: 4 rows, 1 zero, 2 clusters
+    """
+    layers = []
+    for ref in weights:
+        layer = ref.owner
+        assert isinstance(layer.weight, Tensor)
+        rows = clusters = layer.weight.shape[1]
+        zero, replaced = 0, isinstance(layer, CODEBOOKS)
+        if isinstance(layer, CODEBOOKS):
+            rows, zero = len(layer.assignment), int((layer.assignment < 0).sum())
+        layers.append(LayerRows(ref.name, rows, zero, clusters, replaced))
+    return RowReport(tuple(layers))
 
 
 def densify(module: nn.Module) -> None:
@@ -192,10 +309,6 @@ def _weights(module: nn.Module, ties: Ties) -> list[ParameterRef]:
 def _layer(module: nn.Module, ref: ParameterRef) -> tuple[str, nn.Linear | nn.Conv2d]:
     layer = ref.owner
     reason = reason_to_stay(unwrapped(module), layer)
-    if isinstance(layer, CODEBOOKS):
-        raise TieError(
-            f"{ref.name!r} is a codebook already: call lit_share.densify first, or exclude it"
-        )
     if ref.attribute != "weight":
         kind = type(layer).__name__
         reason = f"is not the weight of a Linear or Conv2d but the {ref.attribute} of a {kind}"
@@ -205,10 +318,22 @@ def _layer(module: nn.Module, ref: ParameterRef) -> tuple[str, nn.Linear | nn.Co
     return ref.name, layer
 
 
-def _cluster(name: str, weight: Tensor, similarity: float, method: MethodName) -> Tensor:
-    rows = weight.detach().transpose(0, 1).flatten(1)
+def _cluster(
+    name: str, layer: nn.Linear | nn.Conv2d, similarity: float, method: MethodName
+) -> Tensor:
+    """Return the cluster of each row of a layer's weight."""
+    weight = layer.weight.detach()
+    if isinstance(layer, CODEBOOKS):
+        weight = dense_weight(layer)
     try:
-        return cluster_rows(rows, similarity, method).to(rows.device)
+        labels = cluster_rows(weight.transpose(0, 1).flatten(1), similarity, method)
     except ValueError as error:
         # `cluster_rows` knows no names, and users look for the layer that diverged.
         raise ValueError(f"{name}: {error}") from None
+    if not isinstance(layer, CODEBOOKS):
+        return labels
+    # The inputs of a row are equal, and so in one cluster.
+    assignment = layer.assignment.cpu()
+    of_rows = torch.full((layer.weight.shape[1],), -1)
+    of_rows[assignment[assignment >= 0]] = labels[assignment >= 0]
+    return of_rows

@@ -16,7 +16,7 @@ class Recipe:
     """An entry of `RECIPES`.
 
     Args:
-        penalty: The penalty; ``None`` for ``none``, and for ``hard_tie``, which stores one copy.
+        penalty: The penalty; ``None`` for ``none``, and for recipes of other callbacks.
         summary: Its effect.
         formula: The penalty of members W_1 … W_N, in LaTeX.
         use: When to try it.
@@ -329,6 +329,28 @@ _RECIPES = {
         use="Where tasks are closely related or samples few, and to halve the size of a pair.",
         avoid="Where tasks contradict each other: see `soft_tie` and `layer_tie`.",
         source="Caruana: *Multitask Learning*, Machine Learning 1997.",
+    ),
+    "correlated_inputs": Recipe(
+        penalty=None,
+        instead='for codebooks write lit_share.TieRows(ties, by="data"), or lit_share.tie_rows',
+        summary="Rows of inputs that vary together in the training data are one, from the start.",
+        formula=(
+            r"0 \text{ if } W[:, i] = W[:, j] \text{ for all } i, j \text{ of each cluster of "
+            r"inputs}, \quad \infty \text{ otherwise}"
+        ),
+        use=(
+            "To compress layers with correlated inputs, such as pixels and spectra, in one phase: "
+            "try it before `growl`, which takes two."
+        ),
+        avoid=(
+            "Where inputs are hardly correlated, or inputs that are have different meanings: "
+            "clusters know nothing of the labels."
+        ),
+        source=(
+            "Bühlmann, Rütimann, van de Geer, Zhang: *Correlated Variables in Regression: "
+            "Clustering and Sparse Estimation*, JSPI 2013; the clusters are those of Ward: "
+            "*Hierarchical Grouping to Optimize an Objective Function*, JASA 1963."
+        ),
     ),
 }
 

@@ -17,7 +17,8 @@ class OptimizerTransfer:
     """Adapts optimizers to a module in which `share` replaces parameters after construction.
 
     The first member of a tie keeps its group and optimizer state; the others leave their groups,
-    and their state is dropped. Parameters that replace those of all positions start without state.
+    and their state is dropped. Parameters that replace those of all positions, or all rows, start
+    without state.
     """
 
     def __init__(self, optimizers: Sequence[Optimizer], module: nn.Module) -> None:
@@ -33,8 +34,8 @@ class OptimizerTransfer:
         after = {ref.name: ref.stored for ref in parameter_refs(self.module)}
         lost = set(self.before.values()) - set(after.values())
         gained = set(after.values()) - set(self.before.values())
-        # The parameter of a convolution replaces those of all positions. It joins their group, but
-        # their state has another shape, so it is reset.
+        # The parameter of a convolution replaces those of all positions, and a codebook a weight.
+        # It joins their group, but their state has another shape, so it is reset.
         successors: dict[nn.Parameter, tuple[str, nn.Parameter]] = {}
         for name, parameter in self.before.items():
             successor = after.get(name)
@@ -49,7 +50,6 @@ class OptimizerTransfer:
                 if optimizer.state.pop(parameter) and parameter in successors:
                     name = successors[parameter][0]
                     warnings.warn(
-                        f"the optimizer's state of {name!r} has a value for each position, so it "
-                        "is reset",
+                        f"the optimizer's state of {name!r} has another shape, so it is reset",
                         stacklevel=2,
                     )

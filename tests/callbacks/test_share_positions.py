@@ -22,7 +22,7 @@ from ._modules import assert_same, fit, trainer, weights
 POSITIONS = Ties("net.0.*[:]")
 ADAM = partial(torch.optim.Adam, lr=0.05)
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
-NEW_STATE = r"the optimizer's state of 'net\.0\.\w+' has a value for each position, so it is reset"
+NEW_STATE = r"the optimizer's state of 'net\.0\.\w+' has another shape, so it is reset"
 
 
 def images():

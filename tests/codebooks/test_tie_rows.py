@@ -185,27 +185,36 @@ def test_refusals(build, pattern, message):
 
 
 @pytest.mark.parametrize(("make", "pattern"), [(mlp, "0.weight"), (cnn, "4.weight")])
-@pytest.mark.filterwarnings("ignore:.*exclude matches nothing")
-def test_codebooks_are_not_clustered_again(make, pattern):
-    """Their rows stand for several inputs already, which a second codebook would not know."""
-    net = make()
-    tie_rows(net, Ties(pattern), 0.95)
-    before = dict(net.named_modules())
-    message = rf"'{pattern}' is a codebook already: call lit_share.densify first, or exclude it"
-    for ties in (Ties(pattern), Ties("*.weight", exclude=["1.weight", "2.weight"])):
-        with pytest.raises(TieError, match=message):
-            tie_rows(net, ties, 0.5)
-    assert dict(net.named_modules()) == before
-    densify(net)
-    (layer,) = tie_rows(net, Ties(pattern), 0.95)
-    assert layer.replaced
+def test_codebooks_are_clustered_again_as_their_inputs_would_be(make, pattern):
+    net, name = make(), pattern.removesuffix(".weight")
+    (first,) = tie_rows(net, Ties(pattern), 0.95)
+    twice, once = copy.deepcopy(net), copy.deepcopy(net)
+    densify(once)
+    (again,) = tie_rows(twice, Ties(pattern), 0.01, "linkage")
+    (at_once,) = tie_rows(once, Ties(pattern), 0.01, "linkage")
+    assert again == at_once
+    assert again.clusters < first.clusters
+    assert again.rows == first.rows
+    left, right = twice.get_submodule(name), once.get_submodule(name)
+    assert torch.equal(left.assignment, right.assignment)
+    torch.testing.assert_close(left.weight, right.weight)
 
 
-def test_shared_codebooks_are_codebooks_already():
+def test_unread_inputs_of_codebooks_stay_unread():
+    net = nn.Sequential(CodebookLinear(torch.tensor([1, -1, 0, 2, 1, 2]), 3))
+    with torch.no_grad():
+        net[0].weight[:, 0] = 0.0
+        net[0].weight[:, 2] = net[0].weight[:, 1]
+    (report,) = tie_rows(net, Ties("0.weight"))
+    assert (report.rows, report.zero, report.clusters) == (6, 2, 1)
+    assert net[0].assignment.tolist() == [0, -1, -1, 0, 0, 0]
+
+
+def test_shared_codebooks_are_refused():
     net = nn.ModuleDict({"a": mlp()[0], "b": mlp()[0]})
     tie_rows(net, Ties("*.weight"), 0.95)
     share(net, Ties("a.weight", "b.weight"))
-    with pytest.raises(TieError, match=r"'a\.weight' is a codebook already"):
+    with pytest.raises(TieError, match=r"'a\.weight' is shared with"):
         tie_rows(net, Ties("a.weight"))
 
 

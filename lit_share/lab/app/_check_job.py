@@ -12,7 +12,7 @@ from lightning.pytorch import Callback
 from omegaconf import DictConfig
 from rich.text import Text
 
-from lit_share.callbacks import Align, Regularize, Share, SharingMonitor
+from lit_share.callbacks import Align, Regularize, Share, SharingMonitor, TieRows
 from lit_share.lab.app._objective import (
     ObjectiveIsKnown,
     can_be_tested,
@@ -94,7 +94,7 @@ def _print_plan(job: Job, config: DictConfig) -> None:
     callbacks: list[Callback] = job.trainer.callbacks  # type: ignore[attr-defined]
     aligning = [callback for callback in callbacks if isinstance(callback, Align)]
     for name, regularizer in job.regularizers.items():
-        if isinstance(regularizer, (Regularize, Share)):
+        if isinstance(regularizer, (Regularize, Share, TieRows)):
             plan = regularizer.ties.plan(job.model)
             if config.ckpt_path is not None:
                 # Initial weights are replaced by those of the checkpoint, so that it does not

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from lit_share.callbacks import Regularize, Share, SharingMonitor
+from lit_share.callbacks import Regularize, Share, SharingMonitor, TieRows
 from lit_share.lab.app._figures import filters_to_draw, log_positions
 from lit_share.lab.app._path import walked_path
 from lit_share.lab.app._search import course_of
@@ -38,7 +38,7 @@ class Trained:
             `None` if only spawned processes had optimizers.
         distances: For each monitored tie, the distances between its members.
         strengths: For each tie whose strength was learned, the strengths.
-        rows: How a second phase tied the rows of each layer; `None` without a second phase.
+        rows: How the rows of each layer were tied; `None` if they were not.
         epochs: The number of epochs of all phases; `None` if only spawned processes trained.
         course: How the objective went, in a search.
         strength_path: The knots of a path of strengths and the choice; see `walked_path`.
@@ -86,7 +86,7 @@ def train(job: Job, config: DictConfig) -> Trained:
         distances = monitors[0].history
     training_bytes, strengths = _training_bytes(job), _learned_strengths(job)
     walked = walked_path(job)
-    rows, epochs, course = None, trainer.current_epoch, course_of(trainer)
+    rows, epochs, course = _tied_rows(job), trainer.current_epoch, course_of(trainer)
     if wants_retraining(job, config) and not course.is_pruned:
         read_csv_columns(trainer.loggers)
         job, rows = retrain(job, config)
@@ -124,6 +124,11 @@ def train(job: Job, config: DictConfig) -> Trained:
         course,
         walked,
     )
+
+
+def _tied_rows(job: Job) -> list[dict[str, Any]] | None:
+    reports = [r.report for r in job.regularizers.values() if isinstance(r, TieRows)]
+    return [asdict(layer) for report in reports for layer in report or ()] or None
 
 
 def _parameter_counts(job: Job) -> dict[str, int]:

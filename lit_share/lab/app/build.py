@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import DictConfig
 
-from lit_share.callbacks import KeepRandomState
+from lit_share.callbacks import KeepRandomState, SharingMonitor, TieRows
 from lit_share.lab.app._checkpoints import WholeCheckpoints
 from lit_share.lab.app._processes import Spawned
 from lit_share.lab.app._stop_again import StopAgain
@@ -48,7 +48,10 @@ def build(config: DictConfig) -> Job:
     regularizers = {str(name): _make(node) for name, node in config.regularizer.items()}
     _refuse_twins(regularizers)
     loggers = [_make(node) for node in config.logger.values()]
-    callbacks = [*aligning, *regularizers.values(), *callbacks_of(config, model)]
+    others = callbacks_of(config, model)
+    if any(isinstance(regularizer, TieRows) for regularizer in regularizers.values()):
+        others = without_monitors(others)
+    callbacks = [*aligning, *regularizers.values(), *others]
     trainer = trainer_of(config, callbacks, loggers)
     ties = Ties(config.ties.patterns, exclude=config.ties.get("exclude", []))
     return Job(trainer, model, data, ties, regularizers)
@@ -100,6 +103,11 @@ def callbacks_of(config: DictConfig, model: LightningModule, folder: str = "") -
 
 def _saves_every_epoch(callback: Callback) -> bool:
     return isinstance(callback, ModelCheckpoint) and callback.monitor is None
+
+
+def without_monitors(callbacks: Iterable[Callback]) -> list[Callback]:
+    """Leave out what monitors distances: codebooks of the members of a tie may differ in shape."""
+    return [callback for callback in callbacks if not isinstance(callback, SharingMonitor)]
 
 
 def trainer_of(

@@ -9,10 +9,10 @@ import rich
 from lightning.pytorch import LightningModule
 from omegaconf import DictConfig
 
-from lit_share.callbacks import Regularize, Share, SharingMonitor
+from lit_share.callbacks import Regularize, Share, TieRows
 from lit_share.codebooks import row_weights, tie_rows
 from lit_share.lab.app._figures import log_clusters, weights_to_draw
-from lit_share.lab.app.build import Job, callbacks_of, trainer_of
+from lit_share.lab.app.build import Job, callbacks_of, trainer_of, without_monitors
 from lit_share.paired import Paired
 
 
@@ -21,8 +21,8 @@ def wants_retraining(job: Job, config: DictConfig) -> bool:
     regularizers = job.regularizers.values()
     if config.retrain.when != "auto":
         return bool(config.retrain.when == "always")
-    if any(isinstance(regularizer, Share) for regularizer in regularizers):
-        # Layers that several models share keep their rows.
+    if any(isinstance(regularizer, (Share, TieRows)) for regularizer in regularizers):
+        # Layers that several models share keep their rows, and those of codebooks are tied.
         return False
     return any(map(_makes_zeros, regularizers))
 
@@ -61,9 +61,7 @@ def retrain(job: Job, config: DictConfig) -> tuple[Job, list[dict[str, Any]]]:
     if config.retrain.lr is not None:
         for child in _children(job.model):
             child.lr = config.retrain.lr
-    # Codebooks of one tie may differ in shape, so distances between members cannot be monitored.
-    callbacks = callbacks_of(config, job.model, folder="retrained")
-    callbacks = [callback for callback in callbacks if not isinstance(callback, SharingMonitor)]
+    callbacks = without_monitors(callbacks_of(config, job.model, folder="retrained"))
     options = {}
     if config.retrain.max_epochs is not None:
         options["max_epochs"] = config.retrain.max_epochs

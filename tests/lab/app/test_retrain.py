@@ -41,6 +41,35 @@ def test_rows_are_tied_and_trained_again(
     assert not any("Regularize" in key for key in saved["callbacks"])
 
 
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+@pytest.mark.parametrize("regularizer", ["correlated_inputs", "[correlated_inputs,growl]"])
+def test_rows_of_correlated_inputs_are_tied_from_the_start(
+    compose_config: Compose, tmp_path: Path, regularizer: str
+) -> None:
+    overrides = f"regularizer={regularizer}", "regularizer.correlated_inputs.clusters=5"
+    config = compose_config("debug=fast", "logger=none", *overrides)
+    run(config, tmp_path, [])
+    result = result_of(tmp_path)
+    first, second, _, *_ = result["rows"]
+    assert (first["rows"], first["clusters"], first["replaced"]) == (64, 5, True)
+    # What hidden layers read depends on weights that are trained.
+    assert not second["replaced"]
+    saved = torch.load(result["checkpoint"], weights_only=True)
+    assert saved["state_dict"]["a.net.trunk.linear0.weight"].shape == (64, 5)
+    assert result["sharing"]["unique"] < 0.7 * result["sharing"]["total"]
+    # Goes on from its checkpoint, and reads no data to find clusters again.
+    more = compose_config(
+        "debug=fast",
+        "logger=none",
+        *overrides,
+        "trainer.max_epochs=2",
+        f"ckpt_path={result['checkpoint']}",
+        output_dir=tmp_path / "more",
+    )
+    run(more, tmp_path / "more", [])
+    assert result_of(tmp_path / "more")["rows"] == result["rows"]
+
+
 @pytest.mark.parametrize(
     "regularizer", ["none", "l2", "soft_tie", "joint_lasso", "hard_tie", "[hard_tie,growl]"]
 )

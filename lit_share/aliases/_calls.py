@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+
+Inputs = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
+
+
+def arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return positional and keyword arguments of a forward: one tensor, a tuple, or a mapping.
+
+    Raises:
+        TypeError: If they are none of these.
+    """
+    if isinstance(inputs, Tensor):
+        return (inputs,), {}
+    # A DataLoader makes lists of tuples.
+    if isinstance(inputs, (tuple, list)):
+        return tuple(inputs), {}
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    raise TypeError(
+        f"inputs must be a tensor, a tuple of arguments or a dict of keyword arguments, "
+        f"got {type(inputs).__name__}"
+    )
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode, without gradients, and restore modes and buffers."""
+    with restored(module), torch.no_grad():
+        module.eval()
+        yield
 
 
 @contextmanager
