@@ -15,7 +15,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lit_share"
 # From the ground up. Folders of one floor do not import each other.
 FLOORS = [
-    {"text"},
+    {"text", "files"},
     {"functional"},
     {"ties"},
     {"aliases"},
