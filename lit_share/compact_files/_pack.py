@@ -118,13 +118,18 @@ def unpack(packed: Packed) -> dict[str, Tensor]:
     for entry in layout(manifest.tensors):
         entries[entry.tensor][entry.suffix] = bits(packed.entries[entry.name])
     arrays: dict[str, Bits] = {}
+    counts: dict[tuple[int, int], int] = {}
     # Tensors refer to earlier tensors only, which are decoded by then.
     for name, stored in manifest.tensors.items():
         try:
             arrays[name] = stored.decode(entries[name], arrays)
         except ValueError as error:
             raise CompactFileError(f"has a broken {name!r}: {error}") from None
-        if np.count_nonzero(arrays[name]) != stored.nonzero:
+        # A manifest of few bytes can name an array many times, which is counted only once.
+        memory = arrays[name].ctypes.data, arrays[name].size
+        if memory not in counts:
+            counts[memory] = int(np.count_nonzero(arrays[name]))
+        if counts[memory] != stored.nonzero:
             problem = f"not {stored.nonzero} elements are other than zero"
             raise CompactFileError(f"has a broken {name!r}: {problem}")
     try:
