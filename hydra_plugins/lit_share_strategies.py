@@ -24,6 +24,7 @@ from hydra.errors import CompactHydraException, HydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from lit_share.files import write_text
 from lit_share.lab.errors import one_line
 from lit_share.lab.sweeps import (
     Cell,
@@ -174,7 +175,7 @@ class StrategySweeper(BasicSweeper):
 
     def _open(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.config, directory / "multirun.yaml")
+        write_text(directory / "multirun.yaml", OmegaConf.to_yaml(self.config))
 
     @property
     def _repeat(self) -> str:

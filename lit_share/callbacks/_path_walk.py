@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
 from lit_share.callbacks._path_scores import Score, ValidationScores
 from lit_share.callbacks._share import Share
+from lit_share.files import write_text
 from lit_share.functional import Comparison
 from lit_share.lightnings import Callback, fabric_module, is_a
 from lit_share.metrics import compare_found
@@ -257,8 +258,7 @@ class PathWalk:
             content = {"score": self.score_name, **self.state()}
             folder = knot.checkpoint.rpartition("/")[0]
             # Processes that were spawned return no state of callbacks, but files.
-            with _filesystem(folder).open(f"{folder}/{PATH_FILE}", "w") as file:
-                json.dump(content, file, indent=2)
+            _write_text(f"{folder}/{PATH_FILE}", json.dumps(content, indent=2))
         # Hyperparameters may be any objects. A path that was restored may name a file of others, in
         # which objects could run code.
         weights_only = None
@@ -429,6 +429,15 @@ def _unused(folder: str) -> str:
             break
         candidate = f"{folder}-v{version}"
     return candidate
+
+
+def _write_text(path: str, text: str) -> None:
+    if "://" not in path:
+        write_text(path, text)
+        return
+    # Other filesystems, such as those of buckets, put a file in place when it is closed.
+    with _filesystem(path).open(path, "w") as file:
+        file.write(text)
 
 
 def _filesystem(path: str) -> Any:

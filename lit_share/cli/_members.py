@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lit_share.alignment import Inputs
 from lit_share.cli._checkpoint import load_checkpoint, state_dict_of
 from lit_share.cli._source import build_module, imported, is_importable
+from lit_share.files import beside
 from lit_share.ties import Ties, unwrapped_name
 
 _SHAPE = re.compile(r"\d+(x\d+)*")
@@ -128,12 +129,8 @@ class Members:
             content = _updated(checkpoint, model.state_dict())
             if state_dict_of(checkpoint) is not checkpoint:
                 left_out |= dict.fromkeys(str(name) for name in checkpoint if name not in content)
-            unfinished = Path(f"{output}.tmp")
-            try:
+            with beside(output) as unfinished:
                 torch.save(content, unfinished)
-                unfinished.replace(output)
-            finally:
-                unfinished.unlink(missing_ok=True)
         return list(left_out)
 
 

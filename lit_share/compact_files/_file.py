@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from uuid import uuid4
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -19,6 +18,7 @@ from lit_share.compact_files._layout import layout
 from lit_share.compact_files._manifest import Manifest
 from lit_share.compact_files._pack import Packed
 from lit_share.compact_files._stored import Spec
+from lit_share.files import beside
 from lit_share.text import visible
 
 # Messages quote names from files, which may be of any length.
@@ -38,9 +38,6 @@ def write(packed: Packed, path: PathLike) -> None:
     Raises:
         OSError: If the file cannot be written. An existing file is then unchanged.
     """
-    # A symbolic link is kept: the file that it points to is replaced.
-    target = Path(path).resolve()
-    temporary = target.with_name(f".{uuid4().hex}.tmp")
     text = packed.manifest.dump()
     metadata = {"format": "pt", _MANIFEST: text, _CHECKSUM: str(zlib.crc32(text.encode()))}
     entries, memory = dict(packed.entries), set()
@@ -50,19 +47,11 @@ def write(packed: Packed, path: PathLike) -> None:
             entries[name] = entry.clone()
         memory.add(entry.data_ptr())
     try:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        if target.exists():
-            mode = target.stat().st_mode
-        save_file(entries, temporary, metadata)
-        # safetensors makes files that only their owner can read.
-        temporary.chmod(mode)
-        temporary.replace(target)
+        with beside(path) as unfinished:
+            save_file(entries, unfinished, metadata)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OSError(f"cannot write {str(path)!r}: {reason}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read(path: PathLike) -> Packed:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import UninitializedParameter
 
+from lit_share.files import beside
 from lit_share.lightnings import (
     is_module,
     is_overridden,
@@ -242,7 +243,8 @@ class Paired(Delegating):
                 "state_dict": self.state_dict(),
             }
             self.on_save_checkpoint(full)
-        torch.save(_checkpoint.split(full, name), path)
+        with beside(path) as unfinished:
+            torch.save(_checkpoint.split(full, name), unfinished)
 
     @property
     def _optimizer(self) -> PairedOptimizer:

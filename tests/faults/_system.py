@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -14,11 +15,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 import lit_share as ls
+from lit_share.lab.results import _json
 from lit_share.lab.sweeps import settle
 
 from ._files import files
@@ -39,6 +42,21 @@ def full_disk(size: int = 30_000) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
+def no_room_for(name: str) -> Iterator[None]:
+    """The first file of this name does not fit on the disk."""
+    left, write = [name], _json.write_text
+
+    def write_text(path: Path, text: str) -> None:
+        if path.name in left:
+            left.remove(path.name)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        write(path, text)
+
+    with patch.object(_json, "write_text", write_text):
+        yield
 
 
 @contextmanager
@@ -84,9 +102,9 @@ def checkpoint_on_a_full_disk(folder: Path) -> tuple[str, str]:
 
 def result_on_a_full_disk(folder: Path) -> tuple[str, str]:
     (folder / "out").mkdir()
-    (folder / "out" / "result.json.tmp").symlink_to("/dev/full")
     try:
-        train([], folder)
+        with no_room_for("result.json"):
+            train([], folder)
     finally:
         result = json.loads((folder / "out" / "result.json").read_text())  # at the second try
         assert (result["status"], "b/test/acc" in result["test"]) == ("failed", True)
@@ -97,8 +115,8 @@ def result_on_a_full_disk(folder: Path) -> tuple[str, str]:
 
 def failure_on_a_full_disk(folder: Path) -> tuple[str, str]:
     (folder / "out").mkdir()
-    (folder / "out" / "result.json.tmp").symlink_to("/dev/full")
-    train(["objective=b/val/accuracy"], folder)
+    with no_room_for("result.json"):
+        train(["objective=b/val/accuracy"], folder)
     raise AssertionError
 
 

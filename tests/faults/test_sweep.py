@@ -13,6 +13,8 @@ from hydra_plugins.lit_share_strategies import StrategySweeper
 from lit_share.lab.results import write_json
 from lit_share.lab.sweeps import checkpoint_to_resume, settle, status
 
+from ._system import full_disk
+
 
 class Launcher:
     """Runs cells side by side; a cell's process dies ``deaths`` times, and all others with it."""
@@ -119,8 +121,7 @@ def test_a_damaged_result_is_none(tmp_path, content):
 
 def test_a_file_that_cannot_be_written_leaves_the_one_before(tmp_path):
     write_json(tmp_path / "file.json", {"one": 1})
-    (tmp_path / "file.json.tmp").symlink_to("/dev/full")
-    with pytest.raises(OSError, match=r"No space left on device: '.*file.json'"):
-        write_json(tmp_path / "file.json", {"two": 2})
+    with full_disk(100), pytest.raises(OSError, match=r"File too large: '.*file.json'"):
+        write_json(tmp_path / "file.json", {"two": 2 * list(range(100))})
     assert json.loads((tmp_path / "file.json").read_text()) == {"one": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["file.json"]

@@ -8,6 +8,8 @@ from typing import Any
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from typing_extensions import override
 
+from lit_share.files import beside
+
 
 class WholeCheckpoints(TorchCheckpointIO):
     """Writes to a file beside the checkpoint and renames it, which is atomic."""
@@ -23,9 +25,6 @@ class WholeCheckpoints(TorchCheckpointIO):
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        unfinished = Path(f"{path}.tmp")
-        try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with beside(path) as unfinished:
             super().save_checkpoint(checkpoint, unfinished, storage_options)
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)

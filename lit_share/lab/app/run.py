@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import seed_everything
 from omegaconf import DictConfig, OmegaConf
 
+from lit_share.files import write_text
 from lit_share.lab.app._check import ConfigError
 from lit_share.lab.app._check_job import check_job
 from lit_share.lab.app._compose import compose
@@ -54,7 +55,7 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float | N
     if prepared.dry_run:
         # Nothing is logged to W&B.
         prepared.logger = {}
-    OmegaConf.save(prepared, output_dir / CONFIG_FILE)
+    write_text(output_dir / CONFIG_FILE, OmegaConf.to_yaml(prepared))
     result = unfinished_result(prepared, overrides, output_dir)
     result = replace(result, strength=strength(prepared))
     try:
