@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from lit_share.compact_files._bits import Bits
 from lit_share.compact_files._sparse import sparse_entries, without_sparsity
-from lit_share.compact_files._stored import Count, Spec, Stored
+from lit_share.compact_files._stored import Count, Sequenced, Spec, Stored
 
 
 class Rows(Stored):
@@ -24,7 +24,7 @@ class Rows(Stored):
     """
 
     kind: Literal["rows"] = "rows"
-    bases: tuple[str, ...]
+    bases: Sequenced[str]
     own: Count
     own_nonzero: Count | None = None
 
