@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lit_share.compact_files import is_compact, saved_ties
-from lit_share.ties import unwrapped_name
+from lit_share.ties import by_unwrapped_name
 
 _Tie = Mapping[str, Any]
 
@@ -74,7 +74,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], list[_Tie]]:
     # A bare state dict has no callbacks, hence no recorded ties.
     if state is checkpoint:
         checkpoint = {}
-    tensors = {unwrapped_name(str(key)): tensor for key, tensor in state.items()}
+    tensors = by_unwrapped_name({str(key): tensor for key, tensor in state.items()})
     ties = saved_ties(_recorded(checkpoint), tensors)
     for tie in _in_memory(tensors):
         if not any(set(tie["names"]) <= set(known["names"]) for known in ties):

@@ -17,7 +17,7 @@ from lit_share.alignment import Inputs
 from lit_share.cli._checkpoint import load_checkpoint, state_dict_of
 from lit_share.cli._source import build_module, imported, is_importable
 from lit_share.files import beside
-from lit_share.ties import Ties, unwrapped_name
+from lit_share.ties import Ties, by_unwrapped_name, unwrapped_name
 
 _SHAPE = re.compile(r"\d+(x\d+)*")
 # What a Lightning checkpoint has that does not depend on the order of units.
@@ -61,9 +61,9 @@ class Members:
         model = build_module(source)
         models = [model, *(copy.deepcopy(model) for _ in paths[1:])]
         for path, own, checkpoint in zip(paths, models, checkpoints, strict=True):
-            state = state_dict_of(checkpoint)
+            state = by_unwrapped_name(state_dict_of(checkpoint))
             try:
-                own.load_state_dict({unwrapped_name(name): value for name, value in state.items()})
+                own.load_state_dict(state)
             except RuntimeError as error:
                 raise ValueError(f"{path!r} does not fit {source}: {error}") from None
         if len(models) == 1:

@@ -88,8 +88,8 @@ def read_entries(file: BinaryIO, header: Header) -> dict[str, Tensor]:
             nbytes = math.prod(shape) * DTYPES[dtype].itemsize
             problem = f"needs {nbytes:,} bytes of memory for its entry {name!r}, which are not free"
             raise CompactFileError(problem) from None
-        memory = memoryview(bits(entries[name]).reshape(-1).view(np.uint8))
-        if file.readinto(memory) < len(memory):  # type: ignore[attr-defined]
+        memory = bits(entries[name]).reshape(-1).view(np.uint8)
+        if file.readinto(memory.data) < len(memory):  # type: ignore[attr-defined]
             raise _broken("it became shorter while it was read")
     return entries
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, Field, Strict, TypeAdapter, ValidationError, model_validator
 from pydantic_core import from_json
@@ -81,10 +81,11 @@ class Manifest(Part):
             raise CompactFileError(f"has format {version}: {_NEWER}")
         # pydantic collects all errors, which take 2 kB each, so that a file of three bytes for each
         # would take a thousand times its size: parts are validated until the first one is wrong.
-        for field, part in (("tensors", _STORED), ("checksums", _COUNT)):
+        kinds: dict[str, TypeAdapter[Any]] = {"tensors": _STORED, "checksums": _COUNT}
+        for field, kind in kinds.items():
             if isinstance(content.get(field), dict):
                 parts = content[field].items()
-                content[field] = {n: _validated(part, each, f"{field}.{n}") for n, each in parts}
+                content[field] = {n: _validated(kind, each, f"{field}.{n}") for n, each in parts}
         return _validated(_MANIFEST, content)
 
 

@@ -19,7 +19,7 @@ from lit_share.compact_files._layers import check_assignments, codebooks_of, pla
 from lit_share.compact_files._manifest import Manifest
 from lit_share.compact_files._pack import Packed, decode, pack
 from lit_share.compact_files._ties import saved_ties
-from lit_share.ties import unwrapped, unwrapped_name
+from lit_share.ties import TieError, by_unwrapped_name, unwrapped, unwrapped_name
 
 _SHOWN = 3
 # Names of a file among which one that is close is looked for: there may be millions.
@@ -134,10 +134,12 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
         raise TypeError(f"module must be a torch.nn.Module, got a {type(module).__name__}")
     # Wrappers such as `torch.compile` put prefixes before the names.
     state = unwrapped(module).state_dict()
-    tensors = {unwrapped_name(key): tensor for key, tensor in state.items()}
-    for name, tensor in tensors.items():
+    for name, tensor in state.items():
         check_tensor(name, tensor)
-    return tensors
+    try:
+        return by_unwrapped_name(state)
+    except TieError as error:
+        raise CompactFileError(str(error)) from None
 
 
 def _check_fits(manifest: Manifest, tensors: Mapping[str, Tensor]) -> None:

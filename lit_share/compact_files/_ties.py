@@ -21,7 +21,9 @@ def saved_ties(ties: Iterable[Mapping[str, Any]], names: Container[str]) -> list
         # Shared positions have no names: loading recognises them by their shapes.
         if "names" not in tie:
             continue
-        kept = tuple(n for n in tie["names"] if n in names or n.removesuffix(".T") in names)
+        kept = tuple(
+            n for n in dict.fromkeys(tie["names"]) if n in names or n.removesuffix(".T") in names
+        )
         if len(kept) > 1:
             saved[kept] = None
     return [{"names": [*kept]} for kept in saved]

@@ -33,14 +33,12 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     mode = Path(path).stat().st_mode
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
         # Python's own error says of a folder that it is one.
-        file = open(path, "rb", opener=_without_waiting)  # noqa: PTH123, SIM115
+        file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115
         # Somebody may have put a pipe in its place.
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             return file
         file.close()
-    raise ValueError(
-        f"{str(path)!r} is not a file but a device or a pipe, which may have no end"
-    )
+    raise ValueError(f"{str(path)!r} is not a file but a device or a pipe, which may have no end")
 
 
 def _without_waiting(path: str, flags: int) -> int:

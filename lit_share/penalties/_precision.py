@@ -19,11 +19,11 @@ from lit_share.ties import (
     Member,
     ParameterRef,
     Tie,
+    by_unwrapped_name,
     full_tensor,
     like_parameter,
     parameter_refs,
     shortened,
-    unwrapped_name,
 )
 
 # The precision of parameters by their names, a file of it, or "adam".
@@ -72,11 +72,8 @@ def second_moments(module: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]
     for part in parts_of(optimizer):
         _check_has_moments(part)
     own = _Moments(LearningRates(optimizer))
-    moments = {
-        unwrapped_name(name): full_tensor(own.of(parameter))
-        for name, parameter in module.named_parameters()
-        if own.has(parameter)
-    }
+    parameters = by_unwrapped_name(dict(module.named_parameters()))
+    moments = {n: full_tensor(own.of(p)) for n, p in parameters.items() if own.has(p)}
     if not moments:
         raise ValueError(
             f"this {type(optimizer).__name__} has no second moments of the module's parameters: "
@@ -148,7 +145,7 @@ def precision_of_members(
         ValueError: Naming the parameters, if some are missing or have other shapes.
     """
     # Compilation may have begun since, which changes names.
-    given = {unwrapped_name(name): weights for name, weights in given.items()}
+    given = by_unwrapped_name(given)
     aliases: dict[int, list[ParameterRef]] = {}
     for ref in parameter_refs(module):
         aliases.setdefault(id(ref.parameter), []).append(ref)
