@@ -15,6 +15,7 @@ from lit_share.files import write_text
 from lit_share.lab.app._check import ConfigError
 from lit_share.lab.app._check_job import check_job
 from lit_share.lab.app._compose import compose
+from lit_share.lab.app._environment import Environment
 from lit_share.lab.app._evaluate import evaluate
 from lit_share.lab.app._report import finished_result, pruned_result, report
 from lit_share.lab.app._search import join_search
@@ -25,6 +26,7 @@ from lit_share.lab.app.tracking import is_first_rank, wandb_finished, wandb_hint
 from lit_share.lab.errors import one_line
 from lit_share.lab.results import Result
 from lit_share.paired import readable_hyperparameters
+from lit_share.text import print_any_letter
 
 log = logging.getLogger(__name__)
 
@@ -46,16 +48,20 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float | N
         TieError: Before training, if the ties do not fit the model.
     """
     _silence_others()
+    print_any_letter()
+    environment = Environment.of(config)
     try:
-        prepared = compose(config, output_dir)
+        prepared = compose(config, output_dir, environment)
     except ConfigError as error:
         if sweep_name() is not None:
-            _write_failure(unfinished_result(config, overrides, output_dir), error)
+            _write_failure(unfinished_result(config, overrides, output_dir), error, environment)
         raise
     if prepared.dry_run:
         # Nothing is logged to W&B.
         prepared.logger = {}
-    write_text(output_dir / CONFIG_FILE, OmegaConf.to_yaml(prepared))
+    # Reports contain this file, and loggers may send it anywhere.
+    passed_on = environment.hide(OmegaConf.to_container(prepared))
+    write_text(output_dir / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(passed_on)))
     result = unfinished_result(prepared, overrides, output_dir)
     result = replace(result, strength=strength(prepared))
     try:
@@ -64,6 +70,7 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float | N
                 torch.set_num_threads(prepared.threads)
             seed_everything(prepared.seed, workers=True, verbose=False)
             job = build(prepared)
+            environment.hide_in_hyperparameters(job.model, job.data)
             # Before training, as a checkpoint that cannot be read would lose it.
             with readable_hyperparameters(job.model, job.data):
                 check_job(job, prepared, overrides)
@@ -71,7 +78,7 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float | N
                     print("dry run: everything was built and checked, and nothing is trained")
                     return None
                 result = join_search(job, prepared, output_dir, result)
-                trained = train(job, prepared)
+                trained = train(job, prepared, passed_on)
                 if trained.course.is_pruned:
                     result = pruned_result(result, trained)
                 else:
@@ -79,7 +86,7 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float | N
                 report(result, trained)
     except Exception as error:
         # A run that was interrupted has no result, so that it is resumed rather than repeated.
-        _write_failure(result, error)
+        _write_failure(result, error, environment)
         raise
     if is_first_rank() and sweep_name() is None:
         print(f"written to {output_dir}")
@@ -99,10 +106,11 @@ def _silence_others() -> None:
     warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
 
 
-def _write_failure(result: Result, error: Exception) -> None:
+def _write_failure(result: Result, error: Exception, environment: Environment) -> None:
     if is_first_rank():
         try:
-            replace(result, status="failed", error=one_line(error)).write()
+            message = environment.hide_in(one_line(error))
+            replace(result, status="failed", error=message).write()
         except OSError as second:
             # The first error is the one to raise.
             log.error("%s", second)
