@@ -59,7 +59,9 @@ def read_header(file: BinaryIO) -> Header:
         content = from_json(b"{" + file.read(size - 1), allow_inf_nan=False, cache_strings=False)
     except ValueError as error:
         raise _broken(f"its header is not valid: {error}") from None
-    metadata = content.pop("__metadata__", None) or {}
+    metadata = content.pop("__metadata__", None)
+    if metadata is None:
+        metadata = {}
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise _broken("its metadata are not texts")
     entries = sorted((*_offsets(name, entry), name) for name, entry in content.items())

@@ -18,6 +18,7 @@ from lit_share.compact_files._error import CompactFileError
 from lit_share.compact_files._layout import layout
 from lit_share.compact_files._manifest import Manifest
 from lit_share.compact_files._pack import Packed
+from lit_share.compact_files._stored import Spec
 from lit_share.files import beside, open_regular
 from lit_share.text import visible
 
@@ -102,6 +103,15 @@ def is_compact(path: PathLike) -> bool:
             return _MANIFEST in read_header(file).metadata
         except CompactFileError:
             return False
+
+
+def entry_specs(path: PathLike) -> dict[str, Spec] | None:
+    """Return dtype and shape of each entry of any safetensors file; `None` for other formats."""
+    with _opened(path) as file:
+        try:
+            return read_header(file).specs
+        except CompactFileError:
+            return None
 
 
 def _opened(path: PathLike) -> BinaryIO:

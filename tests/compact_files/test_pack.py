@@ -202,7 +202,7 @@ def test_ties_are_kept():
         ([{"names": ["a", "a.T"]}], "'a' and 'a.T' are tied, but not equal"),
         ([{"names": ["a", "b"], "rows": [4]}], "'rows': Extra inputs are not permitted"),
         ([{"names": "ab"}], "'names': Input should be a valid tuple"),
-        ([{"codebook": 3}], "'names': Field required"),
+        ([{"codebook": 3}], "'codebook': Extra inputs are not permitted"),
     ],
 )
 def test_ties_that_do_not_fit(ties, message):
