@@ -121,13 +121,21 @@ def load_precision(path: str | PathLike[str]) -> dict[str, Tensor]:
             f"returned there, with {save}"
         )
     loaded: Any
-    if Path(path).suffix in _SAFETENSORS:
-        # Only those who have such a file need the library.
-        from safetensors.torch import load_file
+    try:
+        if Path(path).suffix in _SAFETENSORS:
+            # Only those who have such a file need the library.
+            from safetensors.torch import load
 
-        loaded = load_file(path)
-    else:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+            # The file is read here, as the library would map it, and see later changes of it.
+            loaded = load(Path(path).read_bytes())
+        else:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    # Files of other formats raise many kinds of errors.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"precision={name!r} cannot be read as its ending says: {reason}"
+        ) from None
     if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
         raise ValueError(
             f"precision={name!r} must contain a dict from names of parameters to tensors, as "

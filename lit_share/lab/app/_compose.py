@@ -84,6 +84,8 @@ def _problem_of_checkpoint(path: str) -> str | None:
         return None
     if not Path(path).exists():
         return "is not there"
+    if not Path(path).is_file():
+        return "is not a file but a device or a pipe, which may have no end"
     if not zipfile.is_zipfile(path):
         return "is not a checkpoint, or only a part of one"
     try:
