@@ -102,7 +102,7 @@ BAD = {
     "numbers as names": saved({1: torch.ones(3), "1": torch.zeros(3)}),
     "sparse": saved({"a.weight": torch.ones(2, 2).to_sparse()}),
     "control characters": saved({"a\x1b[31m\nb": "text"}),
-    "surrogates": saved({"a\udcff": "text"}),
+    "surrogates": saved({"a\udcff": torch.ones(2, 3)}),
 }
 
 
