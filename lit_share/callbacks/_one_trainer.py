@@ -31,9 +31,8 @@ def refuse_two_trainers(callback: Callback, trainer: Trainer) -> None:
         # A Trainer that has failed says so, too, and needs no call to let its callbacks go.
         if other is not None and other is not trainer and other.state.status == "running":
             raise ValueError(
-                f"a Trainer that is still running (its state is {other.state.fn}) has this "
-                f"{type(callback).__name__}: give each Trainer callbacks of its own, such as "
-                "copy.deepcopy(callback)"
+                f"another Trainer that is still running has this {type(callback).__name__}: give "
+                "each Trainer callbacks of its own, such as copy.deepcopy(callback)"
             )
         _TRAINERS[callback] = ref(trainer)
 

@@ -261,8 +261,8 @@ class Regularize(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        refuse_two_trainers(self, trainer)
         refuse_strategy(self, trainer.strategy)
+        refuse_two_trainers(self, trainer)
         warn_of_mixture(trainer)
         if stage != "fit":
             return

@@ -148,8 +148,8 @@ class Share(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        refuse_two_trainers(self, trainer)
         refuse_strategy(self, trainer.strategy)
+        refuse_two_trainers(self, trainer)
         warn_of_mixture(trainer)
         if pl_module is not self._module or (stage == "fit" and trainer.global_step == 0):
             # `fit` starts a new training; resuming loads a checkpoint only after `setup`.
