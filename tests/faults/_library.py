@@ -905,7 +905,7 @@ SECTIONS: dict[str, list[Row]] = {
         ),
         Row(
             "save names that are equal without wrappers",
-            'pair.a._orig_mod = nn.Sequential(nn.Linear(4, 3))\n'
+            "pair.a._orig_mod = nn.Sequential(nn.Linear(4, 3))\n"
             'ls.save_compact(pair, "DIR/new.safetensors")',
             "at once",
             "CompactFileError",

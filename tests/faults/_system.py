@@ -21,9 +21,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 import lit_share as ls
-from lit_share.lab.results import _json
 from lit_share.lab.report import compare, write_report
-from lit_share.lab.results import read_results
+from lit_share.lab.results import _json, read_results
 from lit_share.lab.sweeps import settle
 
 from ._files import files
