@@ -77,7 +77,8 @@ def test_the_api_has_every_package_with_public_names():
         if not module.name.rpartition(".")[2].startswith("_")
         and module.name != "lit_share.lab"
         and not {
-            "app", "cli", "conf", "errors", "files", "lightnings", "race", "search", "sweeps", "text",
+            "app", "cli", "conf", "errors", "files",
+            "lightnings", "race", "search", "sweeps", "text",
         }
         & set(module.name.split("."))
     }  # fmt: skip
