@@ -89,8 +89,8 @@ def _join(module: nn.Module, groups: Iterable[Sequence[str]]) -> None:
         tie = Tie(names[0], tuple(_member(parameters, name) for name in names))
         _check_values(tie)
         if not tie.is_shared:
-            check_shareable(module, [tie])
             ties.append(tie)
+    check_shareable(module, ties)
     maker = AliasMaker(module)
     for tie in ties:
         maker.make_one(tie, tie.tensors()[0])

@@ -17,8 +17,8 @@ from lit_share.ties import (
     ParameterRef,
     TieError,
     buffer_refs,
+    by_unwrapped_name,
     parameter_refs,
-    unwrapped_name,
 )
 
 _Entry = Mapping[str, Any]
@@ -122,7 +122,7 @@ def aliases_that_agree(module: nn.Module, state: Mapping[str, Tensor]) -> list[d
         module: The module.
         state: A state dict of it, possibly of a time when fewer parameters were shared.
     """
-    loaded = {unwrapped_name(key): value for key, value in state.items()}
+    loaded = by_unwrapped_name(state)
     parameters = {ref.name for ref in parameter_refs(module)}
     entries: list[dict[str, Any]] = []
     for entry in aliases_to_data(module):

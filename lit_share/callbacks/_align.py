@@ -22,6 +22,7 @@ from lit_share.alignment import (
 )
 from lit_share.callbacks._capture import capture_inputs, refuse_unsupported_step
 from lit_share.callbacks._mixture import warn_of_mixture
+from lit_share.callbacks._one_trainer import refuse_two_trainers
 from lit_share.callbacks._random_state import same_random_state
 from lit_share.callbacks._share import Share
 from lit_share.callbacks._strategies import refuse_strategy
@@ -145,6 +146,7 @@ class Align(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        refuse_two_trainers(self, trainer)
         if stage != "fit":
             return
         refuse_strategy(self, trainer.strategy, "align checkpoints, with lit-share align")

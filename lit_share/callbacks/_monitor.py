@@ -11,6 +11,7 @@ from typing_extensions import override
 from lit_share.callbacks._cluster_heatmap import cluster_heatmap
 from lit_share.callbacks._heatmap import distance_heatmap
 from lit_share.callbacks._mixture import warn_of_mixture
+from lit_share.callbacks._one_trainer import refuse_two_trainers
 from lit_share.callbacks._regularize import Regularize
 from lit_share.callbacks._share import Share
 from lit_share.functional import Comparison
@@ -103,6 +104,7 @@ class SharingMonitor(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        refuse_two_trainers(self, trainer)
         warn_of_mixture(trainer)
 
     @override

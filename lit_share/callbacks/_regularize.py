@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from lit_share.callbacks._align import Align
 from lit_share.callbacks._mixture import warn_of_mixture
+from lit_share.callbacks._one_trainer import is_of, refuse_two_trainers
 from lit_share.callbacks._path_walk import PathWalk, join_walk
 from lit_share.callbacks._strategies import refuse_strategy
 from lit_share.callbacks._validation_loss import ValidationLoss
@@ -261,6 +262,7 @@ class Regularize(Callback):
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         refuse_strategy(self, trainer.strategy)
+        refuse_two_trainers(self, trainer)
         warn_of_mixture(trainer)
         if stage != "fit":
             return
@@ -423,7 +425,9 @@ class Regularize(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        self._remove_hooks()
+        # A Trainer that was refused tells its callbacks, too, which serve another one.
+        if is_of(self, trainer):
+            self._remove_hooks()
 
     def _validation_loss(
         self, trainer: Trainer, module: LightningModule, learned: Learned

@@ -22,6 +22,7 @@ from lit_share.aliases import (
     verify_shared,
 )
 from lit_share.callbacks._mixture import warn_of_mixture
+from lit_share.callbacks._one_trainer import is_of, refuse_two_trainers
 from lit_share.callbacks._strategies import refuse_strategy
 from lit_share.lightnings import Callback, is_a
 from lit_share.penalties import find_unowned
@@ -148,6 +149,7 @@ class Share(Callback):
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         refuse_strategy(self, trainer.strategy)
+        refuse_two_trainers(self, trainer)
         warn_of_mixture(trainer)
         if pl_module is not self._module or (stage == "fit" and trainer.global_step == 0):
             # `fit` starts a new training; resuming loads a checkpoint only after `setup`.
@@ -248,7 +250,8 @@ class Share(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        self._clean_up(trainer)
+        if is_of(self, trainer):
+            self._clean_up(trainer)
 
     @property
     def is_before_training(self) -> bool:

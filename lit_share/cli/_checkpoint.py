@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lit_share.compact_files import is_compact, saved_ties
-from lit_share.ties import unwrapped_name
+from lit_share.ties import by_unwrapped_name
 
 _Tie = Mapping[str, Any]
 
@@ -25,12 +26,10 @@ def load_checkpoint(path: Path) -> Mapping[str, Any]:
         ValueError: If it is not a checkpoint that can be read without pickle.
     """
     name = repr(str(path))
-    # Opening raises Python's own errors if the file is missing or a folder.
-    path.open("rb").close()
     if is_compact(path):
         raise ValueError(f"{name} is a compact file already: look at it with lit-share inspect")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = load_plain(path)
     except pickle.UnpicklingError as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise ValueError(
@@ -44,7 +43,23 @@ def load_checkpoint(path: Path) -> Mapping[str, Any]:
     if not isinstance(checkpoint, Mapping):
         kind = type(checkpoint).__name__
         raise ValueError(f"{name} holds a {kind}, not a checkpoint or a state dict")
+    for key in state_dict_of(checkpoint):
+        # As texts, a number and its digits would be one name, and one of two tensors would be lost.
+        if not isinstance(key, str):
+            raise ValueError(f"{name} has an entry {key!r}, whose name is not a text")
     return checkpoint
+
+
+def load_plain(path: Path) -> Any:
+    """Load what `torch.save` wrote, without running any code in it and without warnings.
+
+    Raises:
+        Exception: Of any kind, if the file has another format or needs pickle.
+    """
+    # torch warns of protocols of pickle, and what is wrong is to be one line.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def state_dict_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -74,7 +89,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], list[_Tie]]:
     # A bare state dict has no callbacks, hence no recorded ties.
     if state is checkpoint:
         checkpoint = {}
-    tensors = {unwrapped_name(str(key)): tensor for key, tensor in state.items()}
+    tensors = by_unwrapped_name(state)
     ties = saved_ties(_recorded(checkpoint), tensors)
     for tie in _in_memory(tensors):
         if not any(set(tie["names"]) <= set(known["names"]) for known in ties):

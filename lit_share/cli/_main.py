@@ -11,7 +11,7 @@ from typing import Any
 from lit_share.cli import _align, _compact, _inspect, _plan
 from lit_share.cli._completion import SHELLS, PrintCompletion
 from lit_share.cli._help import Help, examples
-from lit_share.text import visible
+from lit_share.text import print_any_letter, visible
 
 # A command adds its parser, whose default `run` runs the command and imports its dependencies.
 Command = Callable[["argparse._SubParsersAction[argparse.ArgumentParser]"], None]
@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None, commands: Sequence[Command] = C
     Raises:
         SystemExit: With code 2 if the arguments are invalid, with 0 after ``--help``.
     """
+    print_any_letter()
     options = make_parser(commands).parse_args(arguments)
     try:
         options.run(options)

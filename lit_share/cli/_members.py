@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import pickle
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from lit_share.alignment import Inputs
-from lit_share.cli._checkpoint import load_checkpoint, state_dict_of
+from lit_share.cli._checkpoint import load_checkpoint, load_plain, state_dict_of
 from lit_share.cli._source import build_module, imported, is_importable
-from lit_share.files import beside
-from lit_share.ties import Ties, unwrapped_name
+from lit_share.files import beside, open_regular
+from lit_share.ties import Ties, by_unwrapped_name, unwrapped_name
 
 _SHAPE = re.compile(r"\d+(x\d+)*")
 # What a Lightning checkpoint has that does not depend on the order of units.
@@ -61,9 +60,9 @@ class Members:
         model = build_module(source)
         models = [model, *(copy.deepcopy(model) for _ in paths[1:])]
         for path, own, checkpoint in zip(paths, models, checkpoints, strict=True):
-            state = state_dict_of(checkpoint)
+            state = by_unwrapped_name(state_dict_of(checkpoint))
             try:
-                own.load_state_dict({unwrapped_name(name): value for name, value in state.items()})
+                own.load_state_dict(state)
             except RuntimeError as error:
                 raise ValueError(f"{path!r} does not fit {source}: {error}") from None
         if len(models) == 1:
@@ -96,14 +95,16 @@ class Members:
         path = Path(given)
         # A file takes precedence, because its name may have a colon or be a number, too.
         if path.exists() or not (_SHAPE.fullmatch(given) or is_importable(given)):
-            path.open("rb").close()
+            open_regular(path).close()
             try:
-                return _checked(torch.load(path, weights_only=True), given)
-            except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-                reason = str(error).strip().splitlines()[0][:200]
+                content = load_plain(path)
+            # Files of other formats raise many kinds of errors, some of them without a message.
+            except Exception as error:
+                reason = (str(error) or repr(error)).strip().splitlines()[0][:200]
                 raise ValueError(
                     f"{given!r} holds no inputs saved by torch.save: {reason}"
                 ) from None
+            return _checked(content, given)
         if is_importable(given):
             what = "a tensor, tuple or dict"
             return _checked(imported(given, (Tensor, tuple, list, dict), what), given)

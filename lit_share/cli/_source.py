@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from lit_share.cli._checkpoint import read_checkpoint
-from lit_share.compact_files import is_compact, read
+from lit_share.compact_files import entry_specs, is_compact, read
 
 _STATISTICS = {"running_mean", "running_var", "num_batches_tracked"}
 _IMPORTABLE = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
@@ -43,22 +42,15 @@ def module_of(source: str) -> nn.Module:
         return build_module(source)
     if not path.exists():
         _refuse_path_of_code(source)
-    # Opening raises Python's own errors if the file is missing or a folder.
-    path.open("rb").close()
     if is_compact(path):
         manifest = read(path).manifest
         stored = manifest.tensors.items()
         tensors = {name: _empty(tensor.shape, tensor.dtype) for name, tensor in stored}
         return _skeleton(tensors, [tie.model_dump() for tie in manifest.ties])
-    tensors = {}
-    try:
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118
-                entry = file.get_slice(name)
-                tensors[name] = _empty(entry.get_shape(), entry.get_dtype())
-    except SafetensorError:
+    specs = entry_specs(path)
+    if specs is None:
         return _skeleton(*read_checkpoint(path))
-    return _skeleton(tensors, ())
+    return _skeleton({name: _empty(shape, dtype) for name, (dtype, shape) in specs.items()}, ())
 
 
 def is_importable(source: str) -> bool:

@@ -1,7 +1,7 @@
 """Compact files: safetensors files in which each number is stored once."""
 
 from lit_share.compact_files._error import CompactFileError
-from lit_share.compact_files._file import is_compact, read, write
+from lit_share.compact_files._file import entry_specs, is_compact, read, write
 from lit_share.compact_files._layers import codebooks_among
 from lit_share.compact_files._manifest import Manifest
 from lit_share.compact_files._module import compact_bytes, load_compact, save_compact
@@ -14,6 +14,7 @@ __all__ = [
     "Packed",
     "codebooks_among",
     "compact_bytes",
+    "entry_specs",
     "is_compact",
     "load_compact",
     "pack",

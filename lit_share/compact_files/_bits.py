@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from lit_share.compact_files._error import CompactFileError
+from lit_share.text import encodable
 
 Bits = npt.NDArray[Any]
 
@@ -34,6 +35,9 @@ def check_tensor(name: str, tensor: object) -> None:
     problem = _problem(tensor)
     if name == "__metadata__":
         problem = "has a name that safetensors keeps for itself: rename it"
+    # Python has lone surrogates in texts, and files have not.
+    if encodable(name) != name:
+        problem = "has a name that no file can hold: rename it"
     if problem:
         raise CompactFileError(f"{name!r} {problem}")
 

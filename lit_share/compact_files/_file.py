@@ -7,18 +7,19 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import BinaryIO
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from lit_share.compact_files._bits import checksum
+from lit_share.compact_files._content import read_entries, read_header
 from lit_share.compact_files._error import CompactFileError
 from lit_share.compact_files._layout import layout
 from lit_share.compact_files._manifest import Manifest
 from lit_share.compact_files._pack import Packed
 from lit_share.compact_files._stored import Spec
-from lit_share.files import beside
+from lit_share.files import beside, open_regular
 from lit_share.text import visible
 
 # Messages quote names from files, which may be of any length.
@@ -67,36 +68,27 @@ def read(path: PathLike) -> Packed:
         OSError: If the file cannot be opened.
         CompactFileError: If it is not a compact file, or is damaged.
     """
-    with naming(path):
-        if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
-            raise CompactFileError("is not a file but a device or a pipe, which may have no end")
-        # Opening raises Python's own errors if the file is missing or a folder.
-        with Path(path).open("rb"):
-            pass
+    with _opened(path) as file, naming(path):
         try:
-            with safe_open(path, framework="pt") as file:
-                manifest = _manifest(file.metadata() or {})
-                # The header is checked before any data are read.
-                needed = {entry.name: entry.spec for entry in layout(manifest.tensors)}
-                specs: dict[str, Spec] = {}
-                for name in file.keys():  # noqa: SIM118
-                    entry = file.get_slice(name)
-                    specs[name] = (entry.get_dtype(), tuple(entry.get_shape()))
-                names = needed.keys() | specs.keys()
-                wrong = sorted(name for name in names if needed.get(name) != specs.get(name))
-                if wrong:
-                    problem = f"its entry {wrong[0]!r} is not what its manifest says"
-                    raise CompactFileError(f"is damaged: {problem}")
-                if manifest.checksums.keys() != needed.keys():
-                    problem = "its manifest has not one checksum for each entry"
-                    raise CompactFileError(f"is damaged: {problem}")
-                entries = {name: file.get_tensor(name) for name in needed}
-        except SafetensorError as error:
-            problem = f"is not a safetensors file, or is damaged or cut off: {error}"
+            header = read_header(file)
+        except CompactFileError:
             # torch.save writes zip files, and a checkpoint is the likeliest mistake.
-            if zipfile.is_zipfile(path):
+            if zipfile.is_zipfile(file):
                 problem = "is not a compact file but a checkpoint: write lit-share compact"
-            raise CompactFileError(problem) from None
+                raise CompactFileError(problem) from None
+            raise
+        manifest = _manifest(header.metadata)
+        # The header is checked before any data are read.
+        needed = {entry.name: entry.spec for entry in layout(manifest.tensors)}
+        names = needed.keys() | header.specs.keys()
+        wrong = [name for name in names if needed.get(name) != header.specs.get(name)]
+        if wrong:
+            problem = f"its entry {min(wrong)!r} is not what its manifest says"
+            raise CompactFileError(f"is damaged: {problem}")
+        if manifest.checksums.keys() != needed.keys():
+            problem = "its manifest has not one checksum for each entry"
+            raise CompactFileError(f"is damaged: {problem}")
+        entries = read_entries(file, header)
         for name, tensor in entries.items():
             if checksum(tensor) != manifest.checksums[name]:
                 problem = f"its entry {name!r} has another checksum than when it was written"
@@ -106,11 +98,27 @@ def read(path: PathLike) -> Packed:
 
 def is_compact(path: PathLike) -> bool:
     """Whether the file is a safetensors file with a manifest, valid or not."""
+    with _opened(path) as file:
+        try:
+            return _MANIFEST in read_header(file).metadata
+        except CompactFileError:
+            return False
+
+
+def entry_specs(path: PathLike) -> dict[str, Spec] | None:
+    """Return dtype and shape of each entry of any safetensors file; `None` for other formats."""
+    with _opened(path) as file:
+        try:
+            return read_header(file).specs
+        except CompactFileError:
+            return None
+
+
+def _opened(path: PathLike) -> BinaryIO:
     try:
-        with safe_open(path, framework="pt") as file:
-            return _MANIFEST in (file.metadata() or {})
-    except SafetensorError:
-        return False
+        return open_regular(path)
+    except ValueError as error:
+        raise CompactFileError(str(error)) from None
 
 
 @contextmanager
@@ -119,8 +127,9 @@ def naming(path: PathLike) -> Iterator[None]:
     try:
         yield
     except CompactFileError as error:
-        # The message may quote the file, and a terminal obeys control characters.
-        message = visible(str(error))
+        # The message may quote the file, and a terminal obeys control characters. What follows is
+        # cut off before, as well, because a name may have as many letters as the file has.
+        message = visible(str(error)[: _MAX_CHARACTERS + 1])
         if len(message) > _MAX_CHARACTERS:
             message = f"{message[:_MAX_CHARACTERS]} …"
         raise CompactFileError(f"{str(path)!r} {message}") from None

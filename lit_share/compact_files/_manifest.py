@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, Strict, TypeAdapter, ValidationError, model_validator
+from pydantic_core import from_json
 from typing_extensions import Self
 
 from lit_share.compact_files._error import CompactFileError
@@ -15,21 +16,23 @@ from lit_share.compact_files._palette import Palette
 from lit_share.compact_files._rows import Rows
 from lit_share.compact_files._same import Same
 from lit_share.compact_files._sparse import Sparse
-from lit_share.compact_files._stored import Count, Stored, Strict
+from lit_share.compact_files._stored import Count, Part, Sequenced, Stored
 from lit_share.text import visible
 
 VERSION: Final = 1
+# A name that is quoted may be as long as the file.
+_MAX_CHARACTERS = 800
 
 AnyStored = Annotated[Own | Same | Sparse | Rows | Palette, Field(discriminator="kind")]
 
 
-class RecordedTie(Strict):
+class RecordedTie(Part):
     """Aliases: the names of one parameter or buffer, with ``.T`` after the name of a transpose."""
 
-    names: Annotated[tuple[str, ...], Field(min_length=1)]
+    names: Annotated[Sequenced[str], Field(min_length=1)]
 
 
-class Manifest(Strict):
+class Manifest(Part):
     """The manifest.
 
     Attributes:
@@ -42,8 +45,8 @@ class Manifest(Strict):
 
     version: Literal[1] = VERSION
     tensors: dict[str, AnyStored]
-    ties: tuple[RecordedTie, ...] = ()
-    codebooks: tuple[str, ...] = ()
+    ties: Sequenced[RecordedTie] = ()
+    codebooks: Sequenced[str] = ()
     checksums: dict[str, Count]
 
     @model_validator(mode="after")
@@ -55,6 +58,8 @@ class Manifest(Strict):
                 raise ValueError(f"{name!r} {error}") from None
         for tie in self.ties:
             _check_tie(tie, self.tensors)
+        if len(set(self.codebooks)) < len(self.codebooks):
+            raise ValueError("a codebook is named twice")
         for name in self.codebooks:
             _check_codebook(name, self.tensors)
         return self
@@ -67,20 +72,41 @@ class Manifest(Strict):
     def parse(cls, text: str) -> Manifest:
         """Invert `dump`, or raise `CompactFileError` if the JSON is invalid or newer."""
         try:
-            # The version comes first, because a newer format may have other fields.
-            version = _Version.model_validate_json(text).version
-            if version > VERSION:
-                raise CompactFileError(f"has format {version}: {_NEWER}")
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            problem = f"is damaged: its manifest is wrong: {first_problem(error)}"
-            # The checksum was right, so an unknown field is no damage.
-            if error.errors()[0]["type"] in ("union_tag_invalid", "extra_forbidden"):
-                unknown = first_problem(error)
-                problem = f"has something unknown in its manifest ({unknown}): {_NEWER}"
-            raise CompactFileError(problem) from None
+            content = from_json(text, cache_strings=False)
+        except ValueError as error:
+            raise CompactFileError(f"{_WRONG}: Invalid JSON: {error}") from None
+        # The version comes first, because a newer format may have other fields.
+        version = _validated(_VERSION, content).version
+        if version > VERSION:
+            raise CompactFileError(f"has format {version}: {_NEWER}")
+        # pydantic collects all errors, which take 2 kB each, so that a file of three bytes for each
+        # would take a thousand times its size: parts are validated until the first one is wrong.
+        kinds: dict[str, TypeAdapter[Any]] = {"tensors": _STORED, "checksums": _COUNT}
+        for field, kind in kinds.items():
+            if isinstance(content.get(field), dict):
+                parts = content[field].items()
+                content[field] = {n: _validated(kind, each, f"{field}.{n}") for n, each in parts}
+        return _validated(_MANIFEST, content)
 
 
+def first_problem(error: ValueError, where: str = "") -> str:
+    """Format the first problem that pydantic found in one line, or any other error.
+
+    Args:
+        error: The error.
+        where: The path of what was validated, to put before the place that pydantic names.
+    """
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = ".".join(filter(None, [where, *map(str, first["loc"])]))
+    message = first["msg"].removeprefix("Value error, ")
+    if where:
+        message = f"{where!r}: {message}"
+    return visible(message[:_MAX_CHARACTERS])
+
+
+_WRONG = "is damaged: its manifest is wrong"
 _NEWER = "it was written by a newer lit_share, so update this one"
 
 
@@ -89,16 +115,22 @@ class _Version(BaseModel):
     version: Annotated[int, Field(ge=1)]
 
 
-def first_problem(error: ValueError) -> str:
-    """Format the first problem that pydantic found in one line, or any other error."""
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    where = ".".join(map(str, first["loc"]))
-    message = first["msg"].removeprefix("Value error, ")
-    if where:
-        message = f"{where!r}: {message}"
-    return visible(message)
+_T = TypeVar("_T")
+_VERSION, _MANIFEST = TypeAdapter(_Version), TypeAdapter(Manifest)
+_STORED: TypeAdapter[AnyStored] = TypeAdapter(AnyStored)
+_COUNT: TypeAdapter[int] = TypeAdapter(Annotated[Count, Strict()])
+
+
+def _validated(kind: TypeAdapter[_T], content: object, where: str = "") -> _T:
+    try:
+        return kind.validate_python(content)
+    except ValidationError as error:
+        problem = first_problem(error, where)
+        # The checksum was right, so an unknown field is no damage.
+        if error.errors()[0]["type"] in ("union_tag_invalid", "extra_forbidden"):
+            problem = f"has something unknown in its manifest ({problem}): {_NEWER}"
+            raise CompactFileError(problem) from None
+        raise CompactFileError(f"{_WRONG}: {problem}") from None
 
 
 def _check_tie(tie: RecordedTie, tensors: Mapping[str, Stored]) -> None:

@@ -17,11 +17,13 @@ from lit_share.compact_files._error import CompactFileError
 from lit_share.compact_files._file import PathLike, naming, read, write
 from lit_share.compact_files._layers import check_assignments, codebooks_of, place_layers
 from lit_share.compact_files._manifest import Manifest
-from lit_share.compact_files._pack import Packed, pack, unpack
+from lit_share.compact_files._pack import Packed, decode, pack
 from lit_share.compact_files._ties import saved_ties
-from lit_share.ties import unwrapped, unwrapped_name
+from lit_share.ties import TieError, by_unwrapped_name, unwrapped, unwrapped_name
 
 _SHOWN = 3
+# Names of a file among which one that is close is looked for: there may be millions.
+_COMPARED = 1000
 
 
 def save_compact(module: nn.Module, path: PathLike) -> None:
@@ -107,17 +109,16 @@ def load_compact(path: PathLike, module: nn.Module) -> nn.Module:
     packed, inner = read(path), unwrapped(module)
     # A module with lazy or meta tensors is refused before anything is changed.
     _tensors(module)
-    ties = [tie.model_dump(exclude_none=True) for tie in packed.manifest.ties]
     with naming(path), _unchanged_on_error(module):
         place_layers(inner, packed.manifest)
         # After this check, decoding needs no more memory than the module has.
         _check_fits(packed.manifest, _tensors(module))
-        values = unpack(packed)
+        values, needed = decode(packed)
         check_assignments(values, packed.manifest)
         inner.load_state_dict({key: values[unwrapped_name(key)] for key in inner.state_dict()})
         _check_loaded(values, _tensors(module))
         # Only parameters of equal values can be merged, so the values come first.
-        aliases_from_data(module, ties)
+        aliases_from_data(module, [tie.model_dump() for tie in needed])
     return module
 
 
@@ -133,10 +134,12 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
         raise TypeError(f"module must be a torch.nn.Module, got a {type(module).__name__}")
     # Wrappers such as `torch.compile` put prefixes before the names.
     state = unwrapped(module).state_dict()
-    tensors = {unwrapped_name(key): tensor for key, tensor in state.items()}
-    for name, tensor in tensors.items():
+    for name, tensor in state.items():
         check_tensor(name, tensor)
-    return tensors
+    try:
+        return by_unwrapped_name(state)
+    except TieError as error:
+        raise CompactFileError(str(error)) from None
 
 
 def _check_fits(manifest: Manifest, tensors: Mapping[str, Tensor]) -> None:
@@ -165,7 +168,7 @@ def _listed(names: list[str], others: list[str]) -> str:
     shown = []
     for name in names[:_SHOWN]:
         text = repr(name)
-        for close in get_close_matches(name, others, n=1):
+        for close in get_close_matches(name, others[:_COMPARED], n=1):
             text += f" (but {close!r})"
         shown.append(text)
     text = ", ".join(shown)

@@ -113,25 +113,37 @@ def unpack(packed: Packed) -> dict[str, Tensor]:
     Raises:
         CompactFileError: If the entries contradict the manifest.
     """
+    tensors, _ = decode(packed)
+    return tensors
+
+
+def decode(packed: Packed) -> tuple[dict[str, Tensor], list[RecordedTie]]:
+    """Return the tensors as `unpack` does, and the ties that do not follow from earlier ones."""
     manifest = packed.manifest
     entries: dict[str, dict[str, Bits]] = {name: {} for name in manifest.tensors}
     for entry in layout(manifest.tensors):
         entries[entry.tensor][entry.suffix] = bits(packed.entries[entry.name])
     arrays: dict[str, Bits] = {}
+    counts: dict[tuple[int, int], int] = {}
     # Tensors refer to earlier tensors only, which are decoded by then.
     for name, stored in manifest.tensors.items():
         try:
             arrays[name] = stored.decode(entries[name], arrays)
         except ValueError as error:
             raise CompactFileError(f"has a broken {name!r}: {error}") from None
-        if np.count_nonzero(arrays[name]) != stored.nonzero:
+        # A manifest of few bytes can name an array many times, which is counted only once.
+        memory = arrays[name].ctypes.data, arrays[name].size
+        if memory not in counts:
+            counts[memory] = int(np.count_nonzero(arrays[name]))
+        if counts[memory] != stored.nonzero:
             problem = f"not {stored.nonzero} elements are other than zero"
             raise CompactFileError(f"has a broken {name!r}: {problem}")
     try:
-        check_ties(manifest.ties, arrays)
+        ties = check_ties(manifest.ties, arrays)
     except ValueError as error:
         raise CompactFileError(f"is damaged: {error}") from None
-    return {name: tensor_of(array, manifest.tensors[name].dtype) for name, array in arrays.items()}
+    dtypes = {name: stored.dtype for name, stored in manifest.tensors.items()}
+    return {name: tensor_of(array, dtypes[name]) for name, array in arrays.items()}, ties
 
 
 def _ways(name: str, dtype: str, array: Bits, same: SameFinder, rows: RowFinder) -> Iterator[Way]:

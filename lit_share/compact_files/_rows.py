@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from lit_share.compact_files._bits import Bits
 from lit_share.compact_files._sparse import sparse_entries, without_sparsity
-from lit_share.compact_files._stored import Count, Spec, Stored
+from lit_share.compact_files._stored import Count, Sequenced, Spec, Stored
 
 
 class Rows(Stored):
@@ -24,7 +24,7 @@ class Rows(Stored):
     """
 
     kind: Literal["rows"] = "rows"
-    bases: tuple[str, ...]
+    bases: Sequenced[str]
     own: Count
     own_nonzero: Count | None = None
 
@@ -67,12 +67,23 @@ class Rows(Stored):
         elif self.own:
             own = (self.own, *self.shape[1:])
             bases.append(without_sparsity(entries, math.prod(own)).reshape(own))
+        index = entries["index"]
+        ends = np.cumsum([len(base) for base in bases], dtype=np.int64)
         # A tensor always has bases or rows of its own, but a damaged file may have neither.
-        rows = np.concatenate(bases or [np.empty(0)])
         # NumPy's own message would not say which entry is wrong.
-        if int(entries["index"].max()) >= len(rows):
+        if not bases or int(index.max()) >= ends[-1]:
             raise ValueError("its index names a row that does not exist")
-        array: Bits = rows[entries["index"]]
+        if len(bases) == 1:
+            only: Bits = bases[0][index]
+            return only
+        # Bases may be much larger than this tensor, and are not copied to have them in one array.
+        array = np.empty(self.shape, bases[0].dtype)
+        owners = np.searchsorted(ends, index, side="right")
+        order = np.argsort(owners, kind="stable")
+        for group in np.split(order, 1 + np.flatnonzero(np.diff(owners[order]))):
+            owner = owners[group[0]]
+            begin = ends[owner] - len(bases[owner])
+            array[group] = bases[owner][index[group].astype(np.int64) - begin]
         return array
 
     def __str__(self) -> str:

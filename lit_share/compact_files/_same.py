@@ -10,6 +10,7 @@ import numpy as np
 from typing_extensions import override
 
 from lit_share.compact_files._bits import Bits
+from lit_share.compact_files._hash import hash_either_way
 from lit_share.compact_files._stored import Spec, Stored
 
 
@@ -55,8 +56,7 @@ class SameFinder:
 
     def find_or_add(self, name: str, dtype: str, array: Bits, nonzero: int) -> Same | None:
         """Return how ``array`` equals an earlier tensor, or add it and return ``None``."""
-        # A sum does not depend on the order of elements, so a transpose has the same key.
-        candidates = self._seen[dtype, array.size, nonzero, int(array.sum(dtype=np.uint64))]
+        candidates = self._seen[dtype, array.size, nonzero, hash_either_way(array)]
         views = [array]
         if array.ndim == 2:
             views.append(array.T)

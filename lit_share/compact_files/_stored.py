@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from lit_share.compact_files._bits import DTYPES, Bits
 
@@ -17,13 +18,29 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 Spec = tuple[str, tuple[int, ...]]
 
 
-class Strict(BaseModel):
+T = TypeVar("T")
+# JSON has lists for tuples. Of wrong elements only the first is reported, as there may be millions.
+Sequenced = Annotated[tuple[T, ...], Field(strict=False), FailFast()]
+
+
+class Part(BaseModel):
     """A part of a manifest, without conversions and unknown fields."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _only_known(cls, content: object) -> object:
+        # pydantic itself would report each of a million unknown fields.
+        if isinstance(content, dict):
+            for name in content:
+                if name not in cls.model_fields:
+                    text = "{name}: Extra inputs are not permitted"
+                    raise PydanticCustomError("extra_forbidden", text, {"name": repr(name)})
+        return content
 
-class Stored(Strict, ABC):
+
+class Stored(Part, ABC):
     """How a tensor is stored: each way is a subclass in a separate file.
 
     A way refers to *earlier* tensors of the manifest only, so that files are decoded in a single
@@ -37,7 +54,7 @@ class Stored(Strict, ABC):
 
     dtype: str
     # NumPy has at most 64 dimensions.
-    shape: Annotated[tuple[Count, ...], Field(max_length=64)]
+    shape: Annotated[Sequenced[Count], Field(max_length=64)]
     nonzero: Count
 
     @field_validator("dtype")

@@ -88,6 +88,8 @@ class Regularize(TrainerCallback):
         self._handles: list[RemovableHandle] = []
         # The number of steps at which an epoch was last ended.
         self._ended: int | None = None
+        # The optimizer of the training that began last, which another Trainer's takes the place of.
+        self._optimizer: Any = None
 
     @property
     def found(self) -> list[Tie]:
@@ -113,7 +115,7 @@ class Regularize(TrainerCallback):
             self._begin_without_state(state.global_step)
         self._count(state)
         self.steps.attach(model, own)
-        self._ended = None
+        self._ended, self._optimizer = None, own
         # Fused optimizers say only within their step whether they skip it.
         self._handles = [
             keep_in_state(own, key, self.steps.state_dict),
@@ -122,6 +124,11 @@ class Regularize(TrainerCallback):
 
     @override
     def on_step_begin(self, args: Any, state: Any, control: Any, optimizer: Any, **_: Any) -> None:
+        if torch_optimizer(optimizer) is not self._optimizer:
+            raise ValueError(
+                "another Trainer has used this Regularize since this training began: give each "
+                "Trainer callbacks of its own"
+            )
         self._count(state)
         strength = self.steps.strength_at(self.steps.steps_done, self.steps.epochs_done)
         if self.steps.uses_prox or strength == 0.0:

@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils import _pytree as pytree
 
 from lit_share.text import check_choice
-from lit_share.ties import shortened, unwrapped, unwrapped_name
+from lit_share.ties import by_unwrapped_name, shortened, unwrapped
 
 Per = Literal["example", "batch"]
 
@@ -73,11 +73,8 @@ def fisher(
     check_choice("per", per, Per)
     # A copy leaves no trace of these passes, even in metrics that `training_step` updates.
     own = copy.deepcopy(unwrapped(module)).eval()
-    parameters = {
-        unwrapped_name(name): parameter
-        for name, parameter in own.named_parameters()
-        if parameter.requires_grad
-    }
+    trained = {name: p for name, p in own.named_parameters() if p.requires_grad}
+    parameters = by_unwrapped_name(trained)
     if not parameters:
         raise ValueError("no parameter of the module requires a gradient")
     _refuse_shards(parameters)

@@ -19,11 +19,11 @@ from lit_share.ties import (
     Member,
     ParameterRef,
     Tie,
+    by_unwrapped_name,
     full_tensor,
     like_parameter,
     parameter_refs,
     shortened,
-    unwrapped_name,
 )
 
 # The precision of parameters by their names, a file of it, or "adam".
@@ -72,11 +72,8 @@ def second_moments(module: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]
     for part in parts_of(optimizer):
         _check_has_moments(part)
     own = _Moments(LearningRates(optimizer))
-    moments = {
-        unwrapped_name(name): full_tensor(own.of(parameter))
-        for name, parameter in module.named_parameters()
-        if own.has(parameter)
-    }
+    parameters = by_unwrapped_name(dict(module.named_parameters()))
+    moments = {n: full_tensor(own.of(p)) for n, p in parameters.items() if own.has(p)}
     if not moments:
         raise ValueError(
             f"this {type(optimizer).__name__} has no second moments of the module's parameters: "
@@ -124,13 +121,21 @@ def load_precision(path: str | PathLike[str]) -> dict[str, Tensor]:
             f"returned there, with {save}"
         )
     loaded: Any
-    if Path(path).suffix in _SAFETENSORS:
-        # Only those who have such a file need the library.
-        from safetensors.torch import load_file
+    try:
+        if Path(path).suffix in _SAFETENSORS:
+            # Only those who have such a file need the library.
+            from safetensors.torch import load
 
-        loaded = load_file(path)
-    else:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+            # The file is read here, as the library would map it, and see later changes of it.
+            loaded = load(Path(path).read_bytes())
+        else:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    # Files of other formats raise many kinds of errors.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"precision={name!r} cannot be read as its ending says: {reason}"
+        ) from None
     if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
         raise ValueError(
             f"precision={name!r} must contain a dict from names of parameters to tensors, as "
@@ -148,7 +153,7 @@ def precision_of_members(
         ValueError: Naming the parameters, if some are missing or have other shapes.
     """
     # Compilation may have begun since, which changes names.
-    given = {unwrapped_name(name): weights for name, weights in given.items()}
+    given = by_unwrapped_name(given)
     aliases: dict[int, list[ParameterRef]] = {}
     for ref in parameter_refs(module):
         aliases.setdefault(id(ref.parameter), []).append(ref)

@@ -18,7 +18,7 @@ from lit_share.ties._layers import (
     mark_positions,
     position_count,
 )
-from lit_share.ties._names import shortened, unwrapped, unwrapped_name
+from lit_share.ties._names import by_unwrapped_name, shortened, unwrapped, unwrapped_name
 from lit_share.ties._plan import Plan, PlannedTie
 from lit_share.ties._refs import BufferRef, ParameterRef, buffer_refs, parameter_refs
 from lit_share.ties._same_start import same_start
@@ -60,6 +60,7 @@ __all__ = [
     "Ties",
     "as_ties",
     "buffer_refs",
+    "by_unwrapped_name",
     "can_hold_transposed",
     "check_not_meta",
     "check_ties",

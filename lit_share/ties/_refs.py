@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import NoReturn
 
 from torch import Tensor, nn
 
 from lit_share.ties._error import TieError
-from lit_share.ties._names import unwrapped, unwrapped_name
+from lit_share.ties._names import check_unwrapped_names, unwrapped, unwrapped_name
 from lit_share.ties._transposed import make_stored, transposed_in
 
 
@@ -135,6 +136,7 @@ class BufferRef(_Ref):
 def parameter_refs(module: nn.Module) -> Iterator[ParameterRef]:
     """Yield a reference for every name of a parameter, in the order of ``named_parameters``."""
     root = unwrapped(module)
+    check_unwrapped_names(_named_tensors(root))
     for path, owner in _paths(root):
         for attribute, parameter in owner._parameters.items():
             # The entry of a computed transpose is None, as is that of a bias that a layer lacks.
@@ -146,11 +148,19 @@ def parameter_refs(module: nn.Module) -> Iterator[ParameterRef]:
 def buffer_refs(module: nn.Module) -> Iterator[BufferRef]:
     """Yield a reference for every name of a buffer."""
     root = unwrapped(module)
+    check_unwrapped_names(_named_tensors(root))
     for path, owner in _paths(root):
         for attribute, buffer in owner._buffers.items():
             if buffer is not None:
                 name = unwrapped_name(".".join([*path, attribute]))
                 yield BufferRef(name, root, path, attribute)
+
+
+def _named_tensors(root: nn.Module) -> Iterator[tuple[str, object]]:
+    for path, owner in _paths(root):
+        for attribute, tensor in chain(owner._parameters.items(), owner._buffers.items()):
+            if tensor is not None or attribute in transposed_in(owner):
+                yield ".".join([*path, attribute]), tensor
 
 
 def _paths(root: nn.Module) -> Iterator[tuple[tuple[str, ...], nn.Module]]:

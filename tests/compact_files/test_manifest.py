@@ -115,7 +115,7 @@ def test_untouched(path):
         (lambda m: m["ties"].append({"names": []}), "at least 1 item"),
         (lambda m: m["checksums"].update(a=-1), "greater than or equal to 0"),
         ("[1, 2", "Invalid JSON"),
-        ("[]", "Input should be an object"),
+        ("[]", "Input should be a valid dictionary"),
         ('{"version": 1, "tensors": ' + "[" * 50_000, "recursion limit"),
         ('{"version": 1, "tensors": ' + '{"a":' * 50_000, "recursion limit"),
         ('{"version": 1' + "0" * 10_000 + "}", "Invalid JSON"),

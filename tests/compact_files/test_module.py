@@ -235,7 +235,7 @@ def test_a_damaged_file_changes_nothing(path):
 def test_nothing_is_decoded_for_another_module(path, monkeypatch):
     save_compact(Net(), path)
     monkeypatch.setattr(
-        _module, "unpack", lambda packed: pytest.fail("decoded before the shapes were compared")
+        _module, "decode", lambda packed: pytest.fail("decoded before the shapes were compared")
     )
     refused(path, nn.Linear(3, 3))
 

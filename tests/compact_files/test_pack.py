@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from lit_share.compact_files import CompactFileError, _find_rows, pack, unpack
+from lit_share.compact_files import CompactFileError, _find_rows, _hash, pack, unpack
 
 from ._zoo import DTYPES, assert_same_bits, kinds, random, round_trip
 
@@ -177,7 +177,7 @@ def test_collisions_cost_bytes_only(monkeypatch, constant):
 def test_the_hash_sees_two_signs():
     a = torch.ones(2, 8, dtype=torch.float64)
     a[1, :2] *= -1
-    assert len(set(_find_rows.hash_rows(a.view(torch.uint64).numpy()).tolist())) == 2
+    assert len(set(_hash.hash_rows(a.view(torch.uint64).numpy()).tolist())) == 2
 
 
 @pytest.mark.parametrize("name", ["a#mask", "a##mask", "a#", "#", "b#index"])
@@ -202,7 +202,7 @@ def test_ties_are_kept():
         ([{"names": ["a", "a.T"]}], "'a' and 'a.T' are tied, but not equal"),
         ([{"names": ["a", "b"], "rows": [4]}], "'rows': Extra inputs are not permitted"),
         ([{"names": "ab"}], "'names': Input should be a valid tuple"),
-        ([{"codebook": 3}], "'names': Field required"),
+        ([{"codebook": 3}], "'codebook': Extra inputs are not permitted"),
     ],
 )
 def test_ties_that_do_not_fit(ties, message):

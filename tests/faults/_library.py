@@ -419,6 +419,17 @@ SECTIONS: dict[str, list[Row]] = {
     ],
     "callbacks": [
         Row(
+            "one callback in two Trainers",
+            "both = ls.Regularize(soft, ties, strength=0.1)\n"
+            "inner = LambdaCallback(on_train_batch_end=lambda *_: fit(Pair(), both))\n"
+            "fit(pair, both, inner)",
+            "in training",
+            "ValueError",
+            "another Trainer that is still running has this Regularize: give each Trainer "
+            "callbacks of its own, such as copy.deepcopy(callback)",
+            changes=True,
+        ),
+        Row(
             "no such recipe",
             'ls.Regularize("softtie", ties, strength=0.1)',
             "at once",
@@ -806,6 +817,13 @@ SECTIONS: dict[str, list[Row]] = {
             before=files,
         ),
         Row(
+            "compact file is a device",
+            'ls.load_compact("/dev/zero", pair)',
+            "on load",
+            "CompactFileError",
+            "'/dev/zero' is not a file but a device or a pipe, which may have no end",
+        ),
+        Row(
             "compact file is empty",
             'ls.load_compact("DIR/empty", pair)',
             "on load",
@@ -882,6 +900,17 @@ SECTIONS: dict[str, list[Row]] = {
             "on load",
             "TieError",
             UNTIED,
+            before=files,
+            changes=True,
+        ),
+        Row(
+            "save names that are equal without wrappers",
+            "pair.a._orig_mod = nn.Sequential(nn.Linear(4, 3))\n"
+            'ls.save_compact(pair, "DIR/new.safetensors")',
+            "at once",
+            "CompactFileError",
+            "'a.0.weight' and 'a._orig_mod.0.weight' have one name, 'a.0.weight', without "
+            "'_orig_mod', which wrappers such as torch.compile insert: rename one of the modules",
             before=files,
             changes=True,
         ),

@@ -11,7 +11,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
+from lightning.pytorch.callbacks import (
+    LambdaCallback,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+)
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from omegaconf import OmegaConf, open_dict
 from torch import nn
@@ -109,6 +113,7 @@ def names(pair: Pair) -> dict[str, Any]:
         "DeepSpeedStrategy": DeepSpeedStrategy,
         "ModelCheckpoint": ModelCheckpoint,
         "StochasticWeightAveraging": StochasticWeightAveraging,
+        "LambdaCallback": LambdaCallback,
         "LBFGS": torch.optim.LBFGS,
     }
 

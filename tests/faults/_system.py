@@ -27,7 +27,8 @@ from torch import nn
 import lit_share as ls
 from lit_share.files import locked
 from lit_share.lab.checkpoints import Checkpoint
-from lit_share.lab.results import _json
+from lit_share.lab.report import compare, write_report
+from lit_share.lab.results import _json, read_results
 from lit_share.lab.sweeps import alone_in, alone_in_run, settle
 
 from ._files import files
@@ -80,6 +81,27 @@ def nobody() -> Iterator[None]:
 def save_on_a_full_disk(folder: Path) -> tuple[str, str]:
     with full_disk():
         ls.save_compact(nn.Linear(100, 100), folder / "good.safetensors")
+    raise AssertionError
+
+
+def finished_runs(folder: Path) -> None:
+    for seed, strategy in enumerate(["none", "soft_tie"]):
+        run = folder / str(seed)
+        run.mkdir()
+        numbers = {"validation": {"b/val/acc": 0.5}, "test": {"b/test/acc": 0.5 + seed / 10}}
+        known = {"schema": 1, "status": "finished", "strategy": strategy, "seed": 0, **numbers}
+        content = {**known, "objective": "b/val/acc", "mode": "max"}
+        (run / "result.json").write_text(json.dumps(content))
+    report_of(folder)
+
+
+def report_of(folder: Path) -> None:
+    write_report(compare(read_results([folder])), folder)
+
+
+def report_on_a_full_disk(folder: Path) -> tuple[str, str]:
+    with full_disk():
+        report_of(folder)
     raise AssertionError
 
 
@@ -292,6 +314,15 @@ SECTIONS: dict[str, list[Row]] = {
             "OSError",
             "cannot write 'DIR/new.safetensors': Permission denied",
             do=save_into_a_read_only_folder,
+        ),
+        Row(
+            "full disk for a report",
+            "The disk is full: lit-share compare DIR",
+            "at once",
+            "OSError",
+            "[Errno 27] File too large: 'DIR/report.html'",
+            before=finished_runs,
+            do=report_on_a_full_disk,
         ),
         Row(
             "full disk for a checkpoint",

@@ -7,11 +7,13 @@ import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from lit_share.lab.app._check import ConfigError
+from lit_share.lab.app._environment import Environment
 from lit_share.lab.app.config import CONFIG_FILE, prepare, strategy, sweep_name
 from lit_share.lab.app.tracking import prepare_wandb, resume_in_wandb
 from lit_share.lab.sweeps import checkpoint_to_resume
@@ -19,12 +21,13 @@ from lit_share.lab.sweeps import checkpoint_to_resume
 log = logging.getLogger(__name__)
 
 
-def compose(config: DictConfig, output_dir: Path) -> DictConfig:
+def compose(config: DictConfig, output_dir: Path, environment: Environment) -> DictConfig:
     """Check and complete a config; an interrupted cell resumes from its last checkpoint.
 
     Args:
         config: The config that Hydra composed.
         output_dir: The run's folder.
+        environment: The values of the config that come from the environment.
 
     Returns:
         A resolved copy; its ``ckpt_path`` is the checkpoint to resume from.
@@ -46,7 +49,7 @@ def compose(config: DictConfig, output_dir: Path) -> DictConfig:
         path = None
     if path is not None:
         prepared.ckpt_path = path
-        _refuse_another_experiment(prepared)
+        _refuse_another_experiment(prepared, environment)
         if "wandb" in prepared.logger:
             resume_in_wandb(prepared.logger.wandb, output_dir)
     if "wandb" in prepared.logger:
@@ -81,6 +84,8 @@ def _problem_of_checkpoint(path: str) -> str | None:
         return None
     if not Path(path).exists():
         return "is not there"
+    if not Path(path).is_file():
+        return "is not a file but a device or a pipe, which may have no end"
     if not zipfile.is_zipfile(path):
         return "is not a checkpoint, or only a part of one"
     try:
@@ -96,18 +101,20 @@ def _problem_of_checkpoint(path: str) -> str | None:
     return None
 
 
-def _refuse_another_experiment(config: DictConfig) -> None:
+def _refuse_another_experiment(config: DictConfig, environment: Environment) -> None:
     # With other data or another seed, training would resume without an error; with another model,
     # the error would be about shapes.
     saved_config = Path(config.ckpt_path).absolute().parent.parent / CONFIG_FILE
     if not saved_config.exists():
         return
-    saved = OmegaConf.load(saved_config)
-    assert isinstance(saved, DictConfig)
-    changed = []
+    saved: Any = OmegaConf.to_container(OmegaConf.load(saved_config))
+    resolved: Any = OmegaConf.to_container(config)
+    now, changed = environment.hide(resolved), []
     for key in ("model", "data", "ties", "align", "regularizer", "retrain", "seed"):
-        if key in saved and saved[key] != config[key]:
-            changed.append(f"{key}: {saved[key]} in {saved_config}, but {config[key]} now")
+        # Earlier versions wrote values of the environment.
+        if key in saved and saved[key] not in (now[key], resolved[key]):
+            before = environment.hide(saved[key])
+            changed.append(f"{key}: {before} in {saved_config}, but {now[key]} now")
     if changed:
         listed = "\n  ".join(changed)
         raise ConfigError(

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from lit_share.callbacks import Regularize, Share, SharingMonitor, TieRows
 from lit_share.lab.app._figures import filters_to_draw, log_positions
@@ -59,12 +59,13 @@ class Trained:
     strength_path: dict[str, Any] | None = None
 
 
-def train(job: Job, config: DictConfig) -> Trained:
+def train(job: Job, config: DictConfig, passed_on: Mapping[str, Any]) -> Trained:
     """Train a job, and train it again with tied rows if the config has a second phase.
 
     Args:
         job: The job, after `check_job`.
         config: The config that it was built from.
+        passed_on: The same for loggers, without values of the environment.
     """
     trainer, model = job.trainer, job.model
     for regularizer in job.regularizers.values():
@@ -72,9 +73,8 @@ def train(job: Job, config: DictConfig) -> Trained:
             # The callback would share, too, but only in the processes that train, and only after
             # the parameters have been counted below.
             share(model, regularizer.ties, regularizer.init, buffers=regularizer.buffers)
-    hyperparameters: Any = OmegaConf.to_container(config)
     for logger in trainer.loggers:
-        logger.log_hyperparams({**hyperparameters, **_parameter_counts(job)})
+        logger.log_hyperparams({**passed_on, **_parameter_counts(job)})
     filters = filters_to_draw(trainer.loggers, model)
     begin = time.perf_counter()
     trainer.fit(model, datamodule=job.data, ckpt_path=config.ckpt_path)

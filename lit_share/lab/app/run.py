@@ -15,6 +15,7 @@ from lit_share.files import write_text
 from lit_share.lab.app._check import ConfigError
 from lit_share.lab.app._check_job import check_job
 from lit_share.lab.app._compose import compose
+from lit_share.lab.app._environment import Environment
 from lit_share.lab.app._evaluate import evaluate
 from lit_share.lab.app._folder import clear_folder
 from lit_share.lab.app._report import finished_result, pruned_result, report
@@ -27,6 +28,7 @@ from lit_share.lab.errors import one_line
 from lit_share.lab.results import Result
 from lit_share.lab.sweeps import alone_in_run
 from lit_share.paired import readable_hyperparameters
+from lit_share.text import print_any_letter
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float | N
         InUseError: If another process trains this cell of a sweep; single runs exit with 2.
     """
     _silence_others()
+    print_any_letter()
     # A dry run writes nothing, and one rank works for all.
     if config.dry_run or not is_first_rank():
         return _run(config, output_dir, overrides)
@@ -57,15 +60,18 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float | N
 
 
 def _run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float | None:
+    environment = Environment.of(config)
     try:
-        prepared = compose(config, output_dir)
+        prepared = compose(config, output_dir, environment)
     except ConfigError as error:
         if sweep_name() is not None:
-            _write_failure(unfinished_result(config, overrides, output_dir), error)
+            _write_failure(unfinished_result(config, overrides, output_dir), error, environment)
         raise
     if prepared.dry_run:
         # Nothing is logged to W&B.
         prepared.logger = {}
+    # Reports contain this, and loggers may send it anywhere.
+    passed_on = environment.hide(OmegaConf.to_container(prepared))
     result = unfinished_result(prepared, overrides, output_dir)
     result = replace(result, strength=strength(prepared))
     try:
@@ -74,6 +80,7 @@ def _run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float | 
                 torch.set_num_threads(prepared.threads)
             seed_everything(prepared.seed, workers=True, verbose=False)
             job = build(prepared)
+            environment.hide_in_hyperparameters(job.model, job.data)
             # Before training, as a checkpoint that cannot be read would lose it.
             with readable_hyperparameters(job.model, job.data):
                 check_job(job, prepared, overrides)
@@ -82,9 +89,10 @@ def _run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float | 
                     return None
                 if is_first_rank():
                     clear_folder(output_dir, prepared.ckpt_path)
-                    write_text(output_dir / CONFIG_FILE, OmegaConf.to_yaml(prepared))
+                    text = OmegaConf.to_yaml(OmegaConf.create(passed_on))
+                    write_text(output_dir / CONFIG_FILE, text)
                 result = join_search(job, prepared, output_dir, result)
-                trained = train(job, prepared)
+                trained = train(job, prepared, passed_on)
                 if trained.course.is_pruned:
                     result = pruned_result(result, trained)
                 else:
@@ -92,7 +100,7 @@ def _run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float | 
                 report(result, trained)
     except Exception as error:
         # A run that was interrupted has no result, so that it is resumed rather than repeated.
-        _write_failure(result, error)
+        _write_failure(result, error, environment)
         raise
     if is_first_rank() and sweep_name() is None:
         print(f"written to {output_dir}")
@@ -112,10 +120,11 @@ def _silence_others() -> None:
     warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
 
 
-def _write_failure(result: Result, error: Exception) -> None:
+def _write_failure(result: Result, error: Exception, environment: Environment) -> None:
     if is_first_rank():
         try:
-            replace(result, status="failed", error=one_line(error)).write()
+            message = environment.hide_in(one_line(error))
+            replace(result, status="failed", error=message).write()
         except OSError as second:
             # The first error is the one to raise.
             log.error("%s", second)

@@ -84,7 +84,7 @@ def styles(names: Iterable[str], baseline: str = "none") -> dict[str, Style]:
     slots = {name: _KNOWN.index(name) for name in order if name in _KNOWN}
     free = [*range(len(_KNOWN), _STYLES)]
     for name in sorted(names - {"none", *slots}):
-        first = crc32(name.encode()) % len(free)
+        first = crc32(name.encode(errors="backslashreplace")) % len(free)
         candidates = [*free[first:], *free[:first], *range(len(_KNOWN))]
         taken = {*slots.values()}
         slots[name] = next((slot for slot in candidates if slot not in taken), candidates[0])

@@ -6,6 +6,7 @@ import csv
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -14,10 +15,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from lit_share.files import write_text
 from lit_share.lab.report._estimate import UNDEFINED, Estimate
 from lit_share.lab.report._settings import COLUMNS, label, setting_of, varying
 from lit_share.lab.results import Result
-from lit_share.text import visible
+from lit_share.text import encodable, visible
 
 
 class Scores(NamedTuple):
@@ -166,11 +168,11 @@ class Comparison:
         Args:
             path: The file to write.
         """
-        records = self.records()
-        with Path(path).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=records[0])
-            writer.writeheader()
-            writer.writerows(records)
+        records, table = self.records(), StringIO()
+        writer = csv.DictWriter(table, fieldnames=records[0])
+        writer.writeheader()
+        writer.writerows(records)
+        write_text(path, encodable(table.getvalue()))
 
     def records(self) -> list[dict[str, object]]:
         """Return the rows in full precision, with `None` for undefined values."""

@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
+from lit_share.files import open_regular
 from lit_share.lab.plots import OKABE_ITO, Style, styles
 from lit_share.lab.report._advice import advise
 from lit_share.lab.report._comparison import ARROWS, Comparison, Row, Scores, cells
@@ -214,10 +215,11 @@ def _listed_versions(versions: Iterable[Mapping[str, str]]) -> str:
 
 
 def _config(run: Result) -> str | None:
-    # The result may have been copied without its folder.
+    # The result may have been copied without its folder, or with something else of the name.
     try:
-        return (run.path.parent / _CONFIG).read_text(encoding="utf-8", errors="replace")
-    except OSError:
+        with open_regular(run.path.parent / _CONFIG) as file:
+            return file.read().decode("utf-8", "replace")
+    except (OSError, ValueError):
         return None
 
 

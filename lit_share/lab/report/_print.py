@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from lit_share.files import write_text
 from lit_share.lab.report._advice import advise
 from lit_share.lab.report._compare import compare
 from lit_share.lab.report._comparison import Comparison
@@ -74,5 +75,5 @@ def print_comparison(
         picture.print(comparison)
         drawn = picture.export_svg(title="lit-share compare")
         # Rich's web fonts would make every viewer of the picture send a request.
-        Path(svg).write_text(re.sub(r"@font-face \{.*?\}", "", drawn, flags=re.DOTALL))
+        write_text(svg, re.sub(r"@font-face \{.*?\}", "", drawn, flags=re.DOTALL))
     return comparison

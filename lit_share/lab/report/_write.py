@@ -8,11 +8,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+from lit_share.files import beside, write_text
 from lit_share.lab.report._advice import advise
 from lit_share.lab.report._comparison import Comparison, Scores
 from lit_share.lab.report._page import page
 from lit_share.lab.report._settings import setting_of
 from lit_share.lab.results import Result
+from lit_share.text import encodable
 
 PAGE, CSV, JSON = "report.html", "results.csv", "results.json"
 
@@ -40,13 +42,13 @@ def write_report(
         # The root folder has no name.
         if name := directory.resolve().name:
             title += f": {name}"
-    # If the page or JSON cannot be made, no file is written.
-    html = page(comparison, directory, title)
-    content = as_json(comparison, directory)
-    (directory / PAGE).write_text(html, encoding="utf-8")
-    comparison.to_csv(directory / CSV)
-    (directory / JSON).write_text(content + "\n", encoding="utf-8")
-    return [directory / file for file in (PAGE, CSV, JSON)]
+    files = [directory / file for file in (PAGE, CSV, JSON)]
+    # If one of them cannot be made or written, all files stay what they were.
+    with beside(files[0]) as html, beside(files[1]) as table, beside(files[2]) as content:
+        write_text(html, encodable(page(comparison, directory, title)))
+        comparison.to_csv(table)
+        write_text(content, as_json(comparison, directory) + "\n")
+    return files
 
 
 def as_json(comparison: Comparison, directory: Path) -> str:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from lit_share.files import open_regular
 from lit_share.lab.results._result import RESULT_FILE, Result
 
 
@@ -72,14 +73,16 @@ def _read(path: Path, earlier: bool) -> Result:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        with open_regular(path) as file:
+            content = json.loads(file.read())
         if not isinstance(content, dict):
             raise ValueError("not a mapping")
         return TypeAdapter(Result).validate_python({**content, "path": path, "earlier": earlier})
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    except ValueError as error:
+    # Brackets may be nested deeper than the parser goes.
+    except (ValueError, RecursionError) as error:
         reason = str(error)
     raise ValueError(
         f"{path} is not the result of a run ({reason}): remove it, or name directories without it"
