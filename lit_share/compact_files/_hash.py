@@ -71,5 +71,6 @@ def _factors(count: int) -> npt.NDArray[np.uint64]:
 
 
 def _chunk_of_factors(begin: int, count: int) -> npt.NDArray[np.uint64]:
-    factors = np.random.default_rng(begin).integers(0, 2**64, count, np.uint64)
-    return factors | np.uint64(1)
+    drawn = np.random.default_rng(begin).integers(0, 2**64, count, np.uint64)
+    factors: npt.NDArray[np.uint64] = drawn | np.uint64(1)
+    return factors

@@ -77,11 +77,12 @@ class Environment:
             return
         keys = raw if isinstance(raw, dict) else range(len(raw))
         for key in keys:
+            place = (*path, key)
             if OmegaConf.is_interpolation(node, key):
                 if self._reads_secrets(node, key):
-                    self.raw[(*path, key)] = raw[key]
+                    self.raw[place] = raw[key]
             elif isinstance(raw[key], (dict, list)):
-                self._visit(node[key], raw[key], (*path, key))
+                self._visit(node[key], raw[key], place)
 
     def _reads_secrets(self, node: DictConfig | ListConfig, key: Any) -> bool:
         with _noted() as calls:
