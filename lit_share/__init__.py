@@ -111,33 +111,37 @@ __all__ = [
     "verify_shared",
 ]
 
-# The lowest folder comes first, so that looking a name up imports no folder above its own.
-_PACKAGES = (
-    "functional",
-    "ties",
-    "aliases",
-    "penalties",
-    "codebooks",
-    "local",
-    "sharing",
-    "alignment",
-    "metrics",
-    "callbacks",
-    "paired",
-    # Nothing above imports it, and pydantic takes as long as the rest of the package.
-    "compact_files",
-)
+# The folder of each name, so that looking it up imports no other.
+_FOLDERS = {
+    "functional": ("OwlWeights", "Penalty", "owl_weights", "prox_owl"),
+    "ties": ("ClusterReport", "Tie", "TieError", "Ties", "clusters", "same_start"),
+    "aliases": ("verify_shared",),
+    "penalties": (
+        *("RECIPES", "Learned", "Path", "PenaltySteps", "Ramp", "Recipe", "add_penalty_gradient"),
+        *("apply_prox", "fisher", "second_moments", "starting_values"),
+    ),
+    "codebooks": ("CodebookConv2d", "CodebookLinear", "RowReport", "densify", "tie_rows"),
+    "local": ("LocallyConnected1d", "LocallyConnected2d"),
+    "sharing": ("share", "unique_parameters", "unshare"),
+    "alignment": ("AlignError", "AlignReport", "align", "compact", "repair"),
+    "metrics": ("SharingStats", "overall_distance", "relative_distance", "sharing_stats"),
+    "callbacks": (
+        *("Align", "KeepRandomState", "Regularize", "Share", "SharingMonitor", "TieRows"),
+    ),
+    "paired": ("Paired", "PairedData"),
+    "compact_files": ("CompactFileError", "load_compact", "save_compact"),
+}
+_FOLDER_OF = {name: folder for folder, names in _FOLDERS.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        for package in _PACKAGES:
-            module = import_module(f"{__name__}.{package}")
-            if name in module.__all__:
-                if package == "callbacks":
-                    # LightningCLI compares classes, and may be imported after this package.
-                    import_module(f"{__name__}.lightnings").join_imported()
-                return getattr(module, name)
+    folder = _FOLDER_OF.get(name)
+    if folder is not None:
+        module = import_module(f"{__name__}.{folder}")
+        if folder == "callbacks":
+            # LightningCLI compares classes, and may be imported after this package.
+            import_module(f"{__name__}.lightnings").join_imported()
+        return getattr(module, name)
     if name == "__version__":
         # This import takes longer than the rest of the module.
         from importlib.metadata import version

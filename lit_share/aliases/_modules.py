@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+
 from torch import nn
-from torch._dynamo import OptimizedModule
 
 from lit_share.ties import TieError, parameter_refs, unwrapped
 
@@ -34,8 +35,10 @@ def parents_of(root: nn.Module, module: nn.Module) -> list[tuple[nn.Module, str]
             f"{type(module).__name__} is the module itself: put it into a torch.nn.Sequential, "
             "to be replaced"
         )
+    # What compiles modules takes seconds to import; without it, none is compiled.
+    compiler = sys.modules.get("torch._dynamo")
     for parent, _ in parents:
-        if isinstance(parent, OptimizedModule):
+        if compiler is not None and isinstance(parent, compiler.OptimizedModule):
             raise TieError(
                 f"{parent} is compiled by itself, and would keep its old layer: compile later"
             )
