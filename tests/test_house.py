@@ -130,6 +130,14 @@ def test_lower_floors_need_no_framework():
     assert roots(loaded).isdisjoint(HEAVY | {"plotly", "rich", "jinja2", "numba"})
 
 
+def test_a_name_loads_its_own_folder_only():
+    """Compact files need neither metrics nor callbacks, nor what torch imports in seconds."""
+    (loaded,) = modules_after("import lit_share as ls; ls.load_compact, ls.verify_shared")
+    assert roots(loaded).isdisjoint(HEAVY | {"torchmetrics", "sympy"})
+    slow = {"torch._dynamo", "torch.distributed.tensor", "torch.distributed.fsdp"}
+    assert loaded.isdisjoint(slow | {"lit_share.metrics", "lit_share.callbacks"})
+
+
 def test_callbacks_load_no_laboratory():
     before, after = modules_after(
         "import lightning.pytorch, torchmetrics",

@@ -7,9 +7,8 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
-from lit_share.ties import BufferRef, ParameterRef, parameter_refs
+from lit_share.ties import BufferRef, ParameterRef, is_dtensor, parameter_refs
 
 Ref = ParameterRef | BufferRef
 
@@ -40,7 +39,7 @@ def transposed_aliases(module: nn.Module) -> dict[str, str]:
 
 def agree(one: Tensor, two: Tensor) -> bool:
     """Whether two tensors have equal metadata and values, where NaN equals NaN."""
-    if isinstance(one, DTensor) and isinstance(two, DTensor):
+    if is_dtensor(one) and is_dtensor(two):
         # Shards are compared without communication: equal placements give each rank equal slices.
         alike = one.device_mesh == two.device_mesh and one.placements == two.placements
         return alike and agree(one.to_local(), two.to_local())
@@ -49,7 +48,7 @@ def agree(one: Tensor, two: Tensor) -> bool:
     # Tensors on the meta device have no values that could differ.
     if one.is_meta or one is two:
         return True
-    if isinstance(one, DTensor) or isinstance(two, DTensor):
+    if is_dtensor(one) or is_dtensor(two):
         return False
     # `torch.equal` would call members different that have diverged to NaN together.
     return torch.allclose(one, two, 0.0, 0.0, equal_nan=True)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from lit_share.ties import (
     BufferRef,
@@ -15,6 +14,7 @@ from lit_share.ties import (
     Tie,
     TieError,
     can_hold_transposed,
+    is_dtensor,
     sharded_modules,
     unwrapped,
 )
@@ -38,7 +38,7 @@ def check_shareable(module: nn.Module, ties: Sequence[Tie]) -> None:
                 "each place"
             )
         for member in tie.members:
-            if isinstance(member.parameter, DTensor) or id(member.ref.owner) in sharded:
+            if is_dtensor(member.parameter) or id(member.ref.owner) in sharded:
                 raise TieError(
                     f"{member.name!r} is already sharded: share before the module is wrapped by "
                     "fully_shard, with lit_share.share in configure_model where that does both"

@@ -9,7 +9,6 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from lit_share.aliases import Inputs
@@ -27,7 +26,7 @@ from lit_share.alignment._report import AlignedAxis, AlignReport
 from lit_share.alignment._run import check_outputs, inputs_by_name, named_tensors, run
 from lit_share.functional import compare_members
 from lit_share.text import check_choice
-from lit_share.ties import Ties, as_ties, unwrapped
+from lit_share.ties import Ties, as_ties, is_dtensor, unwrapped
 
 By = Literal["weights", "activations"]
 Reference = Literal["first", "mean"]
@@ -249,7 +248,7 @@ def _shared_tensors(root: nn.Module, modules: Mapping[str, nn.Module]) -> set[st
 def check_dense(name: str, module: nn.Module) -> None:
     """Raise `AlignError` if a submodule of this name is sharded, or has no numbers yet."""
     for own, tensor in chain(module.named_parameters(), module.named_buffers()):
-        if isinstance(tensor, DTensor):
+        if is_dtensor(tensor):
             raise AlignError(
                 f"'{name}.{own}' is sharded: align before fully_shard, or align checkpoints"
             )

@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from lightning_utilities.core.rank_zero import rank_zero_info
-from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
@@ -37,7 +36,7 @@ from lit_share.sharing import (
     warn_of_lost_gradients,
 )
 from lit_share.text import check_choice, counted
-from lit_share.ties import Member, Tie, TieError, Ties, as_ties, cluster_ties
+from lit_share.ties import Member, Tie, TieError, Ties, as_ties, cluster_ties, is_fsdp_module
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -300,7 +299,7 @@ class Share(Callback):
     def _share_when_complete(self, trainer: Trainer, module: LightningModule) -> None:
         # At this time, weights are restored from the checkpoint, the module is not wrapped yet, and
         # there are no optimizers.
-        sharded = any(isinstance(child, FSDPModule) for child in module.modules())
+        sharded = any(is_fsdp_module(child) for child in module.modules())
         if sharded and not self.is_before_training:
             raise TieError(
                 f"{self!r} compares values, which fully_shard has distributed over processes: call "

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_utilities.core.rank_zero import rank_zero_info
 from torch import Tensor
-from torch.distributed.fsdp import FSDPModule
 from typing_extensions import override
 
 from lit_share.aliases import Inputs
@@ -37,7 +36,7 @@ from lit_share.codebooks import (
 from lit_share.lightnings import Callback, is_a
 from lit_share.sharing import OptimizerTransfer
 from lit_share.text import check_choice
-from lit_share.ties import ParameterRef, TieError, Ties, as_ties
+from lit_share.ties import ParameterRef, TieError, Ties, as_ties, is_fsdp_module
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -268,7 +267,7 @@ class TieRows(Callback):
             self._match_checkpoint(module, *args, **kwargs)
         elif trainer.state.fn == "fit" and self.epoch == 0 and not self._is_done:
             # The module is complete, and is neither on its device nor wrapped yet.
-            if any(isinstance(child, FSDPModule) for child in module.modules()):
+            if any(is_fsdp_module(child) for child in module.modules()):
                 raise TieError(
                     f"{self!r} needs complete weights, which fully_shard has distributed over "
                     "processes: call lit_share.tie_rows before fully_shard instead"

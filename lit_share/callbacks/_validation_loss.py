@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from lit_share.callbacks._batches import Batches, transferred
 from lit_share.callbacks._undone import undone
 from lit_share.lightnings import imported_module, is_overridden, is_param_in_hook_signature
+from lit_share.ties import is_dtensor
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -157,7 +157,7 @@ class ValidationLoss:
         parameters = [p for p in self._wanted.values() if p.requires_grad]
         # Before the forward pass, in which FSDP2 puts full parameters in the place of shards.
         kept = [(parameter, parameter.grad) for parameter in self.module.parameters()]
-        is_sharded = any(isinstance(parameter, DTensor) for parameter, _ in kept)
+        is_sharded = any(is_dtensor(parameter) for parameter, _ in kept)
         logged: dict[str, Any] = {}
         with self._as_in_validation(logged):
             loss = self._loss(logged, is_sharded)

@@ -10,11 +10,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.utils import _pytree as pytree
 
 from lit_share.text import check_choice
-from lit_share.ties import by_unwrapped_name, shortened, unwrapped
+from lit_share.ties import by_unwrapped_name, is_dtensor, shortened, unwrapped
 
 Per = Literal["example", "batch"]
 
@@ -194,7 +193,7 @@ def _check(found: dict[str, Tensor]) -> None:
 
 
 def _refuse_shards(parameters: dict[str, nn.Parameter]) -> None:
-    sharded = [repr(name) for name, p in parameters.items() if isinstance(p, DTensor)]
+    sharded = [repr(name) for name, p in parameters.items() if is_dtensor(p)]
     if sharded:
         raise ValueError(
             f"{shortened(sharded, ', ')} are sharded: call fisher before fully_shard, or save it "

@@ -7,11 +7,10 @@ from itertools import chain
 from typing import Any
 
 from torch import nn
-from torch.distributed.tensor import DTensor
 from torch.optim import LBFGS, Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from lit_share.ties import Tie
+from lit_share.ties import Tie, is_dtensor
 
 # Names rather than classes, as several packages have optimizers of one name. These compute weights
 # from sums of gradients (or normalise them), and those take steps that the learning rate is not in.
@@ -47,7 +46,7 @@ def find_unowned(optimizers: Sequence[Optimizer], ties: Sequence[Tie]) -> list[s
     owned = set(parameters_of(optimizers))
     # FSDP2 replaces sharded parameters by full parameters and back, so that members may be other
     # objects than those that optimizers own.
-    if any(isinstance(parameter, DTensor) for parameter in owned):
+    if any(is_dtensor(parameter) for parameter in owned):
         return []
     names: dict[nn.Parameter, str] = {}
     for tie in ties:

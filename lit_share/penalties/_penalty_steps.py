@@ -6,10 +6,9 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 
 from lit_share.functional import Penalty, curvature
@@ -43,6 +42,9 @@ from lit_share.ties import (
     like_parameter,
     reshard,
 )
+
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
 
 Apply = Literal["auto", "gradient", "prox"]
 Every = Literal["step", "epoch"]

@@ -8,6 +8,7 @@ from lit_share.ties._clusters import (
     cluster_labels,
     cluster_ties,
 )
+from lit_share.ties._distributed import is_dtensor, is_fsdp_module
 from lit_share.ties._error import TieError
 from lit_share.ties._find_clusters import check_not_meta, clusters
 from lit_share.ties._layers import (
@@ -73,6 +74,8 @@ __all__ = [
     "find_unaligned",
     "full_on_host",
     "full_tensor",
+    "is_dtensor",
+    "is_fsdp_module",
     "like_parameter",
     "local_slices",
     "make_transposed",

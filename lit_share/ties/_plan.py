@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from torch.distributed.tensor import DTensor
-
 from lit_share.text import counted, visible
 from lit_share.ties._broken_names import BrokenNames
 from lit_share.ties._clusters import ClusteredTie, TensorValues, cluster_ties
+from lit_share.ties._distributed import is_dtensor
 from lit_share.ties._names import and_more, shortened
 from lit_share.ties._refs import BufferRef
 from lit_share.ties._tie import Tie
@@ -188,5 +187,5 @@ def _remark(head: str, listed: Sequence[str]) -> list[str]:
 def _is_comparable(tie: Tie) -> bool:
     # Shards would need a collective, for a remark only.
     parameters = tie.parameters
-    has_values = not any(p.is_meta or isinstance(p, DTensor) for p in parameters)
+    has_values = not any(p.is_meta or is_dtensor(p) for p in parameters)
     return tie.compares and has_values

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor, Placement, Replicate
-from torch.distributed.tensor import Shard as ShardPlacement
 
 from lit_share.functional import Ranks, Shard
+from lit_share.ties._distributed import is_dtensor, is_fsdp_module
+
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
+    from torch.distributed.tensor import DTensor, Placement
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class LocalShards:
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
-        sharded = [tensor for tensor in tensors if isinstance(tensor, DTensor)]
+        sharded = [tensor for tensor in tensors if is_dtensor(tensor)]
         first = sharded[0]
         if len(sharded) < len(tensors):
             raise ValueError(
@@ -54,6 +57,9 @@ class LocalShards:
                 "these members are sharded over different meshes: give all of them to fully_shard "
                 "with one mesh"
             )
+        from torch.distributed.tensor import Replicate
+        from torch.distributed.tensor import Shard as ShardPlacement
+
         self.mesh, self.shard = first.device_mesh, None
         # All members get the placements of the first: transposes are sharded along the other
         # dimension. The algebra knows one sharded dimension, so others of the mesh are replicated.
@@ -73,18 +79,18 @@ class LocalShards:
 
     def local(self, tensor: Tensor) -> Tensor:
         """Return the local slice of a tensor of the members' shape; a copy unless `is_local`."""
-        if not isinstance(tensor, DTensor):
+        if not is_dtensor(tensor):
             return tensor
         with torch.no_grad():
             return tensor.redistribute(placements=self.placements).to_local()
 
     def is_local(self, tensor: Tensor) -> bool:
         """Whether the local slice of a tensor is in the tensor's own memory."""
-        return not isinstance(tensor, DTensor) or tensor.placements == self.placements
+        return not is_dtensor(tensor) or tensor.placements == self.placements
 
     def distributed(self, local: Tensor, like: Tensor) -> Tensor:
         """Return the DTensor that has this local slice, with the placements of ``like``."""
-        assert isinstance(like, DTensor)
+        assert is_dtensor(like)
         return self._gather(local, like.shape).redistribute(placements=like.placements)
 
     def distributed_mask(self, mask: Tensor) -> Tensor:
@@ -97,6 +103,8 @@ class LocalShards:
     def _gather(self, local: Tensor, size: torch.Size) -> DTensor:
         # Without shape and stride, torch would derive them from the local slice, which may be
         # shorter on the last rank; with ``run_check`` it would communicate.
+        from torch.distributed.tensor import DTensor
+
         stride = torch.empty(size, device="meta").stride()
         return DTensor.from_local(
             local.contiguous(),
@@ -152,8 +160,8 @@ def sums_over_shards(
 
 def local_slices(tensors: Sequence[Tensor]) -> tuple[list[Tensor], Shard | None]:
     """Return the local slices of tensors, or full tensors (``None``) if their shards differ."""
-    meshes = {tensor.device_mesh for tensor in tensors if isinstance(tensor, DTensor)}
-    if len(meshes) == 1 and all(isinstance(tensor, DTensor) for tensor in tensors):
+    meshes = {tensor.device_mesh for tensor in tensors if is_dtensor(tensor)}
+    if len(meshes) == 1 and all(is_dtensor(tensor) for tensor in tensors):
         shards = LocalShards(tensors)
         return [shards.local(tensor) for tensor in tensors], shards.shard
     return [full_tensor(tensor) for tensor in tensors], None
@@ -161,13 +169,13 @@ def local_slices(tensors: Sequence[Tensor]) -> tuple[list[Tensor], Shard | None]
 
 def full_tensor(tensor: Tensor) -> Tensor:
     """Gather a sharded tensor; return other tensors as they are."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if is_dtensor(tensor) else tensor
 
 
 def full_on_host(tensor: Tensor) -> Tensor:
     """Gather a sharded tensor to the host; return other tensors as they are."""
     # All starting values together are as large as the model, which a rank's device cannot hold.
-    return tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor().cpu() if is_dtensor(tensor) else tensor
 
 
 def reshard(module: nn.Module) -> list[FSDPModule]:
@@ -180,7 +188,7 @@ def reshard(module: nn.Module) -> list[FSDPModule]:
     # parameters; what is written to these is lost.
     if not _is_distributed():
         return []
-    sharded: list[Any] = [inner for inner in module.modules() if isinstance(inner, FSDPModule)]
+    sharded: list[Any] = [inner for inner in module.modules() if is_fsdp_module(inner)]
     # A submodule of an FSDP2 module is marked, but does not know its parent.
     if getattr(module, "_is_fsdp_managed_module", False) and module not in sharded:
         for outer in _fsdp_modules():
@@ -193,7 +201,7 @@ def reshard(module: nn.Module) -> list[FSDPModule]:
 
 def sharded_modules(module: nn.Module) -> set[int]:
     """Return the ``id`` of each FSDP2 module and of each module inside an FSDP2 module."""
-    fsdp: list[Any] = [inner for inner in module.modules() if isinstance(inner, FSDPModule)]
+    fsdp: list[Any] = [inner for inner in module.modules() if is_fsdp_module(inner)]
     # The FSDP2 module may be around ``module``, which does not know its parents.
     if _is_distributed():
         fsdp += _fsdp_modules()
@@ -212,7 +220,9 @@ def like_parameter(saved: Tensor, now: Tensor, dtype: torch.dtype | None = None)
         dtype: The dtype of the result; that of ``now`` if ``None``.
     """
     saved = saved.to(device=now.device, dtype=dtype or now.dtype)
-    if isinstance(now, DTensor) and not isinstance(saved, DTensor):
+    if is_dtensor(now) and not is_dtensor(saved):
+        from torch.distributed.tensor import DTensor, Replicate
+
         # Every rank has loaded the full tensor, so each takes its slice without a message.
         full = [Replicate()] * len(now.placements)
         copies = DTensor.from_local(saved, now.device_mesh, full, run_check=False)
@@ -226,8 +236,11 @@ def _is_distributed() -> bool:
 
 def _fsdp_modules() -> Iterator[Any]:
     """Yield all modules in this process that were given to ``fully_shard``."""
+    loaded = sys.modules.get("torch.distributed.fsdp")
+    if loaded is None:
+        return
     # torch keeps no list of these modules, so all live objects are searched.
     for found in gc.get_objects():
         # `isinstance` would read `__class__`, which runs code in lazy proxies.
-        if issubclass(type(found), FSDPModule):
+        if issubclass(type(found), loaded.FSDPModule):
             yield found

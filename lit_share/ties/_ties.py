@@ -9,11 +9,11 @@ from itertools import chain
 from typing import Any
 
 from torch import nn
-from torch.distributed.tensor import DTensor
 from torch.nn.parameter import UninitializedParameter
 
 from lit_share.text import described
 from lit_share.ties._close import close_matches, matches_any, no_match
+from lit_share.ties._distributed import is_dtensor
 from lit_share.ties._error import TieError
 from lit_share.ties._kinds import Kinds, owners_of
 from lit_share.ties._layers import position_count
@@ -370,7 +370,7 @@ def _problem(pattern: Pattern, ref: ParameterRef) -> str:
             f"{ref.name!r} has no shape yet: run the module once, so that its lazy layers are made"
         )
     suffix = pattern.suffix
-    if isinstance(ref.parameter, DTensor) and not suffix.takes_shards:
+    if is_dtensor(ref.parameter) and not suffix.takes_shards:
         return ", which fully_shard has sharded: use DDP"
     return suffix.problem(tuple(ref.tensor.shape))
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.nn.parameter import UninitializedParameter
 
 from lit_share.text import visible
+from lit_share.ties._distributed import is_dtensor
 from lit_share.ties._names import and_more
 from lit_share.ties._refs import ParameterRef, parameter_refs
 from lit_share.ties._tie import Tie
@@ -67,7 +67,7 @@ def _is_unrelated(tie: Tie) -> bool:
 def _cosine(a: Tensor, b: Tensor) -> float:
     """Return |cosine| of two tensors, flattened; 1 for zeros, integers, DTensors, meta tensors."""
     # Shards would need a collective, for a remark only.
-    if any(t.is_meta or isinstance(t, DTensor) or not t.is_floating_point() for t in (a, b)):
+    if any(t.is_meta or is_dtensor(t) or not t.is_floating_point() for t in (a, b)):
         return 1.0
     first, second = a.flatten().float(), b.flatten().to(a.device).float()
     size = first.norm() * second.norm()

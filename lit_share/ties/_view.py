@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from lit_share.functional import (
     Penalty,
@@ -27,6 +26,7 @@ from lit_share.functional import (
     weighted_mean,
     write_,
 )
+from lit_share.ties._distributed import is_dtensor
 from lit_share.ties._shards import LocalShards, like_parameter
 from lit_share.ties._tie import Tie
 
@@ -551,7 +551,7 @@ class TieViews:
 
     def _view(self, tie: Tie) -> TieView:
         kind = TieView
-        if any(isinstance(parameter, DTensor) for parameter in tie.parameters):
+        if any(is_dtensor(parameter) for parameter in tie.parameters):
             kind = ShardedTieView
         kept = self.start, self.frozen, self.precision, self.edge_weights
         return kind(self.penalty, tie, *kept)

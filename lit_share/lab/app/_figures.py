@@ -8,12 +8,11 @@ import plotly.graph_objects as go
 import torch
 from lightning.pytorch.loggers import Logger, WandbLogger
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from lit_share.codebooks import RowReport, codebook_layers, dense_weight
 from lit_share.lab.plots import cluster_map, position_filters
 from lit_share.local import LocallyConnected1d, LocallyConnected2d
-from lit_share.ties import Tie, unwrapped, unwrapped_name
+from lit_share.ties import Tie, is_dtensor, unwrapped, unwrapped_name
 
 # Only the first layers of a deep network are drawn, and only a part of their rows, because a
 # figure takes 0.1 MB.
@@ -91,7 +90,7 @@ def _locally_connected(module: nn.Module) -> dict[str, LocallyConnected1d | Loca
         if not isinstance(layer, _LOCAL) or len(drawn) == _MOST_LAYERS:
             continue
         # A sharded weight has only some of its positions on this rank.
-        if layer.positions <= _MOST_POSITIONS and not isinstance(layer.weight, DTensor):
+        if layer.positions <= _MOST_POSITIONS and not is_dtensor(layer.weight):
             drawn[_weight_of(name)] = layer
     return drawn
 
