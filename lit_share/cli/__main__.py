@@ -1,6 +1,8 @@
-"""`python -m lit_share.cli` is `lit-share`."""
+"""Run `python -m lit_share.cli`, which is the program `lit-share`."""
 
-from lit_share.cli import main
+from __future__ import annotations
+
+from lit_share.lab.cli import main
 
 if __name__ == "__main__":
     raise SystemExit(main())
