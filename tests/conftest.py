@@ -1,5 +1,6 @@
 """What all tests have in common."""
 
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -59,6 +60,18 @@ def own_folder(monkeypatch, tmp_path):
     os.environ.update(
         {key: value for key, value in before.items() if key != "WANDB_SERVICE"} | service
     )
+
+
+@pytest.fixture
+def warm_spawn(monkeypatch):
+    """Spawned processes are forked from one that has imported what takes seconds to import.
+
+    They get the same pickled objects as in a fresh interpreter, of which
+    `tests/callbacks/test_regularize.py` and `tests/lab/app/test_train.py` start some.
+    """
+    multiprocessing.set_forkserver_preload(["lightning.pytorch", "lit_share.callbacks"])
+    contexts = multiprocessing.context._concrete_contexts
+    monkeypatch.setitem(contexts, "spawn", contexts["forkserver"])
 
 
 @pytest.fixture

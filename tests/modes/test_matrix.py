@@ -32,7 +32,11 @@ def _cell(request, record_property):
 
 def mark(column):
     if column == "DDP spawn":
-        return [pytest.mark.multiprocess, pytest.mark.slow]
+        return [
+            pytest.mark.multiprocess,
+            pytest.mark.slow,
+            pytest.mark.usefixtures("warm_spawn"),
+        ]
     return []
 
 
