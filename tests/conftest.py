@@ -69,7 +69,7 @@ def warm_spawn(monkeypatch):
     They get the same pickled objects as in a fresh interpreter, of which
     `tests/callbacks/test_regularize.py` and `tests/lab/app/test_train.py` start some.
     """
-    multiprocessing.set_forkserver_preload(["lightning.pytorch", "lit_share.callbacks"])
+    multiprocessing.set_forkserver_preload(["lit_share.callbacks", "lit_share.lab.app._processes"])
     contexts = multiprocessing.context._concrete_contexts
     monkeypatch.setitem(contexts, "spawn", contexts["forkserver"])
 

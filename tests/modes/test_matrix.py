@@ -32,14 +32,11 @@ def _cell(request, record_property):
 
 def mark(column):
     if column == "DDP spawn":
-        return [
-            pytest.mark.multiprocess,
-            pytest.mark.slow,
-            pytest.mark.usefixtures("warm_spawn"),
-        ]
+        return [pytest.mark.multiprocess, pytest.mark.slow]
     return []
 
 
+@pytest.mark.usefixtures("warm_spawn")
 @pytest.mark.filterwarnings(
     "ignore:.*torch.jit.script_method.*:DeprecationWarning"
 )  # torch warns of its own code
