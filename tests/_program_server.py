@@ -15,6 +15,7 @@ import socket
 import struct
 import sys
 import threading
+import weakref
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,9 @@ if __name__ == "__main__":
     set_by_libraries = {k: v for k, v in os.environ.items() if before.get(k) != v}
     # Threads are not forked, and locks that they hold stay locked.
     assert threading.active_count() == 1, threading.enumerate()
+    # The first program that ends would remove temporary folders of all others.
+    ends = [end.func.__qualname__ for end in weakref.finalize._registry.values()]
+    assert "TemporaryDirectory._cleanup" not in ends, "a library makes a folder when imported"
     gc.collect()
     gc.freeze()
     request = serve(socket.socket(fileno=int(sys.argv[1])))

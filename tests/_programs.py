@@ -23,15 +23,15 @@ from typing import IO
 
 from ._program_server import NUMBER
 
-# What `train.py` imports of other libraries. Nothing of lit_share, which looks for its own modules
-# among those that are imported; nor pytorch_lightning, as it asks which of both packages is.
+# What `train.py` imports of other libraries. Not wandb, which makes temporary folders when it is
+# imported and removes them at the end of a process. Nothing of lit_share, which looks for its own
+# modules among those that are imported; nor pytorch_lightning, as it asks which package it is.
 LIBRARIES = (
     "lightning.pytorch",
     "numba.typed",
     "scipy.optimize",
     "sklearn.datasets",
     "torchmetrics",
-    "wandb",
     "hydra.main",
     "jinja2",
     "plotly.subplots",
