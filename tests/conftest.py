@@ -66,8 +66,8 @@ def own_folder(monkeypatch, tmp_path):
 def warm_spawn(monkeypatch):
     """Spawned processes are forked from one that has imported what takes seconds to import.
 
-    They get the same pickled objects as in a fresh interpreter, of which
-    `tests/callbacks/test_regularize.py` and `tests/lab/app/test_train.py` start some.
+    They get the same pickled objects as in a fresh interpreter. Such are started in
+    `tests/paired/test_ddp.py` and by `train.py`.
     """
     multiprocessing.set_forkserver_preload(["lit_share.callbacks", "lit_share.lab.app._processes"])
     contexts = multiprocessing.context._concrete_contexts
