@@ -11,7 +11,6 @@ import os
 import pickle
 import socket
 import subprocess
-import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -23,6 +22,7 @@ import torch
 from filelock import FileLock
 from torch import distributed
 
+from ._programs import Program
 from ._warnings import ignore_warnings_of_others
 
 Table = Mapping[str, Callable[[], object]]
@@ -91,8 +91,8 @@ def _run_in_two(module: str, names: Iterable[str], directory: Path) -> dict[str,
     common["PYTHONPATH"] = os.pathsep.join(
         [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     )
-    command = [sys.executable, "-m", module, str(directory)]
-    started = []
+    command = ["-m", module, directory]
+    started: list[Program] = []
     for rank in range(2):
         with Path(directory, f"{rank}.log").open("w") as log:
             variables = {
@@ -102,9 +102,7 @@ def _run_in_two(module: str, names: Iterable[str], directory: Path) -> dict[str,
                 "GROUP_RANK": "0",
             }
             environment = os.environ | common | variables
-            started.append(
-                subprocess.Popen(command, cwd=directory, env=environment, stdout=log, stderr=log)
-            )
+            started.append(Program(command, log, log, cwd=directory, env=environment))
     try:
         # Cases that did not run are reported below.
         with suppress(subprocess.TimeoutExpired):
@@ -113,7 +111,6 @@ def _run_in_two(module: str, names: Iterable[str], directory: Path) -> dict[str,
     finally:
         for process in started:
             process.kill()
-            process.wait()
     errors: dict[str, str | None] = {}
     for rank in range(2):
         results = Path(directory, f"{rank}.jsonl")

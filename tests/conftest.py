@@ -1,5 +1,6 @@
 """What all tests have in common."""
 
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -59,6 +60,18 @@ def own_folder(monkeypatch, tmp_path):
     os.environ.update(
         {key: value for key, value in before.items() if key != "WANDB_SERVICE"} | service
     )
+
+
+@pytest.fixture
+def warm_spawn(monkeypatch):
+    """Spawned processes are forked from one that has imported what takes seconds to import.
+
+    They get the same pickled objects as in a fresh interpreter. Such are started in
+    `tests/paired/test_ddp.py` and by `train.py`.
+    """
+    multiprocessing.set_forkserver_preload(["lit_share.callbacks", "lit_share.lab.app._processes"])
+    contexts = multiprocessing.context._concrete_contexts
+    monkeypatch.setitem(contexts, "spawn", contexts["forkserver"])
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ import importlib.util
 import logging
 import re
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from ._programs import run
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NEEDS = {"hugging_face": "transformers", "cli": "jsonargparse"}
@@ -174,14 +174,13 @@ def test_the_command_line_chooses_what_is_tied():
 
     def fit(*more):
         command = [
-            sys.executable,
             EXAMPLES / "cli" / "main.py",
             "fit",
             "--config",
             EXAMPLES / "cli" / "config.yaml",
             *more,
         ]
-        return Printed(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        return Printed(run(command, check=True).stdout)
 
     tied, apart = fit(), fit("--trainer.callbacks.init_args.strength", "0")
     assert tied["val/binary"][0] > apart["val/binary"][0] + 0.05 > 0.6

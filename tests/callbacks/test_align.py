@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from textwrap import dedent
@@ -27,6 +25,7 @@ from lit_share.lab.models import MLP, Classifier
 from lit_share.paired import Paired
 from lit_share.ties import TieError, Ties
 
+from .._programs import run
 from ._modules import Manual, Two, assert_same, fit, trainer
 
 PAIR = Ties("a.*", "b.*")
@@ -527,8 +526,6 @@ def test_two_processes_find_the_same_permutations(tmp_path):
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "OMP_NUM_THREADS": "1",
     }
-    done = subprocess.run(
-        [sys.executable, script], env=environment, capture_output=True, text=True, timeout=300
-    )
+    done = run([script], env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("trained on rank") == 4

@@ -1173,6 +1173,7 @@ def callbacks_of_three():
 
 @pytest.mark.slow
 @pytest.mark.multiprocess
+@pytest.mark.usefixtures("warm_spawn")
 def test_two_processes_train_as_one_does(monkeypatch):
     monkeypatch.syspath_prepend(
         Path(__file__).parents[2]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -19,6 +17,7 @@ from omegaconf import open_dict
 from lit_share.lab.app.config import prepare, register_schema
 from lit_share.lab.cli import make_parser
 
+from .._programs import run
 from ._pages import DOCS, PAGES, ROOT, commands, files, text
 
 # Not the page of what goes wrong.
@@ -124,12 +123,7 @@ def test_the_page_of_your_own_data_is_a_whole_program(tmp_path):
         "callbacks=quiet",
         f"hydra.run.dir={tmp_path}/out",
     ]
-    subprocess.run(
-        [sys.executable, ROOT / "train.py", *arguments],
-        cwd=tmp_path,
-        check=True,
-        capture_output=True,
-    )
+    run([ROOT / "train.py", *arguments], cwd=tmp_path, check=True)
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert result["status"] == "finished"
     assert result["sharing"]["distance"] < 1.0

@@ -154,6 +154,7 @@ def work(rank: int, address: str, counts: tuple[int, ...], results) -> None:
 
 @pytest.mark.slow
 @pytest.mark.multiprocess
+@pytest.mark.usefixtures("warm_spawn")
 @pytest.mark.parametrize("counts", [(1, 4), (0, 5)], ids=str)
 def test_processes(tmp_path, counts):
     """Also ranks with one run or none, which alone would have nothing to compare."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -322,6 +322,7 @@ def clip_(gradients: list[Tensor], how: str, most: float) -> None:
             gradient.mul_((most / (total + 1e-6)).clamp_max(1.0))  # torch adds 1e-6, too
 
 
+@cache
 def train(
     row: str, mode: Mode = PLAIN, outputs: int = 2, factor: float = 1.0
 ) -> tuple[Weights, float]:

@@ -36,6 +36,7 @@ def mark(column):
     return []
 
 
+@pytest.mark.usefixtures("warm_spawn")
 @pytest.mark.filterwarnings(
     "ignore:.*torch.jit.script_method.*:DeprecationWarning"
 )  # torch warns of its own code

@@ -1,9 +1,9 @@
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from .._programs import run
 
 SCRIPT = """
 import torch
@@ -67,8 +67,5 @@ def test_two_processes_train_and_stay_equal(tmp_path):
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, script]
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=180, check=False
-    )
+    done = run([script], env=environment, timeout=180)
     assert done.returncode == 0, done.stderr[-3000:]

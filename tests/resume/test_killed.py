@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ import pytest
 from lit_share import load_compact
 from lit_share.lab.sweeps import checkpoint_to_resume
 
+from .._programs import run
 from . import _killed
 from ._training import Lit, assert_bitwise
 from ._uninterrupted import assert_resumes, uninterrupted
@@ -29,10 +28,7 @@ def killed(tmp_path_factory):
         "OMP_NUM_THREADS": "1",
         "TMPDIR": str(base),
     }
-    command = [sys.executable, "-m", "tests.resume._killed", str(base)]
-    done = subprocess.run(
-        command, cwd=base, env=environment, capture_output=True, text=True, timeout=120
-    )
+    done = run(["-m", "tests.resume._killed", base], cwd=base, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr[-3000:]
     return base
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lit_share.files import open_regular
 from lit_share.lab.results._result import RESULT_FILE, Result
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 
 def read_results(directories: Iterable[str | Path]) -> list[Result]:
@@ -68,16 +73,24 @@ def _earlier_cells(directory: Path) -> set[str]:
         return set()
 
 
-def _read(path: Path, earlier: bool) -> Result:
+@cache
+def _adapter() -> TypeAdapter[Result]:
+    """Return the checks of a file's content, which take longer to make than a file to read."""
     # Hydra's plugins import this module at each start, and read nothing.
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Result)
+
+
+def _read(path: Path, earlier: bool) -> Result:
+    from pydantic import ValidationError
 
     try:
         with open_regular(path) as file:
             content = json.loads(file.read())
         if not isinstance(content, dict):
             raise ValueError("not a mapping")
-        return TypeAdapter(Result).validate_python({**content, "path": path, "earlier": earlier})
+        return _adapter().validate_python({**content, "path": path, "earlier": earlier})
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

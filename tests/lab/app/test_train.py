@@ -10,16 +10,14 @@ from textwrap import dedent
 
 import pytest
 
+from ..._programs import run
 from .conftest import ROOT
 
 FAST = ("debug=fast", "logger=none", "callbacks=quiet")
 
 
 def train(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "train.py"), *arguments]
-    return subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False
-    )
+    return run([ROOT / "train.py", *arguments], cwd=cwd)
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from lit_share.callbacks import distance_heatmap
 from lit_share.lab.cli import main
-from lit_share.lab.report import CompareRuns, compare, page, write_report
+from lit_share.lab.report import CompareRuns, _write, compare, page, write_report
 from lit_share.lab.results import read_results
 
 from ._chromium import PROGRAM, Chromium
@@ -179,10 +179,16 @@ def test_ties_in_the_heat_map_of_distances():
     assert not {"<", ">"} & set("".join(figure.data[0].y))
 
 
-@pytest.mark.slow
+@pytest.fixture
+def no_page(monkeypatch):
+    """Drawing the page takes seconds, and tests above read it."""
+    monkeypatch.setattr(_write, "page", lambda *_: "")
+
+
+@pytest.mark.usefixtures("no_page")
 @pytest.mark.parametrize("attack", ["terminal", "markup"])
 @pytest.mark.parametrize("arguments", [[], ["--json"], ["--baseline", "nobody\x1b[2J"]])
-def test_no_name_commands_the_terminal(hostile, capsys, attack, arguments, tmp_path):
+def test_no_name_commands_the_terminal(hostile, capsys, attack, arguments):
     directory = hostile(ATTACKS[attack])
     folder = directory.with_name("dir\x1b[31m\x9bm")
     directory.rename(folder)
@@ -198,6 +204,7 @@ def test_no_name_commands_the_terminal(hostile, capsys, attack, arguments, tmp_p
         assert json.loads(out)["rows"][0]["data"] == ATTACKS[attack]
 
 
+@pytest.mark.usefixtures("no_page")
 def test_no_name_commands_the_terminal_at_the_end_of_a_sweep(hostile, capsys):
     from omegaconf import OmegaConf
 
@@ -206,7 +213,7 @@ def test_no_name_commands_the_terminal_at_the_end_of_a_sweep(hostile, capsys):
     assert all(line.isprintable() for line in capsys.readouterr().out.split("\n"))
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("no_page")
 def test_the_picture_of_the_table_is_a_picture(hostile, tmp_path, capsys):
     from xml.etree import ElementTree
 
@@ -226,16 +233,16 @@ def test_a_table_on_a_terminal_with_colours(hostile):
     assert "\x1b]0" not in console.file.getvalue()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "cell",
     ["=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\t=1", '"a",b\r\nc', "=HYPERLINK(1)"],
 )
-def test_cells_of_the_csv_are_what_was_named(hostile, cell):
+def test_cells_of_the_csv_are_what_was_named(hostile, cell, tmp_path):
     """Programs read the file: formulas of spreadsheets are kept, as `to_csv` documents."""
     directory = hostile(cell)
     comparison = compare(read_results([directory]))
-    _, file, _ = write_report(comparison, directory)
+    file = tmp_path / "results.csv"
+    comparison.to_csv(file)
     with file.open(newline="", encoding="utf-8") as lines:
         found = list(csv.DictReader(lines))
     assert len(found) == len(comparison.rows)

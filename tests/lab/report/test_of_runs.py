@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from lit_share.lab.results import read_results
+
+from ..._programs import run
 
 ROOT = Path(__file__).parents[3]
 TIES = ["trunk.linear0.weight", "trunk.linear0.bias", "trunk.linear1.weight", "trunk.linear1.bias"]
@@ -28,8 +28,7 @@ def sweep(tmp_path_factory):
         f"hydra.sweep.dir={directory}",
     ]
     strategies = "regularizer=none,hard_tie,soft_tie"
-    command = [sys.executable, str(ROOT / "train.py"), "-m", strategies, *options]
-    subprocess.run(command, cwd=directory, capture_output=True, text=True, check=True)
+    run([ROOT / "train.py", "-m", strategies, *options], cwd=directory, check=True)
     return {result.strategy: result for result in read_results([directory])}, directory
 
 
