@@ -18,7 +18,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from lit_share.callbacks import Regularize, Share, SharingMonitor
 from lit_share.functional import Penalty
-from lit_share.lab.app._processes import Spawned
+from lit_share.lab.app._processes import spawned
 from lit_share.penalties import Ramp
 from lit_share.ties import TieError, Ties
 
@@ -1179,7 +1179,10 @@ def test_two_processes_train_as_one_does(monkeypatch):
     )  # where the new processes find this module
     together, alone = Three(), Three()
     made = trainer(
-        *callbacks_of_three(), strategy=Spawned(), devices=2, use_distributed_sampler=False
+        *callbacks_of_three(),
+        strategy=spawned("lightning.pytorch"),
+        devices=2,
+        use_distributed_sampler=False,
     )
     made.fit(together)
     single = trainer(*callbacks_of_three())

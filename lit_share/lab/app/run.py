@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lit_share.lab.app._check import ConfigError
 from lit_share.lab.app._check_job import check_job
+from lit_share.lab.app._checkpoints import own_classes_allowed
 from lit_share.lab.app._compose import compose
 from lit_share.lab.app._evaluate import evaluate
 from lit_share.lab.app._report import finished_result, pruned_result, report
@@ -23,6 +24,7 @@ from lit_share.lab.app.config import CONFIG_FILE, strength, sweep_name, unfinish
 from lit_share.lab.app.tracking import is_first_rank, wandb_finished, wandb_hint
 from lit_share.lab.errors import one_line
 from lit_share.lab.results import Result
+from lit_share.lightnings import PACKAGES
 from lit_share.paired import readable_hyperparameters
 
 log = logging.getLogger(__name__)
@@ -64,7 +66,7 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float | N
             seed_everything(prepared.seed, workers=True, verbose=False)
             job = build(prepared)
             # Before training, as a checkpoint that cannot be read would lose it.
-            with readable_hyperparameters(job.model, job.data):
+            with own_classes_allowed(), readable_hyperparameters(job.model, job.data):
                 check_job(job, prepared, overrides)
                 if prepared.dry_run:
                     print("dry run: everything was built and checked, and nothing is trained")
@@ -90,7 +92,8 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float | N
 
 
 def _silence_others() -> None:
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for package in PACKAGES:
+        logging.getLogger(package).setLevel(logging.WARNING)
     # Lightning 2.6 triggers a deprecation warning of torch 2.13 at every batch.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     # A sweep with little data would show this in every cell, although metrics are logged: steps are
