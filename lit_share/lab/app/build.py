@@ -15,6 +15,7 @@ from torch import nn
 from lit_share.lab.app._checkpoints import WholeCheckpoints
 from lit_share.lab.app._lightnings import check_package, in_package
 from lit_share.lab.app._processes import spawned
+from lit_share.lab.app._ties import ties_of
 from lit_share.lab.means import LogMeans
 from lit_share.lightnings import PACKAGES, is_a, is_module, package_of
 from lit_share.paired import Paired
@@ -55,8 +56,7 @@ def build(config: DictConfig) -> Job:
     callbacks = [*aligning, *regularizers.values(), *callbacks_of(config, model)]
     trainer = trainer_of(config, model, callbacks, loggers)
     check_package(model, trainer, "trainer", config.trainer)
-    ties = Ties(config.ties.patterns, exclude=config.ties.get("exclude", []))
-    return Job(trainer, model, data, ties, regularizers)
+    return Job(trainer, model, data, ties_of(config), regularizers)
 
 
 def _refuse_twins(regularizers: Mapping[str, Callback]) -> None:
