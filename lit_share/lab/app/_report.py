@@ -105,6 +105,7 @@ def table_of(result: Result) -> Table:
     table.add_row("unique parameters", f"{sharing['unique']:,}")
     table.add_row("compression (parameters / unique)", f"{sharing['compression']:.2f}")
     if sharing["bytes"] is not None:
-        table.add_row("bytes in a compact file", f"{sharing['bytes']:,}")
+        table.add_row("bytes of a compact file", f"{sharing['file_bytes']:,}")
+        table.add_row("of these, of its numbers", f"{sharing['bytes']:,}")
     table.add_row("seconds", f"{result.seconds:.1f}")
     return table
