@@ -1025,7 +1025,7 @@ def test_optimizers_that_are_stepped_behind_the_back(name, first):
     made = trainer(regularize(name, 0.1))
     with pytest.raises(
         RuntimeError,
-        match=r"SGD was stepped without.*not self\.optimizers\(use_pl_optimizer=False\)",
+        match=r"SGD was stepped without.*not self\.optimizers\(use_pl_optimizer=False\); whe",
     ):
         made.fit(Raw(), loader())
     assert made.global_step == 2 * first
@@ -1257,6 +1257,26 @@ def test_members_that_start_apart_are_told_of_at_a_fresh_start(caplog, tmp_path)
     assert warned(same=False)
     assert not warned(same=False, checkpoint=tmp_path / "last.ckpt")
     assert not warned(same=True)
+
+
+@pytest.mark.parametrize("name", ["soft_tie", "joint_lasso"])
+def test_a_transpose_that_starts_apart_is_said(name, caplog):
+    class Autoencoder(LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.encoder, self.decoder = nn.Linear(30, 9), nn.Linear(9, 30)
+
+        def training_step(self, batch):
+            return (self.decoder(self.encoder(batch)) - batch).square().mean()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=1e-4)
+
+    callback = Regularize(name, Ties("encoder.weight", "decoder.weight.T"), strength=0.1)
+    with caplog.at_level("INFO", "lightning.pytorch.utilities.rank_zero"):
+        trainer(callback).fit(Autoencoder(), DataLoader(torch.randn(8, 30), batch_size=2))
+    # A penalty towards zero does not compare members.
+    assert ("weight start from unrelated weights: their" in caplog.text) == (name == "soft_tie")
 
 
 def test_value_tie_of_members_is_refused_at_once():

@@ -101,7 +101,7 @@ def _print_plan(job: Job, config: DictConfig) -> None:
             if config.ckpt_path is not None:
                 # Initial weights are replaced by those of the checkpoint, so that it does not
                 # matter whether they are unaligned.
-                plan = replace(plan, unaligned=())
+                plan = replace(plan, unaligned=(), unlike=())
             if aligning and plan.unaligned:
                 aligned = {
                     tie.name
