@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,11 +33,11 @@ def load_checkpoint(path: Path) -> Mapping[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()[0][:200]
         raise ValueError(
-            f"{name} cannot be read without pickle, which could run any code that is in it: if you "
-            f"trust it, load it with torch.load({name}, weights_only=False) in Python, torch.save "
-            f"its state dict alone as 'weights.pt', and give that ({reason})"
+            f"{name} cannot be read without pickle, which could run any code that is in it, because "
+            f"of {_unknown_object(error)}: if you trust it, load it with torch.load({name}, "
+            "weights_only=False) in Python, torch.save its state dict alone as 'weights.pt', and "
+            "give that"
         ) from None
     # Files of other formats raise many kinds of errors.
     except Exception as error:
@@ -45,6 +46,14 @@ def load_checkpoint(path: Path) -> Mapping[str, Any]:
         kind = type(checkpoint).__name__
         raise ValueError(f"{name} holds a {kind}, not a checkpoint or a state dict")
     return checkpoint
+
+
+def _unknown_object(error: pickle.UnpicklingError) -> str:
+    """Return what torch does not read, from its message of many lines and colors."""
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    if found is None:
+        return "an object that is neither a tensor, a number nor a text"
+    return found[1]
 
 
 def state_dict_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -153,7 +153,8 @@ class Config:
     [
         (
             {"state_dict": {"a": torch.ones(2)}, "config": Config()},
-            "cannot be read without pickle, which could run any",
+            "cannot be read without pickle, which could run any code that is in it, because of "
+            f"{__name__}.Config: if you trust it",
         ),
         ({"state_dict": {"a": 3}}, "'a' is a int, not a tensor"),
         ({"epoch": 3, "state": {}}, "'epoch' is a int, not a tensor"),

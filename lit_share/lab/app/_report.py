@@ -78,6 +78,8 @@ def table_of(result: Result) -> Table:
     table = Table(title=title, box=SIMPLE, show_header=False)
     table.add_column(overflow="fold")
     table.add_column(justify="right", overflow="fold")
+    if result.test:
+        table.add_row(Text("on test data:", style="italic"), "")
     for name, value in result.test.items():
         table.add_row(Text(visible(name)), f"{value:.4f}")
     table.add_section()

@@ -33,6 +33,9 @@ def begin_wandb(loggers: Iterable[Any]) -> None:
             continue
         import wandb
 
+        # Lightning passes W&B a setting that it warns of, whatever its value.
+        if logger._wandb_init.get("anonymous") is None:
+            logger._wandb_init.pop("anonymous", None)
         try:
             _ = logger.experiment
         except wandb.errors.CommError as error:
