@@ -34,10 +34,10 @@ def load_checkpoint(path: Path) -> Mapping[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{name} cannot be read without pickle, which could run any code that is in it, because "
-            f"of {_unknown_object(error)}: if you trust it, load it with torch.load({name}, "
-            "weights_only=False) in Python, torch.save its state dict alone as 'weights.pt', and "
-            "give that"
+            f"{name} cannot be read without pickle, which could run any code that is in it, "
+            f"because of {_unknown_object(error)}: if you trust it, load it in Python with "
+            f"torch.load({name}, weights_only=False), torch.save its state dict alone as "
+            "'weights.pt', and give that"
         ) from None
     # Files of other formats raise many kinds of errors.
     except Exception as error:

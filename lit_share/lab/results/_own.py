@@ -121,6 +121,9 @@ def _numbers(key: str, metrics: Mapping[str, Any]) -> dict[str, float]:
         )
     numbers = {}
     for name, value in metrics.items():
+        # torch warns of numbers that are taken from tensors with a graph.
+        if hasattr(value, "detach"):
+            value = value.detach()
         try:
             numbers[name] = float(value)
         except (TypeError, ValueError, RuntimeError):

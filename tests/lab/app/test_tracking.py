@@ -75,4 +75,4 @@ def test_only_a_user_sets_what_wandb_warns_of(
     monkeypatch.setattr(wandb, "init", init)
     begin_wandb([WandbLogger(save_dir=tmp_path, offline=True, anonymous=anonymous)])
     assert given.get("anonymous", "unset") == ("allow" if anonymous else "unset")
-    assert given["dir"] == tmp_path
+    assert given["dir"] == str(tmp_path)

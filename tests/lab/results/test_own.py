@@ -41,7 +41,10 @@ def test_what_is_shared_is_measured(tmp_path: Path) -> None:
 
 
 def test_tensors_and_settings(tmp_path: Path) -> None:
-    scores = {key: {k: torch.tensor(v) for k, v in own.items()} for key, own in SCORES.items()}
+    scores = {
+        key: {k: torch.tensor(v, requires_grad=True) for k, v in own.items()}
+        for key, own in SCORES.items()
+    }
     more: dict[str, Any] = {"strength": torch.tensor(0.5), "settings": {"data.n_new": 20}}
     write_result(tmp_path, **HEAD, **scores, **more)
     content = json.loads((tmp_path / "result.json").read_text())
