@@ -1180,7 +1180,7 @@ def test_two_processes_train_as_one_does(monkeypatch):
     together, alone = Three(), Three()
     made = trainer(
         *callbacks_of_three(),
-        strategy=spawned("lightning.pytorch"),
+        strategy=spawned(),
         devices=2,
         use_distributed_sampler=False,
     )

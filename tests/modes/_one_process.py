@@ -95,7 +95,7 @@ def compiled(row):
 
 
 def ddp_spawn(row):
-    run(row, strategy=spawned("lightning.pytorch"), devices=2)
+    run(row, strategy=spawned(), devices=2)
 
 
 HERE = {

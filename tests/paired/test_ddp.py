@@ -48,7 +48,7 @@ if __name__ == "__main__":
     pair = Paired(a=Lit(0.1), b=Lit(0.01))
     before = pair.a.net.weight.detach().clone()
     trainer = Trainer(
-        max_epochs=2, accelerator="cpu", devices=2, strategy=spawned("lightning.pytorch"),
+        max_epochs=2, accelerator="cpu", devices=2, strategy=spawned(),
         gradient_clip_val=1.0,
         logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False,

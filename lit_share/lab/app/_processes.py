@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -11,13 +10,13 @@ from torch import distributed
 
 from lit_share.lab.app._check import ConfigError
 from lit_share.lab.app.config import sweep_name
-from lit_share.lightnings import is_a
+from lit_share.lightnings import is_a, module_of
 
 
-def spawned(package: str) -> Any:
-    """Return ``ddp_spawn`` of a Lightning, which also destroys its process group at the end."""
+def spawned(model: object = None) -> Any:
+    """Return ``ddp_spawn`` that destroys its process group at the end, of a model's Lightning."""
     # The group's gloo threads may abort a process that ends.
-    strategy = import_module(f"{package}.strategies").DDPStrategy(start_method="spawn")
+    strategy = module_of(model, "strategies").DDPStrategy(start_method="spawn")
     # A subclass would have to be one of either package's class, and be found by `pickle`.
     strategy.teardown = partial(_tear_down, strategy)
     return strategy

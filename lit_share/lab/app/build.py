@@ -111,7 +111,7 @@ def trainer_of(
         # Lightning would add its own progress bar if callbacks contain none.
         options.setdefault("enable_progress_bar", any(is_a(c, "ProgressBar") for c in callbacks))
     if config.trainer.get("strategy") == "ddp_spawn":
-        options.setdefault("strategy", spawned(package))
+        options.setdefault("strategy", spawned(model))
     make: Any = _make(config.trainer, package=package, _partial_=True, **options)
     trainer: Trainer = make(callbacks=callbacks, logger=loggers or False)
     # Plugins of the user or of a strategy for shards keep their own way to write checkpoints.

@@ -65,6 +65,8 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float | N
                 torch.set_num_threads(prepared.threads)
             seed_everything(prepared.seed, workers=True, verbose=False)
             job = build(prepared)
+            # A package sets the level of its logger when it is imported, as by the model.
+            _silence_lightning()
             # Before training, as a checkpoint that cannot be read would lose it.
             with own_classes_allowed(), readable_hyperparameters(job.model, job.data):
                 check_job(job, prepared, overrides)
@@ -92,13 +94,17 @@ def run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float | N
 
 
 def _silence_others() -> None:
-    for package in PACKAGES:
-        logging.getLogger(package).setLevel(logging.WARNING)
+    _silence_lightning()
     # Lightning 2.6 triggers a deprecation warning of torch 2.13 at every batch.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     # A sweep with little data would show this in every cell, although metrics are logged: steps are
     # counted across epochs.
     warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
+
+
+def _silence_lightning() -> None:
+    for package in PACKAGES:
+        logging.getLogger(package).setLevel(logging.WARNING)
 
 
 def _write_failure(result: Result, error: Exception) -> None:

@@ -18,7 +18,7 @@ from lit_share.lab.app.config import prepare
 from lit_share.lab.app.run import run
 from lit_share.lightnings import package_of
 
-from ._sites import PACKAGES
+from ._sites import MODULES, PACKAGES
 from .conftest import Compose
 
 FAST = ("ties.patterns=[old.net.*,new.net.*]", "objective=new/val/loss", "mode=min")
@@ -58,7 +58,7 @@ def test_callbacks_and_loggers_are_of_the_models_package(compose_config: Compose
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_spawned_strategy_is_sent_to_its_processes(package: str) -> None:
-    sent = pickle.loads(pickle.dumps(spawned(package)))
+    sent = pickle.loads(pickle.dumps(spawned(MODULES[package]())))
     assert package_of(sent) == package
     # It tears itself down there, not the one that it was copied from.
     assert sent.teardown.args == (sent,)
