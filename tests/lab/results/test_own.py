@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import lit_share as ls
-from lit_share.lab.cli import main
+from lit_share.lab.report import advise, compare
 from lit_share.lab.results import read_results, write_result
 from lit_share.metrics import sharing_stats
 from lit_share.ties import TieError
@@ -53,20 +53,17 @@ def test_tensors_and_settings(tmp_path: Path) -> None:
     assert content["sharing"] == {}
 
 
-def test_three_seeds_of_two_strategies_are_compared(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_three_seeds_of_two_strategies_are_compared(tmp_path: Path) -> None:
     for seed in range(3):
         for strategy, loss in (("none", 0.5 + 0.02 * seed**2), ("soft_tie", 0.3 + 0.01 * seed)):
             own: dict[str, Any] = {"validation": {"val/loss": loss}, "test": {"test/loss": loss}}
             write_result(
                 tmp_path / f"{strategy}-{seed}", strategy=strategy, seed=seed, module=pair(), **own
             )
-    main(["compare", str(tmp_path)])
-    out = capsys.readouterr().out
-    assert "failed:" not in out
-    assert "Use `soft_tie`: it is better than `none`" in " ".join(out.split())
-    assert (tmp_path / "report.html").exists()
+    comparison = compare(read_results([tmp_path]))
+    assert [(row.strategy, row.failed) for row in comparison.rows] == [("none", 0), ("soft_tie", 0)]
+    ((_, sentences),) = advise(comparison)
+    assert sentences[0].startswith("Use `soft_tie`: it is better than `none`")
 
 
 @pytest.mark.parametrize(
