@@ -63,13 +63,12 @@ def readable_hyperparameters(*modules: object) -> Iterator[None]:
 def globals_of_checkpoint(file: Any) -> list[Any]:
     """Return the classes and functions that a file of `torch.save` names, and torch does not allow.
 
+    A ``pickle.PicklingError`` says that the file could call anything by what it names, as objects
+    of nested classes do.
+
     Args:
         file: A path or a file object. It must be from a trusted source, since modules that it names
             are imported.
-
-    Raises:
-        PicklingError: If the file could call anything by what it names, as objects of nested
-            classes do.
     """
     names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
     found: list[Any] = [(_located(name), name) for name in names]
