@@ -69,6 +69,14 @@ def check_three_sites(printed):
     assert min(tied, one) > alone + 0.03 > 0.7
 
 
+def check_regression(printed):
+    apart, *pulled, one = printed.column(
+        0, "apart", "pulled to zero", "pulled to their mean", "one model"
+    )
+    assert max(*pulled, one) < 0.85 < 1.0 < apart
+    assert all(less > margin > 0 for *_, less, margin in (printed["one m"], printed["pulled to z"]))
+
+
 def check_autoencoder(printed):
     apart, soft, one = printed.column(0, "apart", "softly tied", "one copy")
     assert max(soft, one) < apart < 0.05

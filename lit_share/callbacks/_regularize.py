@@ -32,7 +32,14 @@ from lit_share.penalties import (
     Schedule,
     register_after_step,
 )
-from lit_share.ties import Tie, TieError, Ties, unaligned_remark
+from lit_share.ties import (
+    Tie,
+    TieError,
+    Ties,
+    find_unlike_transposes,
+    unaligned_remark,
+    unlike_remark,
+)
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -294,6 +301,8 @@ class Regularize(Callback):
             ]
             if unaligned:
                 rank_zero_info(unaligned_remark([tie.name for tie in unaligned]))
+            if self.penalty.compares_members and (unlike := find_unlike_transposes(self.found)):
+                rank_zero_info(unlike_remark([tie.name for tie in unlike]))
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -453,7 +462,8 @@ class Regularize(Callback):
             raise RuntimeError(
                 f"{type(optimizer).__name__} was stepped without Lightning knowing, which "
                 "penalties and schedules depend on: step what self.optimizers() returns, not "
-                "self.optimizers(use_pl_optimizer=False)"
+                "self.optimizers(use_pl_optimizer=False); where a library steps its own, give it "
+                "trainer.strategy._lightning_optimizers: docs/howto/third_party.md has the callback"
             )
         self._announced.discard(optimizer)
         self._idle.discard(optimizer)

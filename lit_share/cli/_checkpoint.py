@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping
@@ -31,11 +32,11 @@ def load_checkpoint(path: Path) -> Mapping[str, Any]:
     try:
         checkpoint = load_plain(path)
     except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()[0][:200]
         raise ValueError(
-            f"{name} cannot be read without pickle, which could run any code that is in it: if you "
-            f"trust it, load it with torch.load({name}, weights_only=False) in Python, torch.save "
-            f"its state dict alone as 'weights.pt', and give that ({reason})"
+            f"{name} cannot be read without pickle, which could run any code that is in it, "
+            f"because of {_unknown_object(error)}: if you trust it, load it in Python with "
+            f"torch.load({name}, weights_only=False), torch.save its state dict alone as "
+            "'weights.pt', and give that"
         ) from None
     # Files of other formats raise many kinds of errors.
     except Exception as error:
@@ -60,6 +61,14 @@ def load_plain(path: Path) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _unknown_object(error: pickle.UnpicklingError) -> str:
+    """Return what torch does not read, from its message of many lines and colors."""
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    if found is None:
+        return "an object that is neither a tensor, a number nor a text"
+    return found[1]
 
 
 def state_dict_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:

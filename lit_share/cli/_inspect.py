@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lit_share.cli._help import Help, examples
@@ -36,6 +37,7 @@ def _run(options: argparse.Namespace) -> None:
     from lit_share.compact_files import read
 
     content = _content(read(options.file))
+    content["totals"]["file_bytes"] = Path(options.file).stat().st_size
     if options.json:
         print(json.dumps(content, indent=2))
     else:
@@ -86,7 +88,8 @@ def _print(content: dict[str, Any]) -> None:
     totals = content["totals"]
     console.print(
         f"{totals['numbers']:,} numbers, {totals['nonzero']:,} non-zero; "
-        f"{totals['stored_bytes']:,} bytes stored of {totals['plain_bytes']:,}: "
-        f"ratio {totals['ratio']:.2f}",
+        f"{totals['stored_bytes']:,} bytes of numbers stored of {totals['plain_bytes']:,}: "
+        f"ratio {totals['ratio']:.2f}; file with names and checksums: "
+        f"{totals['file_bytes']:,} bytes",
         highlight=False,
     )

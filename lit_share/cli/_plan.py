@@ -31,6 +31,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         epilog=examples(
             "lit-share plan last.ckpt  # what is there to be tied?",
             "lit-share plan last.ckpt 'a.net.*' 'b.net.*' --exclude '*.bias'",
+            "lit-share plan my_project:Net 'a.*' 'b.*' --min-ndim 2 --type torch.nn.Linear",
             "lit-share plan weights.pt 'layers.0.*' 'layers.1.*' 'layers.2.*'",
             "lit-share plan my_project.models:build_pair 'encoder.*.weight' 'decoder.*.weight.T'",
             "lit-share plan my_project.models:Pair 'a.*' 'b.*' --json | jq .saved",
@@ -48,16 +49,22 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("patterns", nargs="*", metavar="PATTERN", help=names)
     names = "names that are not tied; may be repeated"
     parser.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help=names)
+    layers = "layers whose parameters are tied, such as torch.nn.Linear; may be repeated"
+    parser.add_argument("--type", action="append", default=[], metavar="CLASS", help=layers)
+    ndim = "least number of dimensions of what is tied: 2 leaves out biases and normalisation"
+    parser.add_argument("--min-ndim", type=int, default=0, metavar="N", help=ndim)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> None:
-    if options.exclude and not options.patterns:
-        raise ValueError(
-            "--exclude goes with patterns, and there is none: write them after SOURCE, "
-            "as in 'a.*' 'b.*'"
-        )
+    given = {"--exclude": options.exclude, "--type": options.type, "--min-ndim": options.min_ndim}
+    for option, value in given.items():
+        if value and not options.patterns:
+            raise ValueError(
+                f"{option} goes with patterns, and there is none: write them after SOURCE, "
+                "as in 'a.*' 'b.*'"
+            )
 
     from rich.console import Console
 
@@ -68,7 +75,12 @@ def _run(options: argparse.Namespace) -> None:
         _list(module_of(options.source), options.json)
         return
     # Wrong patterns are reported before the module is built, which may take long.
-    ties = Ties(*options.patterns, exclude=options.exclude)
+    ties = Ties(
+        *options.patterns,
+        exclude=options.exclude,
+        types=options.type,
+        min_ndim=options.min_ndim,
+    )
     plan = ties.plan(module_of(options.source))
     if options.json:
         totals = {"parameters": plan.parameters, "saved": plan.saved}

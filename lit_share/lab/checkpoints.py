@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -12,29 +14,17 @@ from typing_extensions import override
 
 from lit_share.files import beside
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "checkpoint_class"]
 
 
-class Checkpoint(ModelCheckpoint):
-    """`ModelCheckpoint` that knows its best checkpoint when its folder was moved or copied.
+if TYPE_CHECKING:
+    _Mixed = ModelCheckpoint
+else:
+    _Mixed = object
 
-    Lightning remembers full paths, and forgets the best score if the folder has another name when
-    training is resumed. Here paths are those of the folder that it has now. A best checkpoint that
-    stayed in another folder is copied to its own when training begins.
 
-    Args:
-        dirpath: The folder.
-        filename: The file's name without ``.ckpt``.
-        options: See `ModelCheckpoint`. With ``enable_version_counter=False`` a file of an earlier
-            training in this folder is replaced; otherwise files get the ends ``-v1``, ``-v2``.
-
-    Raises:
-        ValueError: Before training, if the best checkpoint so far is not there any more.
-
-    Example:
-        >>> best = Checkpoint("checkpoints", "best", monitor="val/loss")
-        >>> trainer = Trainer(callbacks=[best])  # doctest: +SKIP
-    """
+class _FollowsFolder(_Mixed):
+    """What `Checkpoint` does, for the `ModelCheckpoint` of any Lightning."""
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -82,3 +72,41 @@ class Checkpoint(ModelCheckpoint):
         assert self.best_model_score is not None
         self.best_model_path = self.kth_best_model_path = own
         self.best_k_models = {own: self.best_model_score}
+
+
+class Checkpoint(_FollowsFolder, ModelCheckpoint):
+    """`ModelCheckpoint` that knows its best checkpoint when its folder was moved or copied.
+
+    Lightning remembers full paths, and forgets the best score if the folder has another name when
+    training is resumed. Here paths are those of the folder that it has now. A best checkpoint that
+    stayed in another folder is copied to its own when training begins.
+
+    Args:
+        dirpath: The folder.
+        filename: The file's name without ``.ckpt``.
+        options: See `ModelCheckpoint`. With ``enable_version_counter=False`` a file of an earlier
+            training in this folder is replaced; otherwise files get the ends ``-v1``, ``-v2``.
+
+    Raises:
+        ValueError: Before training, if the best checkpoint so far is not there any more.
+
+    Example:
+        >>> best = Checkpoint("checkpoints", "best", monitor="val/loss")
+        >>> trainer = Trainer(callbacks=[best])  # doctest: +SKIP
+    """
+
+
+@cache
+def checkpoint_class(package: str) -> type[ModelCheckpoint]:
+    """Return `Checkpoint` of a package, ``"lightning.pytorch"`` or ``"pytorch_lightning"``."""
+    if package == "lightning.pytorch":
+        return Checkpoint
+    base = import_module(f"{package}.callbacks").ModelCheckpoint
+    return type("Checkpoint", (_FollowsFolder, base), {"__doc__": Checkpoint.__doc__})
+
+
+def __getattr__(name: str) -> Any:
+    # Configs name the class of the other package, which is imported for its models only.
+    if name == "PytorchLightningCheckpoint":
+        return checkpoint_class("pytorch_lightning")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

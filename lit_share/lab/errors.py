@@ -19,12 +19,14 @@ _KNOWN = {
     "hydra",
     "omegaconf",
     "lightning",
+    "pytorch_lightning",
+    "lightning_fabric",
     "torch",
     "contextlib",
     "functools",
 }
 # The packages whose errors about arguments are worded for users.
-_CHECKING = {"lit_share", "lightning"}
+_CHECKING = {"lit_share", "lightning", "pytorch_lightning", "lightning_fabric"}
 
 
 class UserError(CompactHydraException):

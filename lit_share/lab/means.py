@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from typing_extensions import override
 
+from lit_share.lightnings import Callback
 from lit_share.paired import Paired
 
 __all__ = ["LogMeans"]

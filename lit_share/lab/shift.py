@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from typing_extensions import override
+
+from lit_share.lightnings import Callback
 
 __all__ = ["ShiftConsistency", "shift_consistency"]
 

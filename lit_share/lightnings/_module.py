@@ -80,9 +80,12 @@ def common_package(
             by_package.setdefault(package, name)
     if len(by_package) > 1:
         of = " and ".join(f"{name!r} is of {package}" for package, name in by_package.items())
+        instead = ""
+        if lightning_class == "LightningDataModule":
+            instead = "; loaders of both are taken, as a dict by child, {'a': loader, 'b': loader}"
         raise TypeError(
             f"{of}, which no Trainer takes together: import {lightning_class} from one of them "
-            "in all files"
+            f"in all files{instead}"
         )
     return next(iter(by_package), None)
 

@@ -35,15 +35,17 @@ class SharingStats:
         unique: Numbers other than zero, counted once if they are stored once, or are exactly equal
             in the given ties.
         zeros: Numbers of ``total`` that are exactly zero.
-        bytes: Bytes of the parameters and buffers in the module's compact file, without its header
-            of about a kilobyte, or more for many parameters; see `lit_share.save_compact`. ``None``
-            if `save_compact` raises an error.
+        bytes: Bytes of the numbers in the module's compact file, those of parameters and buffers;
+            see `lit_share.save_compact`. ``None`` if `save_compact` raises an error.
+        file_bytes: Bytes of the whole compact file. Its header takes about 250 bytes for each
+            tensor, which is most of the file of a small model. ``None`` as for ``bytes``.
     """
 
     total: int
     unique: int
     zeros: int
     bytes: int | None = None
+    file_bytes: int | None = None
 
     @property
     def sparsity(self) -> float:
@@ -94,12 +96,13 @@ def sharing_stats(
         compression rate.
     """
     # Compact files need pydantic, which counting during training does not.
-    from lit_share.compact_files import CompactFileError, compact_bytes
+    from lit_share.compact_files import CompactFileError, compact_sizes
 
     counts = count_numbers(module, ties)
     # Numbers can be counted in modules that no file can hold, such as those with sparse buffers.
     with suppress(CompactFileError):
-        return replace(counts, bytes=compact_bytes(module))
+        sizes = compact_sizes(module)
+        return replace(counts, bytes=sizes.numbers, file_bytes=sizes.file)
     return counts
 
 

@@ -56,7 +56,8 @@ class Paired(Delegating):
 
     **Names.** Parameters are `a.net.0.weight`, metrics `a/val/loss`. Monitors of children's
     schedulers are prefixed; for callbacks, write `EarlyStopping("a/val/loss")`. `trainer.test` and
-    `trainer.validate` return a dict for each child: `[{"a/test/acc": 0.9}, {"b/test/acc": 0.8}]`.
+    `trainer.validate` return a dict for each loader of each child:
+    `[{"a/test/acc": 0.9}, {"b/test/acc": 0.8}]`.
 
     **Trainer.** A child's `self.trainer` has the child as `model`, and the child's own optimizers,
     loaders, datamodule (see `PairedData`) and metrics, by the names that the child gave them.

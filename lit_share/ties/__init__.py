@@ -36,7 +36,12 @@ from lit_share.ties._suffix import TRANSPOSE, Suffix
 from lit_share.ties._tie import Member, Tie, distinctly_named, map_ties
 from lit_share.ties._ties import Ties
 from lit_share.ties._transposed import Source, can_hold_transposed, make_transposed
-from lit_share.ties._unaligned import find_unaligned, unaligned_remark
+from lit_share.ties._unaligned import (
+    find_unaligned,
+    find_unlike_transposes,
+    unaligned_remark,
+    unlike_remark,
+)
 from lit_share.ties._view import TieView, TieViews, names_of
 
 __all__ = [
@@ -72,6 +77,7 @@ __all__ = [
     "equal_slice",
     "find_ties",
     "find_unaligned",
+    "find_unlike_transposes",
     "full_on_host",
     "full_tensor",
     "is_dtensor",
@@ -90,6 +96,7 @@ __all__ = [
     "shortened",
     "sum_over_shards",
     "unaligned_remark",
+    "unlike_remark",
     "unwrapped",
     "unwrapped_name",
 ]

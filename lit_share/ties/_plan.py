@@ -14,7 +14,7 @@ from lit_share.ties._distributed import is_dtensor
 from lit_share.ties._names import and_more, shortened
 from lit_share.ties._refs import BufferRef
 from lit_share.ties._tie import Tie
-from lit_share.ties._unaligned import unaligned_remark
+from lit_share.ties._unaligned import unaligned_remark, unlike_remark
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -78,6 +78,7 @@ class Plan:
         clusters: Which members are equal, or how many numbers of a tensor; without ties that are
             sharded or on the meta device.
         remarks: A remark on each of the unused.
+        unlike: The names of ties of a matrix and a transpose that start from unrelated weights.
     """
 
     ties: tuple[PlannedTie, ...]
@@ -86,6 +87,7 @@ class Plan:
     unaligned: tuple[str, ...] = ()
     clusters: tuple[ClusteredTie | TensorValues, ...] = ()
     remarks: tuple[str, ...] = ()
+    unlike: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -94,6 +96,7 @@ class Plan:
         buffers: Sequence[Sequence[BufferRef]] = (),
         unused: Mapping[str, str] = MappingProxyType({}),
         unaligned: Sequence[Tie] = (),
+        unlike: Sequence[Tie] = (),
     ) -> Plan:
         """Return the plan of ties and of the buffers that their patterns match."""
         different = [refs for refs in buffers if len({id(ref.stored) for ref in refs}) > 1]
@@ -104,6 +107,7 @@ class Plan:
             tuple(tie.name for tie in unaligned),
             cluster_ties([tie for tie in ties if _is_comparable(tie)]).ties,
             tuple(unused.values()),
+            tuple(tie.name for tie in unlike),
         )
 
     @property
@@ -161,6 +165,8 @@ class Plan:
             )
         if self.unaligned:
             remarks.append(unaligned_remark(self.unaligned))
+        if self.unlike:
+            remarks.append(unlike_remark(self.unlike))
         remarks += self._equal_members()
         remarks += self._equal_numbers()
         return [*remarks, *self.remarks]

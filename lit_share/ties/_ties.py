@@ -23,7 +23,7 @@ from lit_share.ties._plan import Plan
 from lit_share.ties._refs import BufferRef, ParameterRef, buffer_refs, parameter_refs
 from lit_share.ties._suffix import WHOLE, known_brackets
 from lit_share.ties._tie import Member, Tie, distinctly_named
-from lit_share.ties._unaligned import find_unaligned
+from lit_share.ties._unaligned import find_unaligned, find_unlike_transposes
 
 _SHOWN = 5
 
@@ -177,7 +177,8 @@ class Ties:
         """
         found = self.find_silently(module)
         unused, unaligned = self.unused(module), find_unaligned(found, module)
-        return Plan.of(found, self.buffers(module), unused, unaligned)
+        unlike = find_unlike_transposes(found)
+        return Plan.of(found, self.buffers(module), unused, unaligned, unlike)
 
     def unused(self, module: nn.Module) -> dict[str, str]:
         """Return a remark on each pattern of ``exclude`` and each type that fits nothing, by it."""

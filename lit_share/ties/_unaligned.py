@@ -1,4 +1,4 @@
-"""Ties whose members start from unrelated weights, so that their units do not correspond."""
+"""Ties whose members start from unrelated weights, so that their units may not correspond."""
 
 from __future__ import annotations
 
@@ -35,6 +35,29 @@ def find_unaligned(ties: Iterable[Tie], module: nn.Module) -> list[Tie]:
         for tie in ties
         if len(tie.members) < layers and _may_be_permuted(tie) and _is_unrelated(tie)
     ]
+
+
+def find_unlike_transposes(ties: Iterable[Tie]) -> list[Tie]:
+    """Return the ties of a matrix and a transpose whose weights are unrelated.
+
+    Their units correspond, as those of an encoder and its decoder do, so that permuting these is no
+    help.
+    """
+    found = []
+    for tie in ties:
+        suffixes = {member.suffix for member in tie.members}
+        if len(suffixes) > 1 and not any(suffix.slices for suffix in suffixes):
+            found.append(tie)
+    return [tie for tie in found if _is_unrelated(tie)]
+
+
+def unlike_remark(names: Sequence[str]) -> str:
+    """Return the remark on ties of a matrix and a transpose with these names."""
+    named = visible(names[0]) + and_more(len(names) - 1)
+    return (
+        f"the members of {named} start from unrelated weights: their units correspond, but have to "
+        "become alike first; let them start so, with lit_share.same_start(module, ties)"
+    )
 
 
 def unaligned_remark(names: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from lit_share.callbacks import Regularize, Share, SharingMonitor
 from lit_share.functional import Penalty
-from lit_share.lab.app._processes import Spawned
+from lit_share.lab.app._processes import spawned
 from lit_share.penalties import Ramp
 from lit_share.ties import TieError, Ties
 
@@ -1025,7 +1025,7 @@ def test_optimizers_that_are_stepped_behind_the_back(name, first):
     made = trainer(regularize(name, 0.1))
     with pytest.raises(
         RuntimeError,
-        match=r"SGD was stepped without.*not self\.optimizers\(use_pl_optimizer=False\)",
+        match=r"SGD was stepped without.*not self\.optimizers\(use_pl_optimizer=False\); whe",
     ):
         made.fit(Raw(), loader())
     assert made.global_step == 2 * first
@@ -1180,7 +1180,10 @@ def test_two_processes_train_as_one_does(monkeypatch):
     )  # where the new processes find this module
     together, alone = Three(), Three()
     made = trainer(
-        *callbacks_of_three(), strategy=Spawned(), devices=2, use_distributed_sampler=False
+        *callbacks_of_three(),
+        strategy=spawned(),
+        devices=2,
+        use_distributed_sampler=False,
     )
     made.fit(together)
     single = trainer(*callbacks_of_three())
@@ -1255,6 +1258,26 @@ def test_members_that_start_apart_are_told_of_at_a_fresh_start(caplog, tmp_path)
     assert warned(same=False)
     assert not warned(same=False, checkpoint=tmp_path / "last.ckpt")
     assert not warned(same=True)
+
+
+@pytest.mark.parametrize("name", ["soft_tie", "joint_lasso"])
+def test_a_transpose_that_starts_apart_is_said(name, caplog):
+    class Autoencoder(LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.encoder, self.decoder = nn.Linear(30, 9), nn.Linear(9, 30)
+
+        def training_step(self, batch):
+            return (self.decoder(self.encoder(batch)) - batch).square().mean()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=1e-4)
+
+    callback = Regularize(name, Ties("encoder.weight", "decoder.weight.T"), strength=0.1)
+    with caplog.at_level("INFO", "lightning.pytorch.utilities.rank_zero"):
+        trainer(callback).fit(Autoencoder(), DataLoader(torch.randn(8, 30), batch_size=2))
+    # A penalty towards zero does not compare members.
+    assert ("weight start from unrelated weights: their" in caplog.text) == (name == "soft_tie")
 
 
 def test_value_tie_of_members_is_refused_at_once():

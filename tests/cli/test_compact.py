@@ -153,7 +153,7 @@ class Config:
     [
         (
             {"state_dict": {"a": torch.ones(2)}, "config": Config()},
-            "cannot be read without pickle, which could run any",
+            f"which could run any code that is in it, because of {__name__}.Config: if you trust",
         ),
         ({"state_dict": {"a": 3}}, "'a' is a int, not a tensor"),
         ({"epoch": 3, "state": {}}, "'epoch' is a int, not a tensor"),

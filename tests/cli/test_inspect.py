@@ -34,6 +34,7 @@ def test_table(run, path, tied):
     assert "tie: a.weight = b.weight" in out
     assert "4,880 numbers" in out
     assert "of 19,520: ratio" in out
+    assert f"checksums: {path.stat().st_size:,} bytes" in out
 
 
 def test_json(run, path):
@@ -48,6 +49,7 @@ def test_json(run, path):
     assert content["ties"] == [{"names": ["a.weight", "b.weight"]}]
     totals = content["totals"]
     assert totals["plain_bytes"] == 19_520
+    assert totals["file_bytes"] == path.stat().st_size
     assert totals["stored_bytes"] == sum(tensor["bytes"] for tensor in tensors.values())
     assert totals["ratio"] == pytest.approx(19_520 / totals["stored_bytes"])
 

@@ -277,3 +277,31 @@ def test_clusters_of_a_checkpoint(run, tmp_path):
     # A compact file is not decoded for a plan.
     out = run("plan", tmp_path / "w.safetensors", "a.*", "b.*", "c.*", "--json")[1]
     assert json.loads(out)["clusters"] == []
+
+
+def test_kinds_of_parameters(run, project):
+    (project / "mine.py").write_text(
+        "from torch import nn\n"
+        "layers = lambda: nn.Sequential(nn.Linear(3, 2), nn.Conv1d(2, 2, 1), nn.BatchNorm1d(2))\n"
+        "net = nn.ModuleDict({'a': layers(), 'b': layers()})\n"
+    )
+
+    def tied(*options):
+        code, out, err = run("plan", "mine:net", "a.*", "b.*", *options, "--json")
+        assert (code, err) == (0, "")
+        return [tie["name"] for tie in json.loads(out)["ties"]]
+
+    assert tied("--min-ndim", "2") == ["0.weight", "1.weight"]
+    assert tied("--type", "torch.nn.Linear") == ["0.weight", "0.bias"]
+    assert tied("--type", "torch.nn.Linear", "--type", "torch.nn.Conv1d", "--min-ndim", "2") == [
+        "0.weight",
+        "1.weight",
+    ]
+    sys.modules.pop("mine")
+
+
+@pytest.mark.parametrize("option", [("--type", "torch.nn.Linear"), ("--min-ndim", "2")])
+def test_kinds_without_patterns(refused, project, option):
+    assert f"{option[0]} goes with patterns, and there is none" in refused(
+        "plan", "my_project:Pair", *option
+    )

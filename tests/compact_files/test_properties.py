@@ -122,6 +122,7 @@ def test_any_module_comes_back(tmp_path_factory, drawn):
 
     nbytes = len(read_raw(path)[1])
     assert compact_bytes(module) == compact_bytes(other) == sharing_stats(module).bytes == nbytes
+    assert sharing_stats(module).file_bytes == path.stat().st_size
     assert nbytes <= sum(tensor.nbytes for tensor in expected.values())
     found, _ = reference(path.read_bytes())
     assert {name: (list(bits.shape), bits.dtype.itemsize) for name, bits in found.items()} == {

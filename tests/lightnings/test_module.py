@@ -132,7 +132,7 @@ def test_copies_of_paired_data(package, copied):
 
 def test_datamodules_of_different_packages_are_refused():
     one, other = (data_of(package)() for package in PACKAGES)
-    with pytest.raises(TypeError, match="import LightningDataModule from one of them in all files"):
+    with pytest.raises(TypeError, match="one of them in all files; loaders of both are"):
         ls.PairedData(a=one, b=other)
 
 

@@ -137,6 +137,7 @@ def test_as_dict():
         "unique": stats.unique,
         "zeros": stats.zeros,
         "bytes": stats.bytes,
+        "file_bytes": stats.file_bytes,
         "sparsity": stats.zeros / stats.total,
         "sharing": (stats.total - stats.zeros) / stats.unique,
         "compression": stats.total / stats.unique,

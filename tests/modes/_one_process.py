@@ -14,7 +14,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from torch.optim.swa_utils import get_ema_avg_fn
 
 from lit_share import TieError
-from lit_share.lab.app._processes import Spawned
+from lit_share.lab.app._processes import spawned
 
 from ._modules import DEVICE, Lit, Manual, TwoOptimizers, TwoRates, assert_trained, fit, strategy
 from ._reference import HARD, Mode
@@ -95,7 +95,7 @@ def compiled(row):
 
 
 def ddp_spawn(row):
-    run(row, strategy=Spawned(), devices=2)
+    run(row, strategy=spawned(), devices=2)
 
 
 HERE = {

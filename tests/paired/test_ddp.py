@@ -10,7 +10,7 @@ import torch
 from lightning import LightningModule, Trainer
 from torch.utils.data import DataLoader, TensorDataset
 from lit_share.paired import Paired
-from lit_share.lab.app._processes import Spawned
+from lit_share.lab.app._processes import spawned
 
 
 class Lit(LightningModule):
@@ -48,7 +48,8 @@ if __name__ == "__main__":
     pair = Paired(a=Lit(0.1), b=Lit(0.01))
     before = pair.a.net.weight.detach().clone()
     trainer = Trainer(
-        max_epochs=2, accelerator="cpu", devices=2, strategy=Spawned(), gradient_clip_val=1.0,
+        max_epochs=2, accelerator="cpu", devices=2, strategy=spawned(),
+        gradient_clip_val=1.0,
         logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False,
     )

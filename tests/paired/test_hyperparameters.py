@@ -117,6 +117,23 @@ def test_what_cannot_be_read_is_told_by_name():
         pass
 
 
+def test_what_a_hook_adds_is_read(tmp_path):
+    class Adding(Lit):
+        def on_save_checkpoint(self, checkpoint):
+            checkpoint["colour"] = Colour.RED
+
+    class Failing(Lit):
+        def on_save_checkpoint(self, checkpoint):
+            checkpoint["colour"] = self.trainer.current_epoch
+
+    torch.save({"colour": Colour.RED}, tmp_path / "a.ckpt")
+    pair = Paired(a=Adding(1), b=Failing(2))
+    # Without a Trainer, the hook of the second child fails after that of the first.
+    assert read(tmp_path / "a.ckpt", pair)["colour"] is Colour.RED
+    with pytest.raises(pickle.UnpicklingError):
+        read(tmp_path / "a.ckpt", Lit(1))
+
+
 def test_a_child_is_exported_from_a_checkpoint(tmp_path):
     pair = Paired(a=Lit(Colour.RED), b=Lit(pathlib.Path("x")))
     trainer = Trainer(max_epochs=1, logger=False, enable_checkpointing=False, accelerator="cpu")

@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import nn
 
 from lit_share.sharing import share
-from lit_share.ties import TieError, Ties
+from lit_share.ties import TieError, Ties, same_start
 
 from .._modules import mlp, module_of, pair_of
 
@@ -151,6 +151,20 @@ def wide(seed):
 )
 def test_units_that_do_not_correspond(module, patterns, unaligned):
     assert Ties(*patterns).plan(pair_of(**module)).unaligned == unaligned
+
+
+def test_a_transpose_that_starts_apart_is_said():
+    torch.manual_seed(0)
+    net = nn.ModuleDict({"encoder": nn.Linear(20, 9), "decoder": nn.Linear(9, 20)})
+    ties = Ties("encoder.weight", "decoder.weight.T")
+    plan = ties.plan(net)
+    # An encoder and its decoder have the same units, which are not to be permuted.
+    assert (plan.unlike, plan.unaligned) == (("encoder.weight",), ())
+    said = "the members of encoder.weight start from unrelated weights: their units correspond, but"
+    assert said in str(plan)
+    assert "lit_share.align" not in str(plan)
+    same_start(net, ties)
+    assert ties.plan(net).unlike == ()
 
 
 def test_what_was_trained_from_the_same_start_corresponds():

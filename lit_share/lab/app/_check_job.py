@@ -20,6 +20,7 @@ from lit_share.lab.app._objective import (
     model_of,
 )
 from lit_share.lab.app._processes import refuse_copies_of_a_sweep
+from lit_share.lab.app._stages import check_stages
 from lit_share.lab.app.build import Job
 from lit_share.lab.app.config import choice, sweep_name
 from lit_share.lab.app.retrain import check_retraining, wants_retraining
@@ -44,13 +45,14 @@ def check_job(job: Job, config: DictConfig, overrides: Sequence[str]) -> None:
     Raises:
         ConfigError: If training would start the whole sweep again.
         TieError: If the ties do not fit the model.
-        ValueError: If the second phase could not train.
+        ValueError: If the second phase could not train, or the data could not be evaluated.
     """
     refuse_copies_of_a_sweep(job.trainer)
     begin_wandb(job.trainer.loggers)
     _check_ties(job, config, overrides)
     _print_plan(job, config)
     check_retraining(job, config)
+    check_stages(job, config)
     callbacks: list[Callback] = job.trainer.callbacks  # type: ignore[attr-defined]
     callbacks.append(ObjectiveIsKnown(config.objective, config.mode))
     if not can_be_tested(model_of(config.objective, job.model)[0], job.data):
@@ -99,7 +101,7 @@ def _print_plan(job: Job, config: DictConfig) -> None:
             if config.ckpt_path is not None:
                 # Initial weights are replaced by those of the checkpoint, so that it does not
                 # matter whether they are unaligned.
-                plan = replace(plan, unaligned=())
+                plan = replace(plan, unaligned=(), unlike=())
             if aligning and plan.unaligned:
                 aligned = {
                     tie.name

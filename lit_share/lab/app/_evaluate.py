@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from omegaconf import DictConfig
 
 from lit_share.callbacks import Regularize, Share
-from lit_share.functional import Comparison
 from lit_share.lab.app._check_job import warn_of_missing_test_metric
 from lit_share.lab.app._objective import Mode, better_of, can_be_tested, unknown_objective
 from lit_share.lab.app._train import Trained
 from lit_share.lab.app.build import evaluator
-from lit_share.metrics import compare_found, sharing_stats
-from lit_share.ties import cluster_ties
+from lit_share.lab.results import measure
+from lit_share.metrics import sharing_stats
 
 log = logging.getLogger(__name__)
 
@@ -92,15 +91,8 @@ def _sharing(
             regularizer.load_state_dict(trained.states[regularizer.state_key])
         if isinstance(regularizer, Regularize):
             penalty += regularizer.value(job.model, trained.step, trained.epoch)
-    # A tie with a single member has no distance.
-    ties = [tie for tie in job.ties.find(job.model) if tie.compares]
-    sharing: dict[str, float | None] = {"penalty": penalty, "distance": None}
-    comparisons = compare_found(ties)
-    if ties:
-        sharing["distance"] = Comparison.total(comparisons).distance
-    sharing |= sharing_stats(job.model, ties).as_dict()
-    tied = {tie.name: comparison.tied for tie, comparison in zip(ties, comparisons, strict=True)}
-    return sharing, tied, cluster_ties(ties).as_dict()
+    measured = measure(job.model, job.ties)
+    return {"penalty": penalty, **measured.sharing}, measured.tied, measured.clusters
 
 
 def _merged(metrics_of_loaders: Sequence[Mapping[str, float]]) -> dict[str, float]:

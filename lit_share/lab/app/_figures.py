@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import plotly.graph_objects as go
 import torch
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 
 from lit_share.codebooks import RowReport, codebook_layers, dense_weight
 from lit_share.lab.plots import cluster_map, position_filters
+from lit_share.lightnings import is_a
 from lit_share.local import LocallyConnected1d, LocallyConnected2d
 from lit_share.ties import Tie, is_dtensor, unwrapped, unwrapped_name
 
@@ -108,8 +110,8 @@ def _copied(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", torch.float32, copy=True)
 
 
-def _wandb_of(loggers: Iterable[Logger]) -> list[WandbLogger]:
-    return [logger for logger in loggers if isinstance(logger, WandbLogger)]
+def _wandb_of(loggers: Iterable[Logger]) -> list[Any]:
+    return [logger for logger in loggers if is_a(logger, "WandbLogger")]
 
 
 def _log(loggers: Iterable[Logger], name: str, figure: go.Figure, step: int) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from typing_extensions import override
 
 from lit_share.lab.report import default_metric
+from lit_share.lightnings import Callback, is_overridden
 from lit_share.paired import Paired
 
 Mode: TypeAlias = Literal["min", "max"]
@@ -78,7 +78,7 @@ class ObjectiveIsKnown(Callback):
 
 def better_of(trainer: Trainer) -> dict[str, Mode]:
     """Return whether large or small metrics are better, of those that a trainer has noted."""
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     found: dict[str, Mode] = {}
     for callback in callbacks:
         if isinstance(callback, ObjectiveIsKnown):

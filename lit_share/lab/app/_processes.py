@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 from lightning.pytorch import Trainer
-from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from torch import distributed
-from typing_extensions import override
 
 from lit_share.lab.app._check import ConfigError
 from lit_share.lab.app.config import sweep_name
+from lit_share.lightnings import is_a, module_of
 
 
-class Spawned(DDPStrategy):
-    """``ddp_spawn`` that destroys its process group, whose gloo threads may abort a process."""
+def spawned(model: object = None) -> Any:
+    """Return ``ddp_spawn`` that destroys its process group at the end, of a model's Lightning."""
+    # The group's gloo threads may abort a process that ends.
+    strategy = module_of(model, "strategies").DDPStrategy(start_method="spawn")
+    # A subclass would have to be one of either package's class, and be found by `pickle`.
+    strategy.teardown = partial(_tear_down, strategy)
+    return strategy
 
-    def __init__(self) -> None:
-        super().__init__(start_method="spawn")
 
-    @override
-    def teardown(self) -> None:
-        super().teardown()
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
+def _tear_down(strategy: Any) -> None:
+    type(strategy).teardown(strategy)
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def refuse_copies_of_a_sweep(trainer: Trainer) -> None:
@@ -30,7 +33,7 @@ def refuse_copies_of_a_sweep(trainer: Trainer) -> None:
     # Spawned processes get this process's objects, and SLURM starts its processes with the cell's
     # config, so both train the same cell.
     strategy = trainer.strategy
-    if sweep_name() is None or not isinstance(strategy.launcher, _SubprocessScriptLauncher):
+    if sweep_name() is None or not is_a(strategy.launcher, "_SubprocessScriptLauncher"):
         return
     raise ConfigError(
         f"trainer: {type(strategy).__name__} with {trainer.num_devices} devices starts processes"

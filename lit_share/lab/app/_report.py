@@ -78,6 +78,8 @@ def table_of(result: Result) -> Table:
     table = Table(title=title, box=SIMPLE, show_header=False)
     table.add_column(overflow="fold")
     table.add_column(justify="right", overflow="fold")
+    if result.test:
+        table.add_row(Text("on test data:", style="italic"), "")
     for name, value in result.test.items():
         table.add_row(Text(visible(name)), f"{value:.4f}")
     table.add_section()
@@ -105,6 +107,7 @@ def table_of(result: Result) -> Table:
     table.add_row("unique parameters", f"{sharing['unique']:,}")
     table.add_row("compression (parameters / unique)", f"{sharing['compression']:.2f}")
     if sharing["bytes"] is not None:
-        table.add_row("bytes in a compact file", f"{sharing['bytes']:,}")
+        table.add_row("bytes of a compact file", f"{sharing['file_bytes']:,}")
+        table.add_row("of these, of its numbers", f"{sharing['bytes']:,}")
     table.add_row("seconds", f"{result.seconds:.1f}")
     return table

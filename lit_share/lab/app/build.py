@@ -8,16 +8,18 @@ from typing import Any
 
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import DictConfig
+from torch import nn
 
 from lit_share.callbacks import KeepRandomState, SharingMonitor, TieRows
 from lit_share.lab.app._checkpoints import WholeCheckpoints
-from lit_share.lab.app._processes import Spawned
+from lit_share.lab.app._lightnings import check_package, in_package
+from lit_share.lab.app._processes import spawned
 from lit_share.lab.app._stop_again import StopAgain
+from lit_share.lab.app._ties import ties_of
 from lit_share.lab.means import LogMeans
+from lit_share.lightnings import PACKAGES, is_a, is_module, package_of
 from lit_share.paired import Paired
 from lit_share.ties import Ties
 
@@ -36,25 +38,30 @@ class Job:
 def build(config: DictConfig) -> Job:
     """Build the data, model, regularizers, callbacks, loggers and trainer of a prepared config.
 
+    Callbacks, loggers and the trainer are of the model's Lightning; see `in_package`.
+
     Raises:
         ValueError: If two regularizers are the same.
+        TypeError: If the model is no LightningModule, or the data or the trainer are of the other
+            Lightning.
     """
     data = _make(config.data)
     model = _make(config.model)
-    if not isinstance(model, LightningModule):
-        model = model(data)
+    if not is_module(model):
+        model = _model_for(data, model)
+    check_package(model, data, "data", config.data)
     # Penalties and shared parameters are meant for units that correspond.
     aligning = [_make(node) for node in config.align.values()]
     regularizers = {str(name): _make(node) for name, node in config.regularizer.items()}
     _refuse_twins(regularizers)
-    loggers = [_make(node) for node in config.logger.values()]
+    loggers = [_make(node, package=package_of(model)) for node in config.logger.values()]
     others = callbacks_of(config, model)
     if any(isinstance(regularizer, TieRows) for regularizer in regularizers.values()):
         others = without_monitors(others)
     callbacks = [*aligning, *regularizers.values(), *others]
-    trainer = trainer_of(config, callbacks, loggers)
-    ties = Ties(config.ties.patterns, exclude=config.ties.get("exclude", []))
-    return Job(trainer, model, data, ties, regularizers)
+    trainer = trainer_of(config, model, callbacks, loggers)
+    check_package(model, trainer, "trainer", config.trainer)
+    return Job(trainer, model, data, ties_of(config), regularizers)
 
 
 def _refuse_twins(regularizers: Mapping[str, Callback]) -> None:
@@ -91,7 +98,7 @@ def callbacks_of(config: DictConfig, model: LightningModule, folder: str = "") -
         keywords = {}
         if folder and node.get("dirpath"):
             keywords["dirpath"] = f"{node.dirpath}/{folder}"
-        callbacks.append(_make(node, **keywords))
+        callbacks.append(_make(node, package=package_of(model), **keywords))
     if _needs_means(config.objective, model, callbacks):
         callbacks.append(LogMeans())
     if not any(isinstance(callback, KeepRandomState) for callback in callbacks):
@@ -102,7 +109,7 @@ def callbacks_of(config: DictConfig, model: LightningModule, folder: str = "") -
 
 
 def _saves_every_epoch(callback: Callback) -> bool:
-    return isinstance(callback, ModelCheckpoint) and callback.monitor is None
+    return is_a(callback, "ModelCheckpoint") and getattr(callback, "monitor", None) is None
 
 
 def without_monitors(callbacks: Iterable[Callback]) -> list[Callback]:
@@ -111,20 +118,24 @@ def without_monitors(callbacks: Iterable[Callback]) -> list[Callback]:
 
 
 def trainer_of(
-    config: DictConfig, callbacks: list[Callback], loggers: list[Logger], **options: Any
+    config: DictConfig,
+    model: LightningModule,
+    callbacks: list[Callback],
+    loggers: list[Logger],
+    **options: Any,
 ) -> Trainer:
-    """Build a trainer, with options that override the config's."""
+    """Build a trainer for a model, with options that override the config's."""
+    package = package_of(model) or PACKAGES[0]
     if "enable_progress_bar" not in config.trainer:
         # Lightning would add its own progress bar if callbacks contain none.
-        options.setdefault(
-            "enable_progress_bar", any(isinstance(c, ProgressBar) for c in callbacks)
-        )
+        options.setdefault("enable_progress_bar", any(is_a(c, "ProgressBar") for c in callbacks))
     if config.trainer.get("strategy") == "ddp_spawn":
-        options.setdefault("strategy", Spawned())
-    make: Any = _make(config.trainer, _partial_=True, **options)
+        options.setdefault("strategy", spawned(model))
+    make: Any = _make(config.trainer, package=package, _partial_=True, **options)
     trainer: Trainer = make(callbacks=callbacks, logger=loggers or False)
     # Plugins of the user or of a strategy for shards keep their own way to write checkpoints.
-    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+    if type(trainer.strategy.checkpoint_io).__name__ == "TorchCheckpointIO":
+        # Strategies only call its methods, so that its class may be of the other package.
         trainer.strategy.checkpoint_io = WholeCheckpoints()
     return trainer
 
@@ -136,8 +147,26 @@ def evaluator(job: Job, config: DictConfig) -> Trainer:
         return job.trainer
     callbacks: list[Callback] = job.trainer.callbacks  # type: ignore[attr-defined]
     kept: list[Callback] = [callback for callback in callbacks if isinstance(callback, LogMeans)]
-    return trainer_of(config, kept, job.trainer.loggers, devices=1, strategy="auto")
+    return trainer_of(config, job.model, kept, job.trainer.loggers, devices=1, strategy="auto")
 
 
-def _make(node: DictConfig, **keywords: Any) -> Any:
+def _model_for(data: LightningDataModule, make: Any) -> LightningModule:
+    """Return the model that a partial function makes of the data module."""
+    model = None
+    if callable(make) and not isinstance(make, nn.Module):
+        model = make(data)
+    if not is_module(model):
+        found = make
+        if model is not None:
+            found = model
+        raise TypeError(
+            f"model: expected a LightningModule, got a {type(found).__name__}: name a class or "
+            "function that returns one, with _partial_: true if it takes the data module"
+        )
+    return model
+
+
+def _make(node: DictConfig, package: str | None = None, **keywords: Any) -> Any:
+    if package is not None:
+        node = in_package(node, package)
     return instantiate(node, _convert_="all", **keywords)

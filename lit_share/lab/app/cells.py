@@ -93,13 +93,13 @@ def _check(config: DictConfig, look_around: bool) -> _Checked:
     # These imports take seconds, which a process that only starts cells elsewhere saves.
     from hydra.utils import instantiate
 
+    from lit_share.lab.app._ties import ties_of
     from lit_share.lab.app.config import prepare
-    from lit_share.ties import Ties
 
     where = ""
     try:
         prepared = prepare(config)
-        Ties(prepared.ties.patterns, exclude=prepared.ties.get("exclude", []))
+        ties_of(prepared)
         for name, node in prepared.align.items():
             where = f"align.{name}: "
             instantiate(node, _convert_="all")

@@ -72,6 +72,8 @@ class TrainSchema:
 
 
 CONFIG_FILE = "config.yaml"
+# The keys that recipes read.
+_TIES = ("patterns", "exclude", "types", "min_ndim")
 GROUPS = ("model", "data", "ties", "align", "regularizer", "callbacks", "logger", "trainer")
 
 
@@ -101,6 +103,9 @@ def prepare(config: DictConfig) -> DictConfig:
             "ties.patterns: name what is tied, whatever the strategy:"
             " ties.patterns=[a.net.*,b.net.*]"
         )
+    if isinstance(ties, dict):
+        for key in ties.keys() - set(_TIES):
+            raise ConfigError(f"ties.{key}: unknown key{suggest(key, _TIES)}")
     values = [entry.name for entry in fields(TrainSchema) if entry.name not in GROUPS]
     check_config(config, GROUPS, values)
     prepared = OmegaConf.create(OmegaConf.to_container(config, resolve=True, enum_to_str=True))

@@ -65,7 +65,7 @@ def retrain(job: Job, config: DictConfig) -> tuple[Job, list[dict[str, Any]]]:
     options = {}
     if config.retrain.max_epochs is not None:
         options["max_epochs"] = config.retrain.max_epochs
-    trainer = trainer_of(config, callbacks, job.trainer.loggers, **options)
+    trainer = trainer_of(config, job.model, callbacks, job.trainer.loggers, **options)
     trainer.fit(job.model, datamodule=job.data)
     return replace(job, trainer=trainer, regularizers={}), [asdict(layer) for layer in report]
 

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from lit_share.files import write_text
 from lit_share.lab.app._check import ConfigError
 from lit_share.lab.app._check_job import check_job
+from lit_share.lab.app._checkpoints import own_classes_allowed
 from lit_share.lab.app._compose import compose
 from lit_share.lab.app._environment import Environment
 from lit_share.lab.app._evaluate import evaluate
@@ -27,6 +28,7 @@ from lit_share.lab.app.tracking import is_first_rank, wandb_finished, wandb_hint
 from lit_share.lab.errors import one_line
 from lit_share.lab.results import Result
 from lit_share.lab.sweeps import alone_in_run
+from lit_share.lightnings import PACKAGES
 from lit_share.paired import readable_hyperparameters
 from lit_share.text import print_any_letter
 
@@ -81,8 +83,10 @@ def _run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float | 
             seed_everything(prepared.seed, workers=True, verbose=False)
             job = build(prepared)
             environment.hide_in_hyperparameters(job.model, job.data)
+            # A package sets the level of its logger when it is imported, as by the model.
+            _silence_lightning()
             # Before training, as a checkpoint that cannot be read would lose it.
-            with readable_hyperparameters(job.model, job.data):
+            with own_classes_allowed(), readable_hyperparameters(job.model, job.data):
                 check_job(job, prepared, overrides)
                 if prepared.dry_run:
                     print("dry run: everything was built and checked, and nothing is trained")
@@ -112,12 +116,17 @@ def _run(config: DictConfig, output_dir: Path, overrides: list[str]) -> float | 
 
 
 def _silence_others() -> None:
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    _silence_lightning()
     # Lightning 2.6 triggers a deprecation warning of torch 2.13 at every batch.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     # A sweep with little data would show this in every cell, although metrics are logged: steps are
     # counted across epochs.
     warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
+
+
+def _silence_lightning() -> None:
+    for package in PACKAGES:
+        logging.getLogger(package).setLevel(logging.WARNING)
 
 
 def _write_failure(result: Result, error: Exception, environment: Environment) -> None:

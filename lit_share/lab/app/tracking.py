@@ -13,26 +13,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, open_dict
 
 from lit_share.lab.app.config import sweep_name
+from lit_share.lightnings import is_a
 from lit_share.ties import Plan, shortened
 
 log = logging.getLogger(__name__)
 
 
-def begin_wandb(loggers: Iterable[Logger]) -> None:
+def begin_wandb(loggers: Iterable[Any]) -> None:
     """Start the runs of W&B loggers before training; offline if W&B cannot be reached.
 
     W&B waits for ``WANDB_INIT_TIMEOUT``, 90 seconds by default.
     """
     for logger in loggers:
-        if not isinstance(logger, WandbLogger) or not is_first_rank():
+        if not is_a(logger, "WandbLogger") or not is_first_rank():
             continue
         import wandb
 
+        # Lightning passes W&B a setting that it warns of, whatever its value.
+        if logger._wandb_init.get("anonymous") is None:
+            logger._wandb_init.pop("anonymous", None)
         try:
             _ = logger.experiment
         except wandb.errors.CommError as error:
@@ -90,15 +93,15 @@ def resume_in_wandb(options: DictConfig, output_dir: Path) -> None:
             options.id = runs[-1].name.rpartition("-")[2]
 
 
-def read_csv_columns(loggers: Iterable[Logger]) -> None:
+def read_csv_columns(loggers: Iterable[Any]) -> None:
     """Set the columns of CSV loggers from their files, which spawned processes may have written."""
     for logger in loggers:
-        if isinstance(logger, CSVLogger) and (path := Path(logger.log_dir, "metrics.csv")).exists():
+        if is_a(logger, "CSVLogger") and (path := Path(logger.log_dir, "metrics.csv")).exists():
             with path.open(newline="") as file:
                 logger.experiment.metrics_keys = next(csv.reader(file), [])
 
 
-def log_plans(loggers: Iterable[Logger], plans: Mapping[str, Plan]) -> None:
+def log_plans(loggers: Iterable[Any], plans: Mapping[str, Plan]) -> None:
     """Log a table of each regularizer's ties to W&B."""
     columns = ["regularizer", "tie", "members", "shape", "parameters", "saved if shared"]
     rows = []
@@ -107,15 +110,15 @@ def log_plans(loggers: Iterable[Logger], plans: Mapping[str, Plan]) -> None:
             members, shape = shortened(tie.members, " = "), "×".join(map(str, tie.shape))
             rows.append([name, tie.name, members, shape, tie.parameters, tie.saved])
     for logger in loggers:
-        if isinstance(logger, WandbLogger) and rows:
+        if is_a(logger, "WandbLogger") and rows:
             logger.log_table("ties", columns, rows)
 
 
-def log_result(loggers: Iterable[Logger], numbers: Mapping[str, float]) -> None:
+def log_result(loggers: Iterable[Any], numbers: Mapping[str, float]) -> None:
     """Log a table of final metrics to W&B."""
     rows = [[name, value] for name, value in numbers.items()]
     for logger in loggers:
-        if isinstance(logger, WandbLogger):
+        if is_a(logger, "WandbLogger"):
             logger.log_table("result", ["metric", "value"], rows)
 
 

@@ -163,7 +163,7 @@ def _row(
         distance=_mean(run.sharing.get("distance") for run in chosen.values()),
         unique=_mean(run.sharing.get("unique") for run in chosen.values()),
         seconds=_mean(run.seconds for run in chosen.values()),
-        bytes=_mean(run.sharing.get("bytes") for run in chosen.values()),
+        bytes=_mean(run.file_bytes for run in chosen.values()),
         training_bytes=_mean(run.training_bytes for run in chosen.values()),
         runs=tuple(chosen.values()),
         tuned=tuned(chosen.values()),

@@ -59,7 +59,7 @@ class Row:
         distance: Mean distance between members.
         unique: Mean number of unique parameters.
         seconds: Mean duration of training.
-        bytes: Mean size of the numbers in the compact file.
+        bytes: Mean size of the compact file; in older results, that of its numbers.
         training_bytes: Mean size of parameters, gradients and optimizer state.
         tuned: Values of other keys chosen on validation data, with the number of runs.
         runs: The chosen runs, one per seed.

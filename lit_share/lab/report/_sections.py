@@ -390,7 +390,7 @@ def _several(run: Result) -> dict[str, dict[str, int]]:
 def _costs(rows: Mapping[str, list[Row]], styles: Styles) -> Section:
     quantities: list[tuple[str, str, str, Callable[[Result], float | None]]] = [
         ("Memory for training", "bytes", ",.0f", lambda run: run.training_bytes),
-        ("Compact file", "bytes", ",.0f", lambda run: run.sharing.get("bytes")),
+        ("Compact file", "bytes", ",.0f", lambda run: run.file_bytes),
         ("Time for training", "seconds", ".3g", lambda run: run.seconds),
     ]
     groups = []

@@ -15,7 +15,7 @@ def sentences_of(choice: Choice, words: Words) -> list[str]:
     """Say what to use, what it is worth, what may be as good, and what is smaller."""
     sentences = [_use(choice, words), _worth(choice, words), _undecided(choice, words)]
     if choice.small is not None:
-        sentences.append(_smaller(choice, choice.small, words))
+        sentences += _smaller(choice, choice.small, words)
     return sentences
 
 
@@ -148,7 +148,7 @@ def _named(other: Contrast, more: int | None, words: Words) -> str:
     return f"{text}{more} more seed{'s' * (more > 1)} would probably tell)"
 
 
-def _smaller(choice: Choice, small: Contrast, words: Words) -> str:
+def _smaller(choice: Choice, small: Contrast, words: Words) -> list[str]:
     row, than = small.row, choice.row
     text = (
         f"If size matters: {words.name(row)} has {fraction(row, than)} of the parameters of "
@@ -158,5 +158,12 @@ def _smaller(choice: Choice, small: Contrast, words: Words) -> str:
     if low is None:
         low = small.gain.mean
     if low >= 0:
-        return f"{text} and loses nothing."
-    return f"{text} and loses at most {words.amount(-low)}."
+        return [f"{text} and loses nothing."]
+    text += f" and loses at most {words.amount(-low)}"
+    score = choice.baseline.score
+    if score is None or words.unit:
+        return [f"{text}."]
+    # A loss larger than the score itself says that the seeds tell nothing of it.
+    if -low >= abs(score.mean):
+        return []
+    return [f"{text}, {-100 * low / abs(score.mean):.0f} % of the {words.baseline} score."]

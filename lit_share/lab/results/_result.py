@@ -98,6 +98,11 @@ class Result:
     earlier: bool = False
 
     @property
+    def file_bytes(self) -> float | None:
+        """Bytes of the compact file, or in older results those of its numbers; may be unknown."""
+        return self.sharing.get("file_bytes", self.sharing.get("bytes"))
+
+    @property
     def failure(self) -> str | None:
         """Why the run cannot be compared, such as its error, or ``None``."""
         why = self._why_it_failed()

@@ -6,11 +6,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch import LightningModule, Trainer
 from typing_extensions import override
 
 from lit_share.lab.search._course import Course
+from lit_share.lightnings import Callback
 
 
 class NoteCourse(Callback):
@@ -42,7 +42,7 @@ class NoteCourse(Callback):
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the objective, and stop the run if a subclass says so."""
-        is_fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        is_fitting = trainer.state.fn == "fit" and not trainer.sanity_checking
         if not is_fitting or self.objective not in trainer.callback_metrics:
             return
         # The best so far, as the best checkpoint counts; a single validation of a few hundred

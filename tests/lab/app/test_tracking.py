@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import wandb
+from lightning.pytorch.loggers import WandbLogger
 from omegaconf import OmegaConf
 
 from lit_share.lab.app import tracking
-from lit_share.lab.app.tracking import prepare_wandb, wandb_hint
+from lit_share.lab.app.tracking import begin_wandb, prepare_wandb, wandb_hint
 
 VARIABLES = ("WANDB_RUN_ID", "WANDB_SILENT", "WANDB_QUIET", "WANDB_MODE")
 
@@ -57,3 +60,19 @@ def test_the_hint_names_the_last_run(tmp_path: Path) -> None:
     assert wandb_hint(config) == f"W&B is offline: wandb sync '{folder}' uploads this run"
     assert wandb_hint(OmegaConf.create({"logger": {"wandb": {"offline": False}}})) is None
     assert wandb_hint(OmegaConf.create({"logger": {}})) is None
+
+
+@pytest.mark.parametrize("anonymous", [None, True])
+def test_only_a_user_sets_what_wandb_warns_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anonymous: bool | None
+) -> None:
+    given: dict[str, object] = {}
+
+    def init(**keywords: object) -> SimpleNamespace:
+        given.update(keywords)
+        return SimpleNamespace()
+
+    monkeypatch.setattr(wandb, "init", init)
+    begin_wandb([WandbLogger(save_dir=tmp_path, offline=True, anonymous=anonymous)])
+    assert given.get("anonymous", "unset") == ("allow" if anonymous else "unset")
+    assert given["dir"] == str(tmp_path)

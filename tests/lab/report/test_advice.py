@@ -1,4 +1,5 @@
 import math
+import re
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -224,6 +225,19 @@ def test_a_compression_of_equal_accuracy():
         "If size matters: `growl` has 8 % of the parameters of `none` (4,320 of 54,000) and loses "
         "at most 0.4 points."
     )
+
+
+def test_a_loss_is_said_as_a_part_of_the_score():
+    def of_size(gains):
+        small = runs("growl", plus(NONE, *gains), unique=10, strength=0.1, kind=MSE)
+        return advice(runs("none", NONE, unique=100, kind=MSE), small)
+
+    last = of_size((0.2, -0.2, 0.1))[-1]
+    assert re.fullmatch(
+        r"If size matters: .* loses at most 0\.\d+, \d\d % of the `none` score\.", last
+    )
+    # The interval is wider than the score itself.
+    assert not any("size matters" in each for each in of_size((1.0, -1.0, 0.5)))
 
 
 def test_another_baseline():
