@@ -128,7 +128,7 @@ def test_multirun(app: Path) -> None:
 def test_multirun_of_all(app: Path) -> None:
     found = results(app, "-m", "+regularizer=glob(*)")
     assert sorted(next(iter(chosen(result)), "none") for result in found) == RECIPES
-    assert len(RECIPES) == 20
+    assert len(RECIPES) == 21
     found = results(app, "-m", "+regularizer=glob(l2*)")
     assert sorted(chosen(result) for result in found) == [["l2"], ["l2_sp"]]
 
