@@ -124,7 +124,8 @@ def test_names_are_imported_in_one_place_only():
 
     `lit-share plan package.module:name` imports what is typed, which its help says; `Ties(types=)`
     imports what the user names; hyperparameters of a checkpoint are read with the classes only that
-    the hyperparameters of the user's own module have.
+    the hyperparameters of the user's own module have; checkpoints are those of the Lightning that
+    the model is of.
     """
     users = {
         path.relative_to(ROOT).as_posix()
@@ -134,6 +135,7 @@ def test_names_are_imported_in_one_place_only():
     assert users == {
         "lit_share/__init__.py",
         "lit_share/lab/app/_check.py",
+        "lit_share/lab/checkpoints.py",
         # Lightning under one of its names, which is imported already.
         "lit_share/lightnings/_callback.py",
         "lit_share/lightnings/_module.py",

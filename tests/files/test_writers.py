@@ -34,6 +34,7 @@ ALLOWED = {
     ("lit_share/callbacks/_path_walk.py", "open"),  # an address, which has nothing beside it
     ("lit_share/paired/_hyperparameters.py", "save"),  # to a buffer
     ("lit_share/compact_files/_file.py", "dump"),  # of a manifest, to a text
+    ("lit_share/compact_files/_sizes.py", "dump"),
     ("lit_share/lab/report/_print.py", "export_svg"),  # to a text
 }
 

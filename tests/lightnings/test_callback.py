@@ -78,9 +78,8 @@ def test_states_are_restored_from_the_other_package(package, tmp_path):
 def test_strategies_that_flatten_are_refused(package, name, make):
     flattening = getattr(import_module(f"{package}.strategies"), name)
     # Neither can be made without devices or DeepSpeed.
-    made = SimpleNamespace(
-        strategy=object.__new__(flattening), callbacks=[], loggers=[], global_step=0
-    )
+    attributes = {"callbacks": [], "loggers": [], "global_step": 0}
+    made = type("Made", (), {"strategy": object.__new__(flattening), **attributes})()
     with pytest.raises(ValueError, match=f"cannot serve {name}, which flattens"):
         make()[0].setup(made, two(package)(), "fit")
 

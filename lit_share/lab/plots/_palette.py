@@ -39,7 +39,7 @@ _KNOWN = (
     *("cluster_tie", "robust_tie", "joint_lasso", "growl", "lasso", "group_lasso", "oscar"),
     *("trace_norm", "depth_tie", "value_tie", "ewc", "follow", "found_groups", "known_groups"),
     *("known_groups_shared", "soft_tie learned", "soft_tie path", "unit_tie learned"),
-    *("unit_tie path", "exact_tie learned", "exact_tie path"),
+    *("unit_tie path", "exact_tie learned", "exact_tie path", "correlated_inputs"),
 )
 _STYLES = 63
 _DASHES = ("solid", "dash", "dashdot", "dot", "longdash", "longdashdot")
