@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections import defaultdict
+from functools import cache
 from graphlib import TopologicalSorter
 from itertools import chain
 from pathlib import Path
@@ -40,6 +41,7 @@ PROGRAM = "cli/__main__.py"
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.glob("*/**/*.py"))
 
 
+@cache
 def tree(path):
     return ast.parse((PACKAGE / path).read_text(encoding="utf-8"))
 
