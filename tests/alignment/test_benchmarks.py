@@ -72,6 +72,7 @@ def test_aligned_networks_can_be_merged():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_last_layers_of_shuffled_classes_cannot_be_merged():
     found = trained_apart.measure(mlp, 1, 6, same_start=False, unrelated=True)
     (after,) = found["aligned by weights, repaired"]
@@ -81,6 +82,7 @@ def test_last_layers_of_shuffled_classes_cannot_be_merged():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_three_aligned_networks_can_be_merged():
     found = several_apart.measure(3, 1, 6)
     (alone,) = found["each by itself"]
@@ -90,6 +92,7 @@ def test_three_aligned_networks_can_be_merged():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_scarce_model_is_tied_from_each_start(monkeypatch):
     monkeypatch.setattr(scarce_aligned, "STEPS_OF_A", 200)
     monkeypatch.setattr(scarce_aligned, "STEPS", 50)
@@ -114,6 +117,7 @@ def test_a_scarce_model_is_tied_from_each_start(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.multiprocess
 def test_the_cost_of_aligning_is_measured():
     network, shape = alignment_cost.TINY["transformer"]
