@@ -11,7 +11,7 @@ import torch
 from benchmarks import growl_synthetic as benchmark
 from benchmarks.growl_synthetic import Fit, error, fit, spread
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 NOISE = 0.3
 PROBLEMS = [benchmark.problem(0.9999, seed, NOISE) for seed in range(3)]
