@@ -22,7 +22,7 @@ from lit_share.aliases import (
 )
 from lit_share.callbacks._mixture import warn_of_mixture
 from lit_share.callbacks._one_trainer import is_of, refuse_two_trainers
-from lit_share.callbacks._strategies import refuse_strategy
+from lit_share.callbacks._strategies import refuse_strategy, unwrap_methods, wrap_methods
 from lit_share.lightnings import Callback, is_a
 from lit_share.penalties import find_unowned
 from lit_share.sharing import (
@@ -160,10 +160,7 @@ class Share(Callback):
                 self._refuse_during_training(trainer)
         if self.is_before_training:
             self._share_if_complete(pl_module)
-        for name in _WRAPPED:
-            method = getattr(trainer.strategy, name)
-            wrapped = partial(self._wrapped, name, trainer, pl_module, method)
-            setattr(trainer.strategy, name, wrapped)
+        wrap_methods(trainer.strategy, _WRAPPED, partial(self._wrapped, trainer, pl_module))
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -343,9 +340,9 @@ class Share(Callback):
 
     def _wrapped(
         self,
-        name: str,
         trainer: Trainer,
         module: LightningModule,
+        name: str,
         method: Callable,
         *args: Any,
         **kwargs: Any,
@@ -378,9 +375,7 @@ class Share(Callback):
             raise
 
     def _clean_up(self, trainer: Trainer) -> None:
-        # Deleting the instance's attribute restores the method of the strategy's class.
-        for name in _WRAPPED:
-            vars(trainer.strategy).pop(name, None)
+        unwrap_methods(trainer.strategy, _WRAPPED)
         for handle in self._handles:
             handle.remove()
         self._handles = []

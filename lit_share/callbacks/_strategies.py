@@ -1,8 +1,10 @@
-"""Refuse Lightning strategies that flatten parameters."""
+"""Refuse Lightning strategies that flatten parameters, and run code around those of others."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from lit_share.lightnings import Callback, is_a
 
@@ -24,3 +26,16 @@ def refuse_strategy(
             "parameters and cuts them into pieces that do not fit each other: "
             f"{instead}"
         )
+
+
+def wrap_methods(strategy: Strategy, names: Iterable[str], around: Callable[..., Any]) -> None:
+    """Let ``around(name, method, ...)`` run in place of methods that have no callback hook."""
+    for name in names:
+        setattr(strategy, name, partial(around, name, getattr(strategy, name)))
+
+
+def unwrap_methods(strategy: Strategy, names: Iterable[str]) -> None:
+    """Undo `wrap_methods`."""
+    # Deleting the instance's attribute restores the method of the strategy's class.
+    for name in names:
+        vars(strategy).pop(name, None)

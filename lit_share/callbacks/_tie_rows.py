@@ -18,7 +18,7 @@ from lit_share.callbacks._capture import refuse_unsupported_step, run_steps
 from lit_share.callbacks._mixture import warn_of_mixture
 from lit_share.callbacks._random_state import same_random_state
 from lit_share.callbacks._share import DependsOnShapes
-from lit_share.callbacks._strategies import refuse_strategy
+from lit_share.callbacks._strategies import refuse_strategy, unwrap_methods, wrap_methods
 from lit_share.codebooks import (
     MethodName,
     RowReport,
@@ -156,10 +156,7 @@ class TieRows(Callback):
                 )
             if self.by == "data" and self.inputs is None:
                 refuse_unsupported_step(pl_module)
-        for name in _WRAPPED:
-            method = getattr(trainer.strategy, name)
-            wrapped = partial(self._wrapped, name, trainer, pl_module, method)
-            setattr(trainer.strategy, name, wrapped)
+        wrap_methods(trainer.strategy, _WRAPPED, partial(self._wrapped, trainer, pl_module))
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -255,9 +252,9 @@ class TieRows(Callback):
 
     def _wrapped(
         self,
-        name: str,
         trainer: Trainer,
         module: LightningModule,
+        name: str,
         method: Callable,
         *args: Any,
         **kwargs: Any,
@@ -295,9 +292,7 @@ class TieRows(Callback):
         self._is_done = any(_assignment(ref) in state for ref in weights)
 
     def _clean_up(self, trainer: Trainer) -> None:
-        # Deleting the instance's attribute restores the method of the strategy's class.
-        for name in _WRAPPED:
-            vars(trainer.strategy).pop(name, None)
+        unwrap_methods(trainer.strategy, _WRAPPED)
 
     def _refuse_averages(self, trainer: Trainer) -> None:
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
