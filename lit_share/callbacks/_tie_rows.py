@@ -16,6 +16,7 @@ from lit_share.aliases import Inputs
 from lit_share.callbacks._batches import Batches
 from lit_share.callbacks._capture import refuse_unsupported_step, run_steps
 from lit_share.callbacks._mixture import warn_of_mixture
+from lit_share.callbacks._one_trainer import is_of, refuse_two_trainers
 from lit_share.callbacks._random_state import same_random_state
 from lit_share.callbacks._share import DependsOnShapes
 from lit_share.callbacks._strategies import refuse_strategy, unwrap_methods, wrap_methods
@@ -142,6 +143,7 @@ class TieRows(Callback):
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         refuse_strategy(self, trainer.strategy, "call lit_share.tie_rows before the fit")
+        refuse_two_trainers(self, trainer)
         warn_of_mixture(trainer)
         if pl_module is not self._module or (stage == "fit" and trainer.global_step == 0):
             # `fit` starts a new training; resuming loads a checkpoint only after `setup`.
@@ -192,7 +194,8 @@ class TieRows(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        self._clean_up(trainer)
+        if is_of(self, trainer):
+            self._clean_up(trainer)
 
     def _tie_when_due(self, trainer: Trainer, module: LightningModule) -> None:
         if self._is_done or trainer.current_epoch < self.epoch:

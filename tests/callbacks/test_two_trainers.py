@@ -83,6 +83,7 @@ MAKE = {
     "Regularize, learned": lambda: ls.Regularize("soft_tie", TIES, ls.Learned(every=2)),
     "Share": lambda: ls.Share(TIES),
     "Share, later": lambda: ls.Share(TIES, epoch=1),
+    "TieRows": lambda: ls.TieRows(["a.0.weight"], by="data", clusters=2),
     "Align": lambda: ls.Align(TIES, inputs=torch.ones(2, 3)),
     "SharingMonitor": lambda: ls.SharingMonitor(TIES),
 }
